@@ -1,0 +1,64 @@
+"""Builds fsmount.engine._binding: the C core as a static library, and the Cython binding linked with it.
+
+The core is a library of its own so that it can be held to stricter warnings than the C that Cython writes;
+with FSMOUNT_WERROR=1 in the environment a warning there is an error.
+"""
+
+import os
+import platform
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ENGINE = "fsmount/engine"
+GENERATED = "build/cython"
+CORE = sorted(glob(f"{ENGINE}/*.c"))
+HEADERS = sorted(glob(f"{ENGINE}/*.h"))
+
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden"]
+if platform.machine() == "x86_64":
+    FLAGS.append("-mcx16")  # cmpxchg16b: a cell's two words change in one compare-and-swap
+
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wpointer-arith",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Wundef",
+    "-Wvla",
+]
+if os.environ.get("FSMOUNT_WERROR") == "1":
+    WARNINGS.append("-Werror")
+
+core = (
+    "fsmount_core",
+    {
+        "sources": CORE,
+        "include_dirs": [ENGINE],
+        "obj_deps": {"": [*HEADERS, "setup.py"]},
+        "cflags": FLAGS + WARNINGS,
+    },
+)
+
+# What Cython writes goes to build/, never beside the sources, where every *.c is the core's.
+(binding,) = cythonize(
+    Extension(
+        "fsmount.engine._binding",
+        sources=[f"{ENGINE}/_binding.pyx"],
+        include_dirs=[ENGINE],
+        extra_compile_args=FLAGS,
+        extra_link_args=["-pthread"],
+    ),
+    build_dir=GENERATED,
+    language_level=3,
+)
+# cythonize() copies headers there too, where they are found before the originals, however old they are.
+for header in glob(f"{GENERATED}/**/*.h", recursive=True):
+    os.remove(header)
+# What makes an editable install build again.
+binding.depends = [*CORE, *HEADERS, "setup.py"]
+
+setup(libraries=[core], ext_modules=[binding])
