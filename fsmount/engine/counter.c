@@ -1,0 +1,642 @@
+/*
+ * counter.c - the decisions: may this be charged, and how much may be reserved ahead.
+ *
+ * `reserved` of a counter is what is used in its subtree plus the stock of the
+ * open cells there.  It changes only under the lock and never passes the limit
+ * (charge_nofail aside), so however the fast paths interleave they cannot pass it
+ * either: they only turn stock into usage and back.
+ *
+ * A refusal is one only when no stock is left below: find_room() drains first.
+ * While draining is needed again and again nobody gains from stock, so a counter
+ * whose headroom has become small against what its holders would reserve goes
+ * global: no cell below it is open, every charge takes the lock, and usage is
+ * exactly what is reserved.  It comes back at twice that headroom.
+ *
+ * Accepted inaccuracy: the fast path does not tell anybody about a peak.
+ * max_usage is the highest sum that was taken; the true peak lies below
+ * peak_reserved.  The difference of the two is reported as error_bound.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A holder may reserve one part in SHARE of the headroom that falls to it. */
+#define SHARE 4
+/* and no more than this many of the charges it makes, or this part of what it holds */
+#define BATCH_CHARGES 64
+#define BATCH_PART 16
+
+static inline int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t times(int64_t amount, int64_t factor)
+{
+    return amount > FSM_UNLIMITED / factor ? FSM_UNLIMITED : amount * factor;
+}
+
+/* ---- paths ---------------------------------------------------------------------- */
+
+int path_of(fsm_region *r, uint32_t index, ancestry *out)
+{
+    uint32_t resources = r->geometry.resources;
+    uint32_t resource = index % resources;
+    uint32_t g = index / resources;
+    out->self = NONE;
+    for (out->n = 0; g != NONE; out->n++) {
+        if (g >= r->header->groups.high || g >= r->geometry.groups)
+            return corrupt(r, "group %u, an ancestor in counter %u's path, is out of range", g, index);
+        if (state_of(r->groups[g].stamp) != LIVE)
+            return corrupt(r, "group %u, an ancestor in counter %u's path, is not live", g, index);
+        if (out->n > DEPTH_MAX)
+            return corrupt(r, "the path of counter %u has no end", index);
+        out->at[out->n] = &r->counters[g * resources + resource];
+        g = r->groups[g].parent;
+    }
+    return 0;
+}
+
+int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out)
+{
+    group *g;
+    int error = find_group(r, id, &g);
+    if (error)
+        return error;
+    if (resource >= r->geometry.resources)
+        return -EINVAL;
+    return path_of(r, group_index(r, g) * r->geometry.resources + resource, out);
+}
+
+void reset_derived(counter *c)
+{
+    c->reserved = c->stock_cap = c->batch = c->global_exit = 0;
+    c->global = 0;
+    c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
+    c->cells = c->open_below = 0;
+}
+
+void reset_counter(counter *c)
+{
+    memset(c, 0, sizeof *c);
+    c->limit = c->soft_limit = FSM_UNLIMITED;
+    reset_derived(c);
+}
+
+void reserve(const ancestry *p, int64_t amount)
+{
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        c->reserved += amount;
+        c->peak_reserved = most(c->peak_reserved, c->reserved);
+        c->min_usage = least(c->min_usage, c->reserved);
+    }
+}
+
+/* ---- open cells ------------------------------------------------------------------ */
+
+/*
+ * Each counter lists its own open cells and its children that have open cells
+ * below them, so that a walk over the open cells of a subtree meets nobody idle.
+ */
+void link_open(fsm_region *r, const ancestry *p, cell *own)
+{
+    counter *c = p->at[0];
+    own->open_prev = NONE;
+    own->open_next = c->open_head;
+    cell *head = cell_at(r, c->open_head);
+    if (head)
+        head->open_prev = cell_index(r, own);
+    c->open_head = cell_index(r, own);
+    for (uint32_t i = 0; i < p->n; i++) {
+        c = p->at[i];
+        c->stock_cap += (uint64_t)own->words.cap;
+        if (c->open_below++ > 0 || i + 1 == p->n)
+            continue;
+        counter *parent = p->at[i + 1];
+        c->active_prev = NONE;
+        c->active_next = parent->active_child;
+        counter *first = counter_at(r, parent->active_child);
+        if (first)
+            first->active_prev = counter_index(r, c);
+        parent->active_child = counter_index(r, c);
+    }
+}
+
+static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
+{
+    counter *c = p->at[0];
+    cell *next = cell_at(r, own->open_next);
+    cell *previous = cell_at(r, own->open_prev);
+    if (next)
+        next->open_prev = own->open_prev;
+    if (previous)
+        previous->open_next = own->open_next;
+    else
+        c->open_head = own->open_next;
+    own->open_next = own->open_prev = NONE;
+    for (uint32_t i = 0; i < p->n; i++) {
+        c = p->at[i];
+        c->stock_cap -= (uint64_t)own->words.cap;
+        if (--c->open_below > 0 || i + 1 == p->n)
+            continue;
+        counter *after = counter_at(r, c->active_next);
+        counter *before = counter_at(r, c->active_prev);
+        if (after)
+            after->active_prev = c->active_prev;
+        if (before)
+            before->active_next = c->active_next;
+        else
+            p->at[i + 1]->active_child = c->active_next;
+        c->active_next = c->active_prev = NONE;
+    }
+}
+
+void open_cell(fsm_region *r, const ancestry *p, cell *own, int64_t stock, int64_t used, int64_t cap)
+{
+    __atomic_store_n(&own->words.cap, cap, __ATOMIC_RELAXED);
+    link_open(r, p, own);
+    int64_t old_stock, old_used;
+    words_read(&own->words, &old_stock, &old_used);
+    /* a closed cell is changed by nobody else, so the first try succeeds */
+    while (!fsm_words_swap(&own->words, &old_stock, &old_used, stock, used))
+        ;
+}
+
+/* Takes the fast path away; from here on only the lock's owner changes the words.  Pairs with fsm_charge and
+ * fsm_uncharge. */
+static int64_t take_stock(cell *own, int64_t *used)
+{
+    int64_t stock;
+    words_read(&own->words, &stock, used);
+    while (!fsm_words_swap(&own->words, &stock, used, FSM_CLOSED, *used))
+        ;
+    return stock;
+}
+
+int64_t close_cell(fsm_region *r, const ancestry *p, cell *own)
+{
+    int64_t used;
+    int64_t stock = take_stock(own, &used);
+    if (stock != FSM_CLOSED) {
+        unlink_open(r, p, own);
+        reserve(p, -stock);
+    }
+    return used;
+}
+
+/* The first counter with open cells of its own in c's subtree. */
+static counter *first_active(fsm_region *r, counter *c)
+{
+    for (uint32_t depth = 0; depth <= DEPTH_MAX && c; depth++) {
+        if (c->open_head != NONE)
+            return c;
+        c = counter_at(r, c->active_child);
+    }
+    return NULL;
+}
+
+int drain(fsm_region *r, counter *c)
+{
+    ancestry p;
+    if (c->open_below > 0)
+        c->drains++;
+    while (c->open_below > 0) {
+        counter *leaf = first_active(r, c);
+        cell *own = leaf ? cell_at(r, leaf->open_head) : NULL;
+        if (!own)
+            return corrupt(r, "counter %u has open cells that are not in its lists", counter_index(r, c));
+        int error = path_of(r, counter_index(r, leaf), &p);
+        if (error)
+            return error;
+        uint32_t before = c->open_below;
+        own->words.batch = 0;
+        close_cell(r, &p, own);
+        if (c->open_below >= before)
+            return corrupt(r, "cell %u is in counter %u's list and not open", cell_index(r, own),
+                           counter_index(r, leaf));
+    }
+    if (c->reserved > c->max_usage)
+        c->max_usage = c->reserved;
+    return 0;
+}
+
+/* The stock of the open cells below top, those of top itself included or not. */
+static int precise_stock(fsm_region *r, counter *top, bool own_too, int64_t *out)
+{
+    int64_t sum = 0;
+    uint64_t steps = (uint64_t)r->geometry.cells + 2 * (uint64_t)r->geometry.groups + 2;
+    uint32_t resources = r->geometry.resources;
+    counter *c = top->open_below > 0 ? top : NULL;
+    while (c) {
+        for (uint32_t i = c != top || own_too ? c->open_head : NONE; i != NONE;) {
+            cell *own = cell_at(r, i);
+            if (!own || steps-- == 0)
+                return corrupt(r, "the open list of counter %u is damaged", counter_index(r, c));
+            int64_t stock = __atomic_load_n(&own->words.stock, __ATOMIC_ACQUIRE);
+            if (stock > 0)
+                sum += stock;
+            i = own->open_next;
+        }
+        counter *next = counter_at(r, c->active_child);
+        while (!next && c != top) {
+            next = counter_at(r, c->active_next);
+            if (!next) {
+                uint32_t index = counter_index(r, c);
+                uint32_t parent = r->groups[index / resources].parent;
+                c = parent == NONE ? NULL : counter_at(r, parent * resources + index % resources);
+                if (!c || steps-- == 0)
+                    return corrupt(r, "the active list of counter %u is damaged", index);
+            }
+        }
+        c = next;
+        if (steps-- == 0)
+            return corrupt(r, "the active lists below counter %u have no end", counter_index(r, top));
+    }
+    *out = sum;
+    return 0;
+}
+
+static int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out)
+{
+    if (usage < 0)
+        return corrupt(r, "counter %u has more stock than it has reserved", counter_index(r, c));
+    c->max_usage = most(c->max_usage, usage);
+    c->min_usage = least(c->min_usage, usage);
+    *out = usage;
+    return 0;
+}
+
+static int precise_usage(fsm_region *r, counter *c, int64_t *out)
+{
+    int64_t stock;
+    int error = precise_stock(r, c, true, &stock);
+    return error ? error : note_usage(r, c, c->reserved - stock, out);
+}
+
+/*
+ * Brings max_usage up to date without a sum: the caller's own stock is known, the
+ * others' is at the most their cap, so at least the rest is used.
+ */
+void note_peak(const ancestry *p, const cell *own)
+{
+    uint64_t slack = 0;
+    if (own) {
+        int64_t stock = __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED);
+        if (stock >= 0)
+            slack = (uint64_t)(own->words.cap - stock);
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        uint64_t out = c->stock_cap - slack;
+        if (out <= (uint64_t)c->reserved)
+            c->max_usage = most(c->max_usage, c->reserved - (int64_t)out);
+    }
+}
+
+/* ---- room, grants and global mode ---------------------------------------------------- */
+
+static inline int64_t headroom_of(const counter *c)
+{
+    return c->limit - c->reserved;
+}
+
+/* What one holder below may reserve of this headroom. */
+static inline int64_t share_of(const counter *c, int64_t headroom)
+{
+    return headroom / (SHARE * ((int64_t)c->open_below + 1));
+}
+
+static int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
+{
+    int64_t twice = least(times(most(headroom, 0), 2), c->limit);
+    int64_t demand = least(times(amount, 2 * SHARE * ((int64_t)c->open_below + 1)), c->limit / 2);
+    c->global_exit = most(twice, demand);
+    c->global = 1;
+    return drain(r, c);
+}
+
+/* Small headroom: stock for a charge of this size would not fit often enough to be worth having. */
+static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
+{
+    int64_t share = share_of(c, headroom);
+    return share <= 0 || (share < amount && headroom < c->limit / 16);
+}
+
+void leave_global(const ancestry *p)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->at[i]->global && headroom_of(p->at[i]) >= p->at[i]->global_exit)
+            p->at[i]->global = 0;
+}
+
+static void note_refusal(fsm_region *r, const counter *c, int64_t usage)
+{
+    uint32_t g = counter_index(r, c) / r->geometry.resources;
+    fsm_fault_here.group = make_id(r->groups[g].stamp, g);
+    fsm_fault_here.usage = usage;
+    fsm_fault_here.limit = c->limit;
+}
+
+/* Whether amount fits c once no stock is left below it: 1, 0 or an error. */
+static int fits(fsm_region *r, counter *c, int64_t amount, bool nofail)
+{
+    if (headroom_of(c) >= amount)
+        return 1;
+    /* a charge above the limit itself is refused whatever is drained */
+    if (c->open_below == 0 || (amount > c->limit && !nofail))
+        return 0;
+    int error = drain(r, c);
+    return error ? error : headroom_of(c) >= amount;
+}
+
+int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, bool *exceeded)
+{
+    *exceeded = false;
+    counter *root = p->at[p->n - 1];
+    if (nofail && root->reserved > FSM_UNLIMITED - amount) {
+        int error = drain(r, root);
+        if (error)
+            return error;
+        if (root->reserved > FSM_UNLIMITED - amount)
+            return -EOVERFLOW;
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        int fit = fits(r, c, amount, nofail);
+        if (fit == 0 && !nofail && reap_before_refusal(r, p->self))
+            fit = fits(r, c, amount, nofail);
+        if (fit < 0)
+            return fit;
+        if (fit)
+            continue;
+        int64_t usage;
+        int error = precise_usage(r, c, &usage);
+        if (error)
+            return error;
+        if (c->open_below == 0 && fsm_get_batch(r) != 0 && near_limit(c, headroom_of(c), amount))
+            enter_global(r, c, headroom_of(c), amount);
+        c->failcnt++;
+        if (!*exceeded)
+            note_refusal(r, c, usage);
+        *exceeded = true;
+        if (!nofail)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted)
+{
+    if (fsm_get_batch(r) == 0)
+        return 0;
+    int64_t granted = wanted;
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        int64_t headroom = headroom_of(c) - pending;
+        if (!c->global && near_limit(c, headroom, amount))
+            enter_global(r, c, headroom, amount);
+        granted = c->global ? 0 : least(granted, share_of(c, headroom));
+    }
+    /* less than one such charge is of no use to its holder and in the way of others */
+    return granted < least(amount, wanted) ? 0 : granted;
+}
+
+/* What a holder that charges `amount` would like to reserve: twice the last time, within bounds. */
+int64_t wanted_batch(const fsm_region *r, const cell *own, int64_t amount, int64_t used)
+{
+    int64_t batch = fsm_get_batch(r);
+    if (batch != FSM_BATCH_AUTO)
+        return batch;
+    return least(most(amount, times(own->words.batch, 2)), most(times(amount, BATCH_CHARGES), used / BATCH_PART));
+}
+
+/* ---- reading -------------------------------------------------------------------------- */
+
+/* The locked part of a reader or writer of one counter. */
+#define WITH_COUNTER(p)                                                                                                \
+    ancestry p;                                                                                                        \
+    int error = lock(r);                                                                                               \
+    if (error)                                                                                                         \
+        return error;                                                                                                  \
+    error = find_counter(r, id, resource, &p);                                                                         \
+    if (error) {                                                                                                       \
+        unlock(r);                                                                                                     \
+        return error;                                                                                                  \
+    }
+
+int fsm_usage(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+{
+    WITH_COUNTER(p)
+    error = precise_usage(r, p.at[0], out);
+    unlock(r);
+    return error;
+}
+
+int fsm_get_max_usage(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+{
+    WITH_COUNTER(p)
+    error = precise_usage(r, p.at[0], out);
+    *out = p.at[0]->max_usage;
+    unlock(r);
+    return error;
+}
+
+int fsm_get_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+{
+    WITH_COUNTER(p)
+    *out = p.at[0]->limit;
+    unlock(r);
+    return 0;
+}
+
+int fsm_get_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+{
+    WITH_COUNTER(p)
+    *out = p.at[0]->soft_limit;
+    unlock(r);
+    return 0;
+}
+
+int fsm_get_failcnt(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+{
+    WITH_COUNTER(p)
+    *out = p.at[0]->failcnt;
+    unlock(r);
+    return 0;
+}
+
+/* What is used and what is stocked here, not below; each cell's two words of one moment. */
+static int local_usage(fsm_region *r, counter *c, int64_t *used_here, int64_t *stock_here)
+{
+    *used_here = c->common;
+    *stock_here = 0;
+    uint32_t left = r->geometry.cells;
+    for (uint32_t i = c->cells_head; i != NONE;) {
+        cell *own = cell_at(r, i);
+        if (!own || left-- == 0)
+            return corrupt(r, "the cell list of counter %u is damaged", counter_index(r, c));
+        int64_t stock, used;
+        words_read(&own->words, &stock, &used);
+        *used_here += used;
+        *stock_here += stock > 0 ? stock : 0;
+        i = own->counter_next;
+    }
+    return 0;
+}
+
+int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
+{
+    WITH_COUNTER(p)
+    counter *c = p.at[0];
+    fsm_stat s = { .common = c->common,
+                   .reserved = c->reserved,
+                   .holders = c->cells,
+                   .limit = c->limit,
+                   .soft_limit = c->soft_limit,
+                   .hierarchical_limit = FSM_UNLIMITED,
+                   .hierarchical_margin = FSM_UNLIMITED,
+                   .failcnt = c->failcnt,
+                   .batch = c->batch,
+                   .refills = c->refills,
+                   .drains = c->drains };
+    int64_t stock_here = 0, stock_below = 0;
+    error = local_usage(r, c, &s.usage_local, &stock_here);
+    if (!error)
+        error = precise_stock(r, c, false, &stock_below);
+    if (!error)
+        error = note_usage(r, c, c->reserved - stock_here - stock_below, &s.usage);
+    s.margin = most(c->limit - s.usage, 0);
+    for (uint32_t i = 0; i < p.n && !error; i++) {
+        counter *above = p.at[i];
+        int64_t usage = s.usage;
+        if (i > 0)
+            error = precise_usage(r, above, &usage);
+        int64_t margin = most(above->limit - usage, 0);
+        s.hierarchical_limit = least(s.hierarchical_limit, above->limit);
+        s.hierarchical_margin = least(s.hierarchical_margin, margin);
+        s.global |= above->global;
+    }
+    s.stock = s.reserved - s.usage;
+    s.soft_limit_excess = most(s.usage - s.soft_limit, 0);
+    s.max_usage = c->max_usage;
+    s.min_usage = c->min_usage;
+    s.error_bound = most(c->peak_reserved - c->max_usage, 0);
+    if (s.global)
+        s.batch = 0;
+    unlock(r);
+    if (!error)
+        *out = s;
+    return error;
+}
+
+/* ---- writing --------------------------------------------------------------------------- */
+
+int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
+{
+    if (limit < 0)
+        return -EINVAL;
+    WITH_COUNTER(p)
+    counter *c = p.at[0];
+    error = drain(r, c);
+    if (!error && c->reserved > limit) {
+        fsm_fault_here.usage = c->reserved;
+        fsm_fault_here.limit = c->limit;
+        error = -EBUSY;
+    }
+    if (!error) {
+        c->limit = limit;
+        c->global = 0; /* decided anew by the next charge */
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_set_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
+{
+    if (limit < 0)
+        return -EINVAL;
+    WITH_COUNTER(p)
+    p.at[0]->soft_limit = limit;
+    unlock(r);
+    return 0;
+}
+
+int fsm_reset_max_usage(fsm_region *r, fsm_id id, uint32_t resource)
+{
+    WITH_COUNTER(p)
+    counter *c = p.at[0];
+    int64_t usage;
+    error = precise_usage(r, c, &usage);
+    if (!error) {
+        c->max_usage = c->min_usage = usage;
+        c->peak_reserved = c->reserved;
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
+{
+    WITH_COUNTER(p)
+    p.at[0]->failcnt = 0;
+    unlock(r);
+    return 0;
+}
+
+int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount)
+{
+    if (amount < 0)
+        return -EINVAL;
+    WITH_COUNTER(p)
+    bool exceeded;
+    if (amount > 0)
+        error = find_room(r, &p, amount, false, &exceeded);
+    if (!error && amount > 0) {
+        grant(r, &p, amount, amount, 0);
+        reserve(&p, amount);
+        p.at[0]->common += amount;
+        note_peak(&p, NULL);
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_common_uncharge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount)
+{
+    if (amount < 0)
+        return -EINVAL;
+    WITH_COUNTER(p)
+    counter *c = p.at[0];
+    if (c->common < amount) {
+        fsm_fault_here.held = c->common;
+        error = -ERANGE;
+    } else {
+        c->common -= amount;
+        reserve(&p, -amount);
+        leave_global(&p);
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_force_empty(fsm_region *r, fsm_id id, uint32_t resource)
+{
+    WITH_COUNTER(p)
+    counter *c = p.at[0];
+    error = drain(r, c);
+    if (!error) {
+        int64_t common = c->common;
+        c->common = 0;
+        reserve(&p, -common);
+        leave_global(&p);
+    }
+    unlock(r);
+    return error;
+}

@@ -1,0 +1,367 @@
+/*
+ * engine.h - hierarchical resource counters in one shared-memory region.
+ *
+ * A region holds a tree of groups.  A group has one counter for each resource;
+ * charging a counter charges every ancestor.  Whoever charges is a holder, and
+ * every (holder, counter) pair has one cell: the two words {stock, used}.
+ * Charging within the stock is one compare-and-swap on the cell, at any depth;
+ * everything else takes the region's one lock.  layout.h tells how it is kept
+ * in memory, counter.c how it is decided.
+ *
+ * Conventions, for every function here:
+ *  - returns 0, or a negative errno; on failure nothing has changed, and
+ *    fsm_last_fault() tells the calling thread more;
+ *  - is safe to call from any thread and any process that mapped the region;
+ *  - amounts are integers from 0 to FSM_UNLIMITED, without rounding;
+ *  - -EUCLEAN: the region holds something impossible (fault.text says what);
+ *    -ETIMEDOUT: the lock was not to be had within the thread's patience
+ *    (fault.pid is its owner); -ENODEV: the group or holder is gone.
+ *    Every function that takes the lock can return these three.
+ */
+#ifndef FSM_ENGINE_H
+#define FSM_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FSM_UNLIMITED INT64_MAX
+#define FSM_NAME_MAX 255     /* bytes of a group's name */
+#define FSM_RESOURCES_MAX 32 /* resources of a tree */
+#define FSM_RESOURCE_NAME_MAX 63
+#define FSM_SLOTS 16         /* attribute slots of a group for each resource */
+#define FSM_ROOT ((fsm_id)0) /* the root group; it is never removed */
+#define FSM_BATCH_AUTO (-1)
+
+/* A group or a holder: generation << 32 | index.  Stale ones are noticed. */
+typedef uint64_t fsm_id;
+
+/* This process's view of a region. */
+typedef struct fsm_region fsm_region;
+
+/* ---- what went wrong, for the calling thread ------------------------------ */
+
+typedef struct fsm_fault {
+    fsm_id group;   /* -ENOMEM: the ancestor that refused */
+    int64_t usage;  /* -ENOMEM, -EBUSY of a limit: its precise usage */
+    int64_t limit;  /* -ENOMEM: its limit */
+    int64_t held;   /* -ERANGE: what the holder (or the group itself) holds */
+    int32_t pid;    /* -ETIMEDOUT: who holds the lock */
+    char text[200]; /* -EUCLEAN, and refused regions: what was found, where */
+} fsm_fault;
+
+/* The details of the last failure in this thread; valid until its next call. */
+const fsm_fault *fsm_last_fault(void);
+
+/*
+ * How long this thread waits for the region's lock, in nanoseconds; 3 s unless
+ * told.  A thread that must not wait (an event loop) sets a short one and hands
+ * what gets -ETIMEDOUT to a thread with more.
+ */
+void fsm_set_patience(int64_t nanoseconds);
+
+/* ---- the region ----------------------------------------------------------- */
+
+typedef struct fsm_resource {
+    char name[FSM_RESOURCE_NAME_MAX + 1];
+    uint32_t is_count; /* 0: bytes, 1: count */
+} fsm_resource;
+
+typedef struct fsm_geometry {
+    uint32_t groups;    /* capacity, the root included */
+    uint32_t holders;   /* processes attached at once */
+    uint32_t cells;     /* (holder, counter) pairs at once */
+    uint32_t resources; /* 1 .. FSM_RESOURCES_MAX */
+    int64_t batch;      /* FSM_BATCH_AUTO, or a fixed one; 0: exact, no stock */
+    fsm_resource resource[FSM_RESOURCES_MAX];
+} fsm_geometry;
+
+/*
+ * Makes a region of mode 0600 and maps it; a path of NULL makes one that has no
+ * name and goes with its last user.  It is sparse: only what is used costs
+ * memory.  -EEXIST: the path is taken.  -EINVAL: a capacity of 0, too many
+ * resources, names that are empty, doubled, or hold '/', '.', or white space.
+ */
+int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uint32_t gid, fsm_region **out);
+
+/*
+ * Maps a region that exists.  -EACCES or -EPERM: another user's.  -EPROTO: not a
+ * region, or one of another layout version or architecture (fault.text).
+ */
+int fsm_open(const char *path, fsm_region **out);
+
+/* Unmaps.  Holders are not ended by this; cells bound to it must be unbound. */
+void fsm_close(fsm_region *region);
+
+int fsm_fd(const fsm_region *region);
+const fsm_geometry *fsm_geometry_of(const fsm_region *region);
+uint64_t fsm_tree_id(const fsm_region *region); /* random, of this region alone */
+int64_t fsm_get_batch(const fsm_region *region);
+int fsm_set_batch(fsm_region *region, int64_t batch); /* drains what was reserved under the old one */
+
+/* ---- who serves the region as a mount ------------------------------------- */
+
+#define FSM_PATH_MAX 4095
+typedef struct fsm_server {
+    int32_t pid; /* 0: nobody */
+    uint64_t start_time;
+    char mountpoint[FSM_PATH_MAX + 1];
+} fsm_server;
+int fsm_set_server(fsm_region *region, const fsm_server *server);
+int fsm_get_server(fsm_region *region, fsm_server *out);
+
+/* ---- groups --------------------------------------------------------------- */
+
+/*
+ * A new group below parent, with unlimited counters, made by (uid, gid) with the
+ * permission bits of mode.  now: seconds and nanoseconds since the epoch, in ns.
+ * -EEXIST, -EINVAL (empty, "." or "..", '/', newline or NUL), -ENAMETOOLONG,
+ * -ENOSPC (no room for another group, or no memory).
+ */
+int fsm_mkdir(fsm_region *region, fsm_id parent, const char *name, size_t length, uint32_t mode, uint32_t uid,
+              uint32_t gid, int64_t now, fsm_id *out);
+
+/*
+ * Removes a group.  Its stock is drained and holders that have died are given
+ * back first.  -EBUSY: it has children, usage or live holders, or is the root.
+ */
+int fsm_rmdir(fsm_region *region, fsm_id group, int64_t now);
+
+/* Renames a group within its parent.  Errors as fsm_mkdir; the same name is no error. */
+int fsm_rename(fsm_region *region, fsm_id group, const char *name, size_t length, int64_t now);
+
+int fsm_lookup(fsm_region *region, fsm_id parent, const char *name, size_t length, fsm_id *out); /* -ENOENT */
+int fsm_parent(fsm_region *region, fsm_id group, fsm_id *out); /* the root's parent is the root */
+int fsm_name(fsm_region *region, fsm_id group, char out[FSM_NAME_MAX + 1], size_t *length);
+
+/*
+ * Fills in up to `room` children, oldest first (after a recovery: as they lie in memory); returns how many there
+ * are in all, or a negative errno.
+ */
+typedef struct fsm_child {
+    fsm_id id;
+    uint32_t length;
+    char name[FSM_NAME_MAX + 1];
+} fsm_child;
+int64_t fsm_children(fsm_region *region, fsm_id group, fsm_child *out, size_t room);
+
+/* What a stat() of a directory needs beside its attributes. */
+int fsm_child_count(fsm_region *region, fsm_id group, uint32_t *out);
+
+/*
+ * Attributes that outlive the daemon.  Slot 0 is the directory itself, slot
+ * 1 + resource * FSM_SLOTS + k the k-th file of a resource.  A file's slot that
+ * was never set reads as mode FSM_MODE_UNSET, the maker's owner, and the time
+ * the group was made.
+ */
+#define FSM_MODE_UNSET 0xffffu
+enum { FSM_SET_MODE = 1, FSM_SET_UID = 2, FSM_SET_GID = 4, FSM_SET_MTIME = 8, FSM_SET_ATIME = 16 };
+typedef struct fsm_attr {
+    uint32_t mode; /* permission bits alone */
+    uint32_t uid;
+    uint32_t gid;
+    int64_t atime, mtime, ctime; /* ns since the epoch */
+} fsm_attr;
+int fsm_get_attr(fsm_region *region, fsm_id group, uint32_t slot, fsm_attr *out);
+int fsm_set_attr(fsm_region *region, fsm_id group, uint32_t slot, uint32_t mask, const fsm_attr *attr, int64_t now);
+
+/* ---- counters ------------------------------------------------------------- */
+
+/* The keys of R.stat, in the order of the contract.  All of one moment. */
+typedef struct fsm_stat {
+    int64_t usage, usage_local, common, reserved, stock, holders, limit, soft_limit, hierarchical_limit, margin,
+        hierarchical_margin, soft_limit_excess, max_usage, min_usage, failcnt, global, batch, error_bound, refills,
+        drains;
+} fsm_stat;
+int fsm_get_stat(fsm_region *region, fsm_id group, uint32_t resource, fsm_stat *out);
+
+/* The precise sum over the subtree: every charge that ended before is in it, none that begins after. */
+int fsm_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
+
+/* The plain values, without a sum; max_usage brings itself up to date first. */
+int fsm_get_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
+int fsm_get_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
+int fsm_get_max_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
+int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
+
+/* Drains all stock below, then sets the limit; -EBUSY (fault.usage) if the usage is above it. */
+int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
+int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
+int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource); /* to the usage of now; min_usage too */
+int fsm_reset_failcnt(fsm_region *region, fsm_id group, uint32_t resource);
+
+/* What the group itself holds.  -ENOMEM; -ERANGE (fault.held) if it holds less. */
+int fsm_common_charge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount);
+int fsm_common_uncharge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount);
+/* Drains the stock below and forgets what the group itself holds. */
+int fsm_force_empty(fsm_region *region, fsm_id group, uint32_t resource);
+
+/* ---- holders -------------------------------------------------------------- */
+
+enum { FSM_PROCESS = 1, FSM_LEASE = 2 }; /* kind */
+enum { FSM_KEEP = 1 };                   /* flag: at its end, what it holds goes to the group */
+
+/*
+ * A new holder that stands for process (pid, start_time: field 22 of
+ * /proc/PID/stat).  -ENOSPC: no room (leases have room of their own).
+ */
+int fsm_holder_create(fsm_region *region, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags, fsm_id *out);
+int fsm_holder_set_flags(fsm_region *region, fsm_id holder, uint32_t flags);
+
+/* Gives the holder a cell in each counter of the group (or in one: joined already is no error).  -ENOSPC. */
+int fsm_holder_join(fsm_region *region, fsm_id holder, fsm_id group);
+int fsm_holder_join_one(fsm_region *region, fsm_id holder, fsm_id group, uint32_t resource);
+
+/* Ends what the holder has in the group: given back, or kept by the group with FSM_KEEP in flags. */
+int fsm_holder_leave(fsm_region *region, fsm_id holder, fsm_id group, uint32_t flags);
+
+/*
+ * Ends the holder: everything it holds is given back, or kept by the groups with FSM_KEEP.  Twice is -ENODEV.
+ * A process that lives and is ended so by another one gets -ENODEV from then on: its cells are nobody's until it is
+ * dead.
+ */
+int fsm_holder_end(fsm_region *region, fsm_id holder);
+
+/*
+ * Ends every holder whose process is dead by pid and start time.  A lease is
+ * looked at only while no live server serves it.  out: how many ended.
+ */
+int fsm_reap_dead(fsm_region *region, uint32_t *out);
+
+typedef struct fsm_holder_info {
+    fsm_id id;
+    uint32_t kind, flags;
+    int32_t pid;
+    uint64_t start_time;
+    uint32_t cells;      /* how many counters it may charge */
+    int64_t held, stock; /* of the one counter that was asked about, else 0 */
+} fsm_holder_info;
+/* The holders of one counter of one group; returns how many there are, and fills up to room. */
+int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out, size_t room);
+/* All holders of the region, likewise. */
+int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room);
+int fsm_holder_get(fsm_region *region, fsm_id holder, fsm_holder_info *out); /* -ENODEV */
+
+/* true if the process lives: its pid is there and its start time is the same. */
+bool fsm_process_alive(int32_t pid, uint64_t start_time);
+/* The start time of a live process, 0 if there is none. */
+uint64_t fsm_process_start_time(int32_t pid);
+
+/* ---- charging ------------------------------------------------------------- */
+
+/* The two words of a cell; see layout.h.  stock == FSM_CLOSED: no fast path here. */
+#define FSM_CLOSED ((int64_t)-1)
+typedef struct fsm_words {
+    _Alignas(16) int64_t stock;
+    int64_t used;
+    int64_t cap;   /* the most stock the cell may keep */
+    int64_t batch; /* what its last refill reserved ahead */
+} fsm_words;
+
+/*
+ * A charger is this process's hold on one cell.  It is bound to a holder of this
+ * very process; in a forked child every charger is unbound again, so that a child
+ * never touches what its parent holds.  An unbound charger answers -ENOTCONN.
+ * Several threads may charge through one charger.
+ */
+typedef struct fsm_charger {
+    fsm_words *words;
+    fsm_region *region;
+    fsm_id holder;
+    uint32_t cell, counter;
+    struct fsm_charger *next, *previous;
+} fsm_charger;
+
+extern fsm_words fsm_unbound; /* what an unbound charger's words point at: always closed */
+
+void fsm_charger_init(fsm_charger *charger);
+int fsm_charger_bind(fsm_charger *charger, fsm_region *region, fsm_id holder, fsm_id group, uint32_t resource);
+void fsm_charger_unbind(fsm_charger *charger);
+static inline bool fsm_charger_bound(const fsm_charger *charger)
+{
+    return charger->words != &fsm_unbound;
+}
+
+int fsm_charge_slow(fsm_charger *charger, int64_t amount);
+int fsm_uncharge_slow(fsm_charger *charger, int64_t amount);
+
+typedef unsigned __int128 fsm_pair __attribute__((aligned(16), may_alias));
+
+/* One 16-byte compare-and-swap of {stock, used}; a full barrier.  On failure the found words come back. */
+static inline bool fsm_words_swap(fsm_words *words, int64_t *stock, int64_t *used, int64_t new_stock, int64_t new_used)
+{
+    fsm_pair expected = (fsm_pair)(uint64_t)*used << 64 | (uint64_t)*stock;
+    fsm_pair desired = (fsm_pair)(uint64_t)new_used << 64 | (uint64_t)new_stock;
+    fsm_pair found = __sync_val_compare_and_swap((fsm_pair *)(void *)&words->stock, expected, desired);
+    if (found == expected)
+        return true;
+    *stock = (int64_t)(uint64_t)found;
+    *used = (int64_t)(uint64_t)(found >> 64);
+    return false;
+}
+
+/*
+ * The fast paths: one swap within the stock; false if that is not enough.  Closing a cell
+ * (take_stock in counter.c) is a swap of the same words, so it is seen before or after, never between.
+ */
+static inline bool fsm_charge_fast(fsm_charger *charger, int64_t amount)
+{
+    fsm_words *words = charger->words;
+    int64_t stock = __atomic_load_n(&words->stock, __ATOMIC_RELAXED);
+    int64_t used = __atomic_load_n(&words->used, __ATOMIC_RELAXED);
+    while (stock >= amount)
+        if (fsm_words_swap(words, &stock, &used, stock - amount, used + amount))
+            return true;
+    return false;
+}
+
+static inline bool fsm_uncharge_fast(fsm_charger *charger, int64_t amount)
+{
+    fsm_words *words = charger->words;
+    int64_t stock = __atomic_load_n(&words->stock, __ATOMIC_RELAXED);
+    int64_t used = __atomic_load_n(&words->used, __ATOMIC_RELAXED);
+    while (stock >= 0 && used >= amount && amount <= __atomic_load_n(&words->cap, __ATOMIC_RELAXED) - stock)
+        if (fsm_words_swap(words, &stock, &used, stock + amount, used - amount))
+            return true;
+    return false;
+}
+
+/*
+ * Charges amount (>= 0).  -ENOMEM: some limit on the way up would be passed
+ * (fault: which group, its usage and limit); nothing has changed but its failcnt.
+ */
+static inline int fsm_charge(fsm_charger *charger, int64_t amount)
+{
+    return fsm_charge_fast(charger, amount) ? 0 : fsm_charge_slow(charger, amount);
+}
+
+/* Gives back amount of what this holder holds here.  -ERANGE (fault.held) if it holds less. */
+static inline int fsm_uncharge(fsm_charger *charger, int64_t amount)
+{
+    return fsm_uncharge_fast(charger, amount) ? 0 : fsm_uncharge_slow(charger, amount);
+}
+
+/*
+ * Always charges, raising failcnt at each ancestor that is then over its limit.
+ * *exceeded: whether there is one (fault tells the first).  -EOVERFLOW: the root's usage
+ * would pass FSM_UNLIMITED.
+ */
+int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded);
+
+/* What this holder holds becomes the group's own, and back; -ERANGE (fault.held) if there is less. */
+int fsm_give(fsm_charger *charger, int64_t amount);
+int fsm_take(fsm_charger *charger, int64_t amount);
+
+/* What this holder holds here. */
+int fsm_held(fsm_charger *charger, int64_t *out);
+
+/* ---- looking after it ----------------------------------------------------- */
+
+/*
+ * Recomputes everything that is derived from the cells and compares; a line in
+ * `report` (cut at size) for each difference; with repair the recomputed values
+ * stay.  Returns the number of differences or a negative errno.
+ */
+int64_t fsm_check(fsm_region *region, bool repair, char *report, size_t size);
+
+#endif

@@ -1,0 +1,456 @@
+/* group.c - the hierarchy: groups by name, and their attributes. */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- finding ------------------------------------------------------------------- */
+
+int find_group(fsm_region *r, fsm_id id, group **out)
+{
+    uint32_t index = id_index(id);
+    if (index >= r->header->groups.high || index >= r->geometry.groups)
+        return -ENODEV;
+    group *g = &r->groups[index];
+    if (g->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
+        return -ENODEV;
+    if (g->name_length > FSM_NAME_MAX || (index > 0 && !group_at(r, g->parent)))
+        return corrupt(r, "group %u has parent %u and a name of %u bytes", index, g->parent, g->name_length);
+    *out = g;
+    return 0;
+}
+
+static uint32_t *bucket_of(const fsm_region *r, uint32_t parent, const char *name, size_t length)
+{
+    /* FNV-1a */
+    uint64_t hash = (0xcbf29ce484222325u ^ parent) * 0x100000001b3u;
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)name[i]) * 0x100000001b3u;
+    hash ^= hash >> 32;
+    return &r->buckets[hash & (bucket_count(&r->geometry) - 1)];
+}
+
+static int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, group **out)
+{
+    uint32_t left = r->geometry.groups;
+    for (uint32_t i = *bucket_of(r, parent, name, length); i != NONE;) {
+        group *g = group_at(r, i);
+        if (!g || left-- == 0)
+            return corrupt(r, "the name table is damaged at group %u", i);
+        if (state_of(g->stamp) == LIVE && g->parent == parent && g->name_length == length &&
+            memcmp(g->name, name, length) == 0) {
+            *out = g;
+            return 0;
+        }
+        i = g->hash_next;
+    }
+    return -ENOENT;
+}
+
+static int check_name(const char *name, size_t length)
+{
+    if (length > FSM_NAME_MAX)
+        return -ENAMETOOLONG;
+    if (length == 0 || memchr(name, '/', length) || memchr(name, '\n', length) || memchr(name, 0, length))
+        return -EINVAL;
+    if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
+        return -EINVAL;
+    return 0;
+}
+
+/* ---- linking -------------------------------------------------------------------- */
+
+static void hash_link(fsm_region *r, group *g)
+{
+    uint32_t *bucket = bucket_of(r, g->parent, g->name, g->name_length);
+    g->hash_next = *bucket;
+    *bucket = group_index(r, g);
+}
+
+static int hash_unlink(fsm_region *r, group *g)
+{
+    uint32_t left = r->geometry.groups;
+    uint32_t *at = bucket_of(r, g->parent, g->name, g->name_length);
+    while (*at != group_index(r, g)) {
+        group *other = group_at(r, *at);
+        if (!other || left-- == 0)
+            return corrupt(r, "group %u is not in the name table", group_index(r, g));
+        at = &other->hash_next;
+    }
+    *at = g->hash_next;
+    return 0;
+}
+
+void link_group(fsm_region *r, group *g)
+{
+    uint32_t index = group_index(r, g);
+    group *parent = &r->groups[g->parent];
+    group *last = group_at(r, parent->last_child);
+    g->depth = parent->depth + 1;
+    g->next_sibling = NONE;
+    g->prev_sibling = parent->last_child;
+    if (last)
+        last->next_sibling = index;
+    else
+        parent->first_child = index;
+    parent->last_child = index;
+    parent->children++;
+    hash_link(r, g);
+}
+
+int unlink_group(fsm_region *r, group *g)
+{
+    int error = hash_unlink(r, g);
+    if (error)
+        return error;
+    group *parent = &r->groups[g->parent];
+    group *next = group_at(r, g->next_sibling);
+    group *previous = group_at(r, g->prev_sibling);
+    if (next)
+        next->prev_sibling = g->prev_sibling;
+    else
+        parent->last_child = g->prev_sibling;
+    if (previous)
+        previous->next_sibling = g->next_sibling;
+    else
+        parent->first_child = g->next_sibling;
+    parent->children--;
+    return 0;
+}
+
+static void touch(group *g, int64_t now)
+{
+    g->directory.mtime = now;
+    g->directory.ctime = (uint32_t)(now / 1000000000);
+}
+
+/* ---- mkdir, rmdir, rename ---------------------------------------------------------- */
+
+/* A free record whose memory is there; it is not taken yet. */
+static int free_group(fsm_region *r, uint32_t *out)
+{
+    header *h = r->header;
+    if (h->groups.free != NONE) {
+        group *g = group_at(r, h->groups.free);
+        if (!g || state_of(g->stamp) != FREE)
+            return corrupt(r, "group %u in the free list is not free", h->groups.free);
+        *out = h->groups.free;
+        return 0;
+    }
+    uint32_t index = h->groups.high;
+    if (index >= r->geometry.groups)
+        return -ENOSPC;
+    uint32_t resources = r->geometry.resources;
+    int error = populate(&r->groups[index], sizeof(group));
+    if (!error)
+        error = populate(&r->counters[(size_t)index * resources], sizeof(counter) * resources);
+    *out = index;
+    return error;
+}
+
+static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t length, const attributes *attr,
+                      fsm_id *out)
+{
+    uint32_t index = 0;
+    int error = free_group(r, &index);
+    if (error)
+        return error;
+    group *g = &r->groups[index];
+    uint32_t next_free = g->next_sibling;
+    stamp before = g->stamp;
+    memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* never the stamp: ids of old must stay stale */
+    g->parent = parent;
+    g->name_length = (uint32_t)length;
+    memcpy(g->name, name, length);
+    g->directory = *attr;
+    g->maker_uid = attr->uid;
+    g->maker_gid = attr->gid;
+    g->birth = attr->mtime;
+    g->first_child = g->last_child = NONE;
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; i < resources; i++)
+        reset_counter(&r->counters[index * resources + i]);
+    if (index == r->header->groups.high)
+        __atomic_store_n(&r->header->groups.high, index + 1, __ATOMIC_RELEASE);
+    else
+        r->header->groups.free = next_free;
+    __atomic_store_n(&g->stamp, make_stamp((generation(before) + 1) & GENERATION_MASK, LIVE), __ATOMIC_RELEASE);
+    link_group(r, g);
+    touch(&r->groups[parent], attr->mtime);
+    *out = make_id(g->stamp, index);
+    return 0;
+}
+
+int fsm_mkdir(fsm_region *r, fsm_id parent, const char *name, size_t length, uint32_t mode, uint32_t uid, uint32_t gid,
+              int64_t now, fsm_id *out)
+{
+    int error = check_name(name, length);
+    if (error)
+        return error;
+    error = lock(r);
+    if (error)
+        return error;
+    group *above, *taken;
+    error = find_group(r, parent, &above);
+    if (!error) {
+        error = find_child(r, id_index(parent), name, length, &taken);
+        if (error == 0)
+            error = -EEXIST;
+        else if (error == -ENOENT && above->depth >= DEPTH_MAX)
+            error = -ENAMETOOLONG;
+    }
+    if (error == -ENOENT) {
+        attributes attr = { .mode = (uint16_t)(mode & 07777),
+                            .uid = uid,
+                            .gid = gid,
+                            .atime = now,
+                            .mtime = now,
+                            .ctime = (uint32_t)(now / 1000000000) };
+        error = make_group(r, id_index(parent), name, length, &attr, out);
+    }
+    unlock(r);
+    return error;
+}
+
+/* 0, or -EBUSY while somebody alive may charge here or something is held. */
+static int check_unused(fsm_region *r, uint32_t index)
+{
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; i < resources; i++) {
+        counter *c = &r->counters[index * resources + i];
+        uint32_t ended;
+        if (c->cells > 0)
+            reap(r, NONE, &ended);
+        if (c->cells > 0 || c->reserved > 0)
+            return -EBUSY;
+    }
+    return 0;
+}
+
+int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    error = find_group(r, id, &g);
+    if (!error && (id_index(id) == 0 || g->children > 0))
+        error = -EBUSY;
+    if (!error)
+        error = check_unused(r, id_index(id));
+    if (!error)
+        error = unlink_group(r, g);
+    if (!error) {
+        __atomic_store_n(&g->stamp, make_stamp(generation(g->stamp), FREE), __ATOMIC_RELEASE);
+        touch(&r->groups[g->parent], now);
+        g->next_sibling = r->header->groups.free;
+        r->header->groups.free = id_index(id);
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_t now)
+{
+    int error = check_name(name, length);
+    if (error)
+        return error;
+    error = lock(r);
+    if (error)
+        return error;
+    group *g, *taken = NULL;
+    error = find_group(r, id, &g);
+    if (!error && id_index(id) == 0)
+        error = -EBUSY;
+    if (!error) {
+        error = find_child(r, g->parent, name, length, &taken);
+        if (error == 0 && taken != g)
+            error = -EEXIST;
+        else if (error == -ENOENT)
+            error = hash_unlink(r, g);
+    }
+    if (!error) {
+        journal *j = &r->header->journal;
+        j->index = id_index(id);
+        j->name_length = (uint32_t)length;
+        memcpy(j->name, name, length);
+        journal_commit(j, JOURNAL_RENAME);
+        memcpy(g->name, name, length);
+        g->name_length = (uint32_t)length;
+        journal_commit(j, JOURNAL_EMPTY);
+        if (taken != g)
+            hash_link(r, g);
+        g->directory.ctime = (uint32_t)(now / 1000000000);
+        touch(&r->groups[g->parent], now);
+    }
+    unlock(r);
+    return error;
+}
+
+/* ---- reading --------------------------------------------------------------------- */
+
+int fsm_lookup(fsm_region *r, fsm_id parent, const char *name, size_t length, fsm_id *out)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *above, *g;
+    error = find_group(r, parent, &above);
+    if (!error)
+        error = find_child(r, id_index(parent), name, length, &g);
+    if (!error)
+        *out = make_id(g->stamp, group_index(r, g));
+    unlock(r);
+    return error;
+}
+
+int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    error = find_group(r, id, &g);
+    if (!error) {
+        uint32_t index = id_index(id) == 0 ? 0 : g->parent;
+        group *above = group_at(r, index);
+        if (above)
+            *out = make_id(above->stamp, index);
+        else
+            error = corrupt(r, "group %u has parent %u, which is out of range", id_index(id), index);
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size_t *length)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    error = find_group(r, id, &g);
+    if (!error && g->name_length > FSM_NAME_MAX)
+        error = corrupt(r, "group %u has a name of %u bytes", id_index(id), g->name_length);
+    if (!error) {
+        *length = g->name_length;
+        memcpy(out, g->name, g->name_length);
+        out[g->name_length] = 0;
+    }
+    unlock(r);
+    return error;
+}
+
+int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t room)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    size_t n = 0;
+    error = find_group(r, id, &g);
+    for (uint32_t i = error ? NONE : g->first_child; i != NONE && !error; n++) {
+        group *child = group_at(r, i);
+        if (!child || child->name_length > FSM_NAME_MAX || n > r->geometry.groups) {
+            error = corrupt(r, "the children of group %u are damaged", id_index(id));
+            break;
+        }
+        if (n < room) {
+            out[n].id = make_id(child->stamp, i);
+            out[n].length = child->name_length;
+            memcpy(out[n].name, child->name, child->name_length);
+            out[n].name[child->name_length] = 0;
+        }
+        i = child->next_sibling;
+    }
+    unlock(r);
+    return error ? error : (int64_t)n;
+}
+
+int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    error = find_group(r, id, &g);
+    if (!error)
+        *out = g->children;
+    unlock(r);
+    return error;
+}
+
+/* ---- attributes -------------------------------------------------------------------- */
+
+static attributes *file_attributes(fsm_region *r, fsm_id id, uint32_t slot)
+{
+    return &r->attributes[(size_t)id_index(id) * slots_of(r) + slot - 1];
+}
+
+/* The files' attributes are kept from the first time one of them is changed: most groups' never are. */
+static int keep_attributes(fsm_region *r, fsm_id id, group *g)
+{
+    if (g->custom)
+        return 0;
+    size_t length = slots_of(r) * sizeof(attributes);
+    int error = populate(file_attributes(r, id, 1), length);
+    if (error)
+        return error;
+    memset(file_attributes(r, id, 1), 0, length);
+    __atomic_store_n(&g->custom, 1, __ATOMIC_RELEASE);
+    return 0;
+}
+
+int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out)
+{
+    if (slot > slots_of(r))
+        return -EINVAL;
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    error = find_group(r, id, &g);
+    if (!error) {
+        attributes unset = { .set = 0 };
+        attributes *a = slot == 0 ? &g->directory : g->custom ? file_attributes(r, id, slot) : &unset;
+        uint32_t set = slot == 0 ? UINT32_MAX : a->set;
+        out->mode = set & FSM_SET_MODE ? a->mode : FSM_MODE_UNSET;
+        out->uid = set & FSM_SET_UID ? a->uid : g->maker_uid;
+        out->gid = set & FSM_SET_GID ? a->gid : g->maker_gid;
+        out->atime = set & FSM_SET_ATIME ? a->atime : g->birth;
+        out->mtime = set & FSM_SET_MTIME ? a->mtime : g->birth;
+        out->ctime = set ? (int64_t)a->ctime * 1000000000 : g->birth;
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_set_attr(fsm_region *r, fsm_id id, uint32_t slot, uint32_t mask, const fsm_attr *attr, int64_t now)
+{
+    if (slot > slots_of(r))
+        return -EINVAL;
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    error = find_group(r, id, &g);
+    if (!error && slot > 0)
+        error = keep_attributes(r, id, g);
+    if (!error) {
+        attributes *a = slot == 0 ? &g->directory : file_attributes(r, id, slot);
+        if (mask & FSM_SET_MODE)
+            a->mode = (uint16_t)(attr->mode & 07777);
+        if (mask & FSM_SET_UID)
+            a->uid = attr->uid;
+        if (mask & FSM_SET_GID)
+            a->gid = attr->gid;
+        if (mask & FSM_SET_ATIME)
+            a->atime = attr->atime;
+        if (mask & FSM_SET_MTIME)
+            a->mtime = attr->mtime;
+        a->ctime = (uint32_t)(now / 1000000000);
+        a->set |= (uint16_t)mask;
+    }
+    unlock(r);
+    return error;
+}

@@ -1,0 +1,515 @@
+/* holder.c - who holds charges: joining groups, giving back, and the dead. */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- records -------------------------------------------------------------------- */
+
+int find_holder(fsm_region *r, fsm_id id, holder **out)
+{
+    holder *h = holder_at(r, id_index(id));
+    if (!h)
+        return -ENODEV;
+    pool *of = id_index(id) < r->geometry.holders ? &r->header->processes : &r->header->leases;
+    uint32_t first = of == &r->header->processes ? 0 : r->geometry.holders;
+    if (id_index(id) - first >= of->high || h->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
+        return -ENODEV;
+    *out = h;
+    return 0;
+}
+
+/* Takes a record from a pool of `room` records; *index is relative to the pool. */
+static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, uint32_t *index)
+{
+    if (of->free != NONE) {
+        holder *h = of->free < room ? &r->holders[first + of->free] : NULL;
+        if (!h || state_of(h->stamp) != FREE)
+            return corrupt(r, "holder %u in the free list is not free", of->free);
+        *index = of->free;
+        of->free = h->next_free;
+        return 0;
+    }
+    if (of->high >= room)
+        return -ENOSPC;
+    int error = populate(&r->holders[first + of->high], sizeof(holder));
+    if (error)
+        return error;
+    *index = of->high;
+    __atomic_store_n(&of->high, of->high + 1, __ATOMIC_RELEASE);
+    return 0;
+}
+
+int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags, fsm_id *out)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    bool lease = kind == FSM_LEASE;
+    pool *of = lease ? &r->header->leases : &r->header->processes;
+    uint32_t first = lease ? r->geometry.holders : 0;
+    uint32_t room = lease ? r->geometry.cells : r->geometry.holders;
+    uint32_t index, ended;
+    error = take_holder(r, of, first, room, &index);
+    if (error == -ENOSPC && reap(r, NONE, &ended) == 0 && ended > 0)
+        error = take_holder(r, of, first, room, &index);
+    if (!error) {
+        holder *h = &r->holders[first + index];
+        h->kind = kind;
+        h->flags = flags;
+        h->pid = pid;
+        h->start_time = start_time;
+        h->pid_namespace = pid_namespace();
+        h->cells = 0;
+        h->cells_head = NONE;
+        __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp) + 1, LIVE), __ATOMIC_RELEASE);
+        *out = make_id(h->stamp, first + index);
+    }
+    unlock(r);
+    return error;
+}
+
+int fsm_holder_set_flags(fsm_region *r, fsm_id id, uint32_t flags)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    holder *h;
+    error = find_holder(r, id, &h);
+    if (!error)
+        h->flags = flags;
+    unlock(r);
+    return error;
+}
+
+/* ---- cells ----------------------------------------------------------------------- */
+
+void link_cell(fsm_region *r, cell *own, counter *c, holder *h)
+{
+    uint32_t index = cell_index(r, own);
+    cell *next = cell_at(r, c->cells_head);
+    own->counter_prev = NONE;
+    own->counter_next = c->cells_head;
+    if (next)
+        next->counter_prev = index;
+    c->cells_head = index;
+    c->cells++;
+    next = cell_at(r, h->cells_head);
+    own->holder_prev = NONE;
+    own->holder_next = h->cells_head;
+    if (next)
+        next->holder_prev = index;
+    h->cells_head = index;
+    h->cells++;
+    own->open_next = own->open_prev = NONE;
+}
+
+static void unlink_cell(fsm_region *r, cell *own, counter *c, holder *h)
+{
+    cell *next = cell_at(r, own->counter_next);
+    cell *previous = cell_at(r, own->counter_prev);
+    if (next)
+        next->counter_prev = own->counter_prev;
+    if (previous)
+        previous->counter_next = own->counter_next;
+    else
+        c->cells_head = own->counter_next;
+    c->cells--;
+    next = cell_at(r, own->holder_next);
+    previous = cell_at(r, own->holder_prev);
+    if (next)
+        next->holder_prev = own->holder_prev;
+    if (previous)
+        previous->holder_next = own->holder_next;
+    else
+        h->cells_head = own->holder_next;
+    h->cells--;
+}
+
+cell *find_cell(fsm_region *r, const holder *h, uint32_t counter_number)
+{
+    counter *c = counter_at(r, counter_number);
+    uint32_t owner = holder_index(r, h) + 1;
+    bool by_counter = c && c->cells < h->cells;
+    uint32_t left = r->geometry.cells;
+    for (uint32_t i = by_counter ? c->cells_head : h->cells_head; i != NONE;) {
+        cell *own = cell_at(r, i);
+        if (!own || left-- == 0)
+            return NULL;
+        if (own->owner == owner && own->counter == counter_number)
+            return own;
+        i = by_counter ? own->counter_next : own->holder_next;
+    }
+    return NULL;
+}
+
+static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **out)
+{
+    pool *of = &r->header->cells;
+    cell *own;
+    if (of->free != NONE) {
+        own = cell_at(r, of->free);
+        if (!own || own->owner != 0)
+            return corrupt(r, "cell %u in the free list is not free", of->free);
+        of->free = own->holder_next;
+        if (of->free == NONE)
+            of->last_free = NONE;
+    } else {
+        if (of->high >= r->geometry.cells)
+            return -ENOSPC;
+        own = &r->cells[of->high];
+        int error = populate(own, sizeof *own);
+        if (error)
+            return error;
+        own->owner = 0;
+        __atomic_store_n(&of->high, of->high + 1, __ATOMIC_RELEASE);
+    }
+    own->words = (fsm_words){ .stock = FSM_CLOSED };
+    own->counter = counter_number;
+    __atomic_store_n(&own->owner, holder_index(r, h) + 1, __ATOMIC_RELEASE);
+    link_cell(r, own, &r->counters[counter_number], h);
+    *out = own;
+    return 0;
+}
+
+void free_to_pool(fsm_region *r, cell *own)
+{
+    pool *of = &r->header->cells;
+    cell *last = cell_at(r, of->last_free);
+    own->holder_next = NONE;
+    if (last)
+        last->holder_next = cell_index(r, own);
+    else
+        of->free = cell_index(r, own);
+    of->last_free = cell_index(r, own);
+}
+
+/*
+ * Ends a cell; what it held is free.  Giving up the owner is the one store that
+ * counts: before it the cell holds, after it nobody does.
+ */
+static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
+{
+    ancestry p;
+    int error = path_of(r, own->counter, &p);
+    if (error)
+        return error;
+    int64_t used = close_cell(r, &p, own);
+    note_peak(&p, NULL);
+    if (quarantine) {
+        own->words.batch = h->pid;
+        __atomic_store_n(&own->words.cap, (int64_t)h->start_time, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&own->owner, quarantine ? QUARANTINED : 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&own->words.used, 0, __ATOMIC_RELAXED);
+    reserve(&p, -used);
+    leave_global(&p);
+    unlink_cell(r, own, p.at[0], h);
+    if (quarantine)
+        r->header->quarantined++;
+    else
+        free_to_pool(r, own);
+    return 0;
+}
+
+static void end_quarantine(fsm_region *r)
+{
+    for (uint32_t i = 0; i < r->header->cells.high && i < r->geometry.cells && r->header->quarantined > 0; i++) {
+        cell *own = &r->cells[i];
+        if (own->owner != QUARANTINED || fsm_process_alive((int32_t)own->words.batch, (uint64_t)own->words.cap))
+            continue;
+        __atomic_store_n(&own->owner, 0, __ATOMIC_RELEASE);
+        r->header->quarantined--;
+        free_to_pool(r, own);
+    }
+}
+
+int move_held(fsm_region *r, const ancestry *p, cell *own, int64_t amount)
+{
+    int64_t used = close_cell(r, p, own);
+    counter *c = p->at[0];
+    int64_t there = amount >= 0 ? used : c->common;
+    if (there < (amount >= 0 ? amount : -amount)) {
+        fsm_fault_here.held = there;
+        return -ERANGE;
+    }
+    journal *j = &r->header->journal;
+    j->index = cell_index(r, own);
+    j->counter = counter_index(r, c);
+    j->used = used - amount;
+    j->common = c->common + amount;
+    journal_commit(j, JOURNAL_MOVE);
+    __atomic_store_n(&own->words.used, j->used, __ATOMIC_RELAXED);
+    c->common = j->common;
+    journal_commit(j, JOURNAL_EMPTY);
+    return 0;
+}
+
+/* Ends the cell as the flags say: kept by the group, or given back. */
+static int leave_cell(fsm_region *r, cell *own, holder *h, uint32_t flags, bool quarantine)
+{
+    ancestry p;
+    if (flags & FSM_KEEP) {
+        int error = path_of(r, own->counter, &p);
+        if (!error)
+            error = move_held(r, &p, own, close_cell(r, &p, own));
+        if (error)
+            return error;
+    }
+    return free_cell(r, own, h, quarantine);
+}
+
+/* ---- joining and leaving ------------------------------------------------------------ */
+
+static int join(fsm_region *r, holder *h, fsm_id group_id, uint32_t first, uint32_t end)
+{
+    group *g;
+    int error = find_group(r, group_id, &g);
+    uint32_t resources = r->geometry.resources;
+    uint64_t made = 0;
+    for (uint32_t i = first; i < end && !error; i++) {
+        cell *own;
+        uint32_t ended;
+        if (find_cell(r, h, id_index(group_id) * resources + i))
+            continue;
+        error = make_cell(r, h, id_index(group_id) * resources + i, &own);
+        if (error == -ENOSPC && reap(r, holder_index(r, h), &ended) == 0 && ended > 0)
+            error = make_cell(r, h, id_index(group_id) * resources + i, &own);
+        if (!error)
+            made |= (uint64_t)1 << i;
+    }
+    for (uint32_t i = first; i < end && error; i++)
+        if (made >> i & 1)
+            free_cell(r, find_cell(r, h, id_index(group_id) * resources + i), h, false);
+    return error;
+}
+
+int fsm_holder_join(fsm_region *r, fsm_id id, fsm_id group_id)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    holder *h;
+    error = find_holder(r, id, &h);
+    if (!error)
+        error = join(r, h, group_id, 0, r->geometry.resources);
+    unlock(r);
+    return error;
+}
+
+int fsm_holder_join_one(fsm_region *r, fsm_id id, fsm_id group_id, uint32_t resource)
+{
+    if (resource >= r->geometry.resources)
+        return -EINVAL;
+    int error = lock(r);
+    if (error)
+        return error;
+    holder *h;
+    error = find_holder(r, id, &h);
+    if (!error)
+        error = join(r, h, group_id, resource, resource + 1);
+    unlock(r);
+    return error;
+}
+
+int fsm_holder_leave(fsm_region *r, fsm_id id, fsm_id group_id, uint32_t flags)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    holder *h;
+    group *g;
+    error = find_holder(r, id, &h);
+    if (!error)
+        error = find_group(r, group_id, &g);
+    for (uint32_t i = 0; i < r->geometry.resources && !error; i++) {
+        cell *own = find_cell(r, h, id_index(group_id) * r->geometry.resources + i);
+        if (own)
+            error = leave_cell(r, own, h, flags, false);
+    }
+    unlock(r);
+    return error;
+}
+
+static bool own_process(const holder *h)
+{
+    return h->pid == own_pid() && h->pid_namespace == pid_namespace();
+}
+
+bool server_alive(const header *h)
+{
+    if (h->server.pid == 0)
+        return false;
+    return h->server_namespace != pid_namespace() || fsm_process_alive(h->server.pid, h->server.start_time);
+}
+
+static bool holder_alive(const holder *h)
+{
+    return h->pid_namespace != pid_namespace() || fsm_process_alive(h->pid, h->start_time);
+}
+
+int end_holder(fsm_region *r, holder *h)
+{
+    bool quarantine = h->kind == FSM_PROCESS && !own_process(h) && holder_alive(h);
+    /* from here on it is being given back, and whoever finds it goes on with that */
+    __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), ENDING), __ATOMIC_RELEASE);
+    uint32_t left = r->geometry.cells;
+    while (h->cells_head != NONE) {
+        cell *own = cell_at(r, h->cells_head);
+        if (!own || own->owner != holder_index(r, h) + 1 || left-- == 0)
+            return corrupt(r, "the cells of holder %u are damaged", holder_index(r, h));
+        int error = leave_cell(r, own, h, h->flags, quarantine);
+        if (error)
+            return error;
+    }
+    __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), FREE), __ATOMIC_RELEASE);
+    bool lease = holder_index(r, h) >= r->geometry.holders;
+    pool *of = lease ? &r->header->leases : &r->header->processes;
+    h->next_free = of->free;
+    of->free = holder_index(r, h) - (lease ? r->geometry.holders : 0);
+    return 0;
+}
+
+int fsm_holder_end(fsm_region *r, fsm_id id)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    holder *h;
+    error = find_holder(r, id, &h);
+    if (!error)
+        error = end_holder(r, h);
+    unlock(r);
+    return error;
+}
+
+/* ---- the dead ------------------------------------------------------------------------ */
+
+static uint32_t pool_high(const fsm_region *r, bool leases)
+{
+    uint32_t high = leases ? r->header->leases.high : r->header->processes.high;
+    uint32_t room = leases ? r->geometry.cells : r->geometry.holders;
+    return high < room ? high : room;
+}
+
+int reap(fsm_region *r, uint32_t self, uint32_t *ended)
+{
+    *ended = 0;
+    end_quarantine(r);
+    for (int leases = 0; leases < 2; leases++) {
+        if (leases && server_alive(r->header)) /* it sees their last close itself */
+            break;
+        holder *first = &r->holders[leases ? r->geometry.holders : 0];
+        for (holder *h = first; h < first + pool_high(r, leases); h++) {
+            if (state_of(h->stamp) != LIVE || holder_index(r, h) == self || holder_alive(h))
+                continue;
+            int error = end_holder(r, h);
+            if (error)
+                return error;
+            ++*ended;
+        }
+    }
+    return 0;
+}
+
+#define REAP_EVERY 50000000 /* ns */
+#define REAP_SHARE 20       /* at most one part in so many of the time goes into it */
+
+bool reap_before_refusal(fsm_region *r, uint32_t self)
+{
+    int64_t now = monotonic_ns();
+    uint32_t ended = 0;
+    if (now < r->header->reap_at && r->header->reap_at - now < 60000000000)
+        return false;
+    if (!server_alive(r->header))
+        reap(r, self, &ended);
+    int64_t cost = monotonic_ns() - now;
+    r->header->reap_at = now + (cost * REAP_SHARE > REAP_EVERY ? cost * REAP_SHARE : REAP_EVERY);
+    return ended > 0;
+}
+
+int fsm_reap_dead(fsm_region *r, uint32_t *out)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    error = reap(r, NONE, out);
+    unlock(r);
+    return error;
+}
+
+/* ---- listing -------------------------------------------------------------------------- */
+
+static void describe(const fsm_region *r, const holder *h, const cell *own, fsm_holder_info *out)
+{
+    *out = (fsm_holder_info){ .id = make_id(h->stamp, holder_index(r, h)),
+                              .kind = h->kind,
+                              .flags = h->flags,
+                              .pid = h->pid,
+                              .start_time = h->start_time,
+                              .cells = h->cells };
+    if (own) {
+        int64_t stock = __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED);
+        out->stock = stock > 0 ? stock : 0;
+        out->held = __atomic_load_n(&own->words.used, __ATOMIC_RELAXED);
+    }
+}
+
+int64_t fsm_counter_holders(fsm_region *r, fsm_id id, uint32_t resource, fsm_holder_info *out, size_t room)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    size_t n = 0;
+    error = find_group(r, id, &g);
+    if (!error && resource >= r->geometry.resources)
+        error = -EINVAL;
+    uint32_t number = id_index(id) * r->geometry.resources + resource;
+    for (uint32_t i = error ? NONE : r->counters[number].cells_head; i != NONE; n++) {
+        cell *own = cell_at(r, i);
+        holder *h = own ? holder_at(r, own->owner - 1) : NULL;
+        if (!h || own->counter != number || n > r->geometry.cells) {
+            error = corrupt(r, "the cell list of counter %u is damaged", number);
+            break;
+        }
+        if (n < room)
+            describe(r, h, own, &out[n]);
+        i = own->counter_next;
+    }
+    unlock(r);
+    return error ? error : (int64_t)n;
+}
+
+int64_t fsm_all_holders(fsm_region *r, fsm_holder_info *out, size_t room)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    size_t n = 0;
+    for (int leases = 0; leases < 2; leases++) {
+        holder *first = &r->holders[leases ? r->geometry.holders : 0];
+        for (holder *h = first; h < first + pool_high(r, leases); h++) {
+            if (state_of(h->stamp) != LIVE)
+                continue;
+            if (n < room)
+                describe(r, h, NULL, &out[n]);
+            n++;
+        }
+    }
+    unlock(r);
+    return (int64_t)n;
+}
+
+int fsm_holder_get(fsm_region *r, fsm_id id, fsm_holder_info *out)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    holder *h;
+    error = find_holder(r, id, &h);
+    if (!error)
+        describe(r, h, NULL, out);
+    unlock(r);
+    return error;
+}

@@ -1,0 +1,98 @@
+/* internal.h - what the engine's files share.  Everything here expects the lock to be held. */
+#ifndef FSM_INTERNAL_H
+#define FSM_INTERNAL_H
+
+#include "layout.h"
+
+/* ---- region.c ---- */
+
+extern _Thread_local fsm_fault fsm_fault_here;
+
+/* Notes what was found where, has the next locker recompute, and returns -EUCLEAN. */
+int corrupt(fsm_region *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Makes the pages of a record real; -ENOSPC when there is no memory for them. */
+int populate(const void *start, size_t length);
+int64_t monotonic_ns(void);
+
+/* ---- lock.c ---- */
+
+int lock(fsm_region *r);
+void unlock(fsm_region *r);
+int init_lock(header *h);
+
+/* ---- group.c ---- */
+
+int find_group(fsm_region *r, fsm_id id, group **out); /* -ENODEV */
+void link_group(fsm_region *r, group *g);              /* into its parent's children and the buckets */
+int unlink_group(fsm_region *r, group *g);
+
+/* ---- counter.c ---- */
+
+/* A counter and its ancestors, checked once and then safe to walk: at[0] is the counter, at[n - 1] the root's. */
+typedef struct ancestry {
+    uint32_t n;
+    uint32_t self; /* index of the holder that charges, NONE for the group itself: it lives, whatever /proc says */
+    counter *at[DEPTH_MAX + 1];
+} ancestry;
+
+int path_of(fsm_region *r, uint32_t counter, ancestry *out);
+int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out);
+void reset_counter(counter *c);
+void reset_derived(counter *c);
+void reserve(const ancestry *p, int64_t amount); /* at every level; negative gives back */
+
+/* An open cell is in its counter's open list and counted above; its words.stock is >= 0. */
+void link_open(fsm_region *r, const ancestry *p, cell *cell);
+void open_cell(fsm_region *r, const ancestry *p, cell *cell, int64_t stock, int64_t used, int64_t cap);
+/* Closes it if it is open and gives its stock back; returns what it holds. */
+int64_t close_cell(fsm_region *r, const ancestry *p, cell *cell);
+int drain(fsm_region *r, counter *c);
+
+/*
+ * Finds room for amount at every level, draining where it must.  With nofail, counts the refusals
+ * and goes on; *exceeded tells.  -ENOMEM: refused, and noted in the fault.
+ */
+int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, bool *exceeded);
+/*
+ * What a holder that charges `amount` at a time may reserve ahead, `wanted` at the most, once `pending`
+ * is reserved; 0 near a limit, where it switches stock off.
+ */
+int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);
+void leave_global(const ancestry *p);
+int64_t wanted_batch(const fsm_region *r, const cell *own, int64_t amount, int64_t used);
+void note_peak(const ancestry *p, const cell *own);
+
+/* ---- holder.c ---- */
+
+int find_holder(fsm_region *r, fsm_id id, holder **out); /* -ENODEV */
+void link_cell(fsm_region *r, cell *cell, counter *c, holder *h);
+void free_to_pool(fsm_region *r, cell *own);
+cell *find_cell(fsm_region *r, const holder *h, uint32_t counter);
+int move_held(fsm_region *r, const ancestry *p, cell *cell, int64_t amount); /* cell -> common; negative: back */
+int end_holder(fsm_region *r, holder *h);
+bool server_alive(const header *h);
+int reap(fsm_region *r, uint32_t self, uint32_t *ended); /* self: who lives for sure, or NONE */
+bool reap_before_refusal(fsm_region *r,
+                         uint32_t self); /* true if somebody dead was given back; not more often than it can afford */
+
+/* ---- process.c ---- */
+
+uint32_t pid_namespace(void); /* of this process */
+int32_t own_pid(void);
+
+/* ---- recover.c ---- */
+
+void words_read(fsm_words *words, int64_t *stock, int64_t *used); /* both of one moment */
+int recover(fsm_region *r);
+
+static inline bool journal_pending(const header *h)
+{
+    return h->journal.step != JOURNAL_EMPTY;
+}
+
+static inline void journal_commit(journal *j, enum journal_step step)
+{
+    __atomic_store_n(&j->step, (uint32_t)step, __ATOMIC_RELEASE);
+}
+
+#endif

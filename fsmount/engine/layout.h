@@ -1,0 +1,254 @@
+/*
+ * layout.h - what a region looks like in memory.  This comment is the authority.
+ *
+ * A region is one file or memfd, mapped shared by everybody who charges in it:
+ *
+ *   header | buckets | groups | counters | attributes | holders | cells
+ *
+ * The sizes follow from the geometry, so a region describes itself.  It is
+ * sparse: a record's pages are populated when the record is first used, so that
+ * a full file system is -ENOSPC there and then and never a SIGBUS later.
+ *
+ * Records refer to each other by index; NONE is no record.  A counter's index is
+ * group * resources + resource.  A holder's index is below `holders` for a
+ * process and above for a lease (there is room for as many leases as cells).
+ *
+ * Truth and derivation.  Fields marked (d) are derived: recover.c recomputes them
+ * all from the others, so a process may die between any two stores.  The truth
+ * is changed by one store or one compare-and-swap, always under the lock except
+ * for the two words of a cell that is open; a step that needs several stores
+ * writes their final values to the journal first, and recovery repeats it.
+ *
+ *   group    is there when its stamp says LIVE
+ *   holder   likewise; ENDING: it is being given back, whoever finds it goes on
+ *   cell     is there when its owner is not 0; what it holds is words.used, what
+ *            it has reserved besides is words.stock (FSM_CLOSED: nothing)
+ *   counter  limit, soft_limit, common, and the statistics
+ *
+ * Nothing that is read from here is used as an index before it was checked: the
+ * *_at() functions answer NULL for one that is out of range.
+ */
+#ifndef FSM_LAYOUT_H
+#define FSM_LAYOUT_H
+
+#include "engine.h"
+#include <pthread.h>
+
+#define FSM_MAGIC "fsmount\n"
+#define FSM_VERSION 1u
+#define FSM_ARCHITECTURE ((uint32_t)(sizeof(pthread_mutex_t) << 8 | sizeof(void *)))
+
+#define NONE UINT32_MAX
+#define DEPTH_MAX 1024u /* levels below the root; deeper is -ENAMETOOLONG */
+
+enum state { FREE = 0, LIVE = 1, ENDING = 2 };
+
+/* generation in the upper half, state in the lower: one store makes or ends a record */
+typedef uint64_t stamp;
+
+typedef struct attributes {
+    uint16_t mode;
+    uint16_t set; /* FSM_SET_*: which of these were ever given */
+    uint32_t uid, gid;
+    uint32_t ctime; /* seconds */
+    int64_t atime, mtime;
+} attributes;
+
+typedef struct group {
+    stamp stamp;
+    uint32_t parent; /* NONE for the root */
+    uint32_t name_length;
+    attributes directory;
+    uint32_t maker_uid, maker_gid; /* who owns files whose owner was never set */
+    uint32_t custom;               /* attributes of its files are kept; before, their memory is not there */
+    int64_t birth;
+    uint32_t depth;                      /* (d) */
+    uint32_t first_child, last_child;    /* (d) */
+    uint32_t next_sibling, prev_sibling; /* (d) next_sibling also links free records */
+    uint32_t hash_next;                  /* (d) */
+    uint32_t children;                   /* (d) */
+    char name[FSM_NAME_MAX + 1];
+} group;
+
+typedef struct counter {
+    int64_t limit, soft_limit;
+    int64_t common; /* what the group itself holds */
+    int64_t max_usage, min_usage;
+    int64_t peak_reserved; /* the most that was reserved since max_usage was reset: the true peak lies below */
+    int64_t failcnt, refills, drains;
+    int64_t reserved;           /* (d) used + stock of the subtree; <= limit, charge_nofail aside */
+    uint64_t stock_cap;         /* (d) sum of cap over the open cells of the subtree; at most twice what is reserved */
+    int64_t batch;              /* (d) what the last refill here reserved ahead */
+    int64_t global_exit;        /* (d) the headroom at which global mode ends */
+    uint32_t global;            /* (d) stock is switched off in this subtree */
+    uint32_t cells_head, cells; /* (d) this counter's own cells */
+    uint32_t open_head;         /* (d) those of them that are open */
+    uint32_t open_below;        /* (d) open cells of the subtree */
+    uint32_t active_child;      /* (d) children with open cells below them */
+    uint32_t active_next, active_prev; /* (d) */
+} counter;
+
+typedef struct holder {
+    stamp stamp;
+    uint32_t kind, flags;
+    uint64_t start_time;
+    int32_t pid;
+    uint32_t pid_namespace;     /* where pid means something */
+    uint32_t cells_head, cells; /* (d) */
+    uint32_t next_free;         /* (d) */
+} holder;
+
+/* 64 bytes: cells do not share cache lines, so neighbours do not slow each other down */
+typedef struct cell {
+    fsm_words words;
+    uint32_t owner;   /* holder's index + 1; 0: the cell is free; or QUARANTINED */
+    uint32_t counter;                    /* valid while owned */
+    uint32_t holder_next, holder_prev;   /* (d) holder_next also links free cells */
+    uint32_t counter_next, counter_prev; /* (d) */
+    uint32_t open_next, open_prev;       /* (d) */
+} cell;
+
+/*
+ * A cell whose holder was ended by another process while its own lives, and may look at it still: closed, empty, and
+ * nobody's until that process (pid in words.batch, start time in words.cap) is dead.
+ */
+#define QUARANTINED UINT32_MAX
+
+_Static_assert(sizeof(cell) == 64, "a cell is one cache line");
+_Static_assert(sizeof(attributes) == 32, "attributes are packed");
+
+/* Records that can be used up: how many were ever used, and the free ones among them. */
+typedef struct pool {
+    uint32_t high;
+    uint32_t free, last_free; /* (d) cells are freed at the end, so that one is used again as late as can be */
+} pool;
+
+enum journal_step { JOURNAL_EMPTY = 0, JOURNAL_MOVE = 1, JOURNAL_RENAME = 2 };
+
+typedef struct journal {
+    uint32_t step; /* stored last, cleared last */
+    uint32_t index, counter;
+    uint32_t name_length;
+    int64_t used, common;
+    char name[FSM_NAME_MAX + 1];
+} journal;
+
+typedef struct header {
+    uint64_t magic; /* FSM_MAGIC */
+    uint32_t version, architecture;
+    uint64_t size;
+    uint64_t tree_id;
+    fsm_geometry geometry; /* never changes, but for batch */
+    pthread_mutex_t lock;
+    int32_t lock_owner; /* pid of who took it last */
+    uint32_t broken;    /* a derived field was found wrong: the next to take the lock recomputes */
+    pool groups, processes, leases, cells;
+    uint32_t quarantined; /* (d) cells in quarantine */
+    int64_t reap_at;      /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
+    uint64_t recoveries;
+    journal journal;
+    uint32_t server_namespace;
+    fsm_server server;
+} header;
+
+struct fsm_region {
+    header *header;
+    fsm_geometry geometry; /* a copy: what is shared is not trusted again */
+    size_t size;
+    int fd;
+    uint32_t *buckets;
+    group *groups;
+    counter *counters;
+    attributes *attributes;
+    holder *holders;
+    cell *cells;
+};
+
+/* A power of two, about one for each group. */
+static inline uint32_t bucket_count(const fsm_geometry *g)
+{
+    uint32_t n = 64;
+    while (n < g->groups)
+        n <<= 1;
+    return n;
+}
+
+static inline uint32_t slots_of(const fsm_region *r)
+{
+    return r->geometry.resources * FSM_SLOTS;
+}
+
+/* A group's generation wraps here, so that generation, index and a slot fit into a 64-bit inode number. */
+#define GENERATION_MASK 0x0fffffffu
+
+static inline uint32_t generation(stamp s)
+{
+    return (uint32_t)(s >> 32);
+}
+
+static inline uint32_t state_of(stamp s)
+{
+    return (uint32_t)s;
+}
+
+static inline stamp make_stamp(uint32_t generation_number, enum state state)
+{
+    return (stamp)generation_number << 32 | (uint32_t)state;
+}
+
+static inline uint32_t id_index(fsm_id id)
+{
+    return (uint32_t)id;
+}
+
+static inline fsm_id make_id(stamp s, uint32_t index)
+{
+    return (fsm_id)generation(s) << 32 | index;
+}
+
+static inline group *group_at(const fsm_region *r, uint32_t index)
+{
+    return index < r->geometry.groups ? &r->groups[index] : NULL;
+}
+
+static inline counter *counter_at(const fsm_region *r, uint32_t index)
+{
+    return index < (uint64_t)r->geometry.groups * r->geometry.resources ? &r->counters[index] : NULL;
+}
+
+static inline uint32_t holders_room(const fsm_region *r)
+{
+    return r->geometry.holders + r->geometry.cells;
+}
+
+static inline holder *holder_at(const fsm_region *r, uint32_t index)
+{
+    return index < holders_room(r) ? &r->holders[index] : NULL;
+}
+
+static inline cell *cell_at(const fsm_region *r, uint32_t index)
+{
+    return index < r->geometry.cells ? &r->cells[index] : NULL;
+}
+
+static inline uint32_t group_index(const fsm_region *r, const group *g)
+{
+    return (uint32_t)(g - r->groups);
+}
+
+static inline uint32_t counter_index(const fsm_region *r, const counter *c)
+{
+    return (uint32_t)(c - r->counters);
+}
+
+static inline uint32_t holder_index(const fsm_region *r, const holder *h)
+{
+    return (uint32_t)(h - r->holders);
+}
+
+static inline uint32_t cell_index(const fsm_region *r, const cell *c)
+{
+    return (uint32_t)(c - r->cells);
+}
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * process.c - whether a process lives: by pid and start time, since a pid alone is used again.
+ *
+ * What cannot be told counts as alive: nothing is ever taken from a process that
+ * may still be there.  So it is for pids of another pid namespace, and where
+ * /proc hides other users' processes.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int32_t pid_here;
+static uint32_t own_namespace;
+
+static void learn_self(void)
+{
+    __atomic_store_n(&pid_here, (int32_t)getpid(), __ATOMIC_RELAXED);
+    struct stat status;
+    own_namespace = stat("/proc/self/ns/pid", &status) == 0 ? (uint32_t)status.st_ino : 0;
+}
+
+__attribute__((constructor)) static void know_self(void)
+{
+    learn_self();
+    pthread_atfork(NULL, NULL, learn_self);
+}
+
+int32_t own_pid(void)
+{
+    return __atomic_load_n(&pid_here, __ATOMIC_RELAXED);
+}
+
+uint32_t pid_namespace(void)
+{
+    return own_namespace;
+}
+
+/* Field 22 of /proc/PID/stat; 0 of a process that has ended, -errno if it cannot be read. */
+static int64_t read_start_time(int32_t pid)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "/proc/%d/stat", pid);
+    int fd = open(text, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    int error = errno;
+    close(fd);
+    if (length <= 0)
+        return length < 0 ? -error : -EIO;
+    text[length] = 0;
+    /* the command is in parentheses and may hold anything: fields count from the last one */
+    char *field = strrchr(text, ')');
+    if (!field || field[1] != ' ')
+        return -EIO;
+    field += 2;
+    bool ended = *field == 'Z' || *field == 'X';
+    for (int i = 3; i < 22; i++) {
+        if (i == 20 && ended && strtol(field, NULL, 10) <= 1) /* no thread is left but the one its parent asks for */
+            return 0;
+        field = strchr(field, ' ');
+        if (!field)
+            return -EIO;
+        field++;
+    }
+    return strtoll(field, NULL, 10);
+}
+
+uint64_t fsm_process_start_time(int32_t pid)
+{
+    int64_t found = read_start_time(pid);
+    return found > 0 ? (uint64_t)found : 0;
+}
+
+bool fsm_process_alive(int32_t pid, uint64_t start_time)
+{
+    if (pid <= 0)
+        return false;
+    int64_t found = read_start_time(pid);
+    if (found >= 0)
+        return found > 0 && (uint64_t)found == start_time;
+    return kill(pid, 0) == 0 || errno != ESRCH;
+}

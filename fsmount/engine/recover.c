@@ -1,0 +1,438 @@
+/*
+ * recover.c - everything derived, once more from the truth.
+ *
+ * Runs under the lock, after an owner died or a derived field was found wrong,
+ * while other processes may go on charging through open cells: these only move
+ * an amount between the two words of one cell, so the sum of the two, read at
+ * one moment, is what the cell has reserved.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void words_read(fsm_words *words, int64_t *stock, int64_t *used)
+{
+    *stock = __atomic_load_n(&words->stock, __ATOMIC_RELAXED);
+    *used = __atomic_load_n(&words->used, __ATOMIC_RELAXED);
+    /* swapping a pair for itself fails unless both words were of one moment, and then says what they are */
+    while (!fsm_words_swap(words, stock, used, *stock, *used))
+        ;
+}
+
+/* ---- the journal ------------------------------------------------------------------ */
+
+static int finish_step(fsm_region *r)
+{
+    journal *j = &r->header->journal;
+    if (!journal_pending(r->header))
+        return 0;
+    if (j->step == JOURNAL_MOVE) {
+        cell *own = cell_at(r, j->index);
+        counter *c = counter_at(r, j->counter);
+        if (!own || !c || j->used < 0 || j->common < 0)
+            return corrupt(r, "the journal moves between cell %u and counter %u", j->index, j->counter);
+        __atomic_store_n(&own->words.used, j->used, __ATOMIC_RELAXED);
+        c->common = j->common;
+    } else if (j->step == JOURNAL_RENAME) {
+        group *g = group_at(r, j->index);
+        if (!g || j->name_length > FSM_NAME_MAX)
+            return corrupt(r, "the journal renames group %u to %u bytes", j->index, j->name_length);
+        memcpy(g->name, j->name, j->name_length);
+        g->name_length = j->name_length;
+    } else {
+        return corrupt(r, "the journal has a step %u", j->step);
+    }
+    journal_commit(j, JOURNAL_EMPTY);
+    return 0;
+}
+
+/* ---- the hierarchy ------------------------------------------------------------------- */
+
+static int rebuild_groups(fsm_region *r)
+{
+    header *h = r->header;
+    if (h->groups.high == 0 || h->groups.high > r->geometry.groups)
+        return corrupt(r, "%u groups were used, there is room for %u", h->groups.high, r->geometry.groups);
+    if (state_of(r->groups[0].stamp) != LIVE || r->groups[0].parent != NONE)
+        return corrupt(r, "the root group is not there");
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; i < bucket_count(&r->geometry); i++)
+        r->buckets[i] = NONE;
+    h->groups.free = NONE;
+    for (uint32_t i = h->groups.high; i-- > 0;) {
+        group *g = &r->groups[i];
+        for (uint32_t k = 0; k < resources; k++)
+            reset_derived(&r->counters[i * resources + k]);
+        g->first_child = g->last_child = g->next_sibling = g->prev_sibling = g->hash_next = NONE;
+        g->children = 0;
+        g->depth = i == 0 ? 0 : NONE;
+        if (state_of(g->stamp) != LIVE) {
+            g->next_sibling = h->groups.free;
+            h->groups.free = i;
+        }
+    }
+    /* parents before their children: a group's depth follows from its parent's */
+    uint32_t chain[DEPTH_MAX + 1];
+    for (uint32_t i = 0; i < h->groups.high; i++) {
+        uint32_t n = 0;
+        if (state_of(r->groups[i].stamp) != LIVE)
+            continue;
+        for (uint32_t at = i; r->groups[at].depth == NONE; at = r->groups[at].parent) {
+            const group *g = &r->groups[at];
+            if (g->parent >= h->groups.high || state_of(r->groups[g->parent].stamp) != LIVE || n > DEPTH_MAX ||
+                g->name_length > FSM_NAME_MAX)
+                return corrupt(r, "group %u has parent %u and a name of %u bytes", at, g->parent, g->name_length);
+            chain[n++] = at;
+        }
+        while (n > 0)
+            link_group(r, &r->groups[chain[--n]]);
+    }
+    return 0;
+}
+
+/* ---- holders and cells ------------------------------------------------------------------ */
+
+static int rebuild_holders(fsm_region *r)
+{
+    for (int leases = 0; leases < 2; leases++) {
+        pool *of = leases ? &r->header->leases : &r->header->processes;
+        uint32_t room = leases ? r->geometry.cells : r->geometry.holders;
+        holder *first = &r->holders[leases ? r->geometry.holders : 0];
+        if (of->high > room)
+            return corrupt(r, "%u holders were used, there is room for %u", of->high, room);
+        of->free = NONE;
+        for (uint32_t i = of->high; i-- > 0;) {
+            holder *h = &first[i];
+            h->cells = 0;
+            h->cells_head = NONE;
+            if (state_of(h->stamp) == FREE) {
+                h->next_free = of->free;
+                of->free = i;
+            } else if (state_of(h->stamp) != LIVE && state_of(h->stamp) != ENDING) {
+                return corrupt(r, "holder %u has state %u", holder_index(r, h), state_of(h->stamp));
+            }
+        }
+    }
+    return 0;
+}
+
+/* Adds to what is reserved without the statistics: nothing new is charged here. */
+static int add_reserved(fsm_region *r, const ancestry *p, int64_t amount)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (__builtin_add_overflow(p->at[i]->reserved, amount, &p->at[i]->reserved))
+            return corrupt(r, "counter %u holds more than there can be", counter_index(r, p->at[i]));
+    return 0;
+}
+
+static int rebuild_cells(fsm_region *r)
+{
+    header *h = r->header;
+    ancestry p;
+    if (h->cells.high > r->geometry.cells)
+        return corrupt(r, "%u cells were used, there is room for %u", h->cells.high, r->geometry.cells);
+    h->cells.free = h->cells.last_free = NONE;
+    h->quarantined = 0;
+    for (uint32_t i = 0; i < h->cells.high; i++) {
+        cell *own = &r->cells[i];
+        if (own->owner == 0) {
+            own->words = (fsm_words){ .stock = FSM_CLOSED };
+            free_to_pool(r, own);
+            continue;
+        }
+        if (own->owner == QUARANTINED) {
+            own->words.stock = FSM_CLOSED;
+            own->words.used = 0;
+            h->quarantined++;
+            continue;
+        }
+        holder *by = holder_at(r, own->owner - 1);
+        counter *c = counter_at(r, own->counter);
+        if (!by || state_of(by->stamp) == FREE || !c)
+            return corrupt(r, "cell %u belongs to holder %u and counter %u", i, own->owner - 1, own->counter);
+        int error = path_of(r, own->counter, &p);
+        if (error)
+            return error;
+        int64_t stock, used;
+        words_read(&own->words, &stock, &used);
+        if (used < 0 || stock < FSM_CLOSED || (stock > 0 && used > FSM_UNLIMITED - stock))
+            return corrupt(r, "cell %u has stock %lld and used %lld", i, (long long)stock, (long long)used);
+        link_cell(r, own, c, by);
+        if (stock != FSM_CLOSED) {
+            if (own->words.cap < stock)
+                __atomic_store_n(&own->words.cap, stock, __ATOMIC_RELAXED);
+            link_open(r, &p, own);
+        }
+        error = add_reserved(r, &p, used + (stock > 0 ? stock : 0));
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int rebuild_common(fsm_region *r)
+{
+    ancestry p;
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; i < r->header->groups.high; i++) {
+        if (state_of(r->groups[i].stamp) != LIVE)
+            continue;
+        for (uint32_t k = 0; k < resources; k++) {
+            counter *c = &r->counters[i * resources + k];
+            if (c->common < 0 || c->limit < 0 || c->soft_limit < 0)
+                return corrupt(r, "counter %u has common %lld and limit %lld", i * resources + k, (long long)c->common,
+                               (long long)c->limit);
+            if (c->common == 0)
+                continue;
+            int error = path_of(r, i * resources + k, &p);
+            if (!error)
+                error = add_reserved(r, &p, c->common);
+            if (error)
+                return error;
+        }
+    }
+    return 0;
+}
+
+static int rebuild(fsm_region *r)
+{
+    int error = finish_step(r);
+    if (!error)
+        error = rebuild_groups(r);
+    if (!error)
+        error = rebuild_holders(r);
+    if (!error)
+        error = rebuild_cells(r);
+    if (!error)
+        error = rebuild_common(r);
+    return error;
+}
+
+static int finish_endings(fsm_region *r)
+{
+    for (uint32_t i = 0; i < holders_room(r); i++) {
+        if (i == r->header->processes.high && i < r->geometry.holders)
+            i = r->geometry.holders;
+        if (i >= r->geometry.holders + r->header->leases.high)
+            break;
+        if (state_of(r->holders[i].stamp) == ENDING) {
+            int error = end_holder(r, &r->holders[i]);
+            if (error)
+                return error;
+        }
+    }
+    return 0;
+}
+
+int recover(fsm_region *r)
+{
+    int error = rebuild(r);
+    if (!error)
+        error = finish_endings(r);
+    if (!error) {
+        for (uint32_t i = 0; i < r->header->groups.high * r->geometry.resources; i++) {
+            counter *c = &r->counters[i];
+            int64_t peak = c->reserved > c->max_usage ? c->reserved : c->max_usage;
+            if (c->peak_reserved < peak)
+                c->peak_reserved = peak;
+        }
+        r->header->broken = 0;
+        r->header->recoveries++;
+    }
+    return error;
+}
+
+/* ---- check ----------------------------------------------------------------------------- */
+
+typedef struct notes {
+    char *text;
+    size_t room;
+    int64_t differences;
+} notes;
+
+static void note(notes *n, const char *what, uint32_t index, int64_t found, int64_t computed)
+{
+    n->differences++;
+    int length = snprintf(n->text, n->room, "%s %u: %lld, recomputed %lld\n", what, index, (long long)found,
+                          (long long)computed);
+    if (length > 0 && (size_t)length < n->room) {
+        n->text += length;
+        n->room -= (size_t)length;
+    }
+}
+
+static uint32_t children_listed(const fsm_region *r, const group *g)
+{
+    uint32_t n = 0;
+    for (uint32_t i = g->first_child; i < r->header->groups.high && n <= r->geometry.groups; n++) {
+        if (state_of(r->groups[i].stamp) != LIVE || r->groups[i].parent != group_index(r, g))
+            return NONE;
+        i = r->groups[i].next_sibling;
+    }
+    return n;
+}
+
+static uint32_t cells_listed(const fsm_region *r, uint32_t counter_number, bool open)
+{
+    uint32_t n = 0;
+    const counter *c = &r->counters[counter_number];
+    for (uint32_t i = open ? c->open_head : c->cells_head; n <= r->geometry.cells; n++) {
+        const cell *own = cell_at(r, i);
+        if (!own)
+            break;
+        if (own->owner == 0 || own->counter != counter_number ||
+            (open && __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED) == FSM_CLOSED))
+            return NONE;
+        i = open ? own->open_next : own->counter_next;
+    }
+    return n;
+}
+
+#define WORDS offsetof(cell, owner)
+
+/* Everything that is derived, as it stands, to compare with what is recomputed and to put back. */
+typedef struct standing {
+    pool groups, processes, leases, cells;
+    uint32_t quarantined;
+    uint32_t *buckets;
+    group *group;
+    counter *counter;
+    holder *process, *lease;
+    cell *cell;
+    uint32_t *listed;   /* of each counter: its cells and its open cells that are in the lists */
+    uint32_t *children; /* of each group: those in its list */
+} standing;
+
+static void *copy_of(const void *from, size_t size)
+{
+    void *copy = malloc(size ? size : 1);
+    if (copy)
+        memcpy(copy, from, size);
+    return copy;
+}
+
+static void drop(standing *s)
+{
+    void *all[] = { s->buckets, s->group, s->counter, s->process, s->lease, s->cell, s->listed, s->children };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+static int stand(fsm_region *r, standing *s)
+{
+    const header *h = r->header;
+    size_t resources = r->geometry.resources;
+    *s = (standing){ .groups = h->groups,
+                     .processes = h->processes,
+                     .leases = h->leases,
+                     .cells = h->cells,
+                     .quarantined = h->quarantined };
+    if (h->groups.high > r->geometry.groups || h->processes.high > r->geometry.holders ||
+        h->leases.high > r->geometry.cells || h->cells.high > r->geometry.cells)
+        return corrupt(r, "more is used than there is room for: groups %u, holders %u, leases %u, cells %u",
+                       h->groups.high, h->processes.high, h->leases.high, h->cells.high);
+    s->buckets = copy_of(r->buckets, bucket_count(&r->geometry) * sizeof *r->buckets);
+    s->group = copy_of(r->groups, h->groups.high * sizeof(group));
+    s->counter = copy_of(r->counters, h->groups.high * resources * sizeof(counter));
+    s->process = copy_of(r->holders, h->processes.high * sizeof(holder));
+    s->lease = copy_of(&r->holders[r->geometry.holders], h->leases.high * sizeof(holder));
+    s->cell = calloc(h->cells.high + 1, sizeof(cell));
+    s->listed = malloc((h->groups.high * resources * 2 + 1) * sizeof(uint32_t));
+    s->children = malloc((h->groups.high + 1) * sizeof(uint32_t));
+    if (!s->buckets || !s->group || !s->counter || !s->process || !s->lease || !s->cell || !s->listed || !s->children)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < h->cells.high; i++) { /* but for the words, which may be in use meanwhile */
+        s->cell[i].words.cap = r->cells[i].words.cap;
+        memcpy((char *)&s->cell[i] + WORDS, (char *)&r->cells[i] + WORDS, sizeof(cell) - WORDS);
+    }
+    for (uint32_t i = 0; i < h->groups.high * resources; i++) {
+        s->listed[2 * i] = cells_listed(r, i, false);
+        s->listed[2 * i + 1] = cells_listed(r, i, true);
+    }
+    for (uint32_t i = 0; i < h->groups.high; i++)
+        s->children[i] = children_listed(r, &r->groups[i]);
+    return 0;
+}
+
+/* Puts everything back but the words of the cells. */
+static void put_back(fsm_region *r, const standing *s)
+{
+    header *h = r->header;
+    h->groups = s->groups;
+    h->processes = s->processes;
+    h->leases = s->leases;
+    h->cells = s->cells;
+    h->quarantined = s->quarantined;
+    memcpy(r->buckets, s->buckets, bucket_count(&r->geometry) * sizeof *r->buckets);
+    memcpy(r->groups, s->group, h->groups.high * sizeof(group));
+    memcpy(r->counters, s->counter, (size_t)h->groups.high * r->geometry.resources * sizeof(counter));
+    memcpy(r->holders, s->process, h->processes.high * sizeof(holder));
+    memcpy(&r->holders[r->geometry.holders], s->lease, h->leases.high * sizeof(holder));
+    for (uint32_t i = 0; i < h->cells.high; i++) {
+        __atomic_store_n(&r->cells[i].words.cap, s->cell[i].words.cap, __ATOMIC_RELAXED);
+        memcpy((char *)&r->cells[i] + WORDS, (char *)&s->cell[i] + WORDS, sizeof(cell) - WORDS);
+    }
+}
+
+static void compare(const fsm_region *r, const standing *before, notes *n)
+{
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; i < r->header->groups.high * resources; i++) {
+        const counter *was = &before->counter[i], *is = &r->counters[i];
+        if (state_of(r->groups[i / resources].stamp) != LIVE)
+            continue;
+        if (was->reserved != is->reserved)
+            note(n, "reserved of counter", i, was->reserved, is->reserved);
+        if (was->stock_cap != is->stock_cap)
+            note(n, "stock_cap of counter", i, (int64_t)was->stock_cap, (int64_t)is->stock_cap);
+        if (was->open_below != is->open_below)
+            note(n, "open cells below counter", i, was->open_below, is->open_below);
+        if (was->cells != is->cells)
+            note(n, "cells of counter", i, was->cells, is->cells);
+        if (before->listed[2 * i] != is->cells)
+            note(n, "listed cells of counter", i, before->listed[2 * i], is->cells);
+        uint32_t open = cells_listed(r, i, true);
+        if (before->listed[2 * i + 1] != open)
+            note(n, "listed open cells of counter", i, before->listed[2 * i + 1], open);
+        if (is->reserved > is->limit && is->open_below > 0)
+            note(n, "above its limit with stock below, counter", i, is->reserved, is->limit);
+        if (is->max_usage > is->peak_reserved)
+            note(n, "max_usage of counter", i, is->max_usage, is->peak_reserved);
+    }
+    for (uint32_t i = 0; i < r->header->groups.high; i++) {
+        const group *was = &before->group[i], *is = &r->groups[i];
+        if (state_of(is->stamp) != LIVE)
+            continue;
+        if (was->children != is->children)
+            note(n, "children of group", i, was->children, is->children);
+        if (before->children[i] != is->children)
+            note(n, "listed children of group", i, before->children[i], is->children);
+        if (was->depth != is->depth)
+            note(n, "depth of group", i, was->depth, is->depth);
+    }
+}
+
+int64_t fsm_check(fsm_region *r, bool repair, char *report, size_t size)
+{
+    if (size > 0)
+        report[0] = 0;
+    int error = lock(r);
+    if (error)
+        return error;
+    notes n = { .text = report, .room = size };
+    standing before;
+    error = stand(r, &before);
+    if (!error)
+        error = rebuild(r);
+    if (!error) {
+        compare(r, &before, &n);
+        if (n.differences == 0 || !repair)
+            put_back(r, &before);
+    }
+    drop(&before);
+    unlock(r);
+    return error ? error : n.differences;
+}
