@@ -1,0 +1,1007 @@
+# cython: language_level=3, binding=False, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
+"""The binding over engine.h: a Region and its operations, and the Charger that a counter is.
+
+It adds three things to the C functions.
+
+Errors.  A negative errno becomes an EngineError with the fault's details, read in the
+failing thread before anything else can run in it.
+
+The GIL.  Whatever may wait for the region's lock runs without it.  The fast path of a charge
+is one compare-and-swap and runs with it: to let it go would cost more than the charge.
+
+Lifetimes.  A region stays mapped while somebody is inside it or a charger is bound to it,
+close() notwithstanding.  A charger is rebound only while no thread is inside it.
+"""
+cimport cython
+from cpython.exc cimport PyErr_Clear
+from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+import operator
+import os
+from collections import namedtuple
+
+cdef extern from "pthread.h":
+    ctypedef struct pthread_rwlock_t:
+        pass
+    int pthread_rwlock_rdlock(pthread_rwlock_t *lock) nogil
+    int pthread_rwlock_wrlock(pthread_rwlock_t *lock) nogil
+    int pthread_rwlock_unlock(pthread_rwlock_t *lock) nogil
+    int pthread_rwlock_destroy(pthread_rwlock_t *lock) nogil
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow)
+
+cdef extern from "engine.h":
+    """
+    #include <pthread.h>
+
+    /* Counts the forks between the first process and this one: what a thread of the parent locked stays locked in a child. */
+    static unsigned long forks;
+    static void count_fork(void)
+    {
+        forks++;
+    }
+    static int count_forks(void)
+    {
+        return pthread_atfork(NULL, NULL, count_fork);
+    }
+
+    /* A writer comes first, or a stream of waiting chargers would never let a charger be unbound. */
+    static void inside_init(pthread_rwlock_t *inside)
+    {
+        pthread_rwlockattr_t attributes;
+        pthread_rwlockattr_init(&attributes);
+        pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+        pthread_rwlock_init(inside, &attributes);
+        pthread_rwlockattr_destroy(&attributes);
+    }
+    """
+    ctypedef bint c_bool "bool"
+    ctypedef uint64_t fsm_id
+    ctypedef struct fsm_region:
+        pass
+
+    const int64_t FSM_UNLIMITED
+    const int FSM_NAME_MAX
+    const int FSM_RESOURCES_MAX
+    const int FSM_RESOURCE_NAME_MAX
+    const int FSM_SLOTS
+    const int FSM_BATCH_AUTO
+    const int FSM_PATH_MAX
+    const unsigned int FSM_MODE_UNSET
+    const int FSM_PROCESS, FSM_LEASE, FSM_KEEP
+    const int FSM_SET_MODE, FSM_SET_UID, FSM_SET_GID, FSM_SET_MTIME, FSM_SET_ATIME
+
+    ctypedef struct fsm_fault:
+        fsm_id group
+        int64_t usage, limit, held
+        int32_t pid
+        char text[200]
+    const fsm_fault *fsm_last_fault() nogil
+    void fsm_set_patience(int64_t nanoseconds) nogil
+
+    ctypedef struct fsm_resource:
+        char name[64]
+        uint32_t is_count
+    ctypedef struct fsm_geometry:
+        uint32_t groups, holders, cells, resources
+        int64_t batch
+        fsm_resource resource[32]
+    int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uint32_t gid, fsm_region **out) nogil
+    int fsm_open(const char *path, fsm_region **out) nogil
+    void fsm_close(fsm_region *region) nogil
+    int fsm_fd(const fsm_region *region) nogil
+    const fsm_geometry *fsm_geometry_of(const fsm_region *region) nogil
+    uint64_t fsm_tree_id(const fsm_region *region) nogil
+    int64_t fsm_get_batch(const fsm_region *region) nogil
+    int fsm_set_batch(fsm_region *region, int64_t batch) nogil
+
+    ctypedef struct fsm_server:
+        int32_t pid
+        uint64_t start_time
+        char mountpoint[4096]
+    int fsm_set_server(fsm_region *region, const fsm_server *server) nogil
+    int fsm_get_server(fsm_region *region, fsm_server *out) nogil
+
+    int fsm_mkdir(fsm_region *region, fsm_id parent, const char *name, size_t length, uint32_t mode,
+                  uint32_t uid, uint32_t gid, int64_t now, fsm_id *out) nogil
+    int fsm_rmdir(fsm_region *region, fsm_id group, int64_t now) nogil
+    int fsm_rename(fsm_region *region, fsm_id group, const char *name, size_t length, int64_t now) nogil
+    int fsm_lookup(fsm_region *region, fsm_id parent, const char *name, size_t length, fsm_id *out) nogil
+    int fsm_parent(fsm_region *region, fsm_id group, fsm_id *out) nogil
+    int fsm_name(fsm_region *region, fsm_id group, char *out, size_t *length) nogil
+    ctypedef struct fsm_child:
+        fsm_id id
+        uint32_t length
+        char name[256]
+    int64_t fsm_children(fsm_region *region, fsm_id group, fsm_child *out, size_t room) nogil
+    int fsm_child_count(fsm_region *region, fsm_id group, uint32_t *out) nogil
+    ctypedef struct fsm_attr:
+        uint32_t mode, uid, gid
+        int64_t atime, mtime, ctime
+    int fsm_get_attr(fsm_region *region, fsm_id group, uint32_t slot, fsm_attr *out) nogil
+    int fsm_set_attr(fsm_region *region, fsm_id group, uint32_t slot, uint32_t mask, const fsm_attr *attr,
+                     int64_t now) nogil
+
+    ctypedef struct fsm_stat:
+        int64_t usage, usage_local, common, reserved, stock, holders, limit, soft_limit, hierarchical_limit, margin
+        int64_t hierarchical_margin, soft_limit_excess, max_usage, min_usage, failcnt, batch, error_bound, refills
+        int64_t drains
+        int64_t global_mode "global"
+    int fsm_get_stat(fsm_region *region, fsm_id group, uint32_t resource, fsm_stat *out) nogil
+    int fsm_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
+    int fsm_get_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
+    int fsm_get_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
+    int fsm_get_max_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
+    int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
+    int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
+    int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
+    int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource) nogil
+    int fsm_reset_failcnt(fsm_region *region, fsm_id group, uint32_t resource) nogil
+    int fsm_common_charge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount) nogil
+    int fsm_common_uncharge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount) nogil
+    int fsm_force_empty(fsm_region *region, fsm_id group, uint32_t resource) nogil
+
+    int fsm_holder_create(fsm_region *region, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags,
+                          fsm_id *out) nogil
+    int fsm_holder_set_flags(fsm_region *region, fsm_id holder, uint32_t flags) nogil
+    int fsm_holder_join(fsm_region *region, fsm_id holder, fsm_id group) nogil
+    int fsm_holder_join_one(fsm_region *region, fsm_id holder, fsm_id group, uint32_t resource) nogil
+    int fsm_holder_leave(fsm_region *region, fsm_id holder, fsm_id group, uint32_t flags) nogil
+    int fsm_holder_end(fsm_region *region, fsm_id holder) nogil
+    int fsm_reap_dead(fsm_region *region, uint32_t *out) nogil
+    ctypedef struct fsm_holder_info:
+        fsm_id id
+        uint32_t kind, flags
+        int32_t pid
+        uint64_t start_time
+        uint32_t cells
+        int64_t held, stock
+    int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out,
+                                size_t room) nogil
+    int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room) nogil
+    int fsm_holder_get(fsm_region *region, fsm_id holder, fsm_holder_info *out) nogil
+    bint fsm_process_alive(int32_t pid, uint64_t start_time) nogil
+    uint64_t fsm_process_start_time(int32_t pid) nogil
+
+    ctypedef struct fsm_charger:
+        pass
+    void fsm_charger_init(fsm_charger *charger) nogil
+    int fsm_charger_bind(fsm_charger *charger, fsm_region *region, fsm_id holder, fsm_id group,
+                         uint32_t resource) nogil
+    void fsm_charger_unbind(fsm_charger *charger) nogil
+    bint fsm_charger_bound(const fsm_charger *charger) nogil
+    bint fsm_charge_fast(fsm_charger *charger, int64_t amount) nogil
+    bint fsm_uncharge_fast(fsm_charger *charger, int64_t amount) nogil
+    int fsm_charge_slow(fsm_charger *charger, int64_t amount) nogil
+    int fsm_uncharge_slow(fsm_charger *charger, int64_t amount) nogil
+    int fsm_charge_nofail(fsm_charger *charger, int64_t amount, c_bool *exceeded) nogil
+    int fsm_give(fsm_charger *charger, int64_t amount) nogil
+    int fsm_take(fsm_charger *charger, int64_t amount) nogil
+    int fsm_held(fsm_charger *charger, int64_t *out) nogil
+
+    int64_t fsm_check(fsm_region *region, c_bool repair, char *report, size_t size) nogil
+
+    unsigned long forks
+    int count_forks()
+    void inside_init(pthread_rwlock_t *inside)
+
+count_forks()
+
+UNLIMITED = FSM_UNLIMITED
+ROOT = 0
+BATCH_AUTO = FSM_BATCH_AUTO
+MODE_UNSET = FSM_MODE_UNSET
+SLOTS = FSM_SLOTS
+PROCESS = FSM_PROCESS
+LEASE = FSM_LEASE
+KEEP = FSM_KEEP
+SET_MODE = FSM_SET_MODE
+SET_UID = FSM_SET_UID
+SET_GID = FSM_SET_GID
+SET_MTIME = FSM_SET_MTIME
+SET_ATIME = FSM_SET_ATIME
+
+HolderInfo = namedtuple("HolderInfo", "id kind flags pid start_time cells held stock")
+
+
+class EngineError(OSError):
+    """What the engine answered, with the details of its fault.
+
+    group, usage, limit are of the ancestor that refused (ENOMEM), usage also of a limit
+    that is too low (EBUSY), held of who holds too little (ERANGE), pid is the owner of a
+    lock that was not to be had (ETIMEDOUT), text what was found where (EUCLEAN, EPROTO).
+    """
+
+    def __init__(self, errno, text="", *, group=0, usage=0, limit=0, held=0, pid=0):
+        super().__init__(errno, text or os.strerror(errno))
+        self.group = group
+        self.usage = usage
+        self.limit = limit
+        self.held = held
+        self.pid = pid
+        self.text = text
+
+
+cdef object failure(int status, bint told=False):
+    """The exception for a negative errno of the call this thread made last; told: the fault has a text for it."""
+    cdef const fsm_fault *fault = fsm_last_fault()
+    text = ""
+    if told or status == -EUCLEAN or status == -EPROTO:
+        text = (<bytes>fault.text).decode(errors="replace")
+    return EngineError(-status, text, group=fault.group, usage=fault.usage, limit=fault.limit,
+                       held=fault.held, pid=fault.pid)
+
+
+def set_patience(double seconds, /):
+    """How long this thread waits for the region's lock; 3 seconds unless told."""
+    fsm_set_patience(<int64_t>(seconds * 1e9))
+
+
+def process_alive(int32_t pid, uint64_t start_time):
+    """Whether the process lives that had this pid and began at start_time (field 22 of /proc/PID/stat)."""
+    return bool(fsm_process_alive(pid, start_time))
+
+
+def process_start_time(int32_t pid, /):
+    """When a live process began, in clock ticks after boot; 0 if there is none."""
+    return fsm_process_start_time(pid)
+
+
+def fork_count():
+    """How many forks lie between this process and the one that began it all."""
+    return forks
+
+
+def amount(number, /):
+    """The number, if it is an amount: an int from 0 to UNLIMITED.  TypeError, ValueError, OverflowError."""
+    return amount_of(number)
+
+
+def noop(long long number, /):
+    """Takes one int and does nothing: what any call into the binding costs."""
+
+
+# ---- amounts ------------------------------------------------------------------------------------
+
+
+cdef inline int64_t amount_of(object number) except -1:
+    cdef int overflow = 0
+    cdef long long amount = PyLong_AsLongLongAndOverflow(number, &overflow)
+    if amount < 0:
+        refuse_amount(number)
+    return amount
+
+
+cdef int refuse_amount(object number) except -1:
+    PyErr_Clear()
+    try:
+        number = operator.index(number)
+    except TypeError:
+        raise TypeError(f"an amount is an int, not {type(number).__name__}") from None
+    if number < 0:
+        raise ValueError(f"an amount cannot be negative: {number}")
+    raise OverflowError(f"an amount is at most {FSM_UNLIMITED} (UNLIMITED): {number}")
+
+
+# ---- the region ---------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Region:
+    """This process's view of a region: the functions of engine.h, as methods.
+
+    Each can raise EngineError with EUCLEAN, ETIMEDOUT or, for a group or holder that is
+    gone, ENODEV; EBADF after close().
+    """
+
+    cdef fsm_region *_region
+    cdef Py_ssize_t _users  # threads inside, and bound chargers; changes with the GIL held
+
+    cdef bint _closed
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self._region = NULL
+        self._users = 0
+        self._closed = True
+
+    def __dealloc__(self):
+        if self._region != NULL:
+            fsm_close(self._region)
+
+    @staticmethod
+    def create(path, resources, *, int64_t batch=-1, uint32_t groups=65536, uint32_t holders=4096,
+               uint32_t cells=1048576, uint32_t uid, uint32_t gid):
+        """Makes a region of mode 0600; without a path one that goes with its last user.
+
+        resources: (name, whether it counts things rather than bytes) of each.
+        EEXIST: the path is taken; EINVAL: a bad capacity or name of a resource.
+        """
+        cdef fsm_geometry geometry
+        cdef Region self = Region()
+        cdef int status
+        cdef bytes encoded = b"" if path is None else os.fsencode(path)
+        cdef const char *where = NULL
+        if path is not None:
+            where = encoded
+        memset(&geometry, 0, sizeof(geometry))
+        if len(resources) > FSM_RESOURCES_MAX:
+            raise EngineError(EINVAL, f"{len(resources)} resources: at most {FSM_RESOURCES_MAX} are possible")
+        geometry.groups = groups
+        geometry.holders = holders
+        geometry.cells = cells
+        geometry.batch = batch
+        geometry.resources = len(resources)
+        for i, (resource, is_count) in enumerate(resources):
+            name = resource.encode()
+            if len(name) > FSM_RESOURCE_NAME_MAX or b"\0" in name:
+                raise EngineError(EINVAL, f"a resource's name has at most {FSM_RESOURCE_NAME_MAX} bytes: {resource}")
+            memcpy(geometry.resource[i].name, <const char *>name, len(name))
+            geometry.resource[i].is_count = bool(is_count)
+        with nogil:
+            status = fsm_create(where, &geometry, uid, gid, &self._region)
+        if status < 0:
+            raise failure(status, status == -EINVAL)
+        self._closed = False
+        return self
+
+    @staticmethod
+    def open(path, /):
+        """Maps a region that exists.  EPROTO: no region, or one of another layout."""
+        cdef Region self = Region()
+        cdef int status
+        cdef bytes encoded = os.fsencode(path)
+        cdef const char *where = encoded
+        with nogil:
+            status = fsm_open(where, &self._region)
+        if status < 0:
+            raise failure(status)
+        self._closed = False
+        return self
+
+    def close(self):
+        """Nothing can be asked any more; unmapped when the last thread is out and the last charger unbound."""
+        self._closed = True
+        self._close_unused()
+
+    cdef void _close_unused(self) noexcept:
+        if self._closed and self._users == 0 and self._region != NULL:
+            fsm_close(self._region)
+            self._region = NULL
+
+    cdef fsm_region *_enter(self) except NULL:
+        if self._closed:
+            raise EngineError(EBADF, "the region is closed")
+        self._users += 1
+        return self._region
+
+    cdef int _leave(self, int status) except -1:
+        """Ends what _enter began, with what the engine answered."""
+        error = failure(status) if status < 0 else None
+        self._users -= 1
+        self._close_unused()
+        if error is not None:
+            raise error
+        return 0
+
+    @property
+    def closed(self):
+        return bool(self._closed)
+
+    @property
+    def fd(self):
+        """The region's descriptor; it stays the region's own."""
+        cdef int fd = fsm_fd(self._enter())
+        self._leave(0)
+        return fd
+
+    @property
+    def tree_id(self):
+        cdef uint64_t tree_id = fsm_tree_id(self._enter())
+        self._leave(0)
+        return tree_id
+
+    @property
+    def resources(self):
+        """(name, whether it counts things rather than bytes) of each resource."""
+        cdef const fsm_geometry *geometry = fsm_geometry_of(self._enter())
+        cdef uint32_t i
+        names = []
+        for i in range(geometry.resources):
+            names.append((geometry.resource[i].name.decode(errors="replace"), geometry.resource[i].is_count != 0))
+        self._leave(0)
+        return tuple(names)
+
+    @property
+    def groups(self):
+        cdef uint32_t capacity = fsm_geometry_of(self._enter()).groups
+        self._leave(0)
+        return capacity
+
+    @property
+    def holders(self):
+        cdef uint32_t capacity = fsm_geometry_of(self._enter()).holders
+        self._leave(0)
+        return capacity
+
+    @property
+    def cells(self):
+        cdef uint32_t capacity = fsm_geometry_of(self._enter()).cells
+        self._leave(0)
+        return capacity
+
+    @property
+    def batch(self):
+        """How much a refill reserves ahead: BATCH_AUTO, or a fixed amount; 0 is exact."""
+        cdef int64_t batch = fsm_get_batch(self._enter())
+        self._leave(0)
+        return batch
+
+    @batch.setter
+    def batch(self, int64_t batch):
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_set_batch(region, batch)
+        self._leave(status)
+
+    # ---- who serves it
+
+    def get_server(self):
+        """(pid, start time, mount point) of who serves it as a mount; pid 0: nobody."""
+        cdef fsm_server server
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_server(region, &server)
+        self._leave(status)
+        return server.pid, server.start_time, os.fsdecode(<bytes>server.mountpoint)
+
+    def set_server(self, int32_t pid, uint64_t start_time, mountpoint):
+        cdef fsm_server server
+        cdef bytes encoded = os.fsencode(mountpoint)
+        if len(encoded) > FSM_PATH_MAX:
+            raise EngineError(ENAMETOOLONG)
+        memset(&server, 0, sizeof(server))
+        server.pid = pid
+        server.start_time = start_time
+        memcpy(server.mountpoint, <const char *>encoded, len(encoded))
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_set_server(region, &server)
+        self._leave(status)
+
+    # ---- groups
+
+    def mkdir(self, fsm_id parent, bytes name, uint32_t mode, uint32_t uid, uint32_t gid, int64_t now):
+        """A new group.  EEXIST, EINVAL (a bad name), ENOSPC."""
+        cdef fsm_id group
+        cdef const char *text = name
+        cdef size_t length = len(name)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_mkdir(region, parent, text, length, mode, uid, gid, now, &group)
+        self._leave(status)
+        return group
+
+    def rmdir(self, fsm_id group, int64_t now):
+        """EBUSY: it has children, usage or live holders, or is the root."""
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_rmdir(region, group, now)
+        self._leave(status)
+
+    def rename(self, fsm_id group, bytes name, int64_t now):
+        cdef const char *text = name
+        cdef size_t length = len(name)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_rename(region, group, text, length, now)
+        self._leave(status)
+
+    def lookup(self, fsm_id parent, bytes name):
+        """The child of this name.  ENOENT."""
+        cdef fsm_id group
+        cdef const char *text = name
+        cdef size_t length = len(name)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_lookup(region, parent, text, length, &group)
+        self._leave(status)
+        return group
+
+    def parent(self, fsm_id group, /):
+        """The root's parent is the root."""
+        cdef fsm_id parent
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_parent(region, group, &parent)
+        self._leave(status)
+        return parent
+
+    def name(self, fsm_id group, /):
+        cdef char name[256]
+        cdef size_t length
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_name(region, group, name, &length)
+        self._leave(status)
+        return name[:length]
+
+    def children(self, fsm_id group, /):
+        """(name, id) of each child, oldest first."""
+        cdef fsm_child *found = NULL
+        cdef int64_t count = self.child_count(group)
+        cdef int64_t room
+        cdef int64_t i
+        cdef fsm_region *region
+        while True:
+            room = count + 16  # somebody may make some meanwhile
+            found = <fsm_child *>malloc(room * sizeof(fsm_child))
+            if found == NULL:
+                raise MemoryError
+            try:
+                region = self._enter()
+                with nogil:
+                    count = fsm_children(region, group, found, room)
+                self._leave(<int>count if count < 0 else 0)
+                if count <= room:
+                    return [(found[i].name[:found[i].length], found[i].id) for i in range(count)]
+            finally:
+                free(found)
+
+    def child_count(self, fsm_id group, /):
+        cdef uint32_t count
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_child_count(region, group, &count)
+        self._leave(status)
+        return count
+
+    def get_attr(self, fsm_id group, uint32_t slot):
+        """(mode, uid, gid, atime, mtime, ctime) of the directory (slot 0) or a file; times in ns."""
+        cdef fsm_attr attr
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_attr(region, group, slot, &attr)
+        self._leave(status)
+        return attr.mode, attr.uid, attr.gid, attr.atime, attr.mtime, attr.ctime
+
+    def set_attr(self, fsm_id group, uint32_t slot, uint32_t mask, uint32_t mode, uint32_t uid, uint32_t gid,
+                 int64_t atime, int64_t mtime, int64_t now):
+        """Sets those that the mask (SET_*) names."""
+        cdef fsm_attr attr
+        memset(&attr, 0, sizeof(attr))
+        attr.mode = mode
+        attr.uid = uid
+        attr.gid = gid
+        attr.atime = atime
+        attr.mtime = mtime
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_set_attr(region, group, slot, mask, &attr, now)
+        self._leave(status)
+
+    # ---- counters
+
+    def get_stat(self, fsm_id group, uint32_t resource):
+        """The values of R.stat in its order, all of one moment."""
+        cdef fsm_stat s
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_stat(region, group, resource, &s)
+        self._leave(status)
+        return (s.usage, s.usage_local, s.common, s.reserved, s.stock, s.holders, s.limit, s.soft_limit,
+                s.hierarchical_limit, s.margin, s.hierarchical_margin, s.soft_limit_excess, s.max_usage, s.min_usage,
+                s.failcnt, s.global_mode, s.batch, s.error_bound, s.refills, s.drains)
+
+    def usage(self, fsm_id group, uint32_t resource):
+        """The precise sum over the subtree."""
+        cdef int64_t value
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_usage(region, group, resource, &value)
+        self._leave(status)
+        return value
+
+    def limit(self, fsm_id group, uint32_t resource):
+        cdef int64_t value
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_limit(region, group, resource, &value)
+        self._leave(status)
+        return value
+
+    def soft_limit(self, fsm_id group, uint32_t resource):
+        cdef int64_t value
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_soft_limit(region, group, resource, &value)
+        self._leave(status)
+        return value
+
+    def max_usage(self, fsm_id group, uint32_t resource):
+        cdef int64_t value
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_max_usage(region, group, resource, &value)
+        self._leave(status)
+        return value
+
+    def failcnt(self, fsm_id group, uint32_t resource):
+        cdef int64_t value
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_failcnt(region, group, resource, &value)
+        self._leave(status)
+        return value
+
+    def set_limit(self, fsm_id group, uint32_t resource, limit):
+        """Drains all stock below first.  EBUSY: the usage is above it."""
+        cdef int64_t value = amount_of(limit)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_set_limit(region, group, resource, value)
+        self._leave(status)
+
+    def set_soft_limit(self, fsm_id group, uint32_t resource, limit):
+        cdef int64_t value = amount_of(limit)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_set_soft_limit(region, group, resource, value)
+        self._leave(status)
+
+    def reset_max_usage(self, fsm_id group, uint32_t resource):
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_reset_max_usage(region, group, resource)
+        self._leave(status)
+
+    def reset_failcnt(self, fsm_id group, uint32_t resource):
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_reset_failcnt(region, group, resource)
+        self._leave(status)
+
+    def common_charge(self, fsm_id group, uint32_t resource, amount):
+        """Charges the group itself.  ENOMEM."""
+        cdef int64_t value = amount_of(amount)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_common_charge(region, group, resource, value)
+        self._leave(status)
+
+    def common_uncharge(self, fsm_id group, uint32_t resource, amount):
+        """Gives back of what the group itself holds.  ERANGE: it holds less."""
+        cdef int64_t value = amount_of(amount)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_common_uncharge(region, group, resource, value)
+        self._leave(status)
+
+    def force_empty(self, fsm_id group, uint32_t resource):
+        """Drains the stock below and forgets what the group itself holds."""
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_force_empty(region, group, resource)
+        self._leave(status)
+
+    # ---- holders
+
+    def holder_create(self, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags):
+        """A new holder (PROCESS or LEASE) that stands for this process.  ENOSPC."""
+        cdef fsm_id holder
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_create(region, pid, start_time, kind, flags, &holder)
+        self._leave(status)
+        return holder
+
+    def holder_set_flags(self, fsm_id holder, uint32_t flags):
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_set_flags(region, holder, flags)
+        self._leave(status)
+
+    def holder_join(self, fsm_id holder, fsm_id group):
+        """Gives the holder a cell in each counter of the group.  ENOSPC."""
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_join(region, holder, group)
+        self._leave(status)
+
+    def holder_join_one(self, fsm_id holder, fsm_id group, uint32_t resource):
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_join_one(region, holder, group, resource)
+        self._leave(status)
+
+    def holder_leave(self, fsm_id holder, fsm_id group, uint32_t flags):
+        """Ends what the holder has in the group: given back, or kept by the group with KEEP."""
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_leave(region, holder, group, flags)
+        self._leave(status)
+
+    def holder_end(self, fsm_id holder, /):
+        """Ends the holder and everything it has."""
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_end(region, holder)
+        self._leave(status)
+
+    def reap_dead(self):
+        """Ends every holder whose process is dead; how many."""
+        cdef uint32_t count
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_reap_dead(region, &count)
+        self._leave(status)
+        return count
+
+    def counter_holders(self, fsm_id group, uint32_t resource):
+        """The holders of one counter, with what each holds there."""
+        return self._list_holders(True, group, resource)
+
+    def all_holders(self):
+        """All holders of the region."""
+        return self._list_holders(False, 0, 0)
+
+    cdef list _list_holders(self, bint of_counter, fsm_id group, uint32_t resource):
+        cdef fsm_holder_info *found = NULL
+        cdef int64_t count = 64
+        cdef int64_t room
+        cdef int64_t i
+        cdef fsm_region *region
+        while True:
+            room = count + 16
+            found = <fsm_holder_info *>malloc(room * sizeof(fsm_holder_info))
+            if found == NULL:
+                raise MemoryError
+            try:
+                region = self._enter()
+                with nogil:
+                    if of_counter:
+                        count = fsm_counter_holders(region, group, resource, found, room)
+                    else:
+                        count = fsm_all_holders(region, found, room)
+                self._leave(<int>count if count < 0 else 0)
+                if count <= room:
+                    return [holder_info(&found[i]) for i in range(count)]
+            finally:
+                free(found)
+
+    def holder_get(self, fsm_id holder, /):
+        cdef fsm_holder_info info
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_holder_get(region, holder, &info)
+        self._leave(status)
+        return holder_info(&info)
+
+    def check(self, bint repair=False):
+        """Recomputes what is derived from the cells; a line for each difference, which repair mends."""
+        cdef char report[65536]
+        cdef int64_t count
+        cdef fsm_region *region = self._enter()
+        report[0] = 0
+        with nogil:
+            count = fsm_check(region, repair, report, sizeof(report))
+        self._leave(<int>count if count < 0 else 0)
+        lines = (<bytes>report).decode(errors="replace").splitlines()
+        if count > len(lines):
+            lines.append(f"{count} differences in all")
+        return lines
+
+
+cdef object holder_info(const fsm_holder_info *info):
+    return HolderInfo(info.id, info.kind, info.flags, info.pid, info.start_time, info.cells, info.held, info.stock)
+
+
+# ---- charging -----------------------------------------------------------------------------------
+
+
+cdef enum operation:
+    CHARGE, CHARGE_NOFAIL, UNCHARGE, GIVE, TAKE, HELD
+
+
+@cython.no_gc_clear  # the region must be there when __dealloc__ unbinds
+cdef class Charger:
+    """This process's hold on one (holder, counter) pair, and the methods that charge through it.
+
+    Amounts are ints from 0 to UNLIMITED.  Safe to use from several threads.  A subclass says
+    what happens when it is not bound (_bind) and which exceptions it raises (_failed).
+    """
+
+    cdef fsm_charger _charger
+    cdef Region _region  # None when unbound
+    cdef pthread_rwlock_t _inside  # read: a thread is in the engine with this charger; write: it is rebound
+    cdef unsigned long _forks
+
+    def __cinit__(self, *_args, **_kwargs):
+        fsm_charger_init(&self._charger)
+        inside_init(&self._inside)
+        self._forks = forks
+
+    def __dealloc__(self):
+        self._release()
+        pthread_rwlock_destroy(&self._inside)
+
+    def bind(self, Region region not None, fsm_id holder, fsm_id group, uint32_t resource):
+        """Charges the holder's cell in this counter from now on.  The holder has joined it, in this process."""
+        cdef fsm_region *mapped
+        cdef int status
+        self._exclude()
+        self._release()
+        try:
+            mapped = region._enter()
+            with nogil:
+                status = fsm_charger_bind(&self._charger, mapped, holder, group, resource)
+            if status < 0:
+                region._leave(status)
+            self._region = region  # and stays a user of it until it is released
+        finally:
+            pthread_rwlock_unlock(&self._inside)
+
+    def unbind(self):
+        """Lets go of the cell, once no other thread is using it."""
+        self._exclude()
+        self._release()
+        pthread_rwlock_unlock(&self._inside)
+
+    @property
+    def bound(self):
+        return bool(fsm_charger_bound(&self._charger))
+
+    cdef void _know_fork(self) noexcept:
+        """The parent's threads that were inside at a fork are not there in the child; their lock is."""
+        if self._forks != forks:
+            inside_init(&self._inside)
+            self._forks = forks
+
+    cdef void _exclude(self) noexcept:
+        self._know_fork()
+        with nogil:
+            pthread_rwlock_wrlock(&self._inside)
+
+    cdef void _release(self) noexcept:
+        """With the GIL held, so that no other thread is in the fast path, and none inside."""
+        cdef Region region = self._region
+        fsm_charger_unbind(&self._charger)
+        if region is not None:
+            self._region = None
+            region._users -= 1
+            region._close_unused()
+
+    cdef int _run(self, operation op, int64_t amount, int64_t *result) noexcept:
+        """What may wait for the lock; 0 or a negative errno, as the engine answers."""
+        cdef int status
+        cdef c_bool exceeded = False
+        self._know_fork()
+        with nogil:
+            pthread_rwlock_rdlock(&self._inside)
+            if op == CHARGE:
+                status = fsm_charge_slow(&self._charger, amount)
+            elif op == UNCHARGE:
+                status = fsm_uncharge_slow(&self._charger, amount)
+            elif op == CHARGE_NOFAIL:
+                status = fsm_charge_nofail(&self._charger, amount, &exceeded)
+                result[0] = exceeded
+            elif op == GIVE:
+                status = fsm_give(&self._charger, amount)
+            elif op == TAKE:
+                status = fsm_take(&self._charger, amount)
+            else:
+                status = fsm_held(&self._charger, result)
+            pthread_rwlock_unlock(&self._inside)
+        return status
+
+    cdef int _try(self, operation op, int64_t amount, int64_t *result) except 1:
+        """_run, bound first if need be.  The hook raises if it cannot."""
+        cdef int status = self._run(op, amount, result)
+        if status == -ENOTCONN:
+            self._bind()
+            status = self._run(op, amount, result)
+        return status
+
+    cdef int _do(self, operation op, int64_t amount, int64_t *result) except -1:
+        cdef int status = self._try(op, amount, result)
+        if status < 0:
+            self._failed(failure(status), amount)
+        return 0
+
+    def charge(self, amount, /):
+        """Charges amount to the counter and its ancestors, or nothing at all and raises."""
+        cdef int64_t n = amount_of(amount)
+        if not fsm_charge_fast(&self._charger, n):
+            self._do(CHARGE, n, NULL)
+
+    def try_charge(self, amount, /):
+        """Charges amount and is True, or is False when a limit refuses it."""
+        cdef int64_t n = amount_of(amount)
+        cdef int status
+        if fsm_charge_fast(&self._charger, n):
+            return True
+        status = self._try(CHARGE, n, NULL)
+        if status == -ENOMEM:
+            return False
+        if status < 0:
+            self._failed(failure(status), n)
+        return True
+
+    def charge_nofail(self, amount, /):
+        """Always charges; False if a limit is now exceeded."""
+        cdef int64_t n = amount_of(amount)
+        cdef int64_t exceeded = 0
+        self._do(CHARGE_NOFAIL, n, &exceeded)
+        return exceeded == 0
+
+    def uncharge(self, amount, /):
+        """Gives back amount of what this holder holds here."""
+        cdef int64_t n = amount_of(amount)
+        if not fsm_uncharge_fast(&self._charger, n):
+            self._do(UNCHARGE, n, NULL)
+
+    def give(self, amount, /):
+        """What this holder holds becomes the group's own, and outlives it."""
+        self._do(GIVE, amount_of(amount), NULL)
+
+    def take(self, amount, /):
+        """What the group itself holds becomes this holder's."""
+        self._do(TAKE, amount_of(amount), NULL)
+
+    @property
+    def held(self):
+        """What this holder holds here."""
+        cdef int64_t value = 0
+        if not fsm_charger_bound(&self._charger) and not self._bind_held():
+            return 0
+        self._do(HELD, 0, &value)
+        return value
+
+    def _bind(self):
+        """Called when an unbound charger is used: binds it, or raises."""
+        raise EngineError(ENOTCONN, "the charger is not bound")
+
+    def _bind_held(self):
+        """Called when an unbound charger is asked what it holds: binds it if its holder is here, else False."""
+        return False
+
+    def _failed(self, error, amount):
+        """Called with the engine's answer to an amount that failed; raises."""
+        raise error
