@@ -1,0 +1,29 @@
+"""Hierarchical resource counters as files: one shared region, charged by parallel processes.
+
+    with fsmount.attach("/run/counters/web") as group:
+        group["memory"].charge(4096)
+
+attach() finds a tree through its mount; Tree.create() and Tree.open() work without one.
+"""
+
+from .attach import attach
+from .counter import Counter, Holder
+from .engine import UNLIMITED
+from .errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
+from .group import Group
+from .tree import Tree
+
+__all__ = [
+    "UNLIMITED",
+    "Counter",
+    "Group",
+    "GroupRemoved",
+    "Holder",
+    "LimitExceeded",
+    "LockTimeout",
+    "NotHeld",
+    "RegionCorrupt",
+    "Tree",
+    "TreeGone",
+    "attach",
+]

@@ -1,0 +1,240 @@
+"""Counters: what is charged, and who holds it.
+
+A counter charges through engine.Charger, which it is; what is here is what it says, and how it
+comes to be chargeable.  To charge, a process must be a holder in the group; membership.py tells
+how it becomes one, at the latest with its first charge.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+
+from . import engine
+from .answers import in_public
+from .engine import KEEP, EngineError, process_alive
+from .errors import LimitExceeded, NotHeld, TreeGone
+
+if TYPE_CHECKING:
+    from .group import Group
+
+STAT_KEYS = (
+    "usage", "usage_local", "common", "reserved", "stock", "holders", "limit", "soft_limit", "hierarchical_limit",
+    "margin", "hierarchical_margin", "soft_limit_excess", "max_usage", "min_usage", "failcnt", "global", "batch",
+    "error_bound", "refills", "drains",
+)  # fmt: skip
+
+
+class Holder(NamedTuple):
+    """Who holds charges: an attached process or an open lease (kind PROCESS or LEASE)."""
+
+    id: int
+    kind: int
+    pid: int
+    start_time: int
+    #: What it holds and has reserved in the counter that was asked; 0 when the whole tree was.
+    held: int
+    stock: int
+    #: Whether what it holds goes to the group when it ends.
+    keep: bool
+
+    @classmethod
+    def of(cls, info: engine.HolderInfo) -> Holder:
+        return cls(info.id, info.kind, info.pid, info.start_time, info.held, info.stock, bool(info.flags & KEEP))
+
+    @property
+    def alive(self) -> bool:
+        return process_alive(self.pid, self.start_time)
+
+    @property
+    def command(self) -> str:
+        """The name of its process, as `ps` shows it; empty if it is gone."""
+        try:
+            with open(f"/proc/{self.pid}/comm", "rb") as comm:
+                text = comm.read()[:-1]
+        except OSError:
+            return ""
+        return "".join(c if c.isprintable() else "?" for c in text.decode(errors="replace"))
+
+
+class Counter(engine.Charger):
+    """The counter of one resource in a group.  Charging it charges every ancestor too.
+
+    Amounts are ints from 0 to UNLIMITED: anything else is a TypeError, ValueError (below 0) or
+    OverflowError.  Safe to use from several threads.
+    """
+
+    __slots__ = ("__weakref__", "group", "index", "resource")
+
+    def __init__(self, group: Group, resource: str) -> None:
+        self.group = group
+        self.resource = resource
+        #: The resource's number in the tree.
+        self.index = list(group.tree.resources).index(resource)
+
+    def __repr__(self) -> str:
+        return f"<Counter {self.resource} of {self.group.last_path()}>"
+
+    @property
+    def unit(self) -> str:
+        """ "bytes" or "count"."""
+        return self.group.tree.resources[self.resource]
+
+    # charge, try_charge, charge_nofail, uncharge, give, take and held are engine.Charger's
+
+    def hold(self, amount: int) -> Hold:
+        """A context manager: charged inside, uncharged after."""
+        return Hold(self, engine.amount(amount))
+
+    # ---- what it says
+
+    @property
+    @in_public
+    def usage(self) -> int:
+        """What is charged in the subtree, precisely: stock is not usage."""
+        return self.group.tree.region.usage(self.group.id, self.index)
+
+    @property
+    @in_public
+    def limit(self) -> int:
+        """The limit.  Set to less than the usage it raises OSError(EBUSY) and stays as it is."""
+        return self.group.tree.region.limit(self.group.id, self.index)
+
+    @limit.setter
+    @in_public
+    def limit(self, limit: int) -> None:
+        try:
+            self.group.tree.region.set_limit(self.group.id, self.index, limit)
+        except EngineError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise OSError(
+                errno.EBUSY,
+                f"the limit of {self.resource} cannot be {limit}: the usage is {error.usage}; uncharge first, "
+                "or set no less than that",
+                self.group.last_path(),
+            ) from None
+
+    @property
+    @in_public
+    def soft_limit(self) -> int:
+        return self.group.tree.region.soft_limit(self.group.id, self.index)
+
+    @soft_limit.setter
+    @in_public
+    def soft_limit(self, limit: int) -> None:
+        self.group.tree.region.set_soft_limit(self.group.id, self.index, limit)
+
+    @property
+    @in_public
+    def max_usage(self) -> int:
+        """The peak of the usage since it was reset; stat()["error_bound"] tells how far it may be off."""
+        return self.group.tree.region.max_usage(self.group.id, self.index)
+
+    @property
+    @in_public
+    def failcnt(self) -> int:
+        """How many charges this counter refused, since it was reset."""
+        return self.group.tree.region.failcnt(self.group.id, self.index)
+
+    @property
+    def margin(self) -> int:
+        """What may still be charged before this limit: limit - usage, 0 at least."""
+        return self.stat()["margin"]
+
+    @property
+    def soft_limit_excess(self) -> int:
+        """By how much the usage is above the soft limit."""
+        return self.stat()["soft_limit_excess"]
+
+    @in_public
+    def stat(self) -> dict[str, int]:
+        """All there is to know of it, of one moment; the keys of R.stat in their order."""
+        return dict(zip(STAT_KEYS, self.group.tree.region.get_stat(self.group.id, self.index), strict=True))
+
+    @in_public
+    def holders(self) -> list[Holder]:
+        """Who holds something here, or may."""
+        return [Holder.of(info) for info in self.group.tree.region.counter_holders(self.group.id, self.index)]
+
+    # ---- what it can be told
+
+    @in_public
+    def reset_max_usage(self) -> None:
+        """Sets max_usage, and min_usage, to the usage of now."""
+        self.group.tree.region.reset_max_usage(self.group.id, self.index)
+
+    @in_public
+    def reset_failcnt(self) -> None:
+        self.group.tree.region.reset_failcnt(self.group.id, self.index)
+
+    def charge_common(self, amount: int) -> None:
+        """Charges the group itself: it stays until it is uncharged, whoever lives or dies.  LimitExceeded."""
+        try:
+            self.group.tree.region.common_charge(self.group.id, self.index, amount)
+        except EngineError as error:
+            self._failed(error, amount)
+
+    def uncharge_common(self, amount: int) -> None:
+        """Gives back of what the group itself holds.  NotHeld."""
+        try:
+            self.group.tree.region.common_uncharge(self.group.id, self.index, amount)
+        except EngineError as error:
+            self._failed(error, amount)
+
+    @in_public
+    def force_empty(self) -> None:
+        """Drains the stock below and forgets what the group itself holds; holders keep theirs."""
+        self.group.tree.region.force_empty(self.group.id, self.index)
+
+    # ---- what engine.Charger asks
+
+    def _bind(self) -> None:
+        try:
+            self.group.bind(self)
+        except EngineError as error:
+            raise self.public_error(error) from None
+
+    def _bind_held(self) -> bool:
+        try:
+            return self.group.bind_if_joined(self)
+        except EngineError as error:
+            raise self.public_error(error) from None
+
+    def _failed(self, error: EngineError, amount: int) -> NoReturn:
+        group = self.group
+        if error.errno == errno.ENOMEM:
+            refused = group.tree.group(error.group).last_path()
+            raise LimitExceeded(refused, self.resource, amount, error.usage, error.limit) from None
+        if error.errno == errno.ERANGE:
+            raise NotHeld(self.resource, amount, error.held, group.last_path()) from None
+        if error.errno == errno.ENODEV and group.lost():
+            raise TreeGone(group.tree.path, "somebody ended what this process held in the tree") from None
+        raise self.public_error(error) from None
+
+    def public_error(self, error: EngineError) -> OSError:
+        return self.group.public_error(error)
+
+
+class Chargeable(Protocol):
+    def charge(self, amount: int, /) -> None: ...
+    def uncharge(self, amount: int, /) -> None: ...
+
+
+class Hold:
+    """What Counter.hold() returns."""
+
+    __slots__ = ("_amount", "_counter", "_forks")
+
+    def __init__(self, counter: Chargeable, amount: int) -> None:
+        self._counter = counter
+        self._amount = amount
+
+    def __enter__(self) -> None:
+        self._forks = engine.fork_count()
+        self._counter.charge(self._amount)
+
+    def __exit__(self, *_exception: object) -> None:
+        # a child that was forked inside does not hold it, and leaves it to its parent
+        if self._forks == engine.fork_count():
+            self._counter.uncharge(self._amount)

@@ -1,0 +1,94 @@
+"""Numbers as people write them into files.
+
+The grammar is the kernel's (memparse in lib/cmdline.c) without its accidents: nothing wraps, nothing is rounded,
+nothing is octal.  A number is decimal, or hexadecimal with 0x, then at most one suffix of K M G T P E in either
+case, powers of 1024.  White space around it does not count, and a NUL ends the text.
+
+Everything works on bytes: a digit is one of ten, whatever else Unicode calls a digit.
+"""
+
+import errno
+import os
+import re
+
+UNLIMITED = 2**63 - 1
+
+#: The longest text of one command, as in the kernel.
+TEXT_MAX = 4096
+
+#: So many digits always fit.
+_DIGITS_SAFE = len(str(UNLIMITED)) - 1
+
+_NUMBER = re.compile(rb"(?:(0|[1-9][0-9]*)|0[xX]([0-9a-fA-F]+))([kKmMgGtTpPeE]?)")
+_SHIFTS = {b"": 0, b"k": 10, b"m": 20, b"g": 30, b"t": 40, b"p": 50, b"e": 60}
+#: No decimal number this long fits; int() is slow on long ones.
+_DIGITS_MAX = len(str(UNLIMITED))
+
+_ZERO = ord("0")
+
+_LEASE_SIGNS = {b"+": "add", b"-": "subtract"}
+_LEASE_AMOUNT_WORDS = {b"give", b"take", b"nofail"}
+_LEASE_WORDS = {b"keep", b"release"}
+
+
+def strip(text: bytes) -> bytes:
+    """The command in what was written: up to a NUL, without white space around it; OSError(E2BIG) above 4096 bytes."""
+    if len(text) > TEXT_MAX:
+        raise _error(errno.E2BIG, text)
+    if b"\0" in text:
+        text = text[: text.index(b"\0")]
+    return text.strip()
+
+
+def parse(text: bytes, *, limit: bool = False) -> int:
+    """The quantity that was written, 0 to UNLIMITED.
+
+    With `limit`, `-1` and `max` mean UNLIMITED.  OSError: ERANGE above UNLIMITED, E2BIG for more than
+    4096 bytes, EINVAL for anything that is not one number.
+    """
+    text = strip(text)
+    if limit and text in (b"-1", b"max"):
+        return UNLIMITED
+    return _number(text)
+
+
+def parse_lease(text: bytes) -> tuple[str, int]:
+    """What was written to a lease: (operation, amount).
+
+    `N` set, `+N` add, `-N` subtract, `give N`, `take N`, `nofail N`, and, with an amount of 0, `keep` and `release`.
+    Errors as in parse().
+    """
+    text = strip(text)
+    if text in _LEASE_WORDS:
+        return text.decode(), 0
+    sign = _LEASE_SIGNS.get(text[:1])
+    if sign:
+        return sign, _number(text[1:])
+    word, space, amount = text.replace(b"\t", b" ").partition(b" ")
+    if space and word in _LEASE_AMOUNT_WORDS:
+        return word.decode(), _number(amount.strip())
+    return "set", _number(text)
+
+
+def _number(text: bytes) -> int:
+    if text.isdigit() and len(text) <= _DIGITS_SAFE and (text[0] != _ZERO or len(text) == 1):
+        return int(text)  # what nearly everybody writes, four times as fast
+    match = _NUMBER.fullmatch(text)
+    if not match:
+        raise _error(errno.EINVAL, text)
+    decimal, hexadecimal, suffix = match.groups()
+    if decimal is None:
+        value = int(hexadecimal, 16)
+    elif len(decimal) > _DIGITS_MAX:
+        raise _error(errno.ERANGE, text)
+    else:
+        value = int(decimal)
+    value <<= _SHIFTS[suffix.lower()]
+    if value > UNLIMITED:
+        raise _error(errno.ERANGE, text)
+    return value
+
+
+def _error(code: int, text: bytes) -> OSError:
+    shown = text[:64].decode("ascii", "backslashreplace") + ("..." if len(text) > 64 else "")
+    return OSError(code, f"{os.strerror(code)}: '{shown}'")

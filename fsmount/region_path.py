@@ -1,0 +1,130 @@
+"""Where the region of a mount point lives.
+
+A region must outlive its daemon and be found again from the mount point alone, by its owner
+and by root.  It lives in a directory that only its owner can change, on shared memory where
+there is some, under a name made from the mount point:
+
+    /dev/shm/fsmount-1000/3f2c9d1e5a7b8c90.region
+
+/dev/shm is everybody's, so another user can take the name fsmount-1000 first.  Then any other
+directory fsmount-1000-* will do, if it is ours: what counts is what lstat() says of it, never
+its name.  A region that was put elsewhere (`--region`) leaves a symbolic link at its place here,
+so that the next mount finds it without being told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+
+SHARED_MEMORY = "/dev/shm"
+
+
+def find(mountpoint: str, uid: int | None = None) -> str | None:
+    """The path of the region that was made for this mount point by this user (default: ours), or None."""
+    uid = os.geteuid() if uid is None else uid
+    for base in _bases(uid):
+        for directory in _directories(base, uid):
+            path = os.path.join(directory, _name(mountpoint))
+            try:
+                status = os.lstat(path)
+            except OSError:
+                continue
+            if status.st_uid != uid:
+                continue
+            if not stat.S_ISLNK(status.st_mode):
+                return path
+            target = os.readlink(path)
+            if os.path.lexists(target):
+                return target
+    return None
+
+
+def place(mountpoint: str) -> str:
+    """The path where a new region for this mount point goes; makes its directory.  OSError if there is no place."""
+    uid = os.geteuid()
+    failure: OSError | None = None
+    for base in _bases(uid):
+        try:
+            return os.path.join(_private_directory(base, uid), _name(mountpoint))
+        except OSError as error:
+            failure = error
+    raise failure or FileNotFoundError(errno.ENOENT, "neither /dev/shm nor a temporary directory is safe to use")
+
+
+def remember(mountpoint: str, region: str) -> None:
+    """Leaves a link from the mount point's own place to a region elsewhere."""
+    link = place(mountpoint)
+    if link == region:
+        return
+    if os.path.islink(link):
+        os.unlink(link)
+    os.symlink(region, link)
+
+
+def forget(mountpoint: str) -> None:
+    """Removes what remember() left."""
+    uid = os.geteuid()
+    for base in _bases(uid):
+        for directory in _directories(base, uid):
+            link = os.path.join(directory, _name(mountpoint))
+            if os.path.islink(link):
+                os.unlink(link)
+
+
+def only_owner_can_replace(path: str) -> bool:
+    """Whether nobody but we and root can put something else at this path."""
+    return _guarded(os.path.dirname(path) or ".", os.geteuid())
+
+
+def _guarded(directory: str, uid: int) -> bool:
+    """A directory where an entry of ours can be replaced by us and root alone."""
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, uid, os.geteuid()):
+        return False
+    return not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX)
+
+
+def _name(mountpoint: str) -> str:
+    real = os.path.realpath(mountpoint)
+    return hashlib.sha256(os.fsencode(real)).hexdigest()[:16] + ".region"
+
+
+def _bases(uid: int) -> Iterator[str]:
+    """Directories that may hold ours: shared memory, what the login gave us, any temporary one."""
+    for base in (SHARED_MEMORY, os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()):
+        if base and _guarded(base, uid):
+            yield base
+
+
+def _directories(base: str, uid: int) -> Iterator[str]:
+    """The directories of this user in base, the plain name first."""
+    prefix = f"fsmount-{uid}"
+    try:
+        names = sorted(name for name in os.listdir(base) if name == prefix or name.startswith(prefix + "-"))
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(base, name)
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022:
+            yield path
+
+
+def _private_directory(base: str, uid: int) -> str:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(base, f"fsmount-{uid}"), 0o700)
+    for path in _directories(base, uid):
+        return path
+    return tempfile.mkdtemp(prefix=f"fsmount-{uid}-", dir=base)

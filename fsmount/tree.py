@@ -1,0 +1,342 @@
+"""The tree as Python sees it: groups and their counters, in one shared region.
+
+A Tree, Group or Counter is a name for something in the region, no copy of it: it keeps the engine's
+id and asks when it is asked.  So a rename is seen at once, and a group that is gone raises
+GroupRemoved.  The engine's errors become those of errors.py, or else plain OSErrors with the
+group's path.
+
+Who builds on the tree (the file system, the daemon) finds here all there is to use of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from . import engine
+from .answers import in_public, public_error
+from .control import tell_changed
+from .control_files import reserved_names
+from .counter import STAT_KEYS, Chargeable, Counter, Hold, Holder
+from .engine import (
+    BATCH_AUTO,
+    LEASE,
+    MODE_UNSET,
+    PROCESS,
+    ROOT,
+    SET_ATIME,
+    SET_GID,
+    SET_MODE,
+    SET_MTIME,
+    SET_UID,
+    SLOTS,
+    UNLIMITED,
+    EngineError,
+    Region,
+    process_alive,
+    process_start_time,
+    set_patience,
+)
+from .errors import RegionCorrupt
+from .group import Attributes, Group, ends_with_keep
+from .lease_holder import Lease
+from .membership import Membership, locked
+
+__all__ = [
+    "LEASE",
+    "MODE_UNSET",
+    "PROCESS",
+    "ROOT",
+    "SET_ATIME",
+    "SET_GID",
+    "SET_MODE",
+    "SET_MTIME",
+    "SET_UID",
+    "SLOTS",
+    "STAT_KEYS",
+    "UNLIMITED",
+    "Attributes",
+    "Chargeable",
+    "Counter",
+    "Group",
+    "Hold",
+    "Holder",
+    "Lease",
+    "Server",
+    "Tree",
+    "ends_with_keep",
+    "parse_resource",
+    "process_alive",
+    "process_start_time",
+    "set_patience",
+]
+
+
+class Server(NamedTuple):
+    """Who serves, or when it died served, a tree as a mount."""
+
+    pid: int
+    start_time: int
+    mountpoint: str
+
+    @property
+    def alive(self) -> bool:
+        return process_alive(self.pid, self.start_time)
+
+
+def parse_resource(text: str) -> tuple[str, str]:
+    """The name and unit of "NAME", "NAME:bytes" or "NAME:count".  ValueError."""
+    name, colon, unit = text.partition(":")
+    if colon and unit not in ("bytes", "count"):
+        raise ValueError(f"a resource is given as NAME, NAME:bytes or NAME:count, not as {text!r}")
+    if not 1 <= len(os.fsencode(name)) <= 63 or any(c in "/." or c <= " " or c == "\x7f" for c in name):
+        raise ValueError(f"a resource's name has 1 to 63 bytes without '/', '.' and white space: {name!r} has not")
+    return name, unit or "bytes"
+
+
+class Tree:
+    """A hierarchy of groups with all its state in one shared region, which several processes may have open.
+
+    A context manager that closes itself.
+    """
+
+    __slots__ = ("__weakref__", "_members", "_reserved", "control_directory", "path", "region", "resources")
+
+    def __init__(self, region: Region, path: str) -> None:
+        self.region = region
+        #: Where another process of this user finds the region.
+        self.path = path
+        #: Name -> unit ("bytes" or "count"), in the order of their indices.
+        self.resources = {name: "count" if is_count else "bytes" for name, is_count in region.resources}
+        #: A directory of the mount that this process came through, if it did.
+        self.control_directory: str | None = None
+        self._members: dict[bool, Membership] = {}
+        self._reserved = reserved_names(self.resources)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        resources: Iterable[str] = ("memory",),
+        *,
+        batch: int | str = "auto",
+        groups: int = 65536,
+        holders: int = 4096,
+        cells: int = 1 << 20,
+    ) -> Tree:
+        """Makes a tree, of root alone.
+
+        With a path, the region is a new file there, which stays until somebody removes it.  Without one it
+        goes with the last process that has it open; as long as this process lives, others find it by
+        `tree.path`.  resources: "NAME", "NAME:bytes" or "NAME:count".  batch: what a holder reserves ahead
+        at most, "auto", or 0 for counters that are exact in everything.  groups, holders and cells ((holder,
+        counter) pairs) are capacities; what is not used costs nothing.
+
+        FileExistsError: the path is taken.  ValueError: a bad resource, batch or capacity.
+        """
+        wanted = [parse_resource(text) for text in resources]
+        where = None if path is None else os.fspath(path)
+        try:
+            region = Region.create(
+                where,
+                [(name, unit == "count") for name, unit in wanted],
+                batch=_batch_number(batch),
+                groups=groups,
+                holders=holders,
+                cells=cells,
+                uid=os.geteuid(),
+                gid=os.getegid(),
+            )
+        except EngineError as error:
+            if error.errno == errno.EINVAL:
+                raise ValueError(error.text) from None
+            raise OSError(error.errno, error.strerror, where) from None
+        return cls(region, f"/proc/{os.getpid()}/fd/{region.fd}" if where is None else os.path.abspath(where))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Tree:
+        """Opens the tree whose region is at path.
+
+        FileNotFoundError.  PermissionError: it is another user's.  EPROTO: it is no region, or one that
+        another version of fsmount made.
+        """
+        where = os.fspath(path)
+        try:
+            return cls(Region.open(where), os.path.abspath(where))
+        except EngineError as error:
+            if error.errno == errno.EUCLEAN:
+                raise RegionCorrupt(error.text, where) from None
+            raise OSError(error.errno, error.strerror, where) from None
+
+    def close(self) -> None:
+        """Ends what this process holds in the tree (given back or kept, as it was attached), and lets go of it.
+
+        After it everything raises TreeGone.  A second close does nothing.
+        """
+        with locked():
+            try:
+                for member in list(self._members.values()):
+                    if not self.region.closed:
+                        member.end()
+            except EngineError as error:
+                raise self.public_error(error) from None
+            finally:
+                self.region.close()
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Tree {self.path}{' (closed)' if self.region.closed else ''}>"
+
+    @property
+    @in_public
+    def id(self) -> int:
+        """A random number that no other tree has."""
+        return self.region.tree_id
+
+    @property
+    def root(self) -> Group:
+        return Group(self, ROOT)
+
+    def group(self, id: int) -> Group:
+        """The group with this id, which is not looked at: GroupRemoved comes when it is used."""
+        return Group(self, id)
+
+    @property
+    @in_public
+    def capacity(self) -> tuple[int, int, int]:
+        """How many groups, holders and cells ((holder, counter) pairs) it has room for."""
+        return self.region.groups, self.region.holders, self.region.cells
+
+    @property
+    @in_public
+    def batch(self) -> int | str:
+        """What a holder reserves ahead at most; "auto", or an amount."""
+        batch = self.region.batch
+        return "auto" if batch == BATCH_AUTO else batch
+
+    @batch.setter
+    @in_public
+    def batch(self, batch: int | str) -> None:
+        self.region.batch = _batch_number(batch)
+
+    @in_public
+    def reap(self) -> int:
+        """Ends the holders whose processes are dead; how many there were."""
+        return self.region.reap_dead()
+
+    @in_public
+    def holders(self) -> list[Holder]:
+        """All holders of the tree."""
+        return [Holder.of(info) for info in self.region.all_holders()]
+
+    @in_public
+    def end_holder(self, id: int) -> None:
+        """Ends a holder: what it holds is given back, or kept by the groups.  One that has ended already is no error.
+
+        Only one of this process, or of a process that has ended or unmapped the region: nobody may go on
+        charging through its cells.
+        """
+        try:
+            self.region.holder_end(id)
+        except EngineError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    @in_public
+    def holder(self, id: int) -> Holder | None:
+        """The holder with this id, None if it has ended."""
+        try:
+            return Holder.of(self.region.holder_get(id))
+        except EngineError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    def lease(self, group: Group, resource: str, pid: int, start_time: int) -> Lease:
+        """A holder of its own for one counter, in the name of a process; it lives until it is closed."""
+        return Lease(group, resource, pid, start_time)
+
+    @in_public
+    def check(self, repair: bool = False) -> list[str]:
+        """Recomputes what is derived from the cells; a line for each difference.  With repair these are mended."""
+        return self.region.check(repair)
+
+    # ---- the mount
+
+    @property
+    @in_public
+    def server(self) -> Server | None:
+        """Who serves it as a mount, or did when it died."""
+        server = Server(*self.region.get_server())
+        return server if server.pid else None
+
+    @property
+    def mountpoint(self) -> str | None:
+        """Where it is mounted; the paths of its groups begin there."""
+        server = self.server
+        return server.mountpoint if server else None
+
+    @in_public
+    def serve(self, mountpoint: str | None) -> None:
+        """This process serves the tree as a mount from now on; None: nobody does."""
+        if mountpoint is None:
+            self.region.set_server(0, 0, "")
+        else:
+            self.region.set_server(os.getpid(), process_start_time(os.getpid()), mountpoint)
+
+    def control_directories(self) -> list[str]:
+        """Directories through which a daemon of this tree, that is not this process, may be spoken to."""
+        pid, start_time, mountpoint = self.region.get_server()
+        if pid == os.getpid():
+            return []
+        found = [] if self.control_directory is None else [self.control_directory]
+        if pid and process_alive(pid, start_time):
+            found.append(mountpoint)
+        return found
+
+    def tell_changed(self, group: int) -> None:
+        """The children of a group were changed here; a daemon's kernel must not keep the old ones."""
+        try:
+            pid, start_time, mountpoint = self.region.get_server()
+        except EngineError:
+            return  # the change itself was done
+        if pid and pid != os.getpid() and process_alive(pid, start_time):
+            tell_changed(mountpoint, group)
+
+    # ---- names
+
+    def engine_path(self, id: int) -> str:
+        """The path of a group, from the mount point if there is one.  EngineError."""
+        names = []
+        while id != ROOT:
+            names.append(self.region.name(id))
+            id = self.region.parent(id)
+        pid, _, mountpoint = self.region.get_server()
+        names.append(os.fsencode(mountpoint.rstrip("/") if pid else ""))
+        return os.fsdecode(b"/".join(reversed(names))) or "/"
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether a control file has this name, so that no group can have it."""
+        return name in self._reserved
+
+    def membership(self, keep: bool) -> Membership:
+        """This process's holder for attachments that end so."""
+        return self._members.get(keep) or self._members.setdefault(keep, Membership(self, keep))
+
+    def public_error(self, error: EngineError) -> OSError:
+        return public_error(error, self, None)
+
+
+def _batch_number(batch: int | str) -> int:
+    if batch == "auto":
+        return BATCH_AUTO
+    if isinstance(batch, str):
+        raise ValueError(f'batch is "auto" or an amount, not {batch!r}')
+    return engine.amount(batch)
