@@ -1,0 +1,7 @@
+"""The tree as a FUSE file system: it translates between the kernel and fsmount.tree, and knows no more of either."""
+
+from .guard import persist
+from .host import Host
+from .operations import Operations
+
+__all__ = ["Host", "Operations", "persist"]

@@ -1,0 +1,132 @@
+"""A class for each kind of file that shows or changes a counter, and the table that finds it."""
+
+from typing import ClassVar
+
+from .. import control_files
+from ..control_files import Kind
+from ..quantities import parse
+from ..tree import LEASE, Holder
+from .lease_file import LeaseFile
+from .open_file import CounterFile
+
+
+class UsageFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.USAGE
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        return b"%d\n" % self.counter.usage
+
+
+class LimitFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.LIMIT
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        return b"%d\n" % self.counter.limit
+
+    def command(self, text: bytes) -> None:
+        self.counter.limit = parse(text, limit=True)
+
+
+class SoftLimitFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.SOFT_LIMIT
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        return b"%d\n" % self.counter.soft_limit
+
+    def command(self, text: bytes) -> None:
+        self.counter.soft_limit = parse(text, limit=True)
+
+
+class MaxUsageFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.MAX_USAGE
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        return b"%d\n" % self.counter.max_usage
+
+    def command(self, text: bytes) -> None:
+        self.counter.reset_max_usage()
+
+
+class FailcntFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.FAILCNT
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        return b"%d\n" % self.counter.failcnt
+
+    def command(self, text: bytes) -> None:
+        self.counter.reset_failcnt()
+
+
+class StatFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.STAT
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        return "".join(f"{key} {value}\n" for key, value in self.counter.stat().items()).encode()
+
+
+class ChargeFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.CHARGE
+    __slots__ = ()
+
+    def command(self, text: bytes) -> None:
+        self.counter.charge_common(parse(text))
+
+
+class UnchargeFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.UNCHARGE
+    __slots__ = ()
+
+    def command(self, text: bytes) -> None:
+        self.counter.uncharge_common(parse(text))
+
+
+class ForceEmptyFile(CounterFile):
+    kind: ClassVar[Kind] = control_files.FORCE_EMPTY
+    __slots__ = ()
+
+    def command(self, text: bytes) -> None:
+        self.counter.force_empty()
+
+
+class HoldersFile(CounterFile):
+    """`pid start_time held stock command` of each live holder, and of the common pot where it holds something."""
+
+    kind: ClassVar[Kind] = control_files.HOLDERS
+    __slots__ = ()
+
+    def text(self) -> bytes:
+        lines = [
+            f"{holder.pid} {holder.start_time} {holder.held} {holder.stock} {_command(holder)}\n"
+            for holder in self.counter.holders()
+        ]
+        common = self.counter.stat()["common"]
+        if common:
+            lines.append(f"0 0 {common} 0 common\n")
+        return "".join(lines).encode()
+
+
+def _command(holder: Holder) -> str:
+    """The name of its process, `?` if that is gone; a lease's is marked, as another process may have the file now."""
+    return ("lease:" if holder.kind == LEASE else "") + (holder.command or "?")
+
+
+#: A class for each kind of file that is served.
+CLASSES: tuple[type[CounterFile], ...] = (
+    UsageFile,
+    LimitFile,
+    SoftLimitFile,
+    MaxUsageFile,
+    FailcntFile,
+    StatFile,
+    ChargeFile,
+    UnchargeFile,
+    ForceEmptyFile,
+    LeaseFile,
+    HoldersFile,
+)

@@ -1,0 +1,37 @@
+"""Inode numbers: which group, and what of it.
+
+A number is made from a group's id and the slot of the file, and taken apart again: there is no table of inodes, so a
+tree of any size costs the daemon nothing.  From the highest bit: 28 bits of the group's generation, 24 of its
+index, 12 of the slot.  A removed group's numbers never name the group that gets its place.
+"""
+
+from ..control_files import KINDS_MAX, Kind
+
+DIRECTORY = 1
+CONTROL = 2
+FIRST_FILE = KINDS_MAX
+
+_SLOT_BITS = 12
+_INDEX_BITS = 24
+_SLOT = (1 << _SLOT_BITS) - 1
+_INDEX = (1 << _INDEX_BITS) - 1
+
+
+def number(group: int, slot: int) -> int:
+    """The inode number of a slot of a group, which is given by its id."""
+    return group >> 32 << _INDEX_BITS + _SLOT_BITS | (group & _INDEX) << _SLOT_BITS | slot
+
+
+def group_of(inode: int) -> int:
+    """The id of the group an inode belongs to."""
+    return inode >> _INDEX_BITS + _SLOT_BITS << 32 | inode >> _SLOT_BITS & _INDEX
+
+
+def slot_of(inode: int) -> int:
+    """DIRECTORY, CONTROL, or a file's slot."""
+    return inode & _SLOT
+
+
+def file_slot(resource: int, kind: Kind) -> int:
+    """The slot of a resource's file."""
+    return FIRST_FILE + resource * KINDS_MAX + kind.index

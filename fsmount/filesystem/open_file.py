@@ -1,0 +1,96 @@
+"""What every open file does: one write is one command, and a read goes on in what it began to read."""
+
+import errno
+import os
+import select
+from typing import ClassVar
+
+from pyfuse3 import FUSEError, PollHandle, RequestContext
+
+from ..control_files import Kind
+from ..quantities import TEXT_MAX
+from ..tree import Counter, Group
+
+_READABLE = select.POLLIN | select.POLLRDNORM
+_WRITABLE = select.POLLOUT | select.POLLWRNORM
+_READY = {os.O_RDONLY: _READABLE, os.O_WRONLY: _WRITABLE, os.O_RDWR: _READABLE | _WRITABLE}
+
+
+class OpenFile:
+    """One open file of a group.  A kind of file says what text() it has and which command() it obeys.
+
+    text() and command() raise OSError, and change nothing then.  The kernel lets one write at a time into a file.
+    """
+
+    __slots__ = ("group", "inode", "waiter", "_flags", "_text")
+
+    #: Whether the time of its last write is kept.
+    timed: ClassVar[bool] = True
+
+    def __init__(self, group: Group, inode: int, flags: int) -> None:
+        self.group = group
+        self.inode = inode
+        self.waiter: PollHandle | None = None
+        self._flags = flags
+        self._text: bytes | None = None
+
+    def text(self) -> bytes:
+        """What a read from the start shows."""
+        raise OSError(errno.EINVAL, "this file cannot be read")
+
+    def command(self, text: bytes) -> None:
+        """Does what a write says: 1 to TEXT_MAX bytes."""
+        raise OSError(errno.EINVAL, "this file cannot be written")
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+
+    def abandon(self) -> None:
+        """The mount has ended under it."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A part of the text as it was when it was last read from offset 0."""
+        text = self._text
+        if offset == 0 or text is None:
+            try:
+                text = self._text = self.text()
+            except OSError as error:
+                raise self._first(error) from None
+        elif not self.group.exists:
+            raise FUSEError(errno.ENODEV)
+        return text[offset : offset + size]
+
+    def write(self, text: bytes) -> int:
+        """Obeys one command, wherever in the file it was written."""
+        if not text:
+            return 0
+        if len(text) > TEXT_MAX:
+            raise FUSEError(errno.E2BIG)
+        try:
+            self.command(text)
+        except OSError as error:
+            raise self._first(error) from None
+        return len(text)
+
+    def poll(self) -> int:
+        """What poll() reports now."""
+        ready = _READY.get(self._flags & os.O_ACCMODE, 0)
+        return ready if self.group.exists else ready | select.POLLERR
+
+    def _first(self, error: OSError) -> Exception:
+        """The error that counts: a group that is gone comes before whatever is wrong with the text."""
+        if error.errno in (errno.EINVAL, errno.ERANGE) and not self.group.exists:
+            return FUSEError(errno.ENODEV)
+        return error
+
+
+class CounterFile(OpenFile):
+    """One open file of one counter."""
+
+    kind: ClassVar[Kind]
+
+    __slots__ = ("counter",)
+
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+        super().__init__(counter.group, inode, flags)
+        self.counter = counter

@@ -1,0 +1,455 @@
+"""The handlers: each says in a few lines what a request of the kernel means for the tree.
+
+What is not here is on purpose.  flush, fsync, fsyncdir and the extended attributes answer ENOSYS, which has the kernel
+succeed (or, for the attributes, answer EOPNOTSUPP) and not ask again; access is decided by the kernel
+(default_permissions).
+
+How handlers are guarded, and why they may be begun again, is told in guard.py; why everything may be cached for ever,
+in entries.py.
+"""
+
+import errno
+import functools
+import itertools
+import logging
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from time import time_ns
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
+
+from ..control_files import CONTROL_FILE, files, reserved_names, slot
+from ..errors import GroupRemoved, LockTimeout
+from ..tree import MODE_UNSET, SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_UID, Attributes, Group, Tree, set_patience
+from . import guard, inodes
+from .control_handle import ControlHandle
+from .counter_files import CLASSES
+from .entries import KnownNames, entry, invalidate_attributes
+from .guard import by_handle, by_inode
+from .host import Host
+from .open_file import CounterFile, OpenFile
+from .write_times import WriteTimes
+
+log = logging.getLogger(__name__)
+
+_TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
+
+#: How many inodes' groups are at hand.
+_CACHED = 8192
+
+Entries = list[tuple[bytes, int]]
+
+
+class _File:
+    """What is the same of a resource's file in every group."""
+
+    __slots__ = ("mode", "opened", "resource", "slot")
+
+    def __init__(self, resource: str, index: int, opened: type[CounterFile]) -> None:
+        self.resource = resource
+        self.opened = opened
+        self.slot = slot(index, opened.kind)  # where the engine keeps its attributes
+        self.mode = opened.kind.mode
+
+
+class _Directory:
+    """An open directory: what it listed when it was last read from the start."""
+
+    __slots__ = ("entries", "group")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.entries: Entries = []
+
+
+class Operations(pyfuse3.Operations):
+    """The file system of one tree, for pyfuse3.init().
+
+    The options of the mount must contain default_permissions.
+    """
+
+    def __init__(self, tree: Tree, host: Host) -> None:
+        self._tree = tree
+        self._host = host
+        self._files = {
+            inodes.file_slot(index, opened.kind): _File(resource, index, opened)
+            for index, resource in enumerate(tree.resources)
+            for opened in CLASSES
+        }
+        listed = files(tree.resources)
+        self._listed: Entries = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
+        self._slots = dict(self._listed) | {CONTROL_FILE.encode(): inodes.CONTROL}
+        self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
+        self._find = functools.lru_cache(_CACHED)(self._look_at)
+        self._handles = itertools.count(1)
+        self._open: dict[int, OpenFile] = {}
+        self._directories: dict[int, _Directory] = {}
+        self._polled: dict[int, OpenFile] = {}
+        self._known = KnownNames()
+        self._written = WriteTimes(self._store_time)
+        self._removed: dict[int, Attributes] = {}
+        self._serving = False
+
+    def init(self) -> None:
+        set_patience(guard.PATIENCE)
+        self._serving = True
+
+    def close(self) -> None:
+        """After the last request, and before pyfuse3.close(): ends the leases that are still open.  Never raises."""
+        self._serving = False
+        while self._open:
+            _, opened = self._open.popitem()
+            try:
+                opened.abandon()
+            except OSError as error:
+                log.warning("a lease is left to the next mount of this region: %s", error)
+        self._written.store()
+
+    def _look_at(self, inode: int) -> tuple[Group, _File | None]:
+        """The group an inode belongs to, and which of its files it is; None: the directory, or its control file."""
+        return self._tree.group(inodes.group_of(inode)), self._files.get(inodes.slot_of(inode))
+
+    def _store_time(self, inode: int, written: int) -> None:
+        group, file = self._find(inode)
+        assert file is not None
+        group.set_attributes(file.slot, SET_MTIME, mtime=written, now=written)
+
+    # ---- names and attributes ----
+
+    @by_inode
+    def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        parent, _ = self._find(parent_inode)
+        found = self._slots.get(name)
+        if found is not None:
+            return self._entry(inodes.number(parent.id, found))
+        if name == b".":
+            return self._entry(parent_inode)
+        if name == b"..":
+            return self._entry(inodes.number((parent.parent or parent).id, inodes.DIRECTORY))
+        child = parent.child(name).id
+        attributes = self._entry(inodes.number(child, inodes.DIRECTORY))
+        self._known.add(parent.id, name, child)
+        return attributes
+
+    @by_inode
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        try:
+            return self._entry(inode)
+        except GroupRemoved:
+            # somebody has it open, or is in it
+            group, file = self._find(inode)
+            attributes = self._removed.get(group.id)
+            if attributes is None:
+                raise
+            if inodes.slot_of(inode) == inodes.DIRECTORY:
+                return entry(inode, stat.S_IFDIR | attributes.mode, 0, attributes)
+            return entry(inode, stat.S_IFREG | (file.mode if file else 0o600), 0, attributes)
+
+    @by_inode
+    def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        mask = (fields.update_mode and SET_MODE) | (fields.update_uid and SET_UID) | (fields.update_gid and SET_GID)
+        control = inodes.slot_of(inode) == inodes.CONTROL
+        if control and mask:
+            raise FUSEError(errno.EPERM)
+        if not fields.update_size:  # a truncated file is not a written one: its time stays
+            mask |= (fields.update_mtime and SET_MTIME) | (fields.update_atime and SET_ATIME)
+        if mask and not control:
+            mtime = attr.st_mtime_ns
+            written = self._written.get(inode)
+            if written is not None and not mask & SET_MTIME:
+                mask |= SET_MTIME
+                mtime = written
+            group, file = self._find(inode)
+            group.set_attributes(
+                file.slot if file else 0,
+                mask,
+                mode=stat.S_IMODE(attr.st_mode),
+                uid=attr.st_uid,
+                gid=attr.st_gid,
+                atime=min(max(attr.st_atime_ns, _TIME_MIN), _TIME_MAX),
+                mtime=min(max(mtime, _TIME_MIN), _TIME_MAX),
+            )
+            self._written.pop(inode, None)
+        return self._entry(inode)
+
+    def _entry(self, inode: int) -> EntryAttributes:
+        group, file = self._find(inode)
+        if file is not None:
+            written = self._written.get(inode)
+            attributes = group.attributes(file.slot)
+            if written is not None:
+                attributes = attributes._replace(mtime=written, ctime=written)
+            mode = file.mode if attributes.mode == MODE_UNSET else attributes.mode
+            return entry(inode, stat.S_IFREG | mode, 1, attributes)
+        attributes = group.attributes(0)
+        if inodes.slot_of(inode) == inodes.DIRECTORY:
+            return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
+        # the control file belongs to whom its directory belongs to, and the kernel does not know that
+        return entry(inode, stat.S_IFREG | 0o600, 1, attributes, timeout=0)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        if self._removed:
+            for inode, _ in inode_list:
+                if inodes.slot_of(inode) == inodes.DIRECTORY:
+                    self._removed.pop(inodes.group_of(inode), None)
+
+    # ---- directories ----
+
+    @by_inode
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        if name in self._reserved:
+            raise FUSEError(errno.EEXIST)
+        parent, _ = self._find(parent_inode)
+        group = parent.mkdir(name, stat.S_IMODE(mode), ctx.uid, ctx.gid)
+        self._known.add(parent.id, name, group.id)
+        self._invalidate(parent.id)
+        # nothing may fail any more, so the attributes that the engine has given it are asked for another time
+        return entry(
+            inodes.number(group.id, inodes.DIRECTORY),
+            stat.S_IFDIR | stat.S_IMODE(mode),
+            2,
+            Attributes(mode, ctx.uid, ctx.gid, 0, 0, 0),
+            timeout=0,
+        )
+
+    @by_inode
+    def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        if name in self._slots:
+            raise FUSEError(errno.ENOTDIR)
+        parent, _ = self._find(parent_inode)
+        group = parent.child(name)
+        attributes = group.attributes(0)
+        group.remove()
+        self._removed[group.id] = attributes
+        self._known.drop(parent.id, name)
+        self._invalidate(parent.id)
+        self._wake([group.id])
+
+    @by_inode
+    def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise FUSEError(errno.EINVAL)
+        if name_old in self._slots:
+            raise FUSEError(errno.ENOTDIR)
+        if parent_inode_old != parent_inode_new:
+            raise FUSEError(errno.EPERM)
+        if name_new in self._slots:
+            raise FUSEError(errno.ENOTDIR)
+        if name_new in self._reserved:
+            raise FUSEError(errno.EEXIST)
+        parent, _ = self._find(parent_inode_old)
+        group = parent.child(name_old)
+        parent.rename(name_old, name_new)
+        self._known.rename(parent.id, name_old, name_new)
+        self._invalidate(parent.id)
+        self._invalidate(group.id)
+
+    @by_inode
+    def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        raise FUSEError(errno.EPERM)
+
+    @by_inode
+    def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        raise FUSEError(errno.EPERM)
+
+    @by_inode
+    def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    @by_inode
+    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    @by_inode
+    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    @by_inode
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
+        group, _ = self._find(inode)
+        if group.id not in self._removed and not group.exists:
+            raise FUSEError(errno.ESTALE)
+        handle = next(self._handles)
+        self._directories[handle] = _Directory(group)
+        return handle
+
+    @by_handle
+    def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        directory = self._directories[fh]
+        if start_id == 0:  # rewinddir() looks again
+            directory.entries = self._list(directory.group)
+        for position, (name, inode) in enumerate(directory.entries[start_id:], start_id + 1):
+            try:
+                attributes = self._entry(inode)
+            except LockTimeout:
+                if position == start_id + 1:
+                    raise
+                return  # what is in the reply already must not be put there again
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                continue
+            if not pyfuse3.readdir_reply(token, name, attributes, position):
+                return
+            if inodes.slot_of(inode) == inodes.DIRECTORY and name not in (b".", b".."):
+                self._known.add(directory.group.id, name, inodes.group_of(inode))
+
+    def _list(self, group: Group) -> Entries:
+        """What the directory has now: `.` and `..`, the files, the children."""
+        directory = functools.partial(inodes.number, slot=inodes.DIRECTORY)
+        return [
+            (b".", directory(group.id)),
+            (b"..", directory((group.parent or group).id)),
+            *((name, inodes.number(group.id, number)) for name, number in self._listed),
+            *((os.fsencode(child.name), directory(child.id)) for child in group.children()),
+        ]
+
+    @by_handle
+    def releasedir(self, fh: int) -> None:
+        del self._directories[fh]
+
+    @by_inode
+    def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        result = pyfuse3.StatvfsData()
+        result.f_bsize = result.f_frsize = os.sysconf("SC_PAGESIZE")
+        result.f_namemax = 255
+        return result
+
+    # ---- open files ----
+
+    @by_inode
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        group, file = self._find(inode)
+        if not group.exists:
+            raise FUSEError(errno.ESTALE)
+        handle = next(self._handles)
+        if file is not None:
+            self._open[handle] = file.opened(group[file.resource], inode, flags, ctx)
+        else:
+            self._open[handle] = ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
+        return FileInfo(fh=handle, direct_io=True)
+
+    # read and write guard themselves: they are the ones that have to be quick
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        try:
+            return self._open[fh].read(off, size)
+        except Exception as error:
+            return await guard.recover(error, errno.ENODEV, lambda: self._open[fh].read(off, size))
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        try:
+            length = self._open[fh].write(buf)
+        except Exception as error:
+            length = await guard.recover(error, errno.ENODEV, lambda: self._open[fh].write(buf))
+        opened = self._open[fh]
+        if length and opened.timed:
+            self._written[opened.inode] = time_ns()
+            if self._written.many:
+                self._written.store()
+        return length
+
+    @by_handle
+    def releasedir(self, fh: int) -> None:
+        del self._directories[fh]
+
+    @by_inode
+    def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        result = pyfuse3.StatvfsData()
+        result.f_bsize = result.f_frsize = os.sysconf("SC_PAGESIZE")
+        result.f_namemax = 255
+        return result
+
+    # ---- open files ----
+
+    @by_inode
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        group, file = self._find(inode)
+        if not group.exists:
+            raise FUSEError(errno.ESTALE)
+        handle = next(self._handles)
+        if file is not None:
+            self._open[handle] = file.opened(group[file.resource], inode, flags, ctx)
+        else:
+            self._open[handle] = ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
+        return FileInfo(fh=handle, direct_io=True)
+
+    # read and write guard themselves: they are the ones that have to be quick
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        opened = self._open[fh]
+        try:
+            return opened.read(off, size)
+        except Exception as error:
+            return await guard.recover(error, errno.ENODEV, functools.partial(opened.read, off, size))
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        opened = self._open[fh]
+        try:
+            length = opened.write(buf)
+        except Exception as error:
+            length = await guard.recover(error, errno.ENODEV, functools.partial(opened.write, buf))
+        if length and opened.timed:
+            self._written[opened.inode] = time_ns()
+            if self._written.many:
+                self._written.store()
+        return length
+
+    @by_handle
+    def release(self, fh: int) -> None:
+        if self._polled:
+            self._polled.pop(fh, None)
+        self._open.pop(fh).release()
+
+    @by_handle
+    def poll(self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: RequestContext) -> int:
+        opened = self._open[fh]
+        if poll_handle is not None:  # before the group is looked at: its removal is noticed either here or there
+            opened.waiter = poll_handle
+            self._polled[fh] = opened
+        return opened.poll()
+
+    # ---- what the kernel has to be told ----
+
+    def _invalidate(self, group: int) -> None:
+        if self._serving:
+            invalidate_attributes(inodes.number(group, inodes.DIRECTORY))
+
+    def _wake(self, removed: Iterable[int]) -> None:
+        """Who polls a file of these groups gets POLLERR."""
+        if not self._polled:
+            return
+        gone = set(removed)
+        for handle, opened in list(self._polled.items()):
+            if opened.group.id in gone and opened.waiter is not None:
+                self._polled.pop(handle, None)
+                with suppress(OSError):
+                    opened.waiter.notify()
+
+    def _children_changed(self, number: int) -> None:
+        """Somebody has made, renamed or removed children of this group in the region.  It may wait."""
+        try:
+            children = {os.fsencode(child.name): child.id for child in self._tree.group(number).children()}
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            children = {}
+        gone = self._known.take_back(number, children)
+        for group in (number, *gone):
+            self._invalidate(group)
+        guard.in_loop(self._wake, set(gone) - set(children.values()))
