@@ -1,0 +1,93 @@
+"""fsmount mount."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from fsmount.cli.report import one_line
+
+
+def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> str | int | None:
+    from fsmount.quantities import parse
+
+    if value is None or value == "auto":
+        return value
+    try:
+        return parse(os.fsencode(value))
+    except OSError:
+        raise click.BadParameter(
+            f"{value!r} is neither auto nor an amount such as 0, 4096 or 64K", ctx, param
+        ) from None
+
+
+def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    from fsmount.tree import parse_resource
+
+    try:
+        names = [parse_resource(text)[0] for text in value]
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    for name in names:
+        if names.count(name) > 1:
+            raise click.BadParameter(f"{name} is named twice", ctx, param)
+    return value
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
+@click.option("--debug", is_flag=True, help="Log more.")
+@click.option(
+    "--resource",
+    "resources",
+    metavar="NAME[:bytes|:count]",
+    multiple=True,
+    callback=_resources,
+    help="A thing to count, and its unit; may be repeated.  [default: memory]",
+)
+@click.option(
+    "--batch",
+    metavar="auto|N",
+    callback=_batch,
+    help="How much a holder reserves ahead; 0: nothing, all is exact.  [default: auto]",
+)
+@click.option("--region", type=click.Path(path_type=str), metavar="PATH", help="Where the counters are kept.")
+@click.option("--groups", type=click.IntRange(1, 1 << 24), help="Capacity: groups.  [default: 65536]")
+@click.option("--holders", type=click.IntRange(1, 1 << 24), help="Capacity: attached processes.  [default: 4096]")
+@click.option("--cells", type=click.IntRange(1, 1 << 28), help="Capacity: (holder, counter) pairs.  [default: 1048576]")
+@click.option("-o", "options", metavar="OPTS", multiple=True, help="FUSE options, such as ro or allow_other.")
+def mount(
+    mountpoint: str,
+    foreground: bool,
+    debug: bool,
+    resources: tuple[str, ...],
+    batch: str | int | None,
+    region: str | None,
+    groups: int | None,
+    holders: int | None,
+    cells: int | None,
+    options: tuple[str, ...],
+) -> None:
+    """Mount a tree of counters at MOUNTPOINT, and serve it in the background.
+
+    Returns when the files are there.  What an earlier mount left behind at MOUNTPOINT, with its daemon killed or
+    with umount --keep, is taken over with every charge in it.
+    """
+    from fsmount.daemon.mount import mount
+    from fsmount.daemon.request import MountRequest
+
+    with one_line(mountpoint):
+        request = MountRequest(
+            mountpoint=os.path.realpath(mountpoint),
+            resources=resources,
+            batch=batch,
+            region=os.path.abspath(region) if region else None,
+            groups=groups,
+            holders=holders,
+            cells=cells,
+            options=options,
+            debug=debug,
+        )
+        mount(request, foreground=foreground)

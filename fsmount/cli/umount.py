@@ -1,0 +1,18 @@
+"""fsmount umount."""
+
+from __future__ import annotations
+
+import click
+
+from fsmount.cli.report import one_line
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.option("--keep", is_flag=True, help="Leave the counters, and who holds what, for the next mount.")
+def umount(mountpoint: str, keep: bool) -> None:
+    """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept."""
+    from fsmount.daemon.unmount import unmount
+
+    with one_line(mountpoint):
+        unmount(mountpoint, keep=keep)

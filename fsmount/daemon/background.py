@@ -1,0 +1,75 @@
+"""Into the background, and back with the news.
+
+The process that the user started waits at a pipe until its descendant says that it serves, or
+why it cannot.  All work is done after the forks: threads and event loops do not survive one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+from fsmount.daemon.refused import Refused
+
+_SERVING = b"+"
+_REFUSED = b"-"
+
+
+def in_background(serve: Callable[[Callable[[], None]], None]) -> None:
+    """Runs serve(ready) in a daemon process; returns when that has called ready().  Refused as serve() refuses."""
+    news, pen = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(news)
+        _become_daemon(serve, pen)
+    os.close(pen)
+    with open(news, "rb") as pipe:
+        message = pipe.read()
+    os.waitpid(child, 0)
+    if message.startswith(_REFUSED):
+        raise Refused(message[1:].decode(errors="surrogateescape"))
+    if message != _SERVING:
+        raise Refused("the daemon ended before the files were there; the system's log tells why")
+
+
+def _become_daemon(serve: Callable[[Callable[[], None]], None], pen: int) -> None:
+    """The rest of the descendants' lives; does not return."""
+    status = 1
+    try:
+        os.setsid()
+        if os.fork() > 0:  # the leader of a session could get a terminal again: its child cannot
+            os._exit(0)
+        os.chdir("/")
+        _let_go(pen)
+
+        def ready() -> None:
+            nonlocal pen
+            os.write(pen, _SERVING)
+            os.close(pen)
+            pen = -1
+
+        serve(ready)
+        status = 0
+    except Refused as refused:
+        os.write(pen, _REFUSED + str(refused).encode(errors="surrogateescape"))
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        if pen >= 0:
+            os.write(pen, _REFUSED + f"{error!r}; the system's log tells more".encode(errors="surrogateescape"))
+    finally:
+        os._exit(status)
+
+
+def _let_go(pen: int) -> None:
+    """Of the terminal and of every other file that was inherited: somebody may wait for its last close."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    for name in os.listdir("/proc/self/fd"):
+        if (descriptor := int(name)) > 2 and descriptor != pen:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)

@@ -1,0 +1,211 @@
+"""Getting hold of the region that a mount serves: a new one, or the one an earlier daemon left.
+
+One daemon at a time: it holds flock(LOCK_EX) on the region's file for as long as it lives, and the
+kernel takes the lock from it however it dies.  Whoever has the lock may remove the file; so after
+getting the lock one looks whether the path still leads to the locked file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from fsmount import region_path
+from fsmount.daemon.mounts import command_of, mount_at, server_of
+from fsmount.daemon.refused import Refused
+from fsmount.daemon.request import MountRequest
+from fsmount.errors import LockTimeout
+from fsmount.tree import LEASE, Holder, Server, Tree, parse_resource
+
+log = logging.getLogger(__name__)
+
+# How long a daemon that is unmounted already may take to end.
+_PATIENCE = 5.0
+
+
+@dataclass
+class Claim:
+    """A region that is ours to serve."""
+
+    tree: Tree
+    path: str
+    mountpoint: str
+    adopted: bool  # it was there before
+    lock: int  # a descriptor that holds the flock
+    leases: list[Holder]  # open when the daemon before died
+
+    def abandon(self) -> None:
+        """Nothing came of it: the region is as it was."""
+        if self.adopted:
+            self.tree.serve(None)
+        else:
+            self.remove()
+
+    def release(self, *, keep: bool) -> None:
+        """The clean end: nobody serves the region any more.  It is removed, unless kept or still held by somebody."""
+        self.tree.serve(None)
+        self.tree.reap()
+        holders = len(self.tree.holders())
+        if keep:
+            log.info("the counters stay in %s, for the next mount", self.path)
+        elif holders:
+            log.warning("the counters stay in %s, for %d live holders and the next mount", self.path, holders)
+        else:
+            self.remove()
+        self.tree.close()
+        os.close(self.lock)
+
+    def remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        region_path.forget(self.mountpoint)
+
+
+def claim(request: MountRequest) -> Claim:
+    """The region for the mount point, locked; Refused if it is not to be had or is not as the request says."""
+    path, private = _where(request)
+    created = False
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            lock = lock_region(path)
+        except FileNotFoundError:
+            created = _create(path, request) or created
+        except BlockingIOError:
+            server = server_of(path)
+            if time.monotonic() > deadline or (server is not None and mount_at(server.mountpoint) is not None):
+                raise _served(path, server) from None
+            time.sleep(0.02)  # its mount is gone: it is about to end
+        else:
+            if not private or not _unfinished(lock):
+                break
+            os.unlink(path)
+            os.close(lock)
+    try:
+        tree = _open(path)
+        if not created:
+            _agree(request, tree, path)
+        leases = _take_over(tree, path, request.mountpoint)
+        region_path.remember(request.mountpoint, path)
+    except BaseException:
+        os.close(lock)
+        raise
+    return Claim(tree, path, request.mountpoint, not created, lock, leases)
+
+
+def _where(request: MountRequest) -> tuple[str, bool]:
+    """The region's path, and whether it is the mount point's own place rather than one the user named."""
+    known = region_path.find(request.mountpoint)
+    if request.region is None:
+        try:
+            own = region_path.place(request.mountpoint)
+        except OSError as error:
+            raise Refused(f"there is no place for the counters ({error.strerror}): name one with --region") from None
+        return known or own, known in (None, own)
+    path = os.path.join(os.path.realpath(os.path.dirname(request.region)), os.path.basename(request.region))
+    if known not in (None, path):
+        raise Refused(f"its counters from before are in {known}: leave --region out, or remove that file to begin anew")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise Refused(f"there is no directory for the region {path}: make it, or name another --region")
+    if not region_path.only_owner_can_replace(path):
+        raise Refused(f"other users could replace the region {path}: name one in a directory of your own with --region")
+    return path, False
+
+
+def lock_region(path: str) -> int:
+    """A descriptor that locks the region's file.  FileNotFoundError, BlockingIOError; Refused if it is not ours."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Refused(f"the region {path} cannot be opened ({error.strerror}): name another with --region") from None
+    try:
+        status = os.fstat(lock)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused(f"{path} is no region but something else: name another with --region")
+        if status.st_uid != os.geteuid():
+            raise Refused(f"the region {path} belongs to user {status.st_uid}: name another with --region")
+        if status.st_mode & 0o022:
+            raise Refused(f"other users may write to the region {path}: chmod 0600 it if you trust it still")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.lstat(path), status):
+            raise FileNotFoundError(errno.ENOENT, "removed meanwhile", path)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _create(path: str, request: MountRequest) -> bool:
+    """Makes the region as requested; False if there is one now."""
+    given: dict[str, Any] = {
+        name: value for name in ("batch", "groups", "holders", "cells") if (value := getattr(request, name)) is not None
+    }
+    try:
+        Tree.create(path, request.resources or ("memory",), **given).close()
+    except FileExistsError:
+        return False
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    except OSError as error:
+        raise Refused(f"the region {path} cannot be made: {error.strerror}") from None
+    return True
+
+
+def _unfinished(lock: int) -> bool:
+    """Whether its maker was killed while making it: what makes a file a region is written last, at its start."""
+    return not any(os.pread(lock, 8, 0))
+
+
+def _open(path: str) -> Tree:
+    try:
+        return Tree.open(path)
+    except OSError as error:
+        raise Refused(
+            f"the region {path} cannot be used: {error.strerror}; "
+            "serve it with the version that made it, or remove it to begin anew"
+        ) from None
+
+
+def _take_over(tree: Tree, path: str, mountpoint: str) -> list[Holder]:
+    """Ends who died while nobody served the tree, says that this process does now, and returns the open leases."""
+    try:
+        tree.reap()
+        leases = [holder for holder in tree.holders() if holder.kind == LEASE]
+        tree.serve(mountpoint)
+    except LockTimeout as error:
+        raise Refused(f"{error.strerror}: continue or end it, and mount again") from None
+    except OSError as error:
+        raise Refused(f"the region {path} is damaged: {error.strerror}; remove it to begin anew") from None
+    return leases
+
+
+def _served(path: str, server: Server | None) -> Refused:
+    if server is None:
+        return Refused(f"the region {path} is in use by another daemon: unmount that first")
+    return Refused(
+        f"the region {path} is served at {server.mountpoint} by {command_of(server.pid)} (pid {server.pid}): "
+        "unmount that first, or end what still has files open there"
+    )
+
+
+def _agree(request: MountRequest, tree: Tree, path: str) -> None:
+    """A region from before is taken as it is; what was said and is not so is an error, batch aside."""
+    anew = f"leave it out, or remove {path} to begin anew"
+    if request.resources and dict(map(parse_resource, request.resources)) != tree.resources:
+        there = ", ".join(f"{name}:{unit}" for name, unit in tree.resources.items())
+        raise Refused(f"the counters from before are {there}, not what --resource says: {anew}")
+    capacities = (request.groups, request.holders, request.cells)
+    for name, room, said in zip(("groups", "holders", "cells"), tree.capacity, capacities, strict=True):
+        if said not in (None, room):
+            raise Refused(f"the region from before has room for {room} {name}, not {said}: {anew}")
+    if request.batch is not None and request.batch != tree.batch:
+        tree.batch = request.batch

@@ -1,0 +1,156 @@
+"""fsmount mount: from the request to a process that serves it, and to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import pyfuse3
+import trio
+
+from fsmount.control_files import CONTROL_FILE
+from fsmount.daemon import logs, mountpoint
+from fsmount.daemon.background import in_background
+from fsmount.daemon.claim import Claim, claim
+from fsmount.daemon.mounts import Mount, mount_at
+from fsmount.daemon.options import advice, fuse_options, told_by_fuse
+from fsmount.daemon.reaper import Reaper
+from fsmount.daemon.refused import Refused
+from fsmount.daemon.request import MountRequest
+from fsmount.filesystem import Operations
+
+log = logging.getLogger(__name__)
+
+
+def mount(request: MountRequest, *, foreground: bool) -> None:
+    """Mounts; Refused if it cannot.  In the foreground it returns at the end, else as soon as the files are there."""
+    if foreground:
+        logs.to_stderr(request.mountpoint, request.debug)
+        _serve(request, ready=lambda: None)
+        return
+
+    def serve(ready: Callable[[], None]) -> None:
+        logs.to_system_log(request.mountpoint, request.debug)
+        _serve(request, ready)
+
+    in_background(serve)
+    _look(request.mountpoint)
+
+
+def _look(path: str) -> None:
+    """The last doubt: a file as a user sees it, from outside the daemon."""
+    try:
+        os.stat(os.path.join(path, CONTROL_FILE))
+    except PermissionError:
+        pass  # the root's mode is from before and shuts us out; it is there
+    except OSError as error:
+        raise Refused(f"mounted, but its files are not there ({error.strerror}); the system's log tells more") from None
+
+
+def _serve(request: MountRequest, ready: Callable[[], None]) -> None:
+    """Mounts, serves until somebody unmounts or a signal comes, and cleans up."""
+    mountpoint.check(request.mountpoint)
+    options = fuse_options(request.options)
+    _raise_file_limit()
+    claimed = claim(request)
+    try:
+        if mountpoint.clear(request.mountpoint):
+            log.info("the daemon before did not end well; its mount is cleared away")
+            mountpoint.check(request.mountpoint)
+        server = _Server(claimed)
+        server.mount(request.mountpoint, options)
+    except BaseException:
+        claimed.abandon()
+        raise
+    trio.run(server.run, ready)
+
+
+def _raise_file_limit() -> None:
+    """A descriptor for each living holder: as many as we may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class _Server:
+    """The mounted file system's life; what the file system asks of its host."""
+
+    def __init__(self, claimed: Claim) -> None:
+        self._claim = claimed
+        self._reaper = Reaper(claimed.tree, claimed.leases)
+        self._operations = Operations(claimed.tree, self)
+        self._mount: Mount | None = None
+        self._running = False
+        self._keep = False
+
+    def mount(self, path: str, options: set[str]) -> None:
+        with told_by_fuse() as told:
+            try:
+                pyfuse3.init(self._operations, path, options)
+            except RuntimeError:
+                raise Refused(advice(told())) from None
+            self._mount = mount_at(path)
+            self._running = True
+            if told():
+                log.warning("%s", told())
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serves until the end, then unmounts and leaves or removes the region."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._end_by_signal, signals)
+                    await nursery.start(self._reaper.run)
+                    nursery.start_soon(self._announce, ready)
+                    await pyfuse3.main()
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._running = False
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._operations.close)
+                # it is unmounted by its path: ours must be there, and not one that somebody put over or after it
+                pyfuse3.close(unmount=self._mount is None or self._mount == mount_at(self._mount.path))
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._leave)
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        """Tells whoever started us; if they are gone, nobody knows of this mount and it ends."""
+        log.info("serving %s", self._claim.path)
+        try:
+            ready()
+        except BrokenPipeError:
+            self._terminate()
+
+    async def _end_by_signal(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            self._terminate()
+
+    def _terminate(self) -> None:
+        if self._running:
+            pyfuse3.terminate()
+
+    def _leave(self) -> None:
+        try:
+            self._claim.release(keep=self._keep)
+        except OSError as error:
+            log.error("the region is left behind: %s", error)
+
+    def holder_bound(self, holder: int, pid: int) -> None:
+        self._reaper.holder_bound(holder)
+
+    def holder_released(self, holder: int) -> None:
+        self._reaper.holder_released(holder)
+
+    def unmount_asked(self, keep: bool) -> None:
+        if not keep and (holders := self._claim.tree.holders()):
+            raise OSError(errno.EBUSY, f"{len(holders)} live holders")
+        self._keep = keep
+        log.info("unmounting as asked%s", ", the counters stay" if keep else "")
+        # after this turn of the loop, so that whoever asked is answered
+        trio.lowlevel.current_trio_token().run_sync_soon(self._terminate)

@@ -1,0 +1,56 @@
+"""Whether a mount point can be mounted on, and clearing away what a killed daemon left there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+
+from fsmount.daemon.mounts import mount_at, served, unmount
+from fsmount.daemon.refused import Refused
+
+_DEVICE = "/dev/fuse"
+
+
+def check(path: str) -> None:
+    """Refused if nothing can be mounted at this real path; changes nothing."""
+    mount = mount_at(path)
+    if mount is None or not mount.ours:
+        _check_directory(path)
+    elif mount.uid != os.geteuid():
+        raise Refused(f"already an fsmount mount, of user {mount.uid}: choose another directory or unmount it first")
+    elif served(mount):
+        raise Refused("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
+    _check_fuse()
+
+
+def _check_directory(path: str) -> None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise Refused("there is no such directory: make it with mkdir") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise Refused("another file system that has lost its daemon is mounted there: unmount it first") from None
+        raise Refused(f"cannot be looked at: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise Refused("not a directory: choose or make one")
+
+
+def _check_fuse() -> None:
+    if not os.path.exists(_DEVICE):
+        raise Refused(f"this machine has no {_DEVICE}: load the kernel's module with modprobe fuse, as root")
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        raise Refused(f"you may not open {_DEVICE}: ask root for chmod 0666 {_DEVICE}")
+    if os.geteuid() != 0 and not shutil.which("fusermount3"):
+        raise Refused("fusermount3 is missing, and only root can mount without it: install the package fuse3")
+
+
+def clear(path: str) -> bool:
+    """Unmounts fsmount mounts whose daemon is dead; whether there were any."""
+    found = False
+    while (mount := mount_at(path)) is not None and mount.ours and not served(mount):
+        unmount(mount, lazy=True)
+        found = True
+    return found

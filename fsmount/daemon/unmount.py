@@ -1,0 +1,139 @@
+"""fsmount umount: from outside the daemon, which may be dead."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+
+from fsmount import region_path
+from fsmount.control_files import CONTROL_FILE
+from fsmount.daemon.claim import lock_region
+from fsmount.daemon.mounts import Mount, mount_at, served
+from fsmount.daemon.mounts import unmount as unmount_now
+from fsmount.daemon.refused import Refused
+from fsmount.errors import LockTimeout
+from fsmount.tree import Tree
+
+# How long a daemon whose mount is gone may take to end, in seconds: by itself, and when it was told to.
+_GRACE = 1.0
+_PATIENCE = 10.0
+
+
+def unmount(mountpoint: str, *, keep: bool) -> None:
+    """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept."""
+    path = os.path.realpath(mountpoint)
+    mount = mount_at(path)
+    if mount is None or not mount.ours:
+        raise Refused(_what_it_is(path, mount))
+    region = region_path.find(path, mount.uid)
+    alive = served(mount)
+    with _opened(region) as tree:
+        if tree is not None and not keep:
+            _check_holders(tree)
+        with _daemon_of(tree) as wait_for_daemon:
+            if not alive:
+                unmount_now(mount, lazy=True)
+            elif keep:
+                _ask_to_keep(mount)
+            else:
+                unmount_now(mount)
+            wait_for_daemon()
+    if not alive and not keep and region is not None:
+        _remove(region, path)
+
+
+def _what_it_is(path: str, mount: Mount | None) -> str:
+    if mount is not None:
+        return f"not an fsmount mount but of type {mount.type}: use umount"
+    if not os.path.lexists(path):
+        return "there is no such directory"
+    return "not an fsmount mount: nothing to do"
+
+
+@contextlib.contextmanager
+def _opened(region: str | None) -> Iterator[Tree | None]:
+    """The region's tree; None if there is none that can be used: its mount can be unmounted all the same."""
+    try:
+        tree = Tree.open(region) if region is not None else None
+    except OSError:
+        tree = None
+    try:
+        yield tree
+    finally:
+        if tree is not None:
+            tree.close()
+
+
+def _check_holders(tree: Tree) -> None:
+    try:
+        holders = [holder for holder in tree.holders() if holder.alive]
+    except LockTimeout as error:
+        raise Refused(f"{error.strerror}: continue or end it, and unmount again") from None
+    except OSError:
+        return  # a damaged region can be unmounted all the same
+    processes = {holder.pid: holder.command for holder in holders}
+    if processes:
+        named = ", ".join(f"{command} (pid {pid})" for pid, command in sorted(processes.items())[:5])
+        more = f" and {len(processes) - 5} more" if len(processes) > 5 else ""
+        raise Refused(f"busy: charged by {named}{more}; end them, or leave the counters to the next mount with --keep")
+
+
+@contextlib.contextmanager
+def _daemon_of(tree: Tree | None) -> Iterator[Callable[[], None]]:
+    """Gives a function that returns when the process that serves the tree now has ended."""
+    process = -1
+    pid = 0
+    with contextlib.suppress(OSError):
+        if tree is not None and (server := tree.server) is not None:
+            pid = server.pid
+            process = os.pidfd_open(pid)
+            if not server.alive:
+                os.close(process)
+                process = -1
+
+    def wait() -> None:
+        if process < 0 or _readable(process, _GRACE):
+            return
+        # the mount lives on where a mount namespace was made while it was there
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not _readable(process, _PATIENCE):
+            raise Refused(f"unmounted, but its daemon (pid {pid}) goes on: end it with kill {pid}")
+
+    try:
+        yield wait
+    finally:
+        if process >= 0:
+            os.close(process)
+
+
+def _readable(process: int, seconds: float) -> bool:
+    return bool(select.select([process], [], [], seconds)[0])
+
+
+def _ask_to_keep(mount: Mount) -> None:
+    try:
+        control = os.open(os.path.join(mount.path, CONTROL_FILE), os.O_WRONLY | os.O_CLOEXEC)
+    except PermissionError:
+        raise Refused(f"mounted by user {mount.uid}: unmount it as that user") from None
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise Refused("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
+        raise
+    try:
+        os.write(control, b"umount keep\n")
+    finally:
+        os.close(control)
+
+
+def _remove(region: str, mountpoint: str) -> None:
+    """Removes the region of a daemon that is dead, unless another has taken it over by now."""
+    with contextlib.suppress(OSError, Refused):
+        lock = lock_region(region)
+        os.unlink(region)
+        region_path.forget(mountpoint)
+        os.close(lock)
