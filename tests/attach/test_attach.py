@@ -1,0 +1,306 @@
+"""attach() through a mount: how the region is found, when it is not used, and what the daemon is told."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import fsmount
+from fsmount import Group, Tree
+from fsmount.lease import LeaseGroup
+from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mounted
+
+
+@pytest.fixture
+def group(mount: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[GroupFiles]:
+    yield new_group(mount)
+    gc.collect()
+    mount.check()
+
+
+def control_files() -> list[str]:
+    """The control files that this process has open."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:
+            continue
+    return [path for path in found if path.endswith("/.fsmount")]
+
+
+# ---- finding it ---------------------------------------------------------------------------------
+
+
+def test_attaching_charges_in_the_region_and_the_files_show_it(mount: Mount, group: GroupFiles) -> None:
+    with fsmount.attach(group.path) as attached:
+        assert isinstance(attached, Group)
+        attached["memory"].charge(4096)
+        assert group.usage == mount.root.usage == 4096
+        assert [(line.pid, line.held) for line in group.holders()] == [(os.getpid(), 4096)]
+    assert (group.usage, group.holders()) == (0, [])
+
+
+def test_a_group_has_the_path_of_its_directory(mount: Mount, group: GroupFiles) -> None:
+    with fsmount.attach(group.path) as attached:
+        assert (attached.path, attached.name) == (str(group.path), group.path.name)
+        parent = attached.parent
+        assert parent is not None
+        assert (parent.path, parent.name, parent.parent) == (str(mount.path), "", None)
+        assert str(group.path) in [child.path for child in parent.children()]
+    with fsmount.attach(mount.path) as root:
+        assert (root.path, root.name) == (str(mount.path), "")
+
+
+def test_any_path_that_leads_there_will_do(group: GroupFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(group.path)
+    monkeypatch.chdir(group.path.parent)
+    for path in (str(link), group.path.name, f"{group.path}/", f"./{group.path.name}/../{group.path.name}"):
+        with fsmount.attach(path) as attached:
+            assert attached.path == str(group.path)
+
+
+@pytest.mark.parametrize("transport", ["auto", "memory", "files"])
+def test_what_is_no_group_is_told_apart(group: GroupFiles, tmp_path: Path, transport: str) -> None:
+    with fails_with(errno.EINVAL) as raised:
+        fsmount.attach(tmp_path, transport=transport)
+    assert raised.value.filename == str(tmp_path)
+    assert "fsmount" in str(raised.value)
+    with pytest.raises(FileNotFoundError) as missing:
+        fsmount.attach(group.path / "none", transport=transport)
+    assert missing.value.filename == str(group.path / "none")
+    with pytest.raises(NotADirectoryError):
+        fsmount.attach(group.file("usage"), transport=transport)
+
+
+def test_other_arguments_are_a_value_error(group: GroupFiles) -> None:
+    with pytest.raises(ValueError, match="'forget'"):
+        fsmount.attach(group.path, on_exit="forget")
+    with pytest.raises(ValueError, match="'telepathy'"):
+        fsmount.attach(group.path, transport="telepathy")
+
+
+def test_a_mount_whose_daemon_was_killed_is_tree_gone_but_who_is_attached_goes_on() -> None:
+    with mounted() as mount:
+        attached = fsmount.attach(mount.path)
+        mount.kill()
+        for transport in ("auto", "memory", "files"):
+            with pytest.raises(fsmount.TreeGone) as caught:
+                fsmount.attach(mount.path, transport=transport)
+            assert caught.value.errno == errno.ENOTCONN
+            assert str(mount.path) in str(caught.value)
+        attached["memory"].charge(5)
+        assert attached["memory"].usage == 5
+        attached.close()
+
+
+# ---- one holder, one mapping ----------------------------------------------------------------------
+
+
+def test_a_process_maps_a_region_once_and_is_one_holder(mount: Mount, group: GroupFiles) -> None:
+    with fsmount.attach(group.path) as first, fsmount.attach(mount.path) as root, fsmount.attach(group.path) as again:
+        assert isinstance(first, Group) and isinstance(root, Group)
+        assert first.tree is root.tree
+        assert first == again
+        first["memory"].charge(5)
+        assert again["memory"].held == 5
+        assert len(first.tree.holders()) == len(control_files()) == 1
+        assert mount.region is not None
+        assert Path("/proc/self/maps").read_text().count(str(mount.region)) == 1
+
+
+def test_detaching_lets_go_of_the_mount_and_at_last_of_the_region(mount: Mount, group: GroupFiles) -> None:
+    attached = fsmount.attach(group.path)
+    assert len(control_files()) == 1
+    attached.close()
+    assert control_files() == []
+    assert attached["memory"].usage == 0  # it still answers
+    del attached
+    gc.collect()
+    assert mount.region is not None
+    assert str(mount.region) not in Path("/proc/self/maps").read_text()
+
+
+def test_two_trees_are_kept_apart(mount: Mount, group: GroupFiles) -> None:
+    with mounted() as other, fsmount.attach(group.path) as here, fsmount.attach(other.path) as there:
+        here["memory"].charge(5)
+        there["memory"].charge(7)
+        assert (group.usage, other.root.usage) == (5, 7)
+        here.close()
+        there.close()
+
+
+def test_refusals_name_the_directory_that_refused(mount: Mount, group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    group.set_limit(100)
+    with fsmount.attach(child.path) as attached, pytest.raises(fsmount.LimitExceeded) as caught:
+        attached["memory"].charge(101)
+    assert caught.value.group == str(group.path)
+    child.remove()
+
+
+# ---- what the daemon is told ----------------------------------------------------------------------
+
+
+def test_a_forked_child_is_a_holder_of_its_own_until_it_ends(group: GroupFiles) -> None:
+    with fsmount.attach(group.path) as attached:
+        attached["memory"].charge(100)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            attached["memory"].charge(7)
+            os.write(writer, b"%d" % attached["memory"].held)
+            signal.pause()
+            os._exit(0)
+        os.close(writer)
+        assert os.read(reader, 16) == b"7"
+        os.close(reader)
+        assert sorted((line.pid, line.held) for line in group.holders()) == sorted([(os.getpid(), 100), (child, 7)])
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        eventually(lambda: group.usage == 100, what="the daemon gives back what the child held")
+        assert attached["memory"].held == 100
+
+
+def test_a_process_that_ends_while_its_forked_child_lives_is_given_back_at_once(group: GroupFiles) -> None:
+    program = """if True:
+        import os, sys, fsmount
+        group = fsmount.attach(sys.argv[1])
+        group["memory"].charge(100)
+        child = os.fork()
+        if child:
+            print(child, flush=True)
+            os.kill(os.getpid(), 9)
+        sys.stdin.read()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, group.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    assert int(process.stdout.readline()) > 0
+    process.wait(10)
+    eventually(lambda: group.usage == 0, what="the daemon gives back what the dead parent held")
+    process.stdin.close()
+    process.stdout.read()
+    process.stdout.close()
+
+
+def test_who_opens_the_region_itself_is_watched_by_the_daemon_too(mount: Mount, group: GroupFiles) -> None:
+    program = """if True:
+        import os, sys, fsmount
+        tree = fsmount.Tree.open(sys.argv[1])
+        tree.root.child(sys.argv[2])["memory"].charge(100)
+        print(tree.root.child(sys.argv[2])["memory"].usage, flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    assert mount.region is not None
+    done = subprocess.run(
+        [sys.executable, "-c", program, mount.region, group.path.name], stdout=subprocess.PIPE, check=False, timeout=30
+    )
+    assert done.stdout == b"100\n"
+    eventually(lambda: group.usage == 0, what="the daemon gives back what the dead process held")
+
+
+def test_groups_that_are_made_renamed_and_removed_in_the_region_are_so_in_the_mount(
+    mount: Mount, group: GroupFiles
+) -> None:
+    assert mount.region is not None
+    with Tree.open(mount.region) as tree:
+        directly = tree.root.child(group.path.name)
+        assert os.stat(group.path).st_nlink == 2
+        directly.mkdir("a", mode=0o750)
+        assert (group.path / "a").stat().st_mode & 0o7777 == 0o750
+        assert os.stat(group.path).st_nlink == 3
+        directly.rename("a", "b")
+        assert not (group.path / "a").exists()
+        assert (group.path / "b" / "memory.stat").exists()
+        directly.child("b").mkdir("c")
+        assert (group.path / "b" / "c").is_dir()
+        directly.child("b").rmdir("c")
+        assert not (group.path / "b" / "c").exists()
+        directly.rmdir("b")
+        assert not (group.path / "b").exists()
+        assert os.stat(group.path).st_nlink == 2
+
+
+# ---- when the region is not to be used --------------------------------------------------------------
+
+
+def test_without_its_region_a_tree_is_charged_through_files() -> None:
+    with mounted() as mount:
+        assert mount.region is not None
+        aside = mount.region.with_suffix(".aside")
+        mount.region.rename(aside)
+        try:
+            with fails_with(errno.ENOENT) as raised:
+                fsmount.attach(mount.path, transport="memory")
+            assert str(mount.path) in str(raised.value) and '"files"' in str(raised.value)
+            with fsmount.attach(mount.path) as attached:
+                assert isinstance(attached, LeaseGroup)
+                attached["memory"].charge(5)
+                assert mount.root.usage == 5
+            # and another tree's region at its place is not taken for it
+            Tree.create(mount.region).close()
+            with fails_with(errno.ENOENT) as raised:
+                fsmount.attach(mount.path, transport="memory")
+            assert "another tree" in str(raised.value)
+            with fsmount.attach(mount.path) as attached:
+                assert isinstance(attached, LeaseGroup)
+        finally:
+            aside.rename(mount.region)
+
+
+@pytest.mark.root
+def test_another_user_charges_through_files_what_was_delegated() -> None:
+    with mounted("-o", "allow_other") as mount:
+        group = mount.root.mkdir("web")
+        user = 12345
+        with fails_with(errno.EACCES):
+            as_user(user, lambda: bool(fsmount.attach(group.path)))
+        os.chown(group.file("lease"), user, user)
+
+        def charge() -> list[object]:
+            with fsmount.attach(group.path) as attached:
+                attached["memory"].charge(5)
+                return [type(attached).__name__, attached["memory"].held, attached["memory"].usage]
+
+        assert as_user(user, charge) == ["LeaseGroup", 5, 5]
+        with fails_with(errno.EACCES, errno.EPERM):
+            as_user(user, lambda: bool(fsmount.attach(group.path, transport="memory")))
+        eventually(lambda: group.usage == 0)
+        group.remove()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux)")
+def test_in_another_pid_namespace_a_process_charges_through_files(mount: Mount, group: GroupFiles) -> None:
+    program = """if True:
+        import sys, fsmount
+        try:
+            fsmount.attach(sys.argv[1], transport="memory")
+        except PermissionError as error:
+            print(error.strerror)
+        with fsmount.attach(sys.argv[1]) as group:
+            group["memory"].charge(5)
+            print(type(group).__name__, group["memory"].usage)
+    """
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program, str(group.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip(f"no namespaces here: {done.stderr}")
+    assert done.stderr == ""
+    why, how = done.stdout.splitlines()
+    assert "pid" in why and '"files"' in why
+    assert how == "LeaseGroup 5"
+    eventually(lambda: group.usage == 0 and not group.holders())

@@ -1,0 +1,106 @@
+"""A mount point that `fsmount mount` is told to mount in the background, as a user does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fsmount import region_path
+from tests.mounts import AS_ROOT, GroupFiles, eventually
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command fsmount; with a limit, since a caller must not hang."""
+    command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:
+    """What the command says is wrong: the rest of its one line."""
+    assert (done.returncode, done.stdout) == (1, ""), done
+    start = f"fsmount: {subject}: "
+    assert done.stderr.startswith(start) and done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
+    return done.stderr[len(start) : -1]
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process is gone, or waits for nothing but its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+class Place:
+    """A directory to mount on; leaves nothing behind, whatever happened."""
+
+    def __init__(self, name: str = "tree") -> None:
+        # pytest's own directories are closed to other users, and fusermount3 wants to see the mount point
+        self.directory = Path(tempfile.mkdtemp(prefix="fsmount-test-"))
+        self.directory.chmod(0o755)
+        self.path = self.directory / name
+        self.path.mkdir()
+        self.servers: set[int] = set()
+
+    @property
+    def root(self) -> GroupFiles:
+        return GroupFiles(self.path)
+
+    def mount(self, *options: object) -> None:
+        done = run("mount", self.path, *options)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+        self.servers.add(self.server)
+
+    def umount(self, *options: object) -> None:
+        done = run("umount", self.path, *options)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+
+    def told(self) -> dict[str, object]:
+        """What the hidden control file tells."""
+        answer: dict[str, object] = json.loads((self.path / ".fsmount").read_bytes())
+        return answer
+
+    @property
+    def server(self) -> int:
+        pid = self.told()["server"]
+        assert isinstance(pid, int)
+        return pid
+
+    @property
+    def region(self) -> Path | None:
+        """Where the counters are, mounted or not."""
+        path = region_path.find(str(self.path))
+        return None if path is None else Path(path)
+
+    @property
+    def mounts(self) -> list[list[str]]:
+        """The fields of /proc/self/mounts for everything mounted here."""
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+        return [fields for fields in map(str.split, lines) if fields[1] == str(self.path)]
+
+    def signal(self, number: signal.Signals) -> int:
+        """Sends it to the daemon, and returns when that has ended."""
+        pid = self.server
+        os.kill(pid, number)
+        eventually(lambda: has_ended(pid), within=10, what=f"the end of the daemon by {number.name}")
+        return pid
+
+    def destroy(self) -> None:
+        for pid in self.servers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: has_ended(pid), within=10)  # type: ignore[misc]
+        while self.mounts:
+            unmount = ["umount", "-l"] if AS_ROOT else ["fusermount3", "-uz"]
+            subprocess.run([*unmount, str(self.path)], check=True)
+        if self.region is not None:
+            self.region.unlink()
+        region_path.forget(str(self.path))
+        shutil.rmtree(self.directory)

@@ -1,0 +1,72 @@
+"""What the command says to a command line that cannot be right: status 2, and nothing is touched."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+
+import pytest
+
+from tests.cli.place import Place, run
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--resource", "memory:bananas"],
+        ["--resource", ""],
+        ["--resource", ":count"],
+        ["--resource", "a", "--resource", "a:count"],
+        ["--batch", "some"],
+        ["--batch", "-1"],
+        ["--batch", "9223372036854775808"],
+        ["--groups", "0"],
+        ["--holders", "many"],
+        ["--cells", "-5"],
+        ["--groups", str(2**40)],
+        ["--colour", "red"],
+        ["another-argument"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_has_status_2(place: Place, options: list[str]) -> None:
+    done = run("mount", place.path, *options)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Usage: fsmount mount")
+    assert "Traceback" not in done.stderr
+    assert not place.mounts
+
+
+@pytest.mark.parametrize("arguments", [["mount"], ["umount"], ["dismount"], ["umount", "--drop", "/tmp"]], ids=" ".join)
+def test_a_command_needs_its_arguments(arguments: list[str]) -> None:
+    assert run(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize("command", [[], ["mount"], ["umount"]], ids=["fsmount", "mount", "umount"])
+def test_help_names_what_there_is(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    wanted = {
+        (): ["mount", "umount"],
+        ("mount",): "-f --debug --resource --batch --region --groups --holders --cells -o".split(),
+        ("umount",): ["--keep"],
+    }
+    assert all(word in done.stdout for word in wanted[tuple(command)])
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = run("--version")
+    try:
+        version = importlib.metadata.version("fsmount")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert version in done.stdout
+
+
+def test_batch_takes_numbers_as_the_files_do(place: Place) -> None:
+    place.mount("--batch", "0x10K")
+    assert place.root.stat()["batch"] <= 0x10 << 10
+    place.umount()
+    assert os.listdir(place.path) == []

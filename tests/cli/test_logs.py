@@ -1,0 +1,82 @@
+"""Where the daemon's log goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsmount.daemon.logs import SystemLog
+from tests.cli.place import Place
+
+
+class Receiver:
+    """Stands where a log daemon would."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.settimeout(5)
+
+    def line(self) -> str:
+        return self.socket.recv(65536).decode()
+
+
+@pytest.fixture
+def logger(tmp_path: Path) -> Iterator[logging.Logger]:
+    logger = logging.Logger("test")
+    handler = SystemLog(str(tmp_path / "log"))
+    logger.addHandler(handler)
+    yield logger
+    handler.close()
+
+
+def test_a_record_arrives_with_its_severity_and_this_process(logger: logging.Logger, tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path / "log")
+    with receiver.socket:
+        logger.warning("something is %s", "off")
+        assert receiver.line() == f"<28>fsmount[{os.getpid()}]: something is off"
+        logger.error("worse")
+        assert receiver.line().startswith("<27>")
+        logger.info("naja \udcff")
+        assert receiver.line() == f"<30>fsmount[{os.getpid()}]: naja \\udcff"
+
+
+def test_a_log_daemon_that_was_started_again_is_found(logger: logging.Logger, tmp_path: Path) -> None:
+    with Receiver(tmp_path / "log").socket:
+        logger.info("one")
+    logger.info("to nobody")
+    receiver = Receiver(tmp_path / "log")
+    with receiver.socket:
+        logger.info("two")
+        assert receiver.line().endswith(": two")
+
+
+def test_a_log_daemon_that_does_not_listen_stops_nobody(logger: logging.Logger, tmp_path: Path) -> None:
+    with Receiver(tmp_path / "log").socket:
+        for number in range(10_000):
+            logger.info("%d", number)
+
+
+def test_in_the_foreground_an_error_goes_to_stderr_and_no_traceback_without_a_log(place: Place) -> None:
+    """What a daemon cannot do is said in words, whatever it logs."""
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "-o", "bogus"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_background_daemon_writes_nothing_to_its_starter(place: Place) -> None:
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    place.servers.add(place.server)
+    place.signal(signal.SIGTERM)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -1,0 +1,377 @@
+"""fsmount mount: what must be so before it mounts, and what is so when it returns."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.place import Place, has_ended, refused, run
+from tests.mounts import eventually, fails_with, resource_files
+
+# ---- in the background
+
+
+def test_the_files_are_there_when_it_returns(place: Place) -> None:
+    place.mount()
+    assert set(os.listdir(place.path)) == set(resource_files())
+    place.umount()
+    assert os.listdir(place.path) == []
+
+
+def test_the_daemon_is_nobodys_child_and_holds_nothing_of_its_starter(place: Place) -> None:
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
+    subprocess.run(command, check=True, timeout=60, pass_fds=[writer])
+    os.close(writer)
+    place.servers.add(place.server)
+    process = Path(f"/proc/{place.server}")
+    session = os.getsid(place.server)
+    assert session != place.server and session != os.getsid(0)
+    assert os.readlink(process / "cwd") == "/"
+    assert [os.readlink(process / "fd" / number) for number in "012"] == ["/dev/null"] * 3
+    assert os.read(reader, 1) == b"", "the daemon kept a descriptor it inherited"
+    os.close(reader)
+    place.umount()
+
+
+def test_it_is_of_type_fuse_fsmount(place: Place) -> None:
+    place.mount()
+    source, _, kind, options, *_ = place.mounts[0]
+    assert (source, kind) == ("fsmount", "fuse.fsmount")
+    assert "default_permissions" in options.split(",")
+    place.umount()
+
+
+def test_a_relative_path_and_a_link_lead_to_the_same_mount(place: Place) -> None:
+    link = place.directory / "link"
+    link.symlink_to(place.path)
+    done = run("mount", "link", cwd=place.directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    place.servers.add(place.server)
+    assert refused(run("mount", place.path), place.path).startswith("already an fsmount mount")
+    done = run("umount", "tree", cwd=place.directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not place.mounts
+
+
+def test_a_mount_point_may_have_any_name() -> None:
+    strange = Place("a b\tc\\d,e\n% é")
+    try:
+        strange.mount()
+        strange.root.charge(5)
+        strange.signal(signal.SIGKILL)
+        strange.mount()
+        assert strange.root.usage == 5
+        strange.umount()
+    finally:
+        strange.destroy()
+
+
+# ---- in the foreground
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_in_the_foreground_it_ends_well_by_a_signal(place: Place, number: signal.Signals) -> None:
+    process = foreground(place)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert not place.mounts and place.region is None
+
+
+def test_in_the_foreground_it_ends_when_somebody_unmounts(place: Place) -> None:
+    process = foreground(place)
+    subprocess.run(["fusermount3", "-u", str(place.path)], check=True)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert place.region is None
+
+
+def test_debug_tells_more(place: Place) -> None:
+    process = foreground(place, "--debug")
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "serving" in err and "SIGTERM" in err
+
+
+def foreground(place: Place, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: process.poll() is not None or (place.path / ".fsmount").exists(), within=20, what="mounted")
+    assert process.poll() is None, process.communicate()
+    place.servers.add(process.pid)
+    return process
+
+
+# ---- FUSE options
+
+
+def test_options_arrive(place: Place) -> None:
+    place.mount("-o", "ro,fsname=some\\,thing", "-o", "noexec")
+    source, _, kind, options, *_ = place.mounts[0]
+    assert (source, kind) == ("some,thing", "fuse.fsmount")
+    assert {"ro", "noexec"} <= set(options.split(","))
+    with fails_with(errno.EROFS):
+        os.mkdir(place.path / "group")
+    place.umount()
+
+
+@pytest.mark.parametrize(("given", "there"), [("ro,rw", "rw"), ("rw,ro", "ro")])
+def test_of_two_options_the_later_counts(place: Place, given: str, there: str) -> None:
+    place.mount("-o", given)
+    assert there in place.mounts[0][3].split(",")
+    place.umount()
+
+
+@pytest.mark.parametrize("option", ["bogus", "allow_otter=3"])
+def test_an_unknown_option_is_told_in_fuses_words(place: Place, option: str) -> None:
+    text = refused(run("mount", place.path, "-o", option), place.path)
+    assert text == f"FUSE does not know the option {option}: correct -o"
+    assert not place.mounts and place.region is None
+
+
+def test_the_type_cannot_be_changed(place: Place) -> None:
+    assert "subtype" in refused(run("mount", place.path, "-o", "subtype=sshfs"), place.path)
+
+
+@pytest.mark.root
+def test_allow_other_lets_others_in(place: Place) -> None:
+    place.mount("-o", "allow_other")
+    assert "allow_other" in place.mounts[0][3].split(",")
+    place.umount()
+
+
+@pytest.mark.user
+def test_an_ordinary_user_is_told_what_allow_other_takes(place: Place) -> None:
+    lines = Path("/etc/fuse.conf").read_text().splitlines()
+    done = run("mount", place.path, "-o", "allow_other")
+    if "user_allow_other" in lines:
+        assert done.returncode == 0
+        place.servers.add(place.server)
+        place.umount()
+    else:
+        assert "user_allow_other in /etc/fuse.conf" in refused(done, place.path)
+
+
+# ---- what cannot be mounted on
+
+
+def test_a_mount_point_that_is_not_there(place: Place) -> None:
+    missing = place.directory / "missing"
+    assert refused(run("mount", missing), missing) == "there is no such directory: make it with mkdir"
+
+
+def test_a_mount_point_that_is_no_directory(place: Place) -> None:
+    file = place.directory / "file"
+    file.touch()
+    assert refused(run("mount", file), file).startswith("not a directory")
+
+
+def test_a_mount_point_that_is_mounted_already(place: Place) -> None:
+    place.mount()
+    place.root.charge(3)
+    assert refused(run("mount", place.path), place.path).startswith("already an fsmount mount")
+    assert place.root.usage == 3
+    place.umount()
+
+
+@pytest.mark.user
+def test_a_mount_point_that_is_not_ones_own() -> None:
+    assert "a directory of his own" in refused(run("mount", "/mnt"), "/mnt")
+
+
+@pytest.mark.user
+def test_without_fusermount3_an_ordinary_user_is_told_what_to_install(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(place.directory))
+    assert "install the package fuse3" in refused(run("mount", place.path), place.path)
+
+
+def test_a_bad_name_of_a_resource(place: Place) -> None:
+    done = run("mount", place.path, "--resource", "a.b")
+    assert done.returncode in (1, 2)
+    assert "name" in done.stderr
+    assert place.region is None
+
+
+def test_a_region_whose_directory_is_not_there(place: Place) -> None:
+    text = refused(run("mount", place.path, "--region", place.directory / "missing" / "region"), place.path)
+    assert text.startswith("there is no directory for the region")
+
+
+# ---- the region
+
+
+def test_the_region_can_be_elsewhere_and_is_found_again(place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region)
+    assert place.told()["region"] == str(region)
+    assert region.stat().st_mode & 0o777 == 0o600
+    place.root.charge(7)
+    place.signal(signal.SIGKILL)
+    place.mount()
+    assert place.told()["region"] == str(region)
+    assert place.root.usage == 7
+    place.umount()
+    assert not region.exists() and place.region is None
+
+
+def test_a_region_is_served_once(place: Place, other_place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region)
+    text = refused(run("mount", other_place.path, "--region", region), other_place.path)
+    assert text.startswith(f"the region {region} is served at {place.path} by ")
+    assert f"(pid {place.server})" in text
+    place.umount()
+
+
+def test_a_region_can_be_served_elsewhere_next(place: Place, other_place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region)
+    place.root.charge(7)
+    place.umount("--keep")
+    other_place.mount("--region", region)
+    assert other_place.root.usage == 7
+    other_place.umount()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--resource", "memory:count"], "the counters from before are memory:bytes, not what --resource says"),
+        (["--resource", "memory", "--resource", "disk"], "the counters from before are memory:bytes"),
+        (["--groups", "17"], "the region from before has room for 64 groups, not 17"),
+        (["--holders", "17"], "the region from before has room for 32 holders, not 17"),
+        (["--cells", "17"], "the region from before has room for 128 cells, not 17"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_asked_must_be_what_the_region_has(place: Place, options: list[str], told: str) -> None:
+    place.mount("--groups", "64", "--holders", "32", "--cells", "128")
+    place.root.charge(7)
+    place.umount("--keep")
+    assert refused(run("mount", place.path, *options), place.path).startswith(told)
+    place.mount("--resource", "memory:bytes", "--groups", "64", "--batch", "0")
+    assert (place.root.usage, place.root.stat()["batch"]) == (7, 0)
+    place.umount()
+
+
+def test_what_is_no_region_is_not_overwritten(place: Place) -> None:
+    file = place.directory / "precious"
+    file.write_bytes(b"precious" * 1000)
+    file.chmod(0o600)
+    assert refused(run("mount", place.path, "--region", file), place.path).startswith(
+        f"the region {file} cannot be used"
+    )
+    assert file.read_bytes() == b"precious" * 1000
+
+
+def test_a_region_of_another_version_is_refused_and_stays(place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region)
+    place.umount("--keep")
+    with region.open("r+b") as file:
+        version = file.read(16)
+        data = bytearray(version)
+        data[8] ^= 0xFF  # the version follows the 8 bytes that say what it is
+        file.seek(0)
+        file.write(data)
+    text = refused(run("mount", place.path), place.path)
+    assert "layout version" in text and "serve it with the version that made it" in text
+    with region.open("r+b") as file:
+        assert file.read(16) == bytes(data)
+        file.seek(0)
+        file.write(version)
+    place.mount()
+    place.umount()
+
+
+def test_a_region_in_the_place_of_a_link_or_open_to_others_is_refused(place: Place) -> None:
+    link = place.directory / "link"
+    link.symlink_to(place.directory / "elsewhere")
+    assert "cannot be opened" in refused(run("mount", place.path, "--region", link), place.path)
+    region = place.directory / "region"
+    place.mount("--region", region)
+    place.umount("--keep")
+    region.chmod(0o666)
+    assert "other users may write to the region" in refused(run("mount", place.path), place.path)
+    region.chmod(0o600)
+    place.mount()
+    place.umount()
+
+
+def test_a_region_where_others_could_replace_it_is_refused(place: Place) -> None:
+    shared = place.directory / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    text = refused(run("mount", place.path, "--region", shared / "region"), place.path)
+    assert text.startswith("other users could replace the region")
+
+
+@pytest.mark.root
+def test_a_region_of_another_user_is_refused_also_for_root(place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region)
+    place.umount("--keep")
+    os.chown(region, 12345, 12345)
+    assert "belongs to user 12345" in refused(run("mount", place.path), place.path)
+    os.chown(region, 0, 0)
+    place.mount()
+    place.umount()
+
+
+def test_what_a_maker_that_was_killed_left_unfinished_is_made_anew(place: Place) -> None:
+    place.mount()
+    region = place.region
+    assert region is not None
+    place.umount()
+    with region.open("wb") as file:
+        file.truncate(1 << 20)
+    region.chmod(0o600)
+    place.mount()
+    assert place.root.usage == 0
+    place.umount()
+
+
+def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
+    run("mount", place.path, "-o", "bogus")
+    assert place.region is None
+
+
+def test_a_daemon_whose_starter_is_gone_ends(place: Place) -> None:
+    """Nobody would know of the mount."""
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
+    starter = subprocess.Popen(command)
+    eventually(lambda: starter.poll() is not None or children(starter.pid), within=20, what="the fork")
+    starter.kill()
+    starter.wait()
+    # it may have been done already; if not, the daemon finds nobody to tell, and unmounts
+    if starter.returncode == 0:
+        place.servers.add(place.server)
+        place.umount()
+    else:
+        eventually(lambda: not place.mounts and place.region is None, within=20, what="the end of the mount")
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_the_command_is_found_in_path(place: Place) -> None:
+    command = shutil.which("fsmount", path=os.path.dirname(sys.executable))
+    if command is None:
+        pytest.skip("the package is not installed here")
+    subprocess.run([command, "mount", str(place.path)], check=True, timeout=60)
+    place.servers.add(place.server)
+    pid = place.server
+    subprocess.run([command, "umount", str(place.path)], check=True, timeout=60)
+    assert has_ended(pid)

@@ -1,0 +1,154 @@
+"""Where regions live: found from the mount point alone, and where nobody else can put something in their place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fsmount import region_path
+
+MOUNTPOINT = "/nowhere/of/these/tests"
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one directory for shared memory, instead of this machine's."""
+    base = tmp_path / "shm"
+    base.mkdir()
+    base.chmod(0o1777)
+    monkeypatch.setattr(region_path, "SHARED_MEMORY", str(base))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    fallback = tmp_path / "fallback"
+    fallback.mkdir()
+    fallback.chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(fallback))
+    return base
+
+
+def test_a_place_is_in_a_directory_of_our_own(base: Path) -> None:
+    path = Path(region_path.place(MOUNTPOINT))
+    assert path.parent == base / f"fsmount-{os.geteuid()}"
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert region_path.place(MOUNTPOINT) == str(path)
+    assert region_path.place(MOUNTPOINT + "/other") != str(path)
+
+
+def test_only_what_is_there_is_found(base: Path) -> None:
+    assert region_path.find(MOUNTPOINT) is None
+    path = Path(region_path.place(MOUNTPOINT))
+    assert region_path.find(MOUNTPOINT) is None
+    path.touch()
+    assert region_path.find(MOUNTPOINT) == str(path)
+
+
+def test_a_link_to_the_mount_point_leads_to_the_same_place(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "point").mkdir()
+    (tmp_path / "link").symlink_to("point")
+    assert region_path.place(str(tmp_path / "link")) == region_path.place(str(tmp_path / "point"))
+
+
+@pytest.mark.parametrize("taken", ["link", "file", "writable"])
+def test_a_name_that_somebody_took_is_gone_around(base: Path, tmp_path: Path, taken: str) -> None:
+    name = base / f"fsmount-{os.geteuid()}"
+    match taken:
+        case "link":
+            (tmp_path / "trap").mkdir()
+            name.symlink_to(tmp_path / "trap")
+        case "file":
+            name.touch()
+        case "writable":
+            name.mkdir()
+            name.chmod(0o777)
+    path = Path(region_path.place(MOUNTPOINT))
+    assert path.parent != name and path.parent.name.startswith(f"fsmount-{os.geteuid()}-")
+    assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o700
+    path.touch()
+    assert region_path.find(MOUNTPOINT) == str(path)
+    assert region_path.place(MOUNTPOINT) == str(path), "each mount made a directory of its own"
+
+
+@pytest.mark.root
+def test_a_directory_of_another_user_is_gone_around(base: Path) -> None:
+    name = base / "fsmount-0"
+    name.mkdir(mode=0o700)
+    os.chown(name, 12345, 12345)
+    (name / Path(region_path.place(MOUNTPOINT)).name).touch()
+    assert Path(region_path.place(MOUNTPOINT)).parent != name
+    assert region_path.find(MOUNTPOINT) is None
+
+
+@pytest.mark.root
+def test_root_finds_what_another_user_made(base: Path) -> None:
+    theirs = base / "fsmount-12345"
+    theirs.mkdir(mode=0o700)
+    path = theirs / Path(region_path.place(MOUNTPOINT)).name
+    path.touch()
+    assert region_path.find(MOUNTPOINT, 12345) is None, "a file of root's own was found in another user's directory"
+    os.chown(path, 12345, 12345)
+    os.chown(theirs, 12345, 12345)
+    assert region_path.find(MOUNTPOINT, 12345) == str(path)
+    assert region_path.find(MOUNTPOINT) is None
+
+
+def test_without_shared_memory_a_temporary_directory_does(base: Path, tmp_path: Path) -> None:
+    base.rmdir()
+    path = Path(region_path.place(MOUNTPOINT))
+    assert path.parent.parent == tmp_path / "fallback"
+    path.touch()
+    base.mkdir()
+    base.chmod(0o1777)
+    assert region_path.find(MOUNTPOINT) == str(path), "what was made while there was none is not found any more"
+
+
+def test_a_base_where_others_may_rename_is_not_used(base: Path, tmp_path: Path) -> None:
+    base.chmod(0o777)
+    assert Path(region_path.place(MOUNTPOINT)).parent.parent == tmp_path / "fallback"
+
+
+def test_without_any_place_it_says_so(base: Path, tmp_path: Path) -> None:
+    base.chmod(0o777)
+    (tmp_path / "fallback").chmod(0o777)
+    with pytest.raises(FileNotFoundError, match="/dev/shm"):
+        region_path.place(MOUNTPOINT)
+
+
+def test_a_region_elsewhere_is_remembered_until_it_is_forgotten(base: Path, tmp_path: Path) -> None:
+    region = tmp_path / "region"
+    region.touch()
+    region_path.remember(MOUNTPOINT, str(region))
+    assert region_path.find(MOUNTPOINT) == str(region)
+    region_path.remember(MOUNTPOINT, str(region))
+    assert region_path.find(MOUNTPOINT) == str(region)
+    region_path.forget(MOUNTPOINT)
+    assert region_path.find(MOUNTPOINT) is None
+    assert region.exists()
+
+
+def test_a_remembered_region_that_is_gone_is_not_found(base: Path, tmp_path: Path) -> None:
+    region_path.remember(MOUNTPOINT, str(tmp_path / "gone"))
+    assert region_path.find(MOUNTPOINT) is None
+    region_path.remember(MOUNTPOINT, str(tmp_path / "other"))
+
+
+def test_a_region_in_its_own_place_needs_no_link(base: Path) -> None:
+    path = region_path.place(MOUNTPOINT)
+    Path(path).touch()
+    region_path.remember(MOUNTPOINT, path)
+    region_path.forget(MOUNTPOINT)
+    assert region_path.find(MOUNTPOINT) == path
+
+
+def test_who_else_could_replace_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "region")
+    tmp_path.chmod(0o755)
+    assert region_path.only_owner_can_replace(path)
+    tmp_path.chmod(0o777)
+    assert not region_path.only_owner_can_replace(path)
+    tmp_path.chmod(0o1777)
+    assert region_path.only_owner_can_replace(path)
+    tmp_path.chmod(0o700)
+    assert not region_path.only_owner_can_replace(str(tmp_path / "missing" / "region"))

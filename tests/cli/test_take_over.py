@@ -1,0 +1,188 @@
+"""fsmount mount where a daemon was killed: everything is there as before, and who died meanwhile is given back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from tests.cli.place import Place, refused, run
+from tests.holder_process import HolderProcess
+from tests.mounts import GroupFiles, eventually
+
+
+def test_all_that_was_counted_and_set_is_as_before(place: Place) -> None:
+    place.mount("--resource", "memory", "--resource", "tokens:count")
+    group = GroupFiles(place.path / "a", {"memory": "bytes", "tokens": "count"})
+    place.root.mkdir("a", 0o750)
+    child = group.mkdir("b")
+    group.set_limit(5000)
+    group.set_limit(7, "tokens")
+    group.write("soft_limit", 3000)
+    child.charge(4096)
+    child.charge(3, "tokens")
+    child.uncharge(96)
+    os.chmod(group.file("limit"), 0o600)
+    before = group.tree_counters()
+    modes = [os.stat(group.path).st_mode, os.stat(group.file("limit")).st_mode]
+    place.signal(signal.SIGKILL)
+    place.mount()
+    assert group.tree_counters() == before
+    assert [os.stat(group.path).st_mode, os.stat(group.file("limit")).st_mode] == modes
+    child.uncharge(4000)
+    child.uncharge(3, "tokens")
+    place.umount()
+
+
+def test_a_process_never_notices_and_its_death_is_noticed(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    with HolderProcess(group.path, transport="memory") as process:
+        process.charge(100)
+        place.signal(signal.SIGKILL)
+        process.charge(10)
+        place.mount()
+        process.uncharge(5)
+        assert group.usage == 105
+        process.kill()
+        eventually(lambda: group.usage == 0)
+    place.umount()
+
+
+def test_who_died_while_no_daemon_ran_is_given_back(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    gone = HolderProcess(group.path, transport="memory")
+    kept = HolderProcess(group.path, transport="memory", on_exit="keep")
+    with HolderProcess(group.path, transport="memory") as living:
+        for process, amount in ((gone, 1), (kept, 20), (living, 300)):
+            process.charge(amount)
+        place.signal(signal.SIGKILL)
+        gone.kill()
+        kept.kill()
+        place.mount()
+        assert group.usage == 320
+        assert [line.pid for line in group.holders() if line.pid] == [living.pid]
+        assert group.stat()["common"] == 20
+    group.uncharge(20)
+    place.umount()
+
+
+def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    code = "import sys; f = open(sys.argv[1], 'r+b', 0); f.write(b'70'); print(flush=True); input()"
+    opener = subprocess.Popen(
+        [sys.executable, "-c", code, str(group.file("lease"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert opener.stdin is not None and opener.stdout is not None
+    assert opener.stdout.readline() == b"\n"
+    doomed = group.lease()
+    doomed.write("5")
+    place.signal(signal.SIGKILL)
+    doomed.close()  # nobody hears of it
+    place.mount()
+    assert group.usage == 75
+    opener.kill()
+    opener.wait()
+    opener.stdin.close()
+    opener.stdout.close()
+    eventually(lambda: group.usage == 5)
+    # this process lives on, so its lease counts until the tree goes
+    assert f"(pid {os.getpid()})" in refused(run("umount", place.path), place.path)
+    place.umount("--keep")
+
+
+def test_a_second_death_is_taken_over_as_the_first(place: Place) -> None:
+    place.mount()
+    place.root.charge(5)
+    for _ in range(3):
+        dead = place.signal(signal.SIGKILL)
+        place.mount()
+        assert place.server != dead
+        assert (len(place.mounts), place.root.usage) == (1, 5)
+    place.umount()
+
+
+def test_a_death_is_noticed_although_a_child_keeps_the_control_file(place: Place) -> None:
+    """A child that was made behind Python's back has all descriptors of its parent, the control file's too."""
+    place.mount()
+    group = place.root.mkdir("group")
+    code = (
+        "import ctypes, os, sys, fsmount\n"
+        "fsmount.attach(sys.argv[1])['memory'].charge(50)\n"
+        "if ctypes.CDLL(None).fork() == 0:\n"
+        "    os.read(0, 1)\n"
+        "    os._exit(0)\n"
+        "print(flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(group.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline() == b"\n"
+    eventually(lambda: group.usage == 0)
+    process.stdin.close()
+    process.stdout.close()
+    process.wait()
+    eventually(lambda: run("umount", place.path).returncode == 0, within=10)
+
+
+def test_a_holder_that_closed_its_control_file_lives_on(place: Place) -> None:
+    """As a program does that closes all descriptors it does not know."""
+    place.mount()
+    group = place.root.mkdir("group")
+    code = (
+        "import os, sys, fsmount\n"
+        "memory = fsmount.attach(sys.argv[1])['memory']\n"
+        "memory.charge(50)\n"
+        "for name in os.listdir('/proc/self/fd'):\n"
+        "    try:\n"
+        "        if os.readlink('/proc/self/fd/' + name).endswith('.fsmount'): os.close(int(name))\n"
+        "    except OSError: pass\n"
+        "print(flush=True)\n"
+        "input()\n"
+        "memory.charge(5)\n"
+        "print(flush=True)\n"
+        "input()\n"
+        "os.execv('/bin/cat', ['cat'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(group.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stdout.readline() == b"\n"
+    # what the daemon was told before this request it has looked at when it answers the next ones
+    assert [group.usage for _ in range(20)] == [50] * 20
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"\n"
+    assert group.usage == 55
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    eventually(lambda: group.usage == 0)
+    place.umount()
+
+
+def test_exec_ends_a_holder(place: Place) -> None:
+    """The process lives, with the same start time, but what could charge has gone from its memory."""
+    place.mount()
+    group = place.root.mkdir("group")
+    code = "import os, sys, fsmount\nfsmount.attach(sys.argv[1])['memory'].charge(50)\nos.execv('/bin/cat', ['cat'])\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(group.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(b"now cat\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"now cat\n"
+    eventually(lambda: group.usage == 0)
+    assert process.poll() is None
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+    place.umount()

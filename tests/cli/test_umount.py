@@ -1,0 +1,265 @@
+"""fsmount umount: of a mount that is served, held, busy, dead, or none of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.place import Place, has_ended, refused, run
+from tests.holder_process import HolderProcess
+from tests.mounts import eventually
+
+
+def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place) -> None:
+    place.mount()
+    pid, region = place.server, place.region
+    assert region is not None and region.exists()
+    place.umount()
+    assert has_ended(pid)
+    assert not place.mounts
+    assert not region.exists()
+
+
+@pytest.mark.parametrize("name", ["tree", "missing", "/proc"])
+def test_what_is_no_mount_of_ours_is_left_alone(place: Place, name: str) -> None:
+    path = place.directory / name
+    text = refused(run("umount", path), path)
+    assert (
+        text
+        == {
+            "tree": "not an fsmount mount: nothing to do",
+            "missing": "there is no such directory",
+            "/proc": "not an fsmount mount but of type proc: use umount",
+        }[name]
+    )
+
+
+# ---- live holders
+
+
+def test_live_holders_are_named_and_nothing_changes(place: Place) -> None:
+    place.mount()
+    processes = [HolderProcess(place.path) for _ in range(7)]
+    for process in processes:
+        process.charge(10)
+    text = refused(run("umount", place.path), place.path)
+    command = Path(f"/proc/{processes[0].pid}/comm").read_text().strip()
+    five = ", ".join(f"{command} (pid {pid})" for pid in sorted(process.pid for process in processes)[:5])
+    assert text == (
+        f"busy: charged by {five} and 2 more; end them, or leave the counters to the next mount with --keep"
+    )
+    assert place.root.usage == 70
+    for process in processes:
+        process.charge(1)
+        process.end()
+    assert place.root.usage == 0
+    place.umount()
+
+
+def test_an_open_lease_is_a_live_holder(place: Place) -> None:
+    place.mount()
+    with place.root.lease() as lease:
+        lease.write("5")
+        text = refused(run("umount", place.path), place.path)
+        assert f"(pid {os.getpid()})" in text and text.startswith("busy: charged by ")
+    eventually(lambda: place.root.usage == 0)
+    place.umount()
+
+
+# ---- open files
+
+
+def test_who_keeps_it_busy_is_named(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], cwd=group.path, stdin=subprocess.PIPE)
+    try:
+        text = refused(run("umount", place.path), place.path)
+        assert text.startswith("busy: ")
+        assert f"(pid {sleeper.pid}) has its current directory there; end them or let them leave" in text
+    finally:
+        assert sleeper.stdin is not None
+        sleeper.stdin.close()
+        sleeper.wait()
+    with group.file("stat").open():
+        assert f"(pid {os.getpid()}) has a file open there" in refused(run("umount", place.path), place.path)
+    place.root.charge(1)
+    place.umount()
+
+
+@pytest.mark.root  # FUSE lets nobody but the user into his mount, and fusermount3 is root
+def test_a_mount_in_it_is_named(place: Place) -> None:
+    place.mount()
+    inner = place.root.mkdir("inner").path
+    done = run("mount", inner)
+    assert (done.returncode, done.stderr) == (0, "")
+    place.servers.add(json.loads((inner / ".fsmount").read_bytes())["server"])
+    assert refused(run("umount", place.path), place.path) == f"busy: {inner} is mounted in it; unmount that first"
+    done = run("umount", inner)
+    assert (done.returncode, done.stderr) == (0, "")
+    place.umount()
+
+
+# ---- keep
+
+
+def test_keep_leaves_charges_groups_and_holders_to_the_next_mount(place: Place) -> None:
+    place.mount("--resource", "memory", "--resource", "tokens:count")
+    group = place.root.mkdir("group", 0o700)
+    group.set_limit(1000)
+    group.charge(300)
+    with HolderProcess(group.path, transport="memory") as process:
+        process.charge(200)
+        pid = place.server
+        place.umount("--keep")
+        assert has_ended(pid) and not place.mounts and os.listdir(place.path) == []
+        process.charge(100)
+        place.mount()
+        assert (group.usage, group.limit, group.path.stat().st_mode & 0o777) == (600, 1000, 0o700)
+        assert "tokens.usage" in os.listdir(group.path)
+        assert process.pid in [line.pid for line in group.holders()]
+        process.kill()
+        eventually(lambda: group.usage == 300)
+    group.uncharge(300)
+    place.umount()
+
+
+def test_keep_does_not_mind_open_files(place: Place) -> None:
+    place.mount()
+    place.root.charge(5)
+    with place.root.file("stat").open():
+        place.umount("--keep")
+    place.mount()
+    assert place.root.usage == 5
+    place.umount()
+
+
+def test_keep_of_a_read_only_mount_says_that_it_cannot(place: Place) -> None:
+    place.mount("-o", "ro")
+    assert refused(run("umount", place.path, "--keep"), place.path).startswith("mounted read-only")
+    place.umount()
+
+
+# ---- a daemon that is dead, or does not run
+
+
+def test_a_mount_without_a_daemon_is_cleared_away_with_its_region(place: Place) -> None:
+    place.mount()
+    place.root.charge(5)
+    place.signal(signal.SIGKILL)
+    assert place.mounts and place.region is not None
+    place.umount()
+    assert not place.mounts and place.region is None
+
+
+def test_without_a_daemon_keep_leaves_the_region(place: Place) -> None:
+    place.mount()
+    place.root.charge(5)
+    place.signal(signal.SIGKILL)
+    place.umount("--keep")
+    assert not place.mounts
+    place.mount()
+    assert place.root.usage == 5
+    place.umount()
+
+
+def test_without_a_daemon_live_holders_are_busy_too(place: Place) -> None:
+    place.mount()
+    with HolderProcess(place.path, transport="memory") as process:
+        process.charge(5)
+        place.signal(signal.SIGKILL)
+        assert f"(pid {process.pid})" in refused(run("umount", place.path), place.path)
+        assert process.ask("memory", "usage") == 5
+    place.umount()
+    assert place.region is None
+
+
+@pytest.mark.slow
+def test_a_daemon_that_was_stopped_is_told_of(place: Place) -> None:
+    place.mount()
+    pid = place.server
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        told = f"its daemon (pid {pid}) does not answer: end it with kill -9 and mount again"
+        assert refused(run("umount", place.path), place.path) == told
+        assert refused(run("mount", place.path), place.path) == told
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    place.umount()
+
+
+def test_unmounting_by_hand_ends_the_daemon_as_well(place: Place) -> None:
+    place.mount()
+    pid = place.server
+    subprocess.run(["fusermount3", "-u", str(place.path)], check=True)
+    eventually(lambda: has_ended(pid), within=10)
+    assert place.region is None
+
+
+@pytest.mark.user
+def test_without_fusermount3_an_ordinary_user_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.mount()
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(place.directory))
+        assert shutil.which("fusermount3") is None
+        assert refused(run("umount", place.path), place.path).startswith("fusermount3 is missing")
+    place.umount()
+
+
+@pytest.mark.root
+def test_a_mount_namespace_that_has_a_copy_does_not_keep_the_daemon(place: Place) -> None:
+    place.mount()
+    code = "print(flush=True); input()"
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as namespace:
+        assert namespace.stdin is not None and namespace.stdout is not None
+        assert namespace.stdout.readline() == b"\n"
+        pid = place.server
+        place.umount()
+        assert has_ended(pid) and place.region is None
+        namespace.stdin.write(b"\n")
+
+
+# ---- signals
+
+
+@pytest.mark.root
+def test_what_was_mounted_over_it_stays(place: Place) -> None:
+    place.mount()
+    pid = place.server
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place.path)], check=True)
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: has_ended(pid), within=10)
+    assert [fields[2] for fields in place.mounts] == ["fuse.fsmount", "tmpfs"]
+    assert refused(run("umount", place.path), place.path) == "not an fsmount mount but of type tmpfs: use umount"
+    subprocess.run(["umount", str(place.path)], check=True)
+    place.umount()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_removes_the_mount_and_the_region(place: Place, number: signal.Signals) -> None:
+    place.mount()
+    place.root.charge(5)
+    place.signal(number)
+    assert not place.mounts and place.region is None
+
+
+def test_a_signal_leaves_the_region_to_live_holders(place: Place) -> None:
+    place.mount()
+    with HolderProcess(place.path, transport="memory") as process:
+        process.charge(5)
+        place.signal(signal.SIGTERM)
+        assert not place.mounts and place.region is not None
+        process.charge(5)
+        place.mount()
+        assert place.root.usage == 10
+        process.uncharge(10)
+    eventually(lambda: not place.root.holders())
+    place.umount()

@@ -1,0 +1,75 @@
+"""What all tests share: who may run which test, seeds, and mounts that end well."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.mounts import AS_ROOT, GroupFiles, Mount, mounted
+
+
+def pytest_report_header() -> str:
+    return f"fsmount: as {'root' if AS_ROOT else f'the user {os.geteuid()}'}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("root") and not AS_ROOT:
+            item.add_marker(pytest.mark.skip(reason="needs root: other users, or chown"))
+        if item.get_closest_marker("user") and AS_ROOT:
+            item.add_marker(pytest.mark.skip(reason="is about an ordinary user: root may do it"))
+
+
+@pytest.fixture(scope="session")
+def soak() -> bool:
+    """Whether to take one's time: FSMOUNT_SOAK=1."""
+    return os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A seed, told with how to run the same again."""
+    number = int(os.environ.get("FSMOUNT_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"seed {number}; the same again: FSMOUNT_SEED={number} pytest '{request.node.nodeid}'")
+    return number
+
+
+@pytest.fixture(params=["bash", "dash", "busybox sh"], ids=["bash", "dash", "busybox"])
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    """The command that starts a shell; `-c` and a script follow."""
+    command: list[str] = request.param.split()
+    assert shutil.which(command[0]), f"{command[0]} is not installed: scripts/setup does it"
+    return command
+
+
+@pytest.fixture(scope="module")
+def mount() -> Iterator[Mount]:
+    """A mount with one resource of each unit, and everything else as it comes."""
+    with mounted("--resource", "memory", "--resource", "tokens:count") as tree:
+        yield tree
+
+
+@pytest.fixture
+def new_group(request: pytest.FixtureRequest) -> Iterator[Callable[[Mount], GroupFiles]]:
+    """Makes a group in a mount for this test alone; it must be removable when the test is over."""
+    made: list[GroupFiles] = []
+
+    def make(tree: Mount) -> GroupFiles:
+        group = tree.root.mkdir(f"{request.node.originalname}-{len(made)}")
+        made.append(group)
+        return group
+
+    yield make
+    for group in reversed(made):
+        group.remove()
+
+
+@pytest.fixture
+def group(mount: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[GroupFiles]:
+    """A fresh group in the module's mount; the daemon must be well when the test is over."""
+    yield new_group(mount)
+    mount.check()

@@ -1,0 +1,97 @@
+/*
+ * trial.h - what the engine's C test programs have in common: a seeded source of
+ * random numbers, the way a violation is told, options.
+ */
+#ifndef FSM_TRIAL_H
+#define FSM_TRIAL_H
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+static uint64_t trial_seed;
+static const char *trial_again = ""; /* the options that run the same again */
+
+/* A violation: says what was seen and how to run it again, and ends the process with status 1. */
+__attribute__((format(printf, 1, 2))) static _Noreturn void violation(const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "violation: %s\n  (process %d; again with: --seed %llu%s)\n", text, (int)getpid(),
+            (unsigned long long)trial_seed, trial_again);
+    fflush(stderr);
+    _exit(1);
+}
+
+/* For what has to succeed: result is 0 or a negative errno of the engine. */
+static void expect(int64_t result, const char *what)
+{
+    if (result < 0)
+        violation("%s: %s %s", what, strerror((int)-result), fsm_last_fault()->text);
+}
+
+/* splitmix64: each stream is one word of state. */
+typedef struct random_source {
+    uint64_t state;
+} random_source;
+
+static inline uint64_t random_bits(random_source *source)
+{
+    uint64_t z = source->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* From 0 to bound - 1. */
+static inline uint64_t random_below(random_source *source, uint64_t bound)
+{
+    return random_bits(source) % bound;
+}
+
+/* One of many magnitudes: each power of two below bound is as likely as the next. */
+static inline int64_t random_magnitude(random_source *source, unsigned bits)
+{
+    return (int64_t)(random_bits(source) >> (64 - 1 - random_below(source, bits)));
+}
+
+static inline int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* The value of "--name VALUE", which must be a number; fallback if it is not given. */
+static uint64_t option(int argc, char **argv, const char *name, uint64_t fallback)
+{
+    for (int i = 1; i + 1 < argc; i++)
+        if (strcmp(argv[i], name) == 0) {
+            char *end;
+            uint64_t value = strtoull(argv[i + 1], &end, 10);
+            if (*end || end == argv[i + 1]) {
+                fprintf(stderr, "%s: %s is not a number\n", name, argv[i + 1]);
+                exit(2);
+            }
+            return value;
+        }
+    return fallback;
+}
+
+static uint64_t fresh_seed(void)
+{
+    random_source source = {(uint64_t)monotonic_ns() ^ (uint64_t)getpid() << 32};
+    return random_bits(&source) >> 32;
+}
+
+#endif

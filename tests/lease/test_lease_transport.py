@@ -1,0 +1,423 @@
+"""attach(transport="files"): the contract's Python face through files alone, over a real mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import fsmount
+from fsmount.lease import LeaseCounter, LeaseGroup
+from tests.holder_process import HolderProcess
+from tests.mounts import AS_ROOT, STAT_KEYS, UNLIMITED, GroupFiles, Mount, as_user, eventually, fails_with, mounted
+
+
+def attach(group: GroupFiles, **options: str) -> LeaseGroup:
+    attached = fsmount.attach(group.path, transport="files", **options)
+    assert isinstance(attached, LeaseGroup)
+    return attached
+
+
+@pytest.fixture
+def attached(group: GroupFiles) -> Iterator[LeaseGroup]:
+    with attach(group) as attached:
+        yield attached
+
+
+@pytest.fixture
+def memory(attached: LeaseGroup) -> LeaseCounter:
+    return attached["memory"]
+
+
+# ---- charging
+
+
+def test_charges_are_held_until_they_are_given_back(group: GroupFiles, mount: Mount, memory: LeaseCounter) -> None:
+    memory.charge(4096)
+    memory.charge(0)
+    assert memory.try_charge(4) is True
+    assert (memory.held, memory.usage, group.usage, mount.root.usage) == (4100, 4100, 4100, 4100)
+    memory.uncharge(4100)
+    memory.uncharge(0)
+    assert (memory.held, group.usage) == (0, 0)
+
+
+def test_this_process_is_a_holder(group: GroupFiles, memory: LeaseCounter) -> None:
+    memory.charge(7)
+    assert [(line.pid, line.held) for line in group.holders()] == [(os.getpid(), 7)]
+    assert memory.stat()["holders"] == 1
+
+
+def test_what_it_never_charged_it_does_not_hold(group: GroupFiles, memory: LeaseCounter) -> None:
+    assert memory.held == 0
+    with pytest.raises(fsmount.NotHeld):
+        memory.uncharge(1)
+    assert group.usage == 0
+
+
+def test_a_refusal_names_the_ancestor_and_changes_nothing(group: GroupFiles) -> None:
+    child = group.mkdir("a").mkdir("b")
+    group.set_limit(1000)
+    with attach(child) as attached:
+        memory = attached["memory"]
+        memory.charge(900)
+        with pytest.raises(fsmount.LimitExceeded) as raised:
+            memory.charge(101)
+        refusal = raised.value
+        assert refusal.errno == errno.ENOMEM
+        assert (refusal.group, refusal.resource) == (str(group.path), "memory")
+        assert (refusal.requested, refusal.usage, refusal.limit) == (101, 900, 1000)
+        assert memory.try_charge(101) is False
+        assert (memory.held, group.usage) == (900, 900)
+        assert (group.failcnt, child.failcnt) == (2, 0)
+        memory.charge(100)
+
+
+def test_of_two_limits_the_lower_one_is_named(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    group.set_limit(50)
+    child.set_limit(100)
+    with attach(child) as attached, pytest.raises(fsmount.LimitExceeded) as raised:
+        attached["memory"].charge(101)
+    assert raised.value.group == str(child.path)
+    with attach(child) as attached, pytest.raises(fsmount.LimitExceeded) as raised:
+        attached["memory"].charge(51)
+    assert raised.value.group == str(group.path)
+
+
+def test_nofail_always_charges_and_tells_whether_a_limit_is_passed(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    group.set_limit(100)
+    with attach(child) as attached:
+        memory = attached["memory"]
+        assert memory.charge_nofail(100) is True
+        assert memory.charge_nofail(1) is False
+        assert (memory.held, group.usage, group.failcnt) == (101, 101, 1)
+
+
+def test_uncharging_more_than_is_held_changes_nothing(group: GroupFiles, memory: LeaseCounter) -> None:
+    memory.charge(10)
+    group.charge(100)
+    with pytest.raises(fsmount.NotHeld) as raised:
+        memory.uncharge(11)
+    assert raised.value.errno == errno.ERANGE
+    assert (raised.value.resource, raised.value.requested, raised.value.held) == ("memory", 11, 10)
+    assert group.usage == 110
+
+
+def test_give_and_take_move_between_the_attachment_and_the_group(group: GroupFiles, memory: LeaseCounter) -> None:
+    memory.charge(10)
+    memory.give(4)
+    assert (memory.held, memory.stat()["common"], group.usage) == (6, 4, 10)
+    memory.take(1)
+    assert (memory.held, memory.stat()["common"]) == (7, 3)
+    with pytest.raises(fsmount.NotHeld) as raised:
+        memory.give(8)
+    assert raised.value.held == 7
+    with pytest.raises(fsmount.NotHeld) as raised:
+        memory.take(4)
+    assert raised.value.held == 3
+    assert (memory.held, group.usage) == (7, 10)
+
+
+def test_hold_charges_inside_and_uncharges_after(group: GroupFiles, memory: LeaseCounter) -> None:
+    with memory.hold(1 << 20):
+        assert (memory.held, group.usage) == (1 << 20, 1 << 20)
+    assert group.usage == 0
+    with pytest.raises(KeyError), memory.hold(5):
+        raise KeyError
+    assert group.usage == 0
+    group.set_limit(4)
+    with pytest.raises(fsmount.LimitExceeded), memory.hold(5):
+        pytest.fail("inside")
+
+
+@pytest.mark.parametrize("name", ["charge", "try_charge", "charge_nofail", "uncharge", "give", "take", "hold"])
+@pytest.mark.parametrize(
+    ("amount", "error"),
+    [(-1, ValueError), (2**63, OverflowError), (1.0, TypeError), ("1", TypeError), (None, TypeError)],
+)
+def test_what_is_no_amount_is_refused(
+    group: GroupFiles, memory: LeaseCounter, name: str, amount: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        getattr(memory, name)(amount)
+    assert group.holders() == []
+
+
+def test_resources_are_apart(group: GroupFiles, attached: LeaseGroup) -> None:
+    attached["memory"].charge(5)
+    attached["tokens"].charge(7)
+    assert (group.usage, group.number("usage", "tokens")) == (5, 7)
+    assert (attached["memory"].unit, attached["tokens"].unit) == ("bytes", "count")
+    with pytest.raises(KeyError, match="memory, tokens"):
+        attached["disk"]
+
+
+def test_threads_share_a_counter(group: GroupFiles, memory: LeaseCounter) -> None:
+    def work() -> None:
+        for _ in range(50):
+            memory.charge(3)
+            memory.uncharge(2)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (memory.held, group.usage) == (200, 200)
+
+
+# ---- what it says and can be told
+
+
+def test_it_says_what_the_files_say(group: GroupFiles, memory: LeaseCounter) -> None:
+    group.set_limit(100)
+    group.write("soft_limit", 20)
+    memory.charge(30)
+    memory.uncharge(5)
+    assert (memory.usage, memory.limit, memory.soft_limit, memory.max_usage, memory.failcnt) == (25, 100, 20, 30, 0)
+    assert (memory.margin, memory.soft_limit_excess) == (75, 5)
+    assert list(memory.stat()) == STAT_KEYS
+    assert memory.stat() == group.stat()
+    memory.reset_max_usage()
+    assert memory.max_usage == 25
+    assert not memory.try_charge(76)
+    assert memory.failcnt == 1
+    memory.reset_failcnt()
+    assert memory.failcnt == 0
+
+
+def test_limits_can_be_set(group: GroupFiles, memory: LeaseCounter) -> None:
+    memory.charge(30)
+    memory.limit = 30
+    memory.soft_limit = 7
+    assert (group.limit, group.soft_limit) == (30, 7)
+    with pytest.raises(OSError, match="the usage is 30") as raised:
+        memory.limit = 29
+    assert (raised.value.errno, group.limit) == (errno.EBUSY, 30)
+    memory.limit = fsmount.UNLIMITED
+    assert group.limit == UNLIMITED
+    with pytest.raises(ValueError):
+        memory.limit = -1
+
+
+# ---- groups
+
+
+def test_a_group_knows_its_place(group: GroupFiles, mount: Mount) -> None:
+    child = group.mkdir("child")
+    with attach(child) as attached:
+        assert (attached.path, attached.name, attached.resources) == (str(child.path), "child", ("memory", "tokens"))
+        assert attached.exists and attached.children() == []
+        parent = attached.parent
+        assert parent is not None and (parent.path, parent.name) == (str(group.path), group.path.name)
+        assert parent.children() == [attached] and list(parent) == ["memory", "tokens"]
+        root = parent.parent
+        assert root is not None and (root.path, root.name, root.parent) == (str(mount.path), "", None)
+        assert {parent, parent.children()[0]} == {attached, parent}
+
+
+def test_a_group_that_was_not_attached_attaches_with_its_first_charge(group: GroupFiles, attached: LeaseGroup) -> None:
+    group.mkdir("child")
+    (child,) = attached.children()
+    child["memory"].charge(5)
+    assert group.child("child").holders()[0].pid == os.getpid()
+    child.close()
+    assert group.usage == 0
+
+
+def test_a_rename_changes_nothing_but_the_path(group: GroupFiles) -> None:
+    old = group.mkdir("old")
+    with attach(old) as attached:
+        memory = attached["memory"]
+        memory.charge(5)
+        os.rename(group / "old", group / "new")
+        group.mkdir("old")
+        memory.charge(5)
+        assert (attached.path, attached.name, memory.usage) == (str(group / "new"), "new", 10)
+
+
+def test_a_removed_group_says_so(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    attached = attach(child)
+    memory = attached["memory"]
+    memory.charge(5)
+    memory.uncharge(5)
+    attached.close()
+    attached = attach(child)
+    memory = attached["memory"]
+    os.rmdir(child.path)
+    assert not attached.exists
+    for action in (lambda: memory.charge(1), lambda: memory.usage, memory.stat, attached.children):
+        with pytest.raises(fsmount.GroupRemoved) as raised:
+            action()
+        assert (raised.value.errno, raised.value.group) == (errno.ENODEV, str(child.path))
+    attached.close()
+
+
+# ---- the end of an attachment
+
+
+def test_close_gives_back_before_it_returns(group: GroupFiles) -> None:
+    for _ in range(20):
+        with attach(group) as attached:
+            attached["memory"].charge(5)
+        assert group.usage == 0
+
+
+def test_close_leaves_it_to_the_group_if_asked(group: GroupFiles) -> None:
+    with attach(group, on_exit="keep") as attached:
+        attached["memory"].charge(5)
+        attached["memory"].uncharge(1)
+    assert (group.usage, group.stat()["common"]) == (4, 4)
+    with pytest.raises(ValueError, match="release"):
+        attach(group, on_exit="never")
+
+
+def test_a_closed_attachment_answers_but_is_not_charged(group: GroupFiles) -> None:
+    attached = attach(group)
+    memory = attached["memory"]
+    memory.charge(5)
+    attached.close()
+    attached.close()
+    assert attached.closed
+    assert (memory.held, memory.usage, attached.path) == (0, 0, str(group.path))
+    with pytest.raises(ValueError, match="closed"):
+        memory.charge(1)
+    assert group.usage == 0
+
+
+def test_what_was_charged_does_not_vanish_with_the_objects(group: GroupFiles) -> None:
+    code = (
+        "import fsmount, gc, sys\n"
+        "fsmount.attach(sys.argv[1], transport='files')['memory'].charge(5)\n"
+        "gc.collect()\n"
+        "print(flush=True)\n"
+        "input()\n"
+    )
+    command = [sys.executable, "-c", code, str(group.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        assert group.usage == 5
+        process.stdin.write(b"\n")
+    eventually(lambda: group.usage == 0)
+
+
+@pytest.mark.parametrize(("on_exit", "left"), [("release", 0), ("keep", 30)])
+def test_a_death_of_any_kind_is_the_end(group: GroupFiles, on_exit: str, left: int) -> None:
+    process = HolderProcess(group.path, transport="files", on_exit=on_exit)
+    process.charge(30)
+    process.kill()
+    eventually(lambda: group.stat()["holders"] == 0)
+    assert (group.usage, group.stat()["common"]) == (left, left)
+
+
+def test_a_child_holds_nothing_and_opens_its_own(group: GroupFiles, memory: LeaseCounter) -> None:
+    memory.charge(100)
+    news, pen = os.pipe()
+    go, start = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with memory.hold(0):
+                pass
+            held = memory.held
+            memory.charge(7)
+            os.write(pen, f"{held} {memory.held} {memory.usage}".encode())
+            os.read(go, 1)
+        finally:
+            os._exit(0)
+    assert os.read(news, 100) == b"0 7 107"
+    assert (memory.held, group.usage) == (100, 107)
+    assert sorted(line.held for line in group.holders()) == [7, 100]
+    os.write(start, b"x")
+    os.waitpid(child, 0)
+    eventually(lambda: group.usage == 100)
+    memory.uncharge(100)
+    for descriptor in (news, pen, go, start):
+        os.close(descriptor)
+
+
+def test_a_child_does_not_keep_its_parents_lease(group: GroupFiles) -> None:
+    """The last close is the parent's, although its child lives on."""
+    attached = attach(group)
+    attached["memory"].charge(5)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(writer)
+            os.read(reader, 1)
+        finally:
+            os._exit(0)
+    os.close(reader)
+    attached.close()
+    assert group.usage == 0
+    eventually(lambda: group.holders() == [], what="the child let go of the lease")
+    os.close(writer)
+    os.waitpid(child, 0)
+
+
+# ---- where it does not work
+
+
+def test_only_a_directory_of_a_tree_can_be_attached(group: GroupFiles, mount: Mount) -> None:
+    with fails_with(errno.EINVAL):
+        fsmount.attach(mount.directory, transport="files")
+    with fails_with(errno.ENOENT):
+        fsmount.attach(group.path / "missing", transport="files")
+    with fails_with(errno.ENOTDIR):
+        fsmount.attach(group.file("stat"), transport="files")
+
+
+def test_a_dead_daemon_is_tree_gone_until_one_attaches_again() -> None:
+    with mounted() as mount:
+        attached = attach(mount.root)
+        memory = attached["memory"]
+        memory.charge(5)
+        mount.kill()
+        for action in (lambda: memory.charge(1), lambda: memory.held, lambda: memory.usage, lambda: memory.stat()):
+            with pytest.raises(fsmount.TreeGone) as raised:
+                action()
+            assert raised.value.errno == errno.ENOTCONN
+        with pytest.raises(fsmount.TreeGone):
+            attach(mount.root)
+        attached.close()
+        mount.start()
+        assert mount.root.usage == 5, "a lease lasts as long as its process when its daemon died"
+        with attach(mount.root) as again:
+            again["memory"].charge(1)
+            assert mount.root.usage == 6
+        mount.umount("--keep")
+        mount.daemon = None
+
+
+@pytest.mark.root
+def test_another_user_charges_a_lease_that_was_given_to_him() -> None:
+    assert AS_ROOT
+    with mounted("-o", "allow_other") as mount:
+        group = mount.root.mkdir("group", 0o755)
+        group.set_limit(100)
+
+        def charge() -> list[object]:
+            with fsmount.attach(group.path) as attached:
+                memory = attached["memory"]
+                memory.charge(60)
+                return [isinstance(attached, LeaseGroup), memory.held, memory.usage, memory.try_charge(41)]
+
+        with fails_with(errno.EACCES):
+            as_user(12345, charge)
+        os.chown(group.file("lease"), 12345, 12345)
+        assert as_user(12345, charge) == [True, 60, 60, False]
+        eventually(lambda: group.usage == 0)
+        assert group.failcnt == 1
+        with fails_with(errno.EPERM, errno.EACCES):
+            as_user(12345, lambda: fsmount.attach(group.path, transport="memory"))
+        group.remove()

@@ -1,0 +1,78 @@
+"""What README.md tells a user to type, typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+# Too long to be typed in a test: each is run by a test of its own, or runs the tests.
+COMMANDS_OF_THE_PROJECT = {f"scripts/{name}" for name in ("demo", "test", "setup", "bench", "lint", "soak")}
+
+
+def checked(line: str) -> str:
+    """The line, as a shell function's business if a comment tells what comes of it."""
+    command, arrow, said = line.partition("# -> ")
+    if arrow:
+        return f'said "$({command.strip()})" {said.strip()!r}'
+    command, arrow, said = line.partition("# fails: ")
+    if arrow:
+        return f'fails "$( {{ {command.strip()}; }} 2>&1 && echo it did not fail)" {said.strip()!r}'
+    return line
+
+
+def checked_python(code: str) -> str:
+    """The same for what a print() tells."""
+    return re.sub(r"print\((.*)\)  # -> (.*)$", r"assert said(\1) == '\2', said(\1)", code, flags=re.MULTILINE)
+
+
+def script() -> str:
+    """All blocks of the README after the first, as one shell script."""
+    parts = [
+        "set -eu",
+        'said() { [ "$1" = "$2" ] || { echo "README: said $1 and not $2" >&2; exit 1; }; }',
+        'fails() { case $1 in *"$2"*) ;; *) echo "README: $1 and not $2" >&2; exit 1 ;; esac; }',
+    ]
+    for language, text in BLOCKS[1:]:
+        if language == "sh":
+            parts += map(checked, text.splitlines())
+        else:
+            assert language == "python", language
+            said = "def said(*values): return ' '.join(map(str, values))"
+            parts += ["python - <<'END'", said, checked_python(text), "END"]
+    return "\n".join(parts) + "\n"
+
+
+def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script()],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(directory)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "README" not in done.stderr
+        assert not any(os.path.ismount(path) for path in directory.rglob("*"))
+    finally:
+        for path in [*directory.glob("*"), *directory.glob("*/counters")]:
+            if os.path.ismount(path):
+                subprocess.run(["fusermount3", "-uz", str(path)], check=False)
+
+
+def test_the_first_block_names_scripts_that_are_there() -> None:
+    named = set(re.findall(r"`?(scripts/\w+)(?=[` ])", README)) - {"scripts/workloads", "scripts/benchmarks"}
+    assert named <= COMMANDS_OF_THE_PROJECT
+    for command in COMMANDS_OF_THE_PROJECT:
+        assert os.access(ROOT / command, os.X_OK), command

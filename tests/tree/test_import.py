@@ -1,0 +1,29 @@
+"""What `import fsmount` brings along, and what it does not."""
+
+from __future__ import annotations
+
+import fsmount
+from tests.tree.conftest import run_python
+
+# What only the mount and the command line need, or what takes longer to import than all of fsmount.
+ELSEWHERE = {"trio", "pyfuse3", "click", "dataclasses", "inspect", "subprocess", "asyncio", "logging",
+             "multiprocessing"}  # fmt: skip
+
+
+def test_importing_it_imports_nothing_it_does_not_need() -> None:
+    program = """if True:
+        import sys
+        before = set(sys.modules)
+        import fsmount
+        tree = fsmount.Tree.create()
+        tree.root["memory"].charge(1)
+        print(*sorted(set(sys.modules) - before))
+    """
+    assert not ELSEWHERE & set(run_python(program).split())
+
+
+def test_every_public_name_is_there() -> None:
+    assert {"attach", "Tree", "Group", "Counter", "UNLIMITED", "LimitExceeded", "NotHeld", "GroupRemoved", "TreeGone",
+            "RegionCorrupt"} <= set(fsmount.__all__)  # fmt: skip
+    for name in fsmount.__all__:
+        assert hasattr(fsmount, name)
