@@ -1,0 +1,125 @@
+"""The command scripts/bench: runs the parts that are asked for and prints their figures, ratios first."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from .measure import Figure, Settings, Tick
+
+PARTS = ("python", "files", "start")
+
+# Load a processor above which others disturb too many rounds.
+BUSY = 0.5
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "processor": f"{os.cpu_count()} x {model}",
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+    }
+
+
+def number(value: float) -> str:
+    """About three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def line(figure: Figure) -> str:
+    spread = f"{number(figure.spread.low)} .. {number(figure.spread.high)}"
+    verdict = {None: "", True: "reached", False: "NOT reached"}[figure.reached]
+    target = "" if figure.target is None else str(figure.target)
+    return (
+        f"  {figure.what:<56} {number(figure.spread.median):>9} {figure.unit:<2} {spread:>18}  {target:>10}  {verdict}"
+    )
+
+
+def table(part: str, explanation: str, rounds: int, figures: Sequence[Figure], seconds: float) -> str:
+    return "\n".join(
+        [
+            f"\n{part}: {rounds} rounds, {seconds:.0f} s",
+            textwrap.indent(explanation.strip(), "  "),
+            "",
+            f"  {'':<56} {'median':>9}    {'quartiles':>18}  {'target':>10}".rstrip(),
+            *(line(figure).rstrip() for figure in figures),
+        ]
+    )
+
+
+def recorded(figure: Figure) -> dict[str, object]:
+    return {
+        "what": figure.what,
+        "unit": figure.unit,
+        "median": figure.spread.median,
+        "low": figure.spread.low,
+        "high": figure.spread.high,
+        "target": None if figure.target is None else str(figure.target),
+        "reached": figure.reached,
+    }
+
+
+@click.command(name="bench")
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar="[PART]...")
+@click.option("--quick", is_flag=True, help="Few short rounds: shows that it works, not how fast it is.")
+@click.option(
+    "--rounds", type=click.IntRange(min=2), help="How many rounds (each part has its own number; with --quick 3)."
+)
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here."
+)
+def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Path | None) -> None:
+    """Measure fsmount beside what it is compared with.
+
+    PART is python (charging from Python), files (the files of a mount) or start (import and attach); without one all
+    are measured. The cases of a part take turns; a figure is the median over the rounds, with the quartiles beside it.
+    The exit status is 0 also where a target is missed, and 1 where something could not be measured.
+    """
+    on = machine()
+    click.echo("\n".join(f"{name}: {value}" for name, value in on.items()))
+    if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+        click.echo("The machine is busy with something else: the figures tell little.")
+    record: dict[str, object] = {"machine": on, "quick": quick}
+    failed = False
+    for part in dict.fromkeys(parts or PARTS):
+        start = time.monotonic()
+        try:
+            module = import_module(f".{part}", __package__)
+            settings = Settings(rounds=rounds or (3 if quick else module.ROUNDS), scale=0.02 if quick else 1)
+            figures: list[Figure] = _with_progress(part, settings, module.measure)
+        except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as error:
+            click.echo(f"bench: {part}: cannot be measured: {error}", err=True)
+            failed = True
+            continue
+        click.echo(table(part, module.__doc__ or "", settings.rounds, figures, time.monotonic() - start))
+        record[part] = {"rounds": settings.rounds, "figures": [recorded(figure) for figure in figures]}
+    if json_path:
+        json_path.write_text(json.dumps(record, indent=1) + "\n")
+    sys.exit(1 if failed else 0)
+
+
+def _with_progress(part: str, settings: Settings, measure: Callable[[Settings, Tick], list[Figure]]) -> list[Figure]:
+    """Measures a part; on a terminal a bar shows how far it is."""
+    if not sys.stderr.isatty():
+        return measure(settings, lambda: None)
+    with click.progressbar(length=settings.rounds + 1, label=part, file=sys.stderr) as bar:
+        return measure(settings, lambda: bar.update(1))
+
+
+if __name__ == "__main__":
+    bench(prog_name="scripts/bench")

@@ -1,0 +1,73 @@
+"""How long a program waits before it can charge: importing fsmount, and attaching to a group of a mounted tree.
+
+Each round starts fresh interpreters, which find compiled bytecode as after any earlier run. The import is the time of a
+process that imports fsmount without that of one that imports nothing; attaching is timed within the process, after the
+import, until the group is there.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .measure import Figure, Settings, Spread, Target, Tick
+from .mounted import fsmount_tree
+
+ROUNDS = 25
+IMPORT = Target(most=60)
+ATTACH = Target(most=2)
+
+ATTACHING = """
+import sys, time, fsmount
+def attach(path):
+    start = time.perf_counter()
+    group = fsmount.attach(path)
+    print((time.perf_counter() - start) * 1e3)
+    return group
+first = attach(sys.argv[1])
+second = attach(sys.argv[2])
+"""
+
+
+class Interpreters:
+    """Starts interpreters that keep their bytecode in a directory of their own, whatever the caller's settings."""
+
+    def __init__(self, bytecode: str) -> None:
+        self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self._environment["PYTHONPYCACHEPREFIX"] = bytecode
+
+    def run(self, code: str, *arguments: Path) -> tuple[float, str]:
+        """How many milliseconds an interpreter takes for the code, from its start to its end, and what it prints."""
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        start = time.perf_counter()
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=self._environment).stdout
+        return (time.perf_counter() - start) * 1e3, printed
+
+
+def measure(settings: Settings, tick: Tick) -> list[Figure]:
+    bare: list[float] = []
+    importing: list[float] = []
+    first: list[float] = []
+    second: list[float] = []
+    with fsmount_tree() as tree, tempfile.TemporaryDirectory(prefix="fsmount-bench-") as bytecode:
+        groups = tree / "first" / "group", tree / "second" / "group"
+        for group in groups:
+            group.mkdir(parents=True)
+        interpreters = Interpreters(bytecode)
+        interpreters.run(ATTACHING, *groups)
+        for _ in range(settings.rounds + 1):
+            bare.append(interpreters.run("pass")[0])
+            importing.append(interpreters.run("import fsmount")[0])
+            attached = interpreters.run(ATTACHING, *groups)[1].split()
+            first.append(float(attached[0]))
+            second.append(float(attached[1]))
+            tick()
+    added = [wall - base for wall, base in zip(importing, bare, strict=True)]
+    return [
+        Figure("import fsmount", "ms", Spread.of(added), IMPORT),
+        Figure("attach, the first of a process", "ms", Spread.of(first), ATTACH),
+        Figure("attach, another group of the tree", "ms", Spread.of(second), ATTACH),
+        Figure("(python that imports nothing)", "ms", Spread.of(bare)),
+    ]
