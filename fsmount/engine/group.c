@@ -121,7 +121,7 @@ int unlink_group(fsm_region *r, group *g)
 static void touch(group *g, int64_t now)
 {
     g->directory.mtime = now;
-    g->directory.ctime = (uint32_t)(now / 1000000000);
+    g->directory.ctime = now;
 }
 
 /* ---- mkdir, rmdir, rename ---------------------------------------------------------- */
@@ -200,12 +200,9 @@ int fsm_mkdir(fsm_region *r, fsm_id parent, const char *name, size_t length, uin
             error = -ENAMETOOLONG;
     }
     if (error == -ENOENT) {
-        attributes attr = { .mode = (uint16_t)(mode & 07777),
-                            .uid = uid,
-                            .gid = gid,
-                            .atime = now,
-                            .mtime = now,
-                            .ctime = (uint32_t)(now / 1000000000) };
+        attributes attr = {
+            .mode = (uint16_t)(mode & 07777), .uid = uid, .gid = gid, .atime = now, .mtime = now, .ctime = now
+        };
         error = make_group(r, id_index(parent), name, length, &attr, out);
     }
     unlock(r);
@@ -280,7 +277,7 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
         journal_commit(j, JOURNAL_EMPTY);
         if (taken != g)
             hash_link(r, g);
-        g->directory.ctime = (uint32_t)(now / 1000000000);
+        g->directory.ctime = now;
         touch(&r->groups[g->parent], now);
     }
     unlock(r);
@@ -313,11 +310,7 @@ int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
     error = find_group(r, id, &g);
     if (!error) {
         uint32_t index = id_index(id) == 0 ? 0 : g->parent;
-        group *above = group_at(r, index);
-        if (above)
-            *out = make_id(above->stamp, index);
-        else
-            error = corrupt(r, "group %u has parent %u, which is out of range", id_index(id), index);
+        *out = index == 0 ? FSM_ROOT : make_id(r->groups[index].stamp, index);
     }
     unlock(r);
     return error;
@@ -419,7 +412,7 @@ int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out)
         out->gid = set & FSM_SET_GID ? a->gid : g->maker_gid;
         out->atime = set & FSM_SET_ATIME ? a->atime : g->birth;
         out->mtime = set & FSM_SET_MTIME ? a->mtime : g->birth;
-        out->ctime = set ? (int64_t)a->ctime * 1000000000 : g->birth;
+        out->ctime = set ? a->ctime : g->birth;
     }
     unlock(r);
     return error;
@@ -448,7 +441,7 @@ int fsm_set_attr(fsm_region *r, fsm_id id, uint32_t slot, uint32_t mask, const f
             a->atime = attr->atime;
         if (mask & FSM_SET_MTIME)
             a->mtime = attr->mtime;
-        a->ctime = (uint32_t)(now / 1000000000);
+        a->ctime = now;
         a->set |= (uint16_t)mask;
     }
     unlock(r);

@@ -198,6 +198,7 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     note_peak(&p, NULL);
     if (quarantine) {
         own->words.batch = h->pid;
+        own->counter = h->pid_namespace;
         __atomic_store_n(&own->words.cap, (int64_t)h->start_time, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&own->owner, quarantine ? QUARANTINED : 0, __ATOMIC_RELEASE);
@@ -216,7 +217,8 @@ static void end_quarantine(fsm_region *r)
 {
     for (uint32_t i = 0; i < r->header->cells.high && i < r->geometry.cells && r->header->quarantined > 0; i++) {
         cell *own = &r->cells[i];
-        if (own->owner != QUARANTINED || fsm_process_alive((int32_t)own->words.batch, (uint64_t)own->words.cap))
+        if (own->owner != QUARANTINED || own->counter != pid_namespace() ||
+            fsm_process_alive((int32_t)own->words.batch, (uint64_t)own->words.cap))
             continue;
         __atomic_store_n(&own->owner, 0, __ATOMIC_RELEASE);
         r->header->quarantined--;
@@ -348,9 +350,9 @@ static bool holder_alive(const holder *h)
     return h->pid_namespace != pid_namespace() || fsm_process_alive(h->pid, h->start_time);
 }
 
-int end_holder(fsm_region *r, holder *h)
+int end_holder(fsm_region *r, holder *h, bool by_itself)
 {
-    bool quarantine = h->kind == FSM_PROCESS && !own_process(h) && holder_alive(h);
+    bool quarantine = h->kind == FSM_PROCESS && !by_itself && holder_alive(h);
     /* from here on it is being given back, and whoever finds it goes on with that */
     __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), ENDING), __ATOMIC_RELEASE);
     uint32_t left = r->geometry.cells;
@@ -378,7 +380,7 @@ int fsm_holder_end(fsm_region *r, fsm_id id)
     holder *h;
     error = find_holder(r, id, &h);
     if (!error)
-        error = end_holder(r, h);
+        error = end_holder(r, h, own_process(h));
     unlock(r);
     return error;
 }
@@ -403,7 +405,7 @@ int reap(fsm_region *r, uint32_t self, uint32_t *ended)
         for (holder *h = first; h < first + pool_high(r, leases); h++) {
             if (state_of(h->stamp) != LIVE || holder_index(r, h) == self || holder_alive(h))
                 continue;
-            int error = end_holder(r, h);
+            int error = end_holder(r, h, false);
             if (error)
                 return error;
             ++*ended;

@@ -69,7 +69,7 @@ void link_cell(fsm_region *r, cell *cell, counter *c, holder *h);
 void free_to_pool(fsm_region *r, cell *own);
 cell *find_cell(fsm_region *r, const holder *h, uint32_t counter);
 int move_held(fsm_region *r, const ancestry *p, cell *cell, int64_t amount); /* cell -> common; negative: back */
-int end_holder(fsm_region *r, holder *h);
+int end_holder(fsm_region *r, holder *h, bool by_itself); /* who ends itself has unbound its chargers */
 bool server_alive(const header *h);
 int reap(fsm_region *r, uint32_t self, uint32_t *ended); /* self: who lives for sure, or NONE */
 bool reap_before_refusal(fsm_region *r,

@@ -50,8 +50,7 @@ typedef struct attributes {
     uint16_t mode;
     uint16_t set; /* FSM_SET_*: which of these were ever given */
     uint32_t uid, gid;
-    uint32_t ctime; /* seconds */
-    int64_t atime, mtime;
+    int64_t atime, mtime, ctime; /* ns since the epoch */
 } attributes;
 
 typedef struct group {
@@ -101,7 +100,7 @@ typedef struct holder {
 /* 64 bytes: cells do not share cache lines, so neighbours do not slow each other down */
 typedef struct cell {
     fsm_words words;
-    uint32_t owner;   /* holder's index + 1; 0: the cell is free; or QUARANTINED */
+    uint32_t owner;                      /* holder's index + 1; 0: the cell is free; or QUARANTINED */
     uint32_t counter;                    /* valid while owned */
     uint32_t holder_next, holder_prev;   /* (d) holder_next also links free cells */
     uint32_t counter_next, counter_prev; /* (d) */
@@ -110,12 +109,12 @@ typedef struct cell {
 
 /*
  * A cell whose holder was ended by another process while its own lives, and may look at it still: closed, empty, and
- * nobody's until that process (pid in words.batch, start time in words.cap) is dead.
+ * nobody's until that process (pid in words.batch, start time in words.cap, pid namespace in counter) is dead.
  */
 #define QUARANTINED UINT32_MAX
 
 _Static_assert(sizeof(cell) == 64, "a cell is one cache line");
-_Static_assert(sizeof(attributes) == 32, "attributes are packed");
+_Static_assert(sizeof(attributes) == 40, "attributes are packed");
 
 /* Records that can be used up: how many were ever used, and the free ones among them. */
 typedef struct pool {

@@ -33,6 +33,29 @@ int init_lock(header *h)
     return -error;
 }
 
+#ifdef __GLIBC__
+/* glibc aborts the process over a mutex of an impossible kind, so the kind is checked first. */
+static int good_kind;
+
+__attribute__((constructor)) static void learn_kind(void)
+{
+    header h;
+    if (init_lock(&h) == 0)
+        good_kind = h.lock.__data.__kind;
+}
+
+static inline bool kind_is_good(const pthread_mutex_t *mutex)
+{
+    return mutex->__data.__kind == good_kind;
+}
+#else
+static inline bool kind_is_good(const pthread_mutex_t *mutex)
+{
+    (void)mutex;
+    return true;
+}
+#endif
+
 static inline void pause_briefly(void)
 {
 #if defined(__x86_64__)
@@ -61,6 +84,8 @@ static int wait_for(pthread_mutex_t *mutex)
 int lock(fsm_region *r)
 {
     header *h = r->header;
+    if (!kind_is_good(&h->lock))
+        return corrupt(r, "the lock is not one");
     int error = pthread_mutex_trylock(&h->lock);
     if (error == EBUSY)
         error = wait_for(&h->lock);

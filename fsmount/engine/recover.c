@@ -219,7 +219,7 @@ static int finish_endings(fsm_region *r)
         if (i >= r->geometry.holders + r->header->leases.high)
             break;
         if (state_of(r->holders[i].stamp) == ENDING) {
-            int error = end_holder(r, &r->holders[i]);
+            int error = end_holder(r, &r->holders[i], false);
             if (error)
                 return error;
         }

@@ -168,7 +168,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     root->parent = NONE;
     root->birth = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
     root->directory = (attributes){
-        .mode = 0755, .uid = uid, .gid = gid, .ctime = (uint32_t)t.tv_sec, .atime = root->birth, .mtime = root->birth
+        .mode = 0755, .uid = uid, .gid = gid, .ctime = root->birth, .atime = root->birth, .mtime = root->birth
     };
     root->maker_uid = uid;
     root->maker_gid = gid;
