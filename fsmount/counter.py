@@ -101,13 +101,13 @@ class Counter(engine.Charger):
         return self.group.tree.region.limit(self.group.id, self.index)
 
     @limit.setter
-    @in_public
     def limit(self, limit: int) -> None:
+        group = self.group
         try:
-            self.group.tree.region.set_limit(self.group.id, self.index, limit)
+            group.tree.region.set_limit(group.id, self.index, limit)
         except EngineError as error:
             if error.errno != errno.EBUSY:
-                raise
+                raise self.public_error(error) from None
             raise OSError(
                 errno.EBUSY,
                 f"the limit of {self.resource} cannot be {limit}: the usage is {error.usage}; uncharge first, "

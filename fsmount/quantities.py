@@ -20,7 +20,9 @@ TEXT_MAX = 4096
 _DIGITS_SAFE = len(str(UNLIMITED)) - 1
 
 _NUMBER = re.compile(rb"(?:(0|[1-9][0-9]*)|0[xX]([0-9a-fA-F]+))([kKmMgGtTpPeE]?)")
-_SHIFTS = {b"": 0, b"k": 10, b"m": 20, b"g": 30, b"t": 40, b"p": 50, b"e": 60}
+_SHIFTS = {b"": 0} | {
+    bytes([c]): 10 * n for n, pair in enumerate((b"kK", b"mM", b"gG", b"tT", b"pP", b"eE"), 1) for c in pair
+}
 #: No decimal number this long fits; int() is slow on long ones.
 _DIGITS_MAX = len(str(UNLIMITED))
 
@@ -71,8 +73,13 @@ def parse_lease(text: bytes) -> tuple[str, int]:
 
 
 def _number(text: bytes) -> int:
-    if text.isdigit() and len(text) <= _DIGITS_SAFE and (text[0] != _ZERO or len(text) == 1):
-        return int(text)  # what nearly everybody writes, four times as fast
+    shift = _SHIFTS.get(text[-1:], 0)
+    digits = text[:-1] if shift else text
+    if digits.isdigit() and len(digits) <= _DIGITS_SAFE and (digits[0] != _ZERO or len(digits) == 1):
+        value = int(digits) << shift  # what nearly everybody writes, three times as fast
+        if value > UNLIMITED:
+            raise _error(errno.ERANGE, text)
+        return value
     match = _NUMBER.fullmatch(text)
     if not match:
         raise _error(errno.EINVAL, text)
@@ -83,7 +90,7 @@ def _number(text: bytes) -> int:
         raise _error(errno.ERANGE, text)
     else:
         value = int(decimal)
-    value <<= _SHIFTS[suffix.lower()]
+    value <<= _SHIFTS[suffix]
     if value > UNLIMITED:
         raise _error(errno.ERANGE, text)
     return value

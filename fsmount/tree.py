@@ -96,6 +96,10 @@ def parse_resource(text: str) -> tuple[str, str]:
     return name, unit or "bytes"
 
 
+# The engine makes none deeper.
+_DEPTH_MAX = 1024
+
+
 class Tree:
     """A hierarchy of groups with all its state in one shared region, which several processes may have open.
 
@@ -313,10 +317,12 @@ class Tree:
     # ---- names
 
     def engine_path(self, id: int) -> str:
-        """The path of a group, from the mount point if there is one.  EngineError."""
+        """The path of a group, from the mount point if there is one.  EngineError, RegionCorrupt."""
         names = []
         while id != ROOT:
             names.append(self.region.name(id))
+            if len(names) > _DEPTH_MAX:
+                raise RegionCorrupt("the path of a group has no end", self.path)
             id = self.region.parent(id)
         pid, _, mountpoint = self.region.get_server()
         names.append(os.fsencode(mountpoint.rstrip("/") if pid else ""))

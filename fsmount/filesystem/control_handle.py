@@ -19,6 +19,7 @@ from pyfuse3 import FUSEError, RequestContext
 
 from ..quantities import strip
 from ..tree import PROCESS, Group
+from . import inodes
 from .guard import MustWait, in_loop
 from .host import Host
 from .open_file import OpenFile
@@ -66,9 +67,12 @@ class ControlHandle(OpenFile):
             case [b"holder", number]:
                 self._bind(_id(number))
             case [b"changed", number]:
+                group = _id(number)
+                if group >= inodes.IDS:
+                    raise FUSEError(errno.ENODEV)
                 if trio.lowlevel.in_trio_run():
                     raise MustWait
-                self._changed(_id(number))
+                self._changed(group)
             case [b"umount"]:
                 self._unmount(keep=False)
             case [b"umount", b"keep"]:

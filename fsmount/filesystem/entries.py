@@ -13,14 +13,12 @@ just before and is handled by its caller just after would bring the old ones bac
 the kernel distrust answers that are under way; so the handlers call it, before they answer.
 """
 
-import errno
 import logging
 
 import pyfuse3
 from pyfuse3 import EntryAttributes
 
 from ..tree import Attributes
-from . import inodes
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +48,17 @@ def invalidate_attributes(inode: int) -> None:
         log.warning("the kernel may show old attributes of inode %#x: %s", inode, error)
 
 
+def invalidate_name(directory: int, name: bytes) -> None:
+    """The kernel forgets a name in a directory.
+
+    It waits for a request that the kernel has under way there, so not in the event loop's thread.
+    """
+    try:
+        pyfuse3.invalidate_entry(directory, name)
+    except FileNotFoundError:
+        pass  # it has none
+
+
 class KnownNames:
     """The names of groups that the kernel was told and may still have.
 
@@ -63,41 +72,18 @@ class KnownNames:
         """The kernel is told that the child of this name is the group with id `child`."""
         self._names.setdefault(parent, {})[name] = child
 
-    def drop(self, parent: int, name: bytes) -> None:
-        """The kernel knows that the name is gone."""
-        names = self._names.get(parent)
-        child = names.pop(name, None) if names else None
-        if child is not None:
-            self._forget(child)
+    def of(self, parent: int) -> list[tuple[bytes, int]]:
+        """What the kernel was told of a group's children."""
+        return list(self._names.get(parent, {}).items())
 
-    def rename(self, parent: int, old: bytes, new: bytes) -> None:
-        """The kernel knows that the child has another name."""
+    def drop(self, parent: int, name: bytes, child: int) -> None:
+        """The name is no longer this child's."""
         names = self._names.get(parent, {})
-        child = names.pop(old, None)
-        if child is not None:
-            names[new] = child
+        if names.get(name) == child:
+            names.pop(name, None)
 
-    def take_back(self, parent: int, present: dict[bytes, int]) -> list[int]:
-        """Makes the kernel forget names that are not among the children `present`; returns the groups that had them.
-
-        It may wait for a request that the kernel has under way in the directory, so not in the event loop's thread.
-        """
-        known = list(self._names.get(parent, {}).items())
-        gone = [(name, child) for name, child in known if present.get(name) != child]
-        alive = set(present.values())
-        for name, child in gone:
-            try:
-                pyfuse3.invalidate_entry(inodes.number(parent, inodes.DIRECTORY), name)
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-            if child in alive:
-                self._names[parent].pop(name, None)
-            else:
-                self.drop(parent, name)
-        return [child for _, child in gone]
-
-    def _forget(self, group: int) -> None:
+    def forget(self, group: int) -> None:
+        """The group is gone, and so is everything in it."""
         pending = [group]
         while pending:
             pending += self._names.pop(pending.pop(), {}).values()

@@ -13,6 +13,8 @@ FIRST_FILE = KINDS_MAX
 
 _SLOT_BITS = 12
 _INDEX_BITS = 24
+#: A group's id is below this: its generation has 28 bits, and 32 more are its index.
+IDS = 1 << 60
 _SLOT = (1 << _SLOT_BITS) - 1
 _INDEX = (1 << _INDEX_BITS) - 1
 

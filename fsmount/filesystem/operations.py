@@ -27,7 +27,7 @@ from ..tree import MODE_UNSET, SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_UID,
 from . import guard, inodes
 from .control_handle import ControlHandle
 from .counter_files import CLASSES
-from .entries import KnownNames, entry, invalidate_attributes
+from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
 from .host import Host
 from .open_file import CounterFile, OpenFile
@@ -226,7 +226,8 @@ class Operations(pyfuse3.Operations):
         attributes = group.attributes(0)
         group.remove()
         self._removed[group.id] = attributes
-        self._known.drop(parent.id, name)
+        self._known.drop(parent.id, name, group.id)
+        self._known.forget(group.id)
         self._invalidate(parent.id)
         self._wake([group.id])
 
@@ -253,7 +254,8 @@ class Operations(pyfuse3.Operations):
         parent, _ = self._find(parent_inode_old)
         group = parent.child(name_old)
         parent.rename(name_old, name_new)
-        self._known.rename(parent.id, name_old, name_new)
+        self._known.drop(parent.id, name_old, group.id)
+        self._known.add(parent.id, name_new, group.id)
         self._invalidate(parent.id)
         self._invalidate(group.id)
 
@@ -365,52 +367,6 @@ class Operations(pyfuse3.Operations):
         return length
 
     @by_handle
-    def releasedir(self, fh: int) -> None:
-        del self._directories[fh]
-
-    @by_inode
-    def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        result = pyfuse3.StatvfsData()
-        result.f_bsize = result.f_frsize = os.sysconf("SC_PAGESIZE")
-        result.f_namemax = 255
-        return result
-
-    # ---- open files ----
-
-    @by_inode
-    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        group, file = self._find(inode)
-        if not group.exists:
-            raise FUSEError(errno.ESTALE)
-        handle = next(self._handles)
-        if file is not None:
-            self._open[handle] = file.opened(group[file.resource], inode, flags, ctx)
-        else:
-            self._open[handle] = ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
-        return FileInfo(fh=handle, direct_io=True)
-
-    # read and write guard themselves: they are the ones that have to be quick
-
-    async def read(self, fh: int, off: int, size: int) -> bytes:
-        opened = self._open[fh]
-        try:
-            return opened.read(off, size)
-        except Exception as error:
-            return await guard.recover(error, errno.ENODEV, functools.partial(opened.read, off, size))
-
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        opened = self._open[fh]
-        try:
-            length = opened.write(buf)
-        except Exception as error:
-            length = await guard.recover(error, errno.ENODEV, functools.partial(opened.write, buf))
-        if length and opened.timed:
-            self._written[opened.inode] = time_ns()
-            if self._written.many:
-                self._written.store()
-        return length
-
-    @by_handle
     def release(self, fh: int) -> None:
         if self._polled:
             self._polled.pop(fh, None)
@@ -443,13 +399,23 @@ class Operations(pyfuse3.Operations):
 
     def _children_changed(self, number: int) -> None:
         """Somebody has made, renamed or removed children of this group in the region.  It may wait."""
+        group = self._tree.group(number)
+        removed = []
+        for name, known in self._known.of(number):
+            if self._child(group, name) == known:
+                continue
+            renamed = self._tree.group(known).exists
+            self._known.drop(number, name, known)
+            if not renamed:
+                self._known.forget(known)
+                removed.append(known)
+            self._invalidate(known)
+            invalidate_name(inodes.number(number, inodes.DIRECTORY), name)
+        self._invalidate(number)
+        guard.in_loop(self._wake, removed)
+
+    def _child(self, group: Group, name: bytes) -> int | None:
         try:
-            children = {os.fsencode(child.name): child.id for child in self._tree.group(number).children()}
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            children = {}
-        gone = self._known.take_back(number, children)
-        for group in (number, *gone):
-            self._invalidate(group)
-        guard.in_loop(self._wake, set(gone) - set(children.values()))
+            return group.child(name).id
+        except (FileNotFoundError, GroupRemoved):
+            return None
