@@ -51,9 +51,13 @@ def place(mountpoint: str) -> str:
     failure: OSError | None = None
     for base in _bases(uid):
         try:
-            return os.path.join(_private_directory(base, uid), _name(mountpoint))
+            path = os.path.join(_private_directory(base, uid), _name(mountpoint))
         except OSError as error:
             failure = error
+            continue
+        if os.path.islink(path) and not os.path.lexists(os.readlink(path)):
+            os.unlink(path)  # it led to a region that somebody has removed
+        return path
     raise failure or FileNotFoundError(errno.ENOENT, "neither /dev/shm nor a temporary directory is safe to use")
 
 

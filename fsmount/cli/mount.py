@@ -54,9 +54,16 @@ def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
     help="How much a holder reserves ahead; 0: nothing, all is exact.  [default: auto]",
 )
 @click.option("--region", type=click.Path(path_type=str), metavar="PATH", help="Where the counters are kept.")
-@click.option("--groups", type=click.IntRange(1, 1 << 24), help="Capacity: groups.  [default: 65536]")
-@click.option("--holders", type=click.IntRange(1, 1 << 24), help="Capacity: attached processes.  [default: 4096]")
-@click.option("--cells", type=click.IntRange(1, 1 << 28), help="Capacity: (holder, counter) pairs.  [default: 1048576]")
+@click.option("--groups", metavar="N", type=click.IntRange(1, 1 << 24), help="Capacity: groups.  [default: 65536]")
+@click.option(
+    "--holders", metavar="N", type=click.IntRange(1, 1 << 24), help="Capacity: attached processes.  [default: 4096]"
+)
+@click.option(
+    "--cells",
+    metavar="N",
+    type=click.IntRange(1, 1 << 28),
+    help="Capacity: (holder, counter) pairs.  [default: 1048576]",
+)
 @click.option("-o", "options", metavar="OPTS", multiple=True, help="FUSE options, such as ro or allow_other.")
 def mount(
     mountpoint: str,
@@ -70,10 +77,10 @@ def mount(
     cells: int | None,
     options: tuple[str, ...],
 ) -> None:
-    """Mount a tree of counters at MOUNTPOINT, and serve it in the background.
+    """Mount a tree of counters at MOUNTPOINT.
 
-    Returns when the files are there.  What an earlier mount left behind at MOUNTPOINT, with its daemon killed or
-    with umount --keep, is taken over with every charge in it.
+    It is served in the background; the command returns when the files are there.  What an earlier mount left behind
+    at MOUNTPOINT, with its daemon killed or with umount --keep, is taken over with every charge in it.
     """
     from fsmount.daemon.mount import mount
     from fsmount.daemon.request import MountRequest

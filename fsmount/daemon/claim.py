@@ -178,6 +178,8 @@ def _open(path: str) -> Tree:
 def _take_over(tree: Tree, path: str, mountpoint: str) -> list[Holder]:
     """Ends who died while nobody served the tree, says that this process does now, and returns the open leases."""
     try:
+        for difference in tree.check(repair=True):
+            log.warning("mended in the region: %s", difference)
         tree.reap()
         leases = [holder for holder in tree.holders() if holder.kind == LEASE]
         tree.serve(mountpoint)

@@ -66,7 +66,9 @@ def to_system_log(mountpoint: str, debug: bool) -> None:
 
 def to_stderr(mountpoint: str, debug: bool) -> None:
     layout = "%(asctime)s %(name)s: %(message)s" if debug else f"fsmount: {_plain(mountpoint)}: %(message)s"
-    _install(logging.StreamHandler(), layout, logging.DEBUG if debug else logging.WARNING)
+    # a descriptor of its own, since what FUSE writes to standard error is caught while it mounts
+    stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    _install(logging.StreamHandler(stream), layout, logging.DEBUG if debug else logging.WARNING)
 
 
 def _plain(mountpoint: str) -> str:

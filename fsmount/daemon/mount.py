@@ -17,7 +17,7 @@ from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon import logs, mountpoint
 from fsmount.daemon.background import in_background
 from fsmount.daemon.claim import Claim, claim
-from fsmount.daemon.mounts import Mount, mount_at
+from fsmount.daemon.mounts import Mount, mount_at, unmount
 from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.refused import Refused
@@ -25,6 +25,8 @@ from fsmount.daemon.request import MountRequest
 from fsmount.filesystem import Operations
 
 log = logging.getLogger(__name__)
+
+_END = (signal.SIGINT, signal.SIGTERM)
 
 
 def mount(request: MountRequest, *, foreground: bool) -> None:
@@ -49,7 +51,10 @@ def _look(path: str) -> None:
     except PermissionError:
         pass  # the root's mode is from before and shuts us out; it is there
     except OSError as error:
-        raise Refused(f"mounted, but its files are not there ({error.strerror}); the system's log tells more") from None
+        mounted = mount_at(path)
+        if mounted is not None:
+            unmount(mounted, lazy=True)
+        raise Refused(f"unmounted again: its files cannot be read ({error.strerror})") from None
 
 
 def _serve(request: MountRequest, ready: Callable[[], None]) -> None:
@@ -101,7 +106,9 @@ class _Server:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serves until the end, then unmounts and leaves or removes the region."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        for number in _END:
+            signal.signal(number, signal.SIG_IGN)  # what the receiver restores: a second one must not disturb the end
+        with trio.open_signal_receiver(*_END) as signals:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._end_by_signal, signals)
