@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.daemon.logs import SystemLog
-from tests.cli.place import Place
+from tests.cli.place import Place, run
 
 
 class Receiver:
@@ -66,12 +66,13 @@ def test_a_log_daemon_that_does_not_listen_stops_nobody(logger: logging.Logger, 
             logger.info("%d", number)
 
 
-def test_in_the_foreground_an_error_goes_to_stderr_and_no_traceback_without_a_log(place: Place) -> None:
-    """What a daemon cannot do is said in words, whatever it logs."""
-    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "-o", "bogus"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+@pytest.mark.parametrize("options", [["-f"], ["-f", "--debug"], ["--debug"]], ids=" ".join)
+def test_what_cannot_be_done_is_said_in_one_line_whatever_is_logged(place: Place, options: list[str]) -> None:
+    done = run("mount", place.path, "-o", "bogus", *options)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    *logged, last = done.stderr.splitlines()
+    assert last == f"fsmount: {place.path}: FUSE does not know the option bogus: correct -o"
+    assert bool(logged) == (options == ["-f", "--debug"])
 
 
 def test_a_background_daemon_writes_nothing_to_its_starter(place: Place) -> None:

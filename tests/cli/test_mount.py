@@ -295,6 +295,24 @@ def test_a_region_of_another_version_is_refused_and_stays(place: Place) -> None:
     place.umount()
 
 
+def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region, "--groups", "64", "--cells", "256")
+    place.root.charge(7)
+    place.umount("--keep")
+    size = region.stat().st_size
+    with region.open("r+b") as file:
+        for offset in range(4096, size, 4096):  # the header stays, or nobody could tell that this is a region
+            file.seek(offset)
+            file.write(b"\xff\x00\x5a\xff" * 256)
+    text = refused(run("mount", place.path), place.path)
+    assert text.startswith(f"the region {region} is damaged: ") and text.endswith("; remove it to begin anew")
+    assert region.stat().st_size == size and not place.mounts
+    region.unlink()
+    place.mount()
+    place.umount()
+
+
 def test_a_region_in_the_place_of_a_link_or_open_to_others_is_refused(place: Place) -> None:
     link = place.directory / "link"
     link.symlink_to(place.directory / "elsewhere")

@@ -251,6 +251,17 @@ def test_a_signal_removes_the_mount_and_the_region(place: Place, number: signal.
     assert not place.mounts and place.region is None
 
 
+def test_any_number_of_signals_is_one_clean_end(place: Place) -> None:
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
+    daemon = subprocess.Popen(command)
+    place.servers.add(daemon.pid)
+    eventually(lambda: (place.path / ".fsmount").exists(), within=20)
+    while daemon.poll() is None:
+        daemon.send_signal(signal.SIGTERM)
+    assert daemon.returncode == 0
+    assert not place.mounts and place.region is None
+
+
 def test_a_signal_leaves_the_region_to_live_holders(place: Place) -> None:
     place.mount()
     with HolderProcess(place.path, transport="memory") as process:

@@ -39,9 +39,7 @@ class Build:
         return self._program
 
 
-def run(
-    program: Path, *options: object, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(program: Path, *options: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs it with all addresses where they always are: gcc's ThreadSanitizer cannot do with more randomness."""
     command = [str(program), *map(str, options)]
     fixed = ["setarch", platform.machine(), "--addr-no-randomize"]

@@ -40,7 +40,8 @@ enum {
 };
 
 #ifdef __SANITIZE_THREAD__
-/* gcc's ThreadSanitizer does not know this one, and would take what it locks for unlocked: say it with one that it knows. */
+/* gcc's ThreadSanitizer does not know this one, and would take what it locks for unlocked: say it with one that it
+ * knows. */
 int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until)
 {
     struct timespec now, deadline;
@@ -109,7 +110,7 @@ static bounds bounds_of(tally *t)
 {
     uint64_t in_begun = atomic_load(&t->in_begun), in_finished = atomic_load(&t->in_finished);
     uint64_t out_begun = atomic_load(&t->out_begun), out_finished = atomic_load(&t->out_finished);
-    return (bounds){(int64_t)(in_finished - out_begun), (int64_t)(in_begun - out_finished)};
+    return (bounds){ (int64_t)(in_finished - out_begun), (int64_t)(in_begun - out_finished) };
 }
 
 static void add_bounds(bounds *sum, bounds other)
@@ -124,11 +125,11 @@ typedef struct group {
     fsm_id id;
     int parent;
     int depth;
-    int owner;          /* the only worker that charges here (-1: all), STRICT alone */
-    bool is_private;    /* a leaf that no other worker touches */
-    bool empties;       /* its owner calls force_empty on STRICT too */
-    int64_t constant;   /* its STRICT limit never changes (-1: it does) */
-    uint64_t subtree;   /* bit i: group i is in it */
+    int owner;        /* the only worker that charges here (-1: all), STRICT alone */
+    bool is_private;  /* a leaf that no other worker touches */
+    bool empties;     /* its owner calls force_empty on STRICT too */
+    int64_t constant; /* its STRICT limit never changes (-1: it does) */
+    uint64_t subtree; /* bit i: group i is in it */
 } group;
 
 /* Shared by all workers, threads or processes; the parent alone writes what is not atomic, before they start. */
@@ -186,7 +187,8 @@ static void plant(fsm_region *region, random_source *random, int depth, int work
         char name[32];
         int length = snprintf(name, sizeof name, "g%d", g);
         if (g)
-            expect(fsm_mkdir(region, world->group[it->parent].id, name, (size_t)length, 0755, 0, 0, 1, &it->id), "mkdir");
+            expect(fsm_mkdir(region, world->group[it->parent].id, name, (size_t)length, 0755, 0, 0, 1, &it->id),
+                   "mkdir");
         for (int up = g;; up = world->group[up].parent) {
             world->group[up].subtree |= (uint64_t)1 << g;
             if (up == 0)
@@ -196,8 +198,8 @@ static void plant(fsm_region *region, random_source *random, int depth, int work
         if (g == 0)
             it->constant = (int64_t)STRICT_LIMIT * workers;
         else if (g % 2 == 0)
-            it->constant = random_below(random, 3) ? 1 + (int64_t)random_below(random, (uint64_t)STRICT_LIMIT * 2)
-                                                   : FSM_UNLIMITED;
+            it->constant =
+                random_below(random, 3) ? 1 + (int64_t)random_below(random, (uint64_t)STRICT_LIMIT * 2) : FSM_UNLIMITED;
         if (it->constant >= 0)
             expect(fsm_set_limit(region, it->id, STRICT, it->constant), "set_limit");
     }
@@ -294,7 +296,8 @@ static void burst(worker *w)
     int64_t held;
     expect(fsm_held(&own->charger, &held), "held");
     if (held != own->held)
-        violation("worker %d holds %" PRId64 " in group %d, the engine says %" PRId64, w->slot, own->held, own->group, held);
+        violation("worker %d holds %" PRId64 " in group %d, the engine says %" PRId64, w->slot, own->held, own->group,
+                  held);
 }
 
 static void shared_burst(worker *w)
@@ -556,7 +559,7 @@ static void make_and_remove(worker *w)
         expect(fsm_set_limit(w->region, id, STRICT, random_magnitude(&w->random, 14)), "set_limit");
     own_charger own[RESOURCES];
     for (int r = 0; r < RESOURCES; r++) {
-        own[r] = (own_charger){.group = parent, .resource = r};
+        own[r] = (own_charger){ .group = parent, .resource = r };
         fsm_charger_init(&own[r].charger);
         expect(fsm_holder_join_one(w->region, w->holder, id, (uint32_t)r), "holder_join_one");
         expect(fsm_charger_bind(&own[r].charger, w->region, w->holder, id, (uint32_t)r), "charger_bind");
@@ -605,7 +608,7 @@ static void browse(worker *w)
 {
     int g = (int)random_below(&w->random, (uint64_t)world->groups);
     fsm_id id = world->group[g].id, up;
-    fsm_attr attr = {.mode = 0600, .uid = 7, .gid = 8};
+    fsm_attr attr = { .mode = 0600, .uid = 7, .gid = 8 };
     fsm_holder_info holders[8];
     fsm_child children[4];
     uint32_t count;
@@ -623,7 +626,7 @@ static void browse(worker *w)
 
 static void begin(worker *w, int slot, fsm_region *region, uint64_t seed)
 {
-    *w = (worker){.slot = slot, .region = region, .random = {seed}, .ledger = &world->ledger[slot]};
+    *w = (worker){ .slot = slot, .region = region, .random = { seed }, .ledger = &world->ledger[slot] };
     fsm_set_patience((int64_t)PATIENCE_S * 1000000000);
     w->keep = random_bits(&w->random) & 1;
     atomic_store(&w->ledger->keep, w->keep ? KEEP_YES : KEEP_NO);
@@ -635,7 +638,8 @@ static void begin(worker *w, int slot, fsm_region *region, uint64_t seed)
         fsm_charger_init(&own->charger);
         bool again;
         do {
-            own->group = i ? (int)random_below(&w->random, (uint64_t)world->groups) : world->groups - world->workers + slot;
+            own->group =
+                i ? (int)random_below(&w->random, (uint64_t)world->groups) : world->groups - world->workers + slot;
             own->resource = i ? (int)random_below(&w->random, RESOURCES) : STRICT;
             int owner = world->group[own->group].owner;
             again = owner != -1 && owner != slot;
@@ -650,24 +654,61 @@ static void act(worker *w)
 {
     atomic_fetch_add(&w->ledger->operations, 1);
     switch (random_below(&w->random, 32)) {
-    case 0: make_and_remove(w); break;
-    case 1: rename_a_group(w); break;
-    case 2: leave_and_join(w); break;
-    case 3: change_my_mind(w); break;
-    case 4: ask_the_impossible(w); break;
-    case 5: browse(w); break;
-    case 6: case 7: charge_nofail(w); break;
-    case 8: case 9: turn_a_limit(w); break;
-    case 10: case 11: case 12: give_or_take(w); break;
-    case 13: case 14: charge_the_pot(w); break;
-    case 15: empty_by_force(w); break;
-    case 16: reset(w); break;
-    case 17: case 18: look_at_my_own(w); break;
-    case 19: case 20: case 21: case 22:
+    case 0:
+        make_and_remove(w);
+        break;
+    case 1:
+        rename_a_group(w);
+        break;
+    case 2:
+        leave_and_join(w);
+        break;
+    case 3:
+        change_my_mind(w);
+        break;
+    case 4:
+        ask_the_impossible(w);
+        break;
+    case 5:
+        browse(w);
+        break;
+    case 6:
+    case 7:
+        charge_nofail(w);
+        break;
+    case 8:
+    case 9:
+        turn_a_limit(w);
+        break;
+    case 10:
+    case 11:
+    case 12:
+        give_or_take(w);
+        break;
+    case 13:
+    case 14:
+        charge_the_pot(w);
+        break;
+    case 15:
+        empty_by_force(w);
+        break;
+    case 16:
+        reset(w);
+        break;
+    case 17:
+    case 18:
+        look_at_my_own(w);
+        break;
+    case 19:
+    case 20:
+    case 21:
+    case 22:
         if (shared_charger[0].region)
             shared_burst(w);
         break;
-    default: burst(w); break;
+    default:
+        burst(w);
+        break;
     }
 }
 
@@ -684,7 +725,7 @@ static void sum_ledgers(uint64_t subtree, int resource, moment when, uint64_t *i
             if (!(subtree >> g & 1))
                 continue;
             ledger *l = &world->ledger[slot];
-            tally *all[] = {&l->cell[g][resource], &l->pot[g][resource], &l->temporary[g][resource]};
+            tally *all[] = { &l->cell[g][resource], &l->pot[g][resource], &l->temporary[g][resource] };
             for (int i = 0; i < 3; i++) {
                 *in += atomic_load(when == BEFORE ? &all[i]->in_finished : &all[i]->in_begun);
                 *out += atomic_load(when == BEFORE ? &all[i]->out_finished : &all[i]->out_begun);
@@ -715,7 +756,7 @@ static void watch(fsm_region *region, random_source *random)
     group *it = &world->group[g];
     uint64_t in_finished, out_finished, in_begun, out_begun;
     bool whole = random_bits(random) & 1;
-    fsm_stat stat = {0};
+    fsm_stat stat = { 0 };
     int64_t usage;
     sum_ledgers(it->subtree, resource, BEFORE, &in_finished, &out_finished);
     if (whole) {
@@ -728,7 +769,7 @@ static void watch(fsm_region *region, random_source *random)
         check_stat(g, resource, &stat);
     if (resource != STRICT)
         return;
-    bounds can = {(int64_t)(in_finished - out_begun), (int64_t)(in_begun - out_finished)};
+    bounds can = { (int64_t)(in_finished - out_begun), (int64_t)(in_begun - out_finished) };
     for (int i = 0; i < world->groups; i++)
         if (it->subtree >> i & 1)
             add_bounds(&can, settled_pot[i][STRICT]);
@@ -756,19 +797,19 @@ static void check_region(fsm_region *region, const char *when)
 /* Nobody runs: everything must be exact.  settled: what is known of those that have ended. */
 static void check_sums(fsm_region *region)
 {
-    int64_t usage[GROUPS_MAX][RESOURCES], below[GROUPS_MAX][RESOURCES] = {{0}};
+    int64_t usage[GROUPS_MAX][RESOURCES], below[GROUPS_MAX][RESOURCES] = { { 0 } };
     for (int g = world->groups - 1; g >= 0; g--) /* children come after their parents */
         for (int r = 0; r < RESOURCES; r++) {
             fsm_stat stat;
             fsm_holder_info holders[WORKERS_MAX + SHARED + 1];
             expect(fsm_get_stat(region, world->group[g].id, (uint32_t)r, &stat), "stat");
             check_stat(g, r, &stat);
-            bounds held = {0, 0}, pot = settled_pot[g][r], refused = settled_refused[g];
+            bounds held = { 0, 0 }, pot = settled_pot[g][r], refused = settled_refused[g];
             for (int slot = 0; slot < world->workers; slot++) {
                 add_bounds(&held, bounds_of(&world->ledger[slot].cell[g][r]));
                 add_bounds(&pot, bounds_of(&world->ledger[slot].pot[g][r]));
                 int64_t count = (int64_t)atomic_load(&world->ledger[slot].refused[g]);
-                add_bounds(&refused, (bounds){count, count});
+                add_bounds(&refused, (bounds){ count, count });
                 bounds temporary = bounds_of(&world->ledger[slot].temporary[g][r]);
                 if (temporary.low || temporary.high)
                     violation("the test itself lost a temporary group of worker %d", slot);
@@ -785,8 +826,8 @@ static void check_sums(fsm_region *region)
                 violation("group %d: holds %" PRId64 " itself, the workers say %" PRId64 " to %" PRId64, g, stat.common,
                           pot.low, pot.high);
             if (r == STRICT && (stat.failcnt < refused.low || stat.failcnt > refused.high))
-                violation("group %d: failcnt %" PRId64 ", refusals %" PRId64 " to %" PRId64, g, stat.failcnt, refused.low,
-                          refused.high);
+                violation("group %d: failcnt %" PRId64 ", refusals %" PRId64 " to %" PRId64, g, stat.failcnt,
+                          refused.low, refused.high);
             usage[g][r] = listed + stat.common + below[g][r];
             if (stat.usage != usage[g][r] || stat.usage_local != listed + stat.common)
                 violation("group %d resource %d: usage %" PRId64 " local %" PRId64 " but %" PRId64 " held, %" PRId64
@@ -812,7 +853,7 @@ static void settle(int slot)
                 settled_pot[g][r].low += held.low;
             if (r == STRICT) {
                 int64_t refused = (int64_t)l->refused[g];
-                add_bounds(&settled_refused[g], (bounds){refused, refused + l->daring});
+                add_bounds(&settled_refused[g], (bounds){ refused, refused + l->daring });
             }
         }
     uint64_t operations = l->operations;
@@ -849,8 +890,8 @@ static void report(const char *mode, uint64_t kills, uint64_t owners)
         operations += world->ledger[slot].operations;
     for (int g = 0; g < world->groups; g++)
         refused += settled_refused[g].low;
-    printf("%s: seed %" PRIu64 ", %d workers, %d groups, %" PRIu64 " operations, %" PRId64 " refusals", mode, trial_seed,
-           world->workers, world->groups, operations, refused);
+    printf("%s: seed %" PRIu64 ", %d workers, %d groups, %" PRIu64 " operations, %" PRId64 " refusals", mode,
+           trial_seed, world->workers, world->groups, operations, refused);
     if (kills)
         printf(", %" PRIu64 " killed, at least %" PRIu64 " of them with the lock", kills, owners);
     printf(": ok\n");
@@ -864,8 +905,12 @@ static fsm_region *new_world(int workers, int depth, int64_t batch, random_sourc
     memset(settled_refused, 0, sizeof settled_refused);
     memset(seen, 0, sizeof seen);
     memset(shared_charger, 0, sizeof shared_charger);
-    fsm_geometry geometry = {.groups = 128, .holders = 32, .cells = 512, .resources = RESOURCES, .batch = batch,
-                             .resource = {{"strict", 0}, {"wild", 1}}};
+    fsm_geometry geometry = { .groups = 128,
+                              .holders = 32,
+                              .cells = 512,
+                              .resources = RESOURCES,
+                              .batch = batch,
+                              .resource = { { "strict", 0 }, { "wild", 1 } } };
     fsm_region *region;
     fsm_set_patience((int64_t)PATIENCE_S * 1000000000);
     expect(fsm_create(NULL, &geometry, 0, 0, &region), "create");
@@ -905,7 +950,7 @@ static void *thread_main(void *argument)
 
 static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
 {
-    random_source random = {trial_seed};
+    random_source random = { trial_seed };
     fsm_region *region = new_world(workers, depth, batch, &random), *regions[WORKERS_MAX];
     pid_t pid = getpid();
     fsm_id holder;
@@ -924,7 +969,7 @@ static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
     pthread_t thread[WORKERS_MAX];
     for (int slot = 0; slot < workers; slot++) { /* half of them with a view of their own */
         regions[slot] = slot % 2 ? open_again(region, pid) : region;
-        start[slot] = (thread_start){.slot = slot, .seed = random_bits(&random), .region = regions[slot]};
+        start[slot] = (thread_start){ .slot = slot, .seed = random_bits(&random), .region = regions[slot] };
         if (pthread_create(&thread[slot], NULL, thread_main, &start[slot]))
             violation("pthread_create");
     }
@@ -950,7 +995,8 @@ static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
             tally *t = &world->ledger[slot].cell[shared_group[i]][shared_resource[i]];
             int64_t own = 0;
             for (int j = 0; j < CHARGERS; j++)
-                if (start[slot].worker.own[j].group == shared_group[i] && start[slot].worker.own[j].resource == shared_resource[i])
+                if (start[slot].worker.own[j].group == shared_group[i] &&
+                    start[slot].worker.own[j].resource == shared_resource[i])
                     own = start[slot].worker.own[j].held;
             t->in_begun = t->in_finished = (uint64_t)own;
             t->out_begun = t->out_finished = 0;
@@ -1004,7 +1050,8 @@ static void check_the_dead(fsm_region *region, int slot, pid_t pid)
             bounds held = bounds_of(&world->ledger[slot].cell[g][r]);
             for (int64_t i = 0; i < count; i++)
                 if (holders[i].pid == pid && (holders[i].held < held.low || holders[i].held > held.high))
-                    violation("process %d died holding %" PRId64 " to %" PRId64 " in group %d, the engine says %" PRId64,
+                    violation("process %d died holding %" PRId64 " to %" PRId64
+                              " in group %d, the engine says %" PRId64,
                               (int)pid, held.low, held.high, g, holders[i].held);
         }
 }
@@ -1080,16 +1127,17 @@ static void bury(fsm_region *region, pid_t *pids, const int *slots, int count)
 }
 
 /*
- * A duel: a process charges while another ends its holder under it, or has it leave.
+ * A duel: a process charges while another ends its holder under it.
  * It must notice, and must never again charge anything, whoever works beside it.
  */
 static _Noreturn void duel_to_the_end(fsm_region *region, fsm_id id, uint64_t seed)
 {
-    random_source random = {seed};
+    random_source random = { seed };
     fsm_charger charger;
     fsm_id holder;
     fsm_charger_init(&charger);
-    expect(fsm_holder_create(region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, 0, &holder), "holder_create");
+    expect(fsm_holder_create(region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, 0, &holder),
+           "holder_create");
     expect(fsm_holder_join(region, holder, id), "holder_join");
     expect(fsm_charger_bind(&charger, region, holder, id, WILD), "charger_bind");
     atomic_store(&world->duel.holder, holder);
@@ -1134,8 +1182,7 @@ static void fight(fsm_region *region, random_source *random)
     }
     wait_for_duellist(region, random, pid, random_below(random, 200));
     fsm_id holder = atomic_load(&world->duel.holder);
-    bool ends = random_bits(random) & 1;
-    expect(ends ? fsm_holder_end(region, holder) : fsm_holder_leave(region, holder, id, 0), "holder_end");
+    expect(fsm_holder_end(region, holder), "holder_end");
     atomic_store(&world->duel.ended, true);
     int64_t usage;
     expect(fsm_usage(region, id, WILD, &usage), "usage");
@@ -1143,8 +1190,6 @@ static void fight(fsm_region *region, random_source *random)
         violation("the holder has ended, %" PRId64 " is left", usage);
     expect(fsm_rmdir(region, id, 1), "rmdir");
     wait_for_duellist(region, random, pid, atomic_load(&world->duel.charges) + 200);
-    if (!ends)
-        expect(fsm_holder_end(region, holder), "holder_end");
     atomic_store(&world->duel.over, true);
     int status;
     if (waitpid(pid, &status, 0) != pid || status)
@@ -1153,7 +1198,7 @@ static void fight(fsm_region *region, random_source *random)
 
 static void run_processes(int workers, int depth, int64_t batch, int64_t seconds)
 {
-    random_source random = {trial_seed};
+    random_source random = { trial_seed };
     fsm_region *region = new_world(workers, depth, batch, &random);
     pid_t pids[WORKERS_MAX], self = getpid();
     uint64_t kills = 0, owners = 0;
@@ -1165,7 +1210,8 @@ static void run_processes(int workers, int depth, int64_t batch, int64_t seconds
         int count = 1 + (int)random_below(&random, 4), slots[WORKERS_MAX];
         if (count > workers)
             count = workers;
-        for (int i = 0, slot = (int)random_below(&random, (uint64_t)workers); i < count; i++, slot = (slot + 1) % workers) {
+        for (int i = 0, slot = (int)random_below(&random, (uint64_t)workers); i < count;
+             i++, slot = (slot + 1) % workers) {
             slots[i] = slot;
             if (count == 1)
                 for (int tries = 0; tries < 30; tries++) {
@@ -1208,13 +1254,16 @@ int main(int argc, char **argv)
     uint64_t threads = option(argc, argv, "--threads", 4), processes = option(argc, argv, "--processes", 4);
     uint64_t depth = option(argc, argv, "--depth", 16);
     int64_t batch = (int64_t)option(argc, argv, "--batch", (uint64_t)FSM_BATCH_AUTO); /* without it: auto */
-    if (threads > WORKERS_MAX || processes > WORKERS_MAX || depth < 1 || depth > 16) {
-        fprintf(stderr, "usage: %s [--seed N] [--seconds N] [--threads 0..16] [--processes 0..16] [--depth 1..16] [--batch N]\n",
-                argv[0]);
+    if (threads > WORKERS_MAX || processes > WORKERS_MAX || depth < 2 || depth > 16) {
+        fprintf(
+            stderr,
+            "usage: %s [--seed N] [--seconds N] [--threads 0..16] [--processes 0..16] [--depth 2..16] [--batch N]\n",
+            argv[0]);
         return 2;
     }
     static char again[128];
-    snprintf(again, sizeof again, " --threads %" PRIu64 " --processes %" PRIu64 " --depth %" PRIu64, threads, processes, depth);
+    snprintf(again, sizeof again, " --threads %" PRIu64 " --processes %" PRIu64 " --depth %" PRIu64, threads, processes,
+             depth);
     if (batch != FSM_BATCH_AUTO)
         snprintf(again + strlen(again), sizeof again - strlen(again), " --batch %" PRId64, batch);
     trial_again = again;

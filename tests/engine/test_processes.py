@@ -260,7 +260,7 @@ def test_what_the_killed_held_is_given_back_and_the_others_go_on(tree: Tree, see
     source = random.Random(seed)
     groups = grow(tree, source, depth=8, groups=12, limit=100000)
     with working(tree, groups, source, workers=8, most=8192) as (team, progress), ExitStack() as stack:
-        for _ in range(30 if soak else 3):
+        for _ in range(30 if soak else 2):
             progress.wait_for([source.randrange(8)], source.randrange(1, 20))
             victims = source.sample(range(8), 4)
             others = [slot for slot in range(8) if slot not in victims]

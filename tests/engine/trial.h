@@ -90,7 +90,7 @@ static uint64_t option(int argc, char **argv, const char *name, uint64_t fallbac
 
 static uint64_t fresh_seed(void)
 {
-    random_source source = {(uint64_t)monotonic_ns() ^ (uint64_t)getpid() << 32};
+    random_source source = { (uint64_t)monotonic_ns() ^ (uint64_t)getpid() << 32 };
     return random_bits(&source) >> 32;
 }
 

@@ -5,6 +5,7 @@ The test's side is Worker; run as a program, this file is the other side. They s
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -159,7 +160,7 @@ def failed(error: OSError) -> None:
     reply({"error": type(error).__name__, "errno": error.errno, "text": error.strerror, "details": details})
 
 
-orders = open(0, "rb", buffering=0, closefd=False)  # a line at a time, or select() would not see what is read ahead
+orders = io.FileIO(0, closefd=False)  # without a buffer, or select() would not see what was read ahead
 
 
 def told_to_stop() -> bool:
@@ -196,7 +197,7 @@ def work(seats: list[Group], seed: int, most: int, progress: mmap.mmap | None, s
                     counter.uncharge(amount)
                     held[chosen] -= amount
             except fsmount.LimitExceeded as error:
-                assert error.usage + amount > error.limit, f"{error.group} refused {amount}: {error.usage} of {error.limit}"
+                assert error.usage + amount > error.limit, f"{amount} was refused: {error}"
                 refused[f"{error.group} {error.resource}"] += 1
                 back = held[chosen] // 2
                 counter.uncharge(back)

@@ -19,6 +19,8 @@ import pytest
 
 from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, mounted, resource_files
 
+pytestmark = pytest.mark.timeout(900)  # FSMOUNT_SOAK=1 takes minutes
+
 COMMANDS = "usage limit soft_limit max_usage failcnt stat charge uncharge force_empty lease holders".split()
 
 

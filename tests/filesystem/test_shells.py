@@ -27,7 +27,13 @@ def run(shell: list[str], group: GroupFiles) -> Callable[[str], subprocess.Compl
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*shell, "-c", script], cwd=group.path, capture_output=True, text=True, timeout=30, check=False
+            [*shell, "-c", script],
+            cwd=group.path,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
 
     return run

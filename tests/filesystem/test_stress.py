@@ -23,6 +23,8 @@ import pytest
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted
 
+pytestmark = pytest.mark.timeout(900)  # FSMOUNT_SOAK=1 takes minutes
+
 DEPTH = 16
 SHELLS = (["bash"], ["dash"], ["busybox", "sh"])
 SHELL_WORKER = """

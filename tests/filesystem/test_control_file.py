@@ -1,0 +1,106 @@
+"""The control file of each directory, by which processes find the region: hidden, private, proof against nonsense."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.holder_process import HolderProcess
+from tests.mounts import GroupFiles, Mount, fails_with
+
+NAME = ".fsmount"
+
+
+def told(directory: Path) -> dict[str, object]:
+    answer = json.loads((directory / NAME).read_bytes())
+    assert isinstance(answer, dict)
+    return answer
+
+
+def command(directory: Path, text: bytes) -> None:
+    fd = os.open(directory / NAME, os.O_RDWR)
+    try:
+        os.write(fd, text)
+    finally:
+        os.close(fd)
+
+
+def test_no_directory_lists_it(mount: Mount, group: GroupFiles) -> None:
+    assert NAME not in os.listdir(mount.path)
+    assert NAME not in os.listdir(group.path)
+
+
+def test_it_is_its_owners_alone(mount: Mount, group: GroupFiles) -> None:
+    for directory in (mount.path, group.path):
+        status = os.stat(directory / NAME)
+        assert (oct(stat.S_IMODE(status.st_mode)), status.st_uid) == ("0o600", os.geteuid())
+
+
+def test_it_tells_which_region_and_group_this_is(mount: Mount, group: GroupFiles) -> None:
+    here, above = told(group.path), told(mount.path)
+    assert Path(str(here["region"])).stat().st_uid == os.geteuid()
+    assert here["server"] == above["server"] == (mount.daemon and mount.daemon.pid)
+    assert here["group"] != above["group"]
+    same = ("region", "tree", "server", "version")
+    assert [here[key] for key in same] == [above[key] for key in same]
+
+
+def test_the_region_is_closed_to_other_users(mount: Mount) -> None:
+    region = Path(str(told(mount.path)["region"]))
+    assert oct(stat.S_IMODE(region.stat().st_mode)) == "0o600"
+    assert oct(stat.S_IMODE(region.parent.stat().st_mode)) == "0o700"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"\n", b"holder", b"holder x", b"holder -1", b"holder 1 2", b"changed", b"changed x", b"umount now", b"x"),
+        *(b"umount keep please", b"HOLDER 1", b"\0", b"\xff" * 100, b"holder " + b"9" * 30, b"holder 1e3"),
+    ],
+)
+def test_what_it_does_not_know_is_refused(mount: Mount, text: bytes) -> None:
+    with fails_with(errno.EINVAL, errno.ENODEV, errno.ERANGE):
+        command(mount.path, text)
+
+
+def test_a_holder_that_is_not_there_cannot_be_bound(mount: Mount) -> None:
+    with fails_with(errno.ENODEV):
+        command(mount.path, b"holder 12345678901234567\n")
+
+
+def test_random_writes_leave_the_mount_and_its_counters_alone(mount: Mount, group: GroupFiles, seed: int) -> None:
+    rng = random.Random(seed)
+    group.charge(100)
+    with HolderProcess(group.path, transport="memory") as process:
+        process.charge(50)
+        before = group.counters()
+        for _ in range(500):
+            word = rng.choice((b"holder ", b"changed ", b"holder", b"keep ", b"", b" "))
+            text = word + rng.choice((rng.randbytes(rng.randrange(1, 20)), b"%d" % rng.randrange(2**64), b"%d\n" % 3))
+            try:
+                command(rng.choice((mount.path, group.path)), text)
+            except OSError as error:
+                refused = error.errno
+            else:
+                refused = 0
+            assert refused in (0, errno.EINVAL, errno.ENODEV, errno.ERANGE, errno.EPERM), text
+        assert group.counters() == before
+        process.charge(1)
+    mount.check()
+
+
+def test_it_can_neither_be_removed_nor_renamed_nor_made_again(group: GroupFiles) -> None:
+    with fails_with(errno.EPERM):
+        os.unlink(group / NAME)
+    with fails_with(errno.ENOTDIR):
+        os.rename(group / NAME, group / "other")
+    with fails_with(errno.EEXIST):
+        os.mkdir(group / NAME)
+    with fails_with(errno.EEXIST):
+        os.open(group / NAME, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
