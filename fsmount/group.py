@@ -140,10 +140,20 @@ class Group:
 
     def child(self, name: str | bytes) -> Group:
         """The group of this name in it.  FileNotFoundError."""
+        found = self.find(name)
+        if found is None:
+            path = self._path_of_child(os.fsdecode(name))
+            raise FileNotFoundError(errno.ENOENT, "there is no group of this name", path)
+        return found
+
+    def find(self, name: str | bytes) -> Group | None:
+        """The group of this name in it, if there is one."""
         text = os.fsdecode(name)
         try:
             return Group(self.tree, self.tree.region.lookup(self.id, os.fsencode(name)), (self, text))
         except EngineError as error:
+            if error.errno == errno.ENOENT:
+                return None
             raise self._name_error(error, text) from None
 
     def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
@@ -207,7 +217,6 @@ class Group:
             errno.EINVAL: _BAD_NAME,
             errno.ENAMETOOLONG: _BAD_NAME,
             errno.EEXIST: "there is a group of this name",
-            errno.ENOENT: "there is no group of this name",
             errno.ENOSPC: "the region has no room for another group",
         }
         if error.errno not in texts:

@@ -106,7 +106,7 @@ class Tree:
     A context manager that closes itself.
     """
 
-    __slots__ = ("__weakref__", "_members", "_reserved", "control_directory", "path", "region", "resources")
+    __slots__ = ("__weakref__", "_members", "_reserved", "_serving", "control_directory", "path", "region", "resources")
 
     def __init__(self, region: Region, path: str) -> None:
         self.region = region
@@ -118,6 +118,8 @@ class Tree:
         self.control_directory: str | None = None
         self._members: dict[bool, Membership] = {}
         self._reserved = reserved_names(self.resources)
+        # The process that serves it through this object.
+        self._serving = 0
 
     @classmethod
     def create(
@@ -292,8 +294,10 @@ class Tree:
         """This process serves the tree as a mount from now on; None: nobody does."""
         if mountpoint is None:
             self.region.set_server(0, 0, "")
+            self._serving = 0
         else:
             self.region.set_server(os.getpid(), process_start_time(os.getpid()), mountpoint)
+            self._serving = os.getpid()
 
     def control_directories(self) -> list[str]:
         """Directories through which a daemon of this tree, that is not this process, may be spoken to."""
@@ -307,6 +311,8 @@ class Tree:
 
     def tell_changed(self, group: int) -> None:
         """The children of a group were changed here; a daemon's kernel must not keep the old ones."""
+        if self._serving == os.getpid():
+            return
         try:
             pid, start_time, mountpoint = self.region.get_server()
         except EngineError:

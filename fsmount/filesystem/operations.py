@@ -129,9 +129,11 @@ class Operations(pyfuse3.Operations):
             return self._entry(parent_inode)
         if name == b"..":
             return self._entry(inodes.number((parent.parent or parent).id, inodes.DIRECTORY))
-        child = parent.child(name).id
-        attributes = self._entry(inodes.number(child, inodes.DIRECTORY))
-        self._known.add(parent.id, name, child)
+        child = parent.find(name)
+        if child is None:
+            raise FUSEError(errno.ENOENT)
+        attributes = self._entry(inodes.number(child.id, inodes.DIRECTORY))
+        self._known.add(parent.id, name, child.id)
         return attributes
 
     @by_inode
@@ -416,6 +418,7 @@ class Operations(pyfuse3.Operations):
 
     def _child(self, group: Group, name: bytes) -> int | None:
         try:
-            return group.child(name).id
-        except (FileNotFoundError, GroupRemoved):
+            found = group.find(name)
+        except GroupRemoved:
             return None
+        return found.id if found else None
