@@ -388,8 +388,9 @@ def test_the_command_is_found_in_path(place: Place) -> None:
     command = shutil.which("fsmount", path=os.path.dirname(sys.executable))
     if command is None:
         pytest.skip("the package is not installed here")
-    subprocess.run([command, "mount", str(place.path)], check=True, timeout=60)
+    # by this interpreter: the script's own first line may name a path that this user cannot reach
+    subprocess.run([sys.executable, command, "mount", str(place.path)], check=True, timeout=60)
     place.servers.add(place.server)
     pid = place.server
-    subprocess.run([command, "umount", str(place.path)], check=True, timeout=60)
+    subprocess.run([sys.executable, command, "umount", str(place.path)], check=True, timeout=60)
     assert has_ended(pid)
