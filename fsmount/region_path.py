@@ -63,22 +63,26 @@ def place(mountpoint: str) -> str:
 
 def remember(mountpoint: str, region: str) -> None:
     """Leaves a link from the mount point's own place to a region elsewhere."""
-    link = place(mountpoint)
-    if link == region:
+    while (link := place(mountpoint)) != region:
+        if os.path.islink(link):
+            os.unlink(link)
+        try:
+            os.symlink(region, link)
+        except FileNotFoundError:
+            continue  # forget() of another mount point has just removed the empty directory
         return
-    if os.path.islink(link):
-        os.unlink(link)
-    os.symlink(region, link)
 
 
 def forget(mountpoint: str) -> None:
-    """Removes what remember() left."""
+    """Removes what remember() left, and the directory with the last region in it."""
     uid = os.geteuid()
     for base in _bases(uid):
         for directory in _directories(base, uid):
             link = os.path.join(directory, _name(mountpoint))
             if os.path.islink(link):
                 os.unlink(link)
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
 def only_owner_can_replace(path: str) -> bool:

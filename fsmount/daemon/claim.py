@@ -153,6 +153,11 @@ def _create(path: str, request: MountRequest) -> bool:
         Tree.create(path, request.resources or ("memory",), **given).close()
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        # the end of another mount has just removed the empty directory
+        if region_path.place(request.mountpoint) != path:
+            raise Refused(f"the directory of the region {path} has gone: make it, or name another --region") from None
+        return False
     except ValueError as error:
         raise Refused(str(error)) from None
     except OSError as error:

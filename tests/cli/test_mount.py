@@ -352,6 +352,7 @@ def test_what_a_maker_that_was_killed_left_unfinished_is_made_anew(place: Place)
     region = place.region
     assert region is not None
     place.umount()
+    region.parent.mkdir(mode=0o700, exist_ok=True)
     with region.open("wb") as file:
         file.truncate(1 << 20)
     region.chmod(0o600)

@@ -152,3 +152,16 @@ def test_who_else_could_replace_a_file(tmp_path: Path) -> None:
     assert region_path.only_owner_can_replace(path)
     tmp_path.chmod(0o700)
     assert not region_path.only_owner_can_replace(str(tmp_path / "missing" / "region"))
+
+
+def test_the_directory_goes_with_the_last_region_in_it(base: Path) -> None:
+    first, second = Path(region_path.place(MOUNTPOINT)), Path(region_path.place(MOUNTPOINT + "/other"))
+    first.touch()
+    second.touch()
+    first.unlink()
+    region_path.forget(MOUNTPOINT)
+    assert second.exists()
+    second.unlink()
+    region_path.forget(MOUNTPOINT + "/other")
+    assert list(base.iterdir()) == []
+    assert region_path.place(MOUNTPOINT) == str(first)
