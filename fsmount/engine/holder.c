@@ -197,8 +197,7 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     int64_t used = close_cell(r, &p, own);
     note_peak(&p, NULL);
     if (quarantine) {
-        own->words.batch = h->pid;
-        own->counter = h->pid_namespace;
+        own->words.batch = (int64_t)((uint64_t)h->pid_namespace << 32 | (uint32_t)h->pid);
         __atomic_store_n(&own->words.cap, (int64_t)h->start_time, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&own->owner, quarantine ? QUARANTINED : 0, __ATOMIC_RELEASE);
@@ -217,8 +216,9 @@ static void end_quarantine(fsm_region *r)
 {
     for (uint32_t i = 0; i < r->header->cells.high && i < r->geometry.cells && r->header->quarantined > 0; i++) {
         cell *own = &r->cells[i];
-        if (own->owner != QUARANTINED || own->counter != pid_namespace() ||
-            fsm_process_alive((int32_t)own->words.batch, (uint64_t)own->words.cap))
+        uint64_t who = (uint64_t)own->words.batch;
+        if (own->owner != QUARANTINED || who >> 32 != pid_namespace() ||
+            fsm_process_alive((int32_t)(uint32_t)who, (uint64_t)own->words.cap))
             continue;
         __atomic_store_n(&own->owner, 0, __ATOMIC_RELEASE);
         r->header->quarantined--;

@@ -109,7 +109,7 @@ typedef struct cell {
 
 /*
  * A cell whose holder was ended by another process while its own lives, and may look at it still: closed, empty, and
- * nobody's until that process (pid in words.batch, start time in words.cap, pid namespace in counter) is dead.
+ * nobody's until that process (pid namespace and pid in words.batch, start time in words.cap) is dead.
  */
 #define QUARANTINED UINT32_MAX
 
