@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.mounts import AS_ROOT, GroupFiles, Mount, mounted
+
+# Started by nohup or in the background, a run would hand ignored signals on to the shells and daemons it sends them to.
+for _number, _default in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 
 def pytest_report_header() -> str:
