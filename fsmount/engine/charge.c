@@ -82,7 +82,7 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     if (!error) {
         own = find_cell(r, h, id_index(group_id) * r->geometry.resources + resource);
         if (!own)
-            error = -ENODEV;
+            error = gone(r);
     }
     unlock(r);
     if (error)
@@ -127,7 +127,7 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
     if (!error) {
         c->own = cell_at(c->region, charger->cell);
         if (!c->own || c->own->owner != holder_index(c->region, h) + 1 || c->own->counter != charger->counter)
-            error = -ENODEV;
+            error = gone(c->region);
     }
     if (!error) {
         c->lease = h->kind == FSM_LEASE;

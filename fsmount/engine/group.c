@@ -10,10 +10,10 @@ int find_group(fsm_region *r, fsm_id id, group **out)
 {
     uint32_t index = id_index(id);
     if (index >= r->header->groups.high || index >= r->geometry.groups)
-        return -ENODEV;
+        return gone(r);
     group *g = &r->groups[index];
     if (g->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
-        return -ENODEV;
+        return gone(r);
     if (g->name_length > FSM_NAME_MAX || (index > 0 && !group_at(r, g->parent)))
         return corrupt(r, "group %u has parent %u and a name of %u bytes", index, g->parent, g->name_length);
     *out = g;
@@ -141,9 +141,9 @@ static int free_group(fsm_region *r, uint32_t *out)
     if (index >= r->geometry.groups)
         return -ENOSPC;
     uint32_t resources = r->geometry.resources;
-    int error = populate(&r->groups[index], sizeof(group));
+    int error = populate(r, &r->groups[index], sizeof(group));
     if (!error)
-        error = populate(&r->counters[(size_t)index * resources], sizeof(counter) * resources);
+        error = populate(r, &r->counters[(size_t)index * resources], sizeof(counter) * resources);
     *out = index;
     return error;
 }
@@ -386,7 +386,7 @@ static int keep_attributes(fsm_region *r, fsm_id id, group *g)
     if (g->custom)
         return 0;
     size_t length = slots_of(r) * sizeof(attributes);
-    int error = populate(file_attributes(r, id, 1), length);
+    int error = populate(r, file_attributes(r, id, 1), length);
     if (error)
         return error;
     memset(file_attributes(r, id, 1), 0, length);

@@ -10,11 +10,11 @@ int find_holder(fsm_region *r, fsm_id id, holder **out)
 {
     holder *h = holder_at(r, id_index(id));
     if (!h)
-        return -ENODEV;
+        return gone(r);
     pool *of = id_index(id) < r->geometry.holders ? &r->header->processes : &r->header->leases;
     uint32_t first = of == &r->header->processes ? 0 : r->geometry.holders;
     if (id_index(id) - first >= of->high || h->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
-        return -ENODEV;
+        return gone(r);
     *out = h;
     return 0;
 }
@@ -32,7 +32,7 @@ static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, u
     }
     if (of->high >= room)
         return -ENOSPC;
-    int error = populate(&r->holders[first + of->high], sizeof(holder));
+    int error = populate(r, &r->holders[first + of->high], sizeof(holder));
     if (error)
         return error;
     *index = of->high;
@@ -158,7 +158,7 @@ static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **o
         if (of->high >= r->geometry.cells)
             return -ENOSPC;
         own = &r->cells[of->high];
-        int error = populate(own, sizeof *own);
+        int error = populate(r, own, sizeof *own);
         if (error)
             return error;
         own->owner = 0;

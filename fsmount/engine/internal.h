@@ -4,21 +4,30 @@
 
 #include "layout.h"
 
+#include <pthread.h>
+
 /* ---- region.c ---- */
 
 extern _Thread_local fsm_fault fsm_fault_here;
 
 /* Notes what was found where, has the next locker recompute, and returns -EUCLEAN. */
 int corrupt(fsm_region *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Makes the pages of a record real; -ENOSPC when there is no memory for them. */
-int populate(const void *start, size_t length);
+#define CUT_SHORT "the region's beginning is not that of a region: was its file cut short?"
+int gone(fsm_region *r); /* -ENODEV; or -EUCLEAN if what says so are the zeros after a truncation */
+/* Makes the pages of a record real; -ENOSPC when there is no memory for them, -EUCLEAN when the file ends before. */
+int populate(fsm_region *r, const void *start, size_t length);
 int64_t monotonic_ns(void);
 
 /* ---- lock.c ---- */
 
 int lock(fsm_region *r);
 void unlock(fsm_region *r);
-int init_lock(header *h);
+
+/* ---- truncation.c ---- */
+
+/* From here to forget_mapping() the process outlives a shorter file: it reads zeros.  -ENOMEM. */
+int survive_truncation(void *start, size_t size);
+void forget_mapping(void *start);
 
 /* ---- group.c ---- */
 
@@ -79,6 +88,9 @@ bool reap_before_refusal(fsm_region *r,
 
 uint32_t pid_namespace(void); /* of this process */
 int32_t own_pid(void);
+int32_t process_of(uint32_t thread); /* its process as far as can be told, else the number itself */
+/* Whether this thread may be at work in the region; false only of what is dead, or never mapped it. */
+bool may_be_inside(const fsm_region *r, uint32_t thread);
 
 /* ---- recover.c ---- */
 

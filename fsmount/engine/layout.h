@@ -32,11 +32,12 @@
 #define FSM_LAYOUT_H
 
 #include "engine.h"
-#include <pthread.h>
+
+#include <string.h>
 
 #define FSM_MAGIC "fsmount\n"
-#define FSM_VERSION 1u
-#define FSM_ARCHITECTURE ((uint32_t)(sizeof(pthread_mutex_t) << 8 | sizeof(void *)))
+#define FSM_VERSION 2u
+#define FSM_ARCHITECTURE ((uint32_t)(sizeof(long) << 8 | sizeof(void *)))
 
 #define NONE UINT32_MAX
 #define DEPTH_MAX 1024u /* levels below the root; deeper is -ENAMETOOLONG */
@@ -137,10 +138,11 @@ typedef struct header {
     uint32_t version, architecture;
     uint64_t size;
     uint64_t tree_id;
-    fsm_geometry geometry; /* never changes, but for batch */
-    pthread_mutex_t lock;
-    int32_t lock_owner; /* pid of who took it last */
-    uint32_t broken;    /* a derived field was found wrong: the next to take the lock recomputes */
+    fsm_geometry geometry;  /* never changes, but for batch */
+    uint32_t lock;          /* a robust futex: the thread that has it, and the kernel's flags; see lock.c */
+    uint32_t pid_namespace; /* where its number means something, */
+    uint32_t foreign;       /* unless processes of another one take the lock too */
+    uint32_t broken;        /* a derived field was found wrong: the next to take the lock recomputes */
     pool groups, processes, leases, cells;
     uint32_t quarantined; /* (d) cells in quarantine */
     int64_t reap_at;      /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
@@ -162,6 +164,12 @@ struct fsm_region {
     holder *holders;
     cell *cells;
 };
+
+/* Its first bytes and the root are there: not so where the file was cut short. */
+static inline bool is_region(const header *h)
+{
+    return memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) == 0 && __atomic_load_n(&h->groups.high, __ATOMIC_RELAXED) > 0;
+}
 
 /* A power of two, about one for each group. */
 static inline uint32_t bucket_count(const fsm_geometry *g)

@@ -1,60 +1,113 @@
 /*
  * lock.c - the region's one lock.
  *
- * A robust process-shared mutex: when its owner dies, the next to take it is told
- * (EOWNERDEAD), recomputes whatever the owner may have left half done, and goes
- * on.  When its owner is stopped, the others wait for their patience and then say
- * who holds it.  Held times are a microsecond or so, hence the short spin.
+ * One word in shared memory: the thread that has it, or 0, and the two flags of
+ * the kernel's robust futexes.  A robust mutex of the C library would be the same
+ * but for its links: it keeps pointers in the region, and anybody's nonsense
+ * there would be followed.  Here the kernel is told of the word through the
+ * thread's own memory: while a thread takes, has or gives up the lock, the word
+ * is the operation its robust list has pending, and if it dies (kill -9, exec)
+ * the kernel marks the word and wakes somebody.  Who finds the mark recomputes
+ * whatever the owner may have left half done, and goes on.
+ *
+ * So a thread has one lock at a time, and takes no robust mutex meanwhile.
+ *
+ * When the owner is stopped, the others wait for their patience and then say who
+ * it is.  Held times are a microsecond or so, hence the short spin.
  */
 #include "internal.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SPINS 64
+#define LOOK_EVERY 50000000 /* ns: how often one who waits looks whether there is an owner at all */
 
 static _Thread_local int64_t patience = 3000000000;
+
 void fsm_set_patience(int64_t nanoseconds)
 {
     patience = nanoseconds;
 }
 
-int init_lock(header *h)
+/* ---- what the kernel knows of this thread -------------------------------------- */
+
+static _Thread_local uint32_t self; /* its number, 0 until it is asked for */
+static _Thread_local struct robust_list_head *robust;
+
+static void forget_thread(void)
 {
-    pthread_mutexattr_t how;
-    int error = pthread_mutexattr_init(&how);
-    if (!error)
-        error = pthread_mutexattr_setpshared(&how, PTHREAD_PROCESS_SHARED);
-    if (!error)
-        error = pthread_mutexattr_setrobust(&how, PTHREAD_MUTEX_ROBUST);
-    if (!error)
-        error = pthread_mutex_init(&h->lock, &how);
-    pthread_mutexattr_destroy(&how);
-    return -error;
+    self = 0;
 }
 
-#ifdef __GLIBC__
-/* glibc aborts the process over a mutex of an impossible kind, so the kind is checked first. */
-static int good_kind;
-
-__attribute__((constructor)) static void learn_kind(void)
+__attribute__((constructor)) static void watch_forks(void)
 {
-    header h;
-    if (init_lock(&h) == 0)
-        good_kind = h.lock.__data.__kind;
+    pthread_atfork(NULL, NULL, forget_thread);
 }
 
-static inline bool kind_is_good(const pthread_mutex_t *mutex)
+static void know_thread(void)
 {
-    return mutex->__data.__kind == good_kind;
+    static _Thread_local struct robust_list_head own;
+    size_t size;
+    if (syscall(SYS_get_robust_list, 0, &robust, &size) != 0 || !robust) {
+        own.list.next = &own.list; /* the C library has none: this is ours alone */
+        syscall(SYS_set_robust_list, &own, sizeof own);
+        robust = &own;
+    }
+    self = (uint32_t)syscall(SYS_gettid);
 }
-#else
-static inline bool kind_is_good(const pthread_mutex_t *mutex)
+
+/* From here until disown() the kernel looks at the word if the thread dies. */
+static void announce(uint32_t *word)
 {
-    (void)mutex;
-    return true;
+    uintptr_t entry = (uintptr_t)word - (uintptr_t)robust->futex_offset;
+    __atomic_store_n(&robust->list_op_pending, (struct robust_list *)entry, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the kernel reads it in this thread: only the compiler could reorder */
 }
-#endif
+
+static void disown(void)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n(&robust->list_op_pending, NULL, __ATOMIC_RELAXED);
+}
+
+/* ---- the word ---------------------------------------------------------------------- */
+
+/*
+ * Takes the lock if nobody has it; else *seen is what was found.  `flags`: FUTEX_WAITERS of one who waited, since
+ * others may wait still.  The acquire pairs with the release in unlock().
+ */
+static bool take(header *h, uint32_t flags, uint32_t *seen)
+{
+    announce(&h->lock);
+    *seen = __atomic_load_n(&h->lock, __ATOMIC_RELAXED);
+    while ((*seen & FUTEX_TID_MASK) == 0) {
+        uint32_t mine = self | flags | (*seen & FUTEX_WAITERS);
+        if (__atomic_compare_exchange_n(&h->lock, seen, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+            if (*seen & FUTEX_OWNER_DIED)
+                h->broken = 1;
+            return true;
+        }
+    }
+    disown();
+    return false;
+}
+
+/* Takes it from an owner that is none: the word was written over. */
+static bool seize(header *h, uint32_t seen)
+{
+    announce(&h->lock);
+    if (__atomic_compare_exchange_n(&h->lock, &seen, self | FUTEX_WAITERS, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        h->broken = 1;
+        return true;
+    }
+    disown();
+    return false;
+}
 
 static inline void pause_briefly(void)
 {
@@ -65,52 +118,68 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static int wait_for(pthread_mutex_t *mutex)
+/* Until the word is not `seen` any more, somebody wakes us, or the time has come. */
+static void sleep_on(uint32_t *word, uint32_t seen, int64_t until)
 {
+    struct timespec t = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, &t, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static int wait_for(fsm_region *r, uint32_t *seen)
+{
+    header *h = r->header;
     for (int i = 0; i < SPINS; i++) {
         pause_briefly();
-        int error = pthread_mutex_trylock(mutex);
-        if (error != EBUSY)
-            return error;
+        if (take(h, 0, seen))
+            return 0;
     }
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t nanoseconds = until.tv_nsec + patience;
-    until.tv_sec += nanoseconds / 1000000000;
-    until.tv_nsec = nanoseconds % 1000000000;
-    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+    int64_t now = monotonic_ns();
+    int64_t deadline = now > INT64_MAX - patience ? INT64_MAX : now + patience;
+    int64_t look = now + LOOK_EVERY;
+    do {
+        uint32_t waited_for = *seen | FUTEX_WAITERS;
+        if (*seen == waited_for ||
+            __atomic_compare_exchange_n(&h->lock, seen, waited_for, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            sleep_on(&h->lock, waited_for, look < deadline ? look : deadline);
+        if (take(h, FUTEX_WAITERS, seen))
+            return 0;
+        now = monotonic_ns();
+        if (now >= look) {
+            look = now + LOOK_EVERY;
+            if (!may_be_inside(r, *seen & FUTEX_TID_MASK) && seize(h, *seen))
+                return 0;
+        }
+    } while (now < deadline);
+    return -ETIMEDOUT;
 }
 
 int lock(fsm_region *r)
 {
     header *h = r->header;
-    if (!kind_is_good(&h->lock))
-        return corrupt(r, "the lock is not one");
-    int error = pthread_mutex_trylock(&h->lock);
-    if (error == EBUSY)
-        error = wait_for(&h->lock);
-    if (error == ETIMEDOUT || error == EBUSY) {
-        fsm_fault_here.pid = __atomic_load_n(&h->lock_owner, __ATOMIC_RELAXED);
+    uint32_t seen;
+    if (!self)
+        know_thread();
+    if (h->pid_namespace != pid_namespace())
+        __atomic_store_n(&h->foreign, 1, __ATOMIC_RELAXED);
+    if (!take(h, 0, &seen) && wait_for(r, &seen) != 0) {
+        fsm_fault_here.pid = process_of(seen & FUTEX_TID_MASK);
         return -ETIMEDOUT;
     }
-    if (error == EOWNERDEAD) {
-        h->broken = 1;
-        pthread_mutex_consistent(&h->lock);
-    } else if (error) {
-        return corrupt(r, "the lock answers errno %d", error);
-    }
-    __atomic_store_n(&h->lock_owner, own_pid(), __ATOMIC_RELAXED);
-    if (h->broken) {
+    int error = is_region(h) ? 0 : corrupt(r, CUT_SHORT);
+    if (!error && h->broken)
         error = recover(r);
-        if (error) {
-            unlock(r);
-            return error;
-        }
-    }
-    return 0;
+    if (error)
+        unlock(r);
+    return error;
 }
 
 void unlock(fsm_region *r)
 {
-    pthread_mutex_unlock(&r->header->lock);
+    header *h = r->header;
+    uint32_t seen = __atomic_exchange_n(&h->lock, 0, __ATOMIC_RELEASE);
+    if ((seen & FUTEX_TID_MASK) != self) /* it was written over, and somebody else may have come in */
+        h->broken = 1;
+    if (seen & FUTEX_WAITERS)
+        syscall(SYS_futex, &h->lock, FUTEX_WAKE, 1, NULL, NULL, 0);
+    disown();
 }

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,4 +88,60 @@ bool fsm_process_alive(int32_t pid, uint64_t start_time)
     if (found >= 0)
         return found > 0 && (uint64_t)found == start_time;
     return kill(pid, 0) == 0 || errno != ESRCH;
+}
+
+int32_t process_of(uint32_t thread)
+{
+    char text[2048];
+    snprintf(text, sizeof text, "/proc/%u/status", thread);
+    int fd = open(text, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    if (length <= 0)
+        return (int32_t)thread;
+    text[length] = 0;
+    const char *field = strstr(text, "\nTgid:");
+    return field ? (int32_t)strtol(field + 6, NULL, 10) : (int32_t)thread;
+}
+
+/* The device and inode of a mapped file as /proc/PID/maps has them; stat() may say something else. */
+typedef struct mapped {
+    uintptr_t start;
+    unsigned major, minor;
+    unsigned long long inode;
+} mapped;
+
+static bool next_mapped(FILE *maps, mapped *m)
+{
+    return fscanf(maps, "%" SCNxPTR "-%*x %*s %*x %x:%x %llu%*[^\n]", &m->start, &m->major, &m->minor, &m->inode) == 4;
+}
+
+static bool own_mapping(const fsm_region *r, mapped *out)
+{
+    bool found = false;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && !found && next_mapped(maps, out))
+        found = out->start == (uintptr_t)r->header;
+    if (maps)
+        fclose(maps);
+    return found && out->inode != 0;
+}
+
+bool may_be_inside(const fsm_region *r, uint32_t thread)
+{
+    mapped here, there;
+    if (__atomic_load_n(&r->header->foreign, __ATOMIC_RELAXED) || !own_mapping(r, &here))
+        return true;
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%u/maps", thread);
+    FILE *maps = fopen(path, "re");
+    if (!maps)
+        return errno != ENOENT && errno != ESRCH;
+    bool inside = false;
+    while (!inside && next_mapped(maps, &there))
+        inside = there.inode == here.inode && there.major == here.major && there.minor == here.minor;
+    inside |= ferror(maps) != 0; /* it is not ours to look into */
+    fclose(maps);
+    return inside;
 }

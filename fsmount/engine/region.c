@@ -47,12 +47,18 @@ int corrupt(fsm_region *r, const char *format, ...)
     return -EUCLEAN;
 }
 
+int gone(fsm_region *r)
+{
+    return is_region(r->header) ? -ENODEV : corrupt(r, CUT_SHORT);
+}
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
 
-int populate(const void *start, size_t length)
+int populate(fsm_region *r, const void *start, size_t length)
 {
+    struct stat status;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = (uintptr_t)start & ~(page - 1);
     uintptr_t to = ((uintptr_t)start + length + page - 1) & ~(page - 1);
@@ -61,6 +67,8 @@ int populate(const void *start, size_t length)
             continue;
         if (errno == EINVAL) /* a kernel before 5.14: the pages come when they are touched */
             return 0;
+        if (fstat(r->fd, &status) == 0 && (size_t)status.st_size < r->size)
+            return corrupt(r, "the region's file was cut to %lld bytes", (long long)status.st_size);
         return -ENOSPC;
     }
     return 0;
@@ -135,17 +143,17 @@ static int map(fsm_region *r, size_t size)
     r->size = size;
     r->header = base;
     place(r, base);
-    return 0;
+    return survive_truncation(base, size);
 }
 
 static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
 {
     size_t fixed = (size_t)((char *)r->groups - (char *)r->header);
-    int error = populate(r->header, fixed);
+    int error = populate(r, r->header, fixed);
     if (!error)
-        error = populate(r->groups, sizeof(group));
+        error = populate(r, r->groups, sizeof(group));
     if (!error)
-        error = populate(r->counters, sizeof(counter) * r->geometry.resources);
+        error = populate(r, r->counters, sizeof(counter) * r->geometry.resources);
     if (error)
         return error;
     header *h = r->header;
@@ -155,9 +163,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     if (getrandom(&h->tree_id, sizeof h->tree_id, 0) != (ssize_t)sizeof h->tree_id)
         return -errno;
     h->geometry = r->geometry;
-    error = init_lock(h);
-    if (error)
-        return error;
+    h->pid_namespace = pid_namespace();
     h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
@@ -217,7 +223,7 @@ int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uin
 /* Everything the mapping relies on, read once into r->geometry. */
 static int examine(fsm_region *r, const header *h, size_t size)
 {
-    if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0)
+    if (!is_region(h))
         return say(-EPROTO, "no region of fsmount");
     if (h->version != FSM_VERSION)
         return say(-EPROTO, "layout version %u, this is for version %u", h->version, FSM_VERSION);
@@ -267,8 +273,10 @@ int fsm_open(const char *path, fsm_region **out)
 
 void fsm_close(fsm_region *r)
 {
-    if (r->header)
+    if (r->header) {
+        forget_mapping(r->header);
         munmap(r->header, r->size);
+    }
     if (r->fd >= 0)
         close(r->fd);
     free(r);

@@ -39,21 +39,6 @@ enum {
     PATIENCE_S = 60,
 };
 
-#ifdef __SANITIZE_THREAD__
-/* gcc's ThreadSanitizer does not know this one, and would take what it locks for unlocked: say it with one that it
- * knows. */
-int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until)
-{
-    struct timespec now, deadline;
-    clock_gettime(clock, &now);
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    int64_t left = (until->tv_sec - now.tv_sec) * INT64_C(1000000000) + until->tv_nsec - now.tv_nsec + deadline.tv_nsec;
-    deadline.tv_sec += left / 1000000000;
-    deadline.tv_nsec = left % 1000000000;
-    return pthread_mutex_timedlock(mutex, &deadline);
-}
-#endif
-
 /* ---- ledgers ---------------------------------------------------------------- */
 
 typedef struct tally {

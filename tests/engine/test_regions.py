@@ -184,7 +184,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "longer": (lambda path: lengthen(path, 4096), "bytes long"),
     "text": (lambda path: path.write_text("counters\n" * 10000), "no region"),
     "not finished": (lambda path: patch(path, 0, bytes(8)), "no region"),
-    "another version": (lambda path: patch(path, 8, struct.pack("=I", 2)), "version 2"),
+    "another version": (lambda path: patch(path, 8, struct.pack("=I", 99)), "version 99"),
     "another architecture": (lambda path: patch(path, 12, struct.pack("=I", 0x1804)), "architecture"),
     "another size": (lambda path: patch(path, 16, struct.pack("=Q", 1 << 40)), "bytes long"),
 }

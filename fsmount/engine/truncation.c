@@ -1,0 +1,103 @@
+/*
+ * truncation.c - what happens to those who have a region mapped when its file is cut short.
+ *
+ * A page behind the end of its file cannot be had, and who touches it gets
+ * SIGBUS: the daemon, and every process that charges.  Here the signal maps
+ * zeros over the whole region instead; its magic is gone with that, so the next to
+ * take the lock finds that it is none, and no cell has stock.  A SIGBUS that has
+ * nothing to do with a region goes where it went before.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Where regions are mapped in this process.  A place is never freed, since a signal may be looking at it; start 0:
+ * free. */
+typedef struct place {
+    uintptr_t start;
+    size_t size;
+    struct place *next;
+} place;
+
+static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
+static place *places;
+static bool watching;
+static struct sigaction before;
+
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    int error = errno;
+    uintptr_t address = (uintptr_t)info->si_addr;
+    for (place *p = __atomic_load_n(&places, __ATOMIC_ACQUIRE); p; p = p->next) {
+        uintptr_t start = __atomic_load_n(&p->start, __ATOMIC_ACQUIRE);
+        size_t size = __atomic_load_n(&p->size, __ATOMIC_RELAXED);
+        if (start == 0 || address - start >= size)
+            continue;
+        void *zeros = mmap((void *)start, size, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        if (zeros != MAP_FAILED) {
+            errno = error;
+            return;
+        }
+    }
+    errno = error;
+    if (before.sa_flags & SA_SIGINFO)
+        before.sa_sigaction(number, info, context);
+    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+        before.sa_handler(number);
+    else
+        sigaction(number, &before, NULL); /* the instruction is run again, and then it ends the process */
+}
+
+static void lock_places(void)
+{
+    pthread_mutex_lock(&places_lock);
+}
+
+static void unlock_places(void)
+{
+    pthread_mutex_unlock(&places_lock);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(lock_places, unlock_places, unlock_places);
+}
+
+int survive_truncation(void *start, size_t size)
+{
+    lock_places();
+    place *p = places;
+    while (p && p->start != 0)
+        p = p->next;
+    if (!p) {
+        p = calloc(1, sizeof *p);
+        if (p) {
+            p->next = places;
+            __atomic_store_n(&places, p, __ATOMIC_RELEASE);
+        }
+    }
+    if (p) {
+        __atomic_store_n(&p->size, size, __ATOMIC_RELAXED);
+        __atomic_store_n(&p->start, (uintptr_t)start, __ATOMIC_RELEASE);
+        if (!watching) {
+            struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+            sigemptyset(&action.sa_mask);
+            watching = sigaction(SIGBUS, &action, &before) == 0;
+        }
+    }
+    unlock_places();
+    return p ? 0 : -ENOMEM;
+}
+
+void forget_mapping(void *start)
+{
+    lock_places();
+    for (place *p = places; p; p = p->next)
+        if (p->start == (uintptr_t)start)
+            __atomic_store_n(&p->start, 0, __ATOMIC_RELEASE);
+    unlock_places();
+}

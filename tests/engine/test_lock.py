@@ -1,0 +1,135 @@
+"""The lock's word written over, and its owner gone in other ways than by kill -9."""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsmount import Tree
+from fsmount.errors import LockTimeout
+from fsmount.tree import set_patience
+from tests.engine.programs import ENGINE, FLAGS
+
+OWNER_DIED = 0x40000000
+WAITERS = 0x80000000
+
+
+@pytest.fixture(scope="module")
+def lock_offset(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Where the lock's word lies in a region."""
+    program = tmp_path_factory.mktemp("offset") / "offset"
+    text = (
+        '#include "layout.h"\n#include <stdio.h>\nint main(void) { printf("%zu", offsetof(header, lock)); return 0; }\n'
+    )
+    command = ["gcc", *FLAGS, "-I", str(ENGINE), "-x", "c", "-", "-o", str(program)]
+    subprocess.run(command, input=text, text=True, check=True)
+    return int(subprocess.check_output([program]))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    with Tree.create(tmp_path / "region") as tree:
+        tree.root.mkdir("group")["memory"].charge_common(5)
+        yield tree
+
+
+def write_lock(tree: Tree, offset: int, word: int) -> None:
+    descriptor = os.open(tree.path, os.O_RDWR)
+    os.pwrite(descriptor, struct.pack("=I", word), offset)
+    os.close(descriptor)
+
+
+@pytest.fixture
+def strangers() -> Iterator[dict[str, int]]:
+    """Numbers of threads that cannot be in a region."""
+    with subprocess.Popen(["sleep", "60"]) as alive, subprocess.Popen(["true"]) as dead:
+        dead.wait()
+        yield {
+            "nobody": 0,
+            "a dead process": dead.pid,
+            "a process without the region": alive.pid,
+            "no number": 0x3FFFFFFF,
+        }
+        alive.kill()
+
+
+@pytest.mark.parametrize("flags", [0, WAITERS, OWNER_DIED], ids=["", "WAITERS", "OWNER_DIED"])
+@pytest.mark.parametrize("who", ["nobody", "a dead process", "a process without the region", "no number"])
+def test_a_lock_whose_word_was_written_over_is_taken_by_the_next(
+    tree: Tree, lock_offset: int, strangers: dict[str, int], who: str, flags: int
+) -> None:
+    write_lock(tree, lock_offset, strangers[who] | flags)
+    assert tree.root["memory"].usage == 5
+    assert tree.check() == []
+
+
+def test_a_lock_held_by_somebody_who_has_the_region_is_not_taken(tree: Tree, lock_offset: int) -> None:
+    set_patience(0.2)
+    write_lock(tree, lock_offset, os.getpid())
+    try:
+        with pytest.raises(LockTimeout) as caught:
+            tree.root["memory"].usage  # noqa: B018
+    finally:
+        set_patience(3)
+    assert caught.value.pid == os.getpid()
+    write_lock(tree, lock_offset, 0)
+    assert tree.root["memory"].usage == 5
+
+
+IN_A_NAMESPACE = """
+import os, sys
+from fsmount import Tree
+tree = Tree.open(sys.argv[1])
+counter = tree.root.child("group").attach()["memory"]
+print(os.getpid(), flush=True)
+while True:
+    counter.charge(1)
+    counter.uncharge(1)
+"""
+
+
+@pytest.mark.root
+def test_an_owner_in_another_pid_namespace_leaves_the_lock_when_it_is_killed(tree: Tree) -> None:
+    tree.batch = 0
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", IN_A_NAMESPACE]
+    for _ in range(5):
+        with subprocess.Popen([*command, tree.path], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout and process.stdout.readline() == "1\n"
+            for _ in range(200):
+                assert tree.root["memory"].usage in range(5, 11)
+            process.kill()
+    assert tree.root["memory"].usage in range(5, 11)
+    assert tree.check() == []
+
+
+EXEC_BY_A_THREAD = """
+import os, sys, threading
+from fsmount import Tree
+tree = Tree.open(sys.argv[1])
+counter = tree.root.child("group").attach()["memory"]
+threading.Timer(0.05, os.execv, ["/bin/echo", ["echo", "gone"]]).start()
+while True:
+    counter.charge(1)
+    counter.uncharge(1)
+"""
+
+
+def test_an_owner_that_calls_exec_leaves_the_lock(tree: Tree) -> None:
+    tree.batch = 0
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", EXEC_BY_A_THREAD, tree.path], stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            while not select.select([process.stdout], [], [], 0)[0]:
+                assert tree.root["memory"].usage in range(5, 11)
+            assert process.stdout.read() == b"gone\n"
+        assert tree.root["memory"].usage in range(5, 11)
+    tree.reap()
+    assert tree.root["memory"].usage == 5
+    assert tree.check() == []
