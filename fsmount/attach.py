@@ -96,7 +96,7 @@ def _ask(directory: str) -> tuple[int, Description]:
     except NotADirectoryError:
         raise NotADirectoryError(errno.ENOTDIR, "a group is a directory", directory) from None
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
             raise TreeGone(directory, "the mount has lost its daemon: `fsmount mount` takes it over") from None
         if error.errno in (errno.ENODEV, errno.ESTALE):
             raise FileNotFoundError(errno.ENOENT, "the group was removed", directory) from None
