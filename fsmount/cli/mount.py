@@ -8,6 +8,8 @@ import click
 
 from fsmount.cli.report import one_line
 
+_DAY = 86400.0
+
 
 def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> str | int | None:
     from fsmount.quantities import parse
@@ -20,6 +22,12 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> str
         raise click.BadParameter(
             f"{value!r} is neither auto nor an amount such as 0, 4096 or 64K", ctx, param
         ) from None
+
+
+def _watchdog(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if value != 0 and not 1 <= value <= _DAY:  # nor what is no number at all
+        raise click.BadParameter(f"{value:g} is neither 0 nor from 1 second to {_DAY:g} (a day)", ctx, param)
+    return value
 
 
 def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,6 +72,14 @@ def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
     type=click.IntRange(1, 1 << 28),
     help="Capacity: (holder, counter) pairs.  [default: 1048576]",
 )
+@click.option(
+    "--watchdog",
+    metavar="SECONDS",
+    type=float,
+    default=30.0,
+    callback=_watchdog,
+    help="End the server when it has stood still for so long; 0: never.  [default: 30]",
+)
 @click.option("-o", "options", metavar="OPTS", multiple=True, help="FUSE options, such as ro or allow_other.")
 def mount(
     mountpoint: str,
@@ -75,6 +91,7 @@ def mount(
     groups: int | None,
     holders: int | None,
     cells: int | None,
+    watchdog: float,
     options: tuple[str, ...],
 ) -> None:
     """Mount a tree of counters at MOUNTPOINT.
@@ -96,5 +113,6 @@ def mount(
             cells=cells,
             options=options,
             debug=debug,
+            watchdog=watchdog,
         )
         mount(request, foreground=foreground)

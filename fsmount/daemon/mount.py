@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import logging
 import os
 import resource
@@ -17,6 +18,7 @@ from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon import logs, mountpoint
 from fsmount.daemon.background import in_background
 from fsmount.daemon.claim import Claim, claim
+from fsmount.daemon.heart import Heart
 from fsmount.daemon.mounts import Mount, mount_at, unmount
 from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.reaper import Reaper
@@ -33,12 +35,12 @@ def mount(request: MountRequest, *, foreground: bool) -> None:
     """Mounts; Refused if it cannot.  In the foreground it returns at the end, else as soon as the files are there."""
     if foreground:
         logs.to_stderr(request.mountpoint, request.debug)
-        _serve(request, ready=lambda: None)
+        _serve(request, ready=lambda: None, system_log="")
         return
 
     def serve(ready: Callable[[], None]) -> None:
         logs.to_system_log(request.mountpoint, request.debug)
-        _serve(request, ready)
+        _serve(request, ready, logs.SYSTEM_LOG)
 
     in_background(serve)
     _look(request.mountpoint)
@@ -57,22 +59,25 @@ def _look(path: str) -> None:
         raise Refused(f"unmounted again: its files cannot be read ({error.strerror})") from None
 
 
-def _serve(request: MountRequest, ready: Callable[[], None]) -> None:
+def _serve(request: MountRequest, ready: Callable[[], None], system_log: str) -> None:
     """Mounts, serves until somebody unmounts or a signal comes, and cleans up."""
+    faulthandler.enable(2)  # before the engine handles SIGBUS, which hands on what is not its own
     mountpoint.check(request.mountpoint)
     options = fuse_options(request.options)
     _raise_file_limit()
     claimed = claim(request)
-    try:
-        if mountpoint.clear(request.mountpoint):
-            log.info("the daemon before did not end well; its mount is cleared away")
-            mountpoint.check(request.mountpoint)
-        server = _Server(claimed)
-        server.mount(request.mountpoint, options)
-    except BaseException:
-        claimed.abandon()
-        raise
-    trio.run(server.run, ready)
+    heart = Heart(request.watchdog, system_log=system_log, mountpoint=request.mountpoint, region=claimed.path)
+    with heart:
+        try:
+            if mountpoint.clear(request.mountpoint):
+                log.info("the daemon before did not end well; its mount is cleared away")
+                mountpoint.check(request.mountpoint)
+            server = _Server(claimed, heart)
+            server.mount(request.mountpoint, options)
+        except BaseException:
+            claimed.abandon()
+            raise
+        trio.run(server.run, ready)
 
 
 def _raise_file_limit() -> None:
@@ -85,8 +90,9 @@ def _raise_file_limit() -> None:
 class _Server:
     """The mounted file system's life; what the file system asks of its host."""
 
-    def __init__(self, claimed: Claim) -> None:
+    def __init__(self, claimed: Claim, heart: Heart) -> None:
         self._claim = claimed
+        self._heart = heart
         self._reaper = Reaper(claimed.tree, claimed.leases)
         self._operations = Operations(claimed.tree, self)
         self._mount: Mount | None = None
@@ -111,6 +117,7 @@ class _Server:
         with trio.open_signal_receiver(*_END) as signals:
             try:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._heart.run)
                     nursery.start_soon(self._end_by_signal, signals)
                     await nursery.start(self._reaper.run)
                     nursery.start_soon(self._announce, ready)
@@ -118,10 +125,13 @@ class _Server:
                     nursery.cancel_scope.cancel()
             finally:
                 self._running = False
+                self._heart.beat()  # the last beats: each step of the end must be done within the limit
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._operations.close)
+                self._heart.beat()
                 # it is unmounted by its path: ours must be there, and not one that somebody put over or after it
                 pyfuse3.close(unmount=self._mount is None or self._mount == mount_at(self._mount.path))
+                self._heart.beat()
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._leave)
 

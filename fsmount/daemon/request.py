@@ -18,3 +18,4 @@ class MountRequest:
     cells: int | None = None
     options: tuple[str, ...] = ()  # FUSE's
     debug: bool = False
+    watchdog: float = 30.0  # after how many seconds a daemon that stands still is ended; 0: never

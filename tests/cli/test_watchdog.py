@@ -1,0 +1,395 @@
+"""A daemon that answers nobody is ended: who waits for it gets an error, and the next mount takes the counters over."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+import fsmount
+from fsmount.daemon import watchdog
+from tests.cli.place import Place, has_ended, run
+from tests.cli.test_logs import Receiver
+from tests.mounts import Mount, eventually, mounted
+
+LIMIT = 1
+CUT_OFF = (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def watchdog_of(pid: int) -> int:
+    """The process that watches the daemon, and not one that is about to be it."""
+
+    def command(child: int) -> list[bytes]:
+        return Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+
+    (child,) = children(pid)
+    eventually(lambda: os.fsencode(watchdog.__file__) in command(child), within=10, what="a watchdog")
+    return child
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """In the foreground, with a log to read."""
+    with mounted("--watchdog", str(LIMIT)) as tree:
+        yield tree
+
+
+def daemon_of(mount: Mount) -> subprocess.Popen[bytes]:
+    assert mount.daemon is not None
+    return mount.daemon
+
+
+def in_thread(call: Callable[[], object]) -> Future[object]:
+    """The call's result, some day; nobody waits for the thread."""
+    future: Future[object] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+@contextlib.contextmanager
+def cut_off(path: Path) -> Iterator[None]:
+    """Who begins to read in the block, or has read before, is told after it that the daemon is gone."""
+    descriptor = os.open(path / "memory.usage_in_bytes", os.O_RDONLY)
+    try:
+        assert os.pread(descriptor, 100, 0)
+        yield
+        calls = [
+            in_thread(lambda: os.pread(descriptor, 100, 0)),
+            in_thread((path / ".fsmount").read_bytes),
+            in_thread((path / "not there").stat),
+        ]
+        for call in calls:
+            error = call.exception(timeout=60)
+            assert isinstance(error, OSError) and error.errno in CUT_OFF, error
+    finally:
+        os.close(descriptor)
+
+
+def ended_log(mount: Mount, watchdog: int) -> str:
+    """What was logged when the watchdog has done its work; it is expected."""
+    eventually(lambda: has_ended(watchdog), within=20, what="the end of the watchdog")
+    mount.expected_log.append("")
+    return mount.log.read_text()
+
+
+def not_answered(mount: Mount, pid: int, state: str) -> str:
+    said = f"did not answer for {LIMIT} s, in state {state}: mount again, the counters are kept in {mount.region}"
+    return f"fsmount: {mount.path}: the daemon (pid {pid}) {said}\n"
+
+
+def use_for(seconds: float, mount: Mount) -> int:
+    """Uses the files all the time; how often."""
+    times = 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        mount.root.charge(1)
+        mount.root.uncharge(1)
+        times += 1
+    return times
+
+
+# ---- who is ended
+
+
+def test_a_stopped_daemon_is_ended_and_its_charges_are_taken_over(mount: Mount) -> None:
+    daemon = daemon_of(mount)
+    watching = watchdog_of(daemon.pid)
+    group = mount.root.mkdir("group")
+    group.charge(4096)
+    with cut_off(mount.path):
+        daemon.send_signal(signal.SIGSTOP)
+    assert daemon.wait(20) == -signal.SIGABRT
+    log = ended_log(mount, watching)
+    assert log.startswith(not_answered(mount, daemon.pid, "T (stopped)"))
+    assert "Fatal Python error: Aborted" in log and "trio" in log
+    mount.start()
+    assert group.usage == 4096
+    group.uncharge(4096)
+
+
+def test_it_is_so_in_the_background(place: Place) -> None:
+    place.mount("--watchdog", LIMIT)
+    place.root.charge(4096)
+    pid = place.server
+    watching = watchdog_of(pid)
+    with cut_off(place.path):
+        os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: has_ended(pid) and has_ended(watching), within=20)
+    place.mount()
+    assert place.root.usage == 4096
+    place.umount()
+
+
+def test_who_attaches_meanwhile_is_told(mount: Mount) -> None:
+    daemon = daemon_of(mount)
+    watching = watchdog_of(daemon.pid)
+    daemon.send_signal(signal.SIGSTOP)
+    with pytest.raises(fsmount.TreeGone, match="lost its daemon"):
+        fsmount.attach(mount.path)
+    daemon.wait(20)
+    ended_log(mount, watching)
+    mount.start()
+
+
+WEDGES = {
+    "in Python": "while True: pass",
+    "in C with the interpreter's lock": "ctypes.PyDLL(None).sleep(1000)",
+    "and deaf": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("kind", WEDGES)
+def test_a_stuck_daemon_is_ended_and_tells_where_it_was(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SIGUSR1 the daemon's main thread runs what the interpreter was told to at its start."""
+    lines = ["import ctypes, signal, sys", "def wedge(number, frame):", f"    {WEDGES[kind]}"]
+    lines.append("signal.signal(signal.SIGUSR1, wedge)")
+    if kind == "and deaf":
+        lines.append("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])")
+    tmp_path.joinpath("sitecustomize.py").write_text("\n".join(lines))
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{before}" if before else str(tmp_path))
+    with mounted("--watchdog", str(LIMIT)) as mount:
+        daemon = daemon_of(mount)
+        watching = watchdog_of(daemon.pid)
+        with cut_off(mount.path):
+            daemon.send_signal(signal.SIGUSR1)
+        status = daemon.wait(20)
+        log = ended_log(mount, watching)
+        assert f"the daemon (pid {daemon.pid}) did not answer for {LIMIT} s" in log
+        if kind == "and deaf":
+            assert status == -signal.SIGKILL and log.count("\n") == 1
+        else:
+            assert status == -signal.SIGABRT
+            assert re.search(r'sitecustomize.py", line 3 in wedge\n', log), log
+        mount.start()
+
+
+def test_a_crash_leaves_its_traceback(mount: Mount) -> None:
+    daemon = daemon_of(mount)
+    watching = watchdog_of(daemon.pid)
+    daemon.send_signal(signal.SIGSEGV)
+    assert daemon.wait(20) == -signal.SIGSEGV
+    log = ended_log(mount, watching)
+    said = f"the daemon (pid {daemon.pid}) crashed: mount again, the counters are kept in {mount.region}"
+    assert log.startswith(f"fsmount: {mount.path}: {said}\nFatal Python error: Segmentation fault\n")
+    mount.start()
+
+
+def test_the_system_log_gets_what_would_go_to_the_terminal(tmp_path: Path) -> None:
+    pipe, beats = os.pipe()
+    receiver = Receiver(tmp_path / "log")
+    with receiver.socket, subprocess.Popen(["sleep", "1000"]) as sleeper:
+        process = os.pidfd_open(sleeper.pid)
+        told = (process, sleeper.pid, LIMIT, tmp_path / "log", "/mnt/naja \udcff", "/region")
+        command = [sys.executable, "-I", "-S", watchdog.__file__, *map(str, told)]
+        with subprocess.Popen(command, stdin=pipe, pass_fds=[process]) as watching:
+            receiver.socket.settimeout(30)
+            said = f"the daemon (pid {sleeper.pid}) did not answer for {LIMIT} s, in state S (sleeping): mount again"
+            assert receiver.line() == (
+                f"<28>fsmount[{sleeper.pid}]: /mnt/naja \\udcff: {said}, the counters are kept in /region"
+            )
+            assert watching.wait(20) == 0
+        assert sleeper.wait(20) == -signal.SIGABRT
+    for descriptor in (pipe, beats, process):
+        os.close(descriptor)
+
+
+# ---- who is not
+
+
+def test_a_busy_daemon_is_not_ended(mount: Mount) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = "import sys\nwhile True: open(sys.argv[1]).read()"
+        for name in ("a", "b"):
+            command = [sys.executable, "-c", busy, str(mount.root.mkdir(name).file("limit"))]
+            process = stack.enter_context(subprocess.Popen(command))
+            stack.callback(process.kill)
+        assert use_for(3 * LIMIT, mount) > 10
+    mount.check()
+
+
+def test_time_in_which_the_watchdog_did_not_run_does_not_count(mount: Mount) -> None:
+    """As when all are frozen, or the machine is so busy that nobody gets on."""
+    daemon = daemon_of(mount)
+    watching = watchdog_of(daemon.pid)
+    os.kill(watching, signal.SIGSTOP)
+    assert use_for(1.5 * LIMIT, mount) > 0
+    os.kill(watching, signal.SIGCONT)
+    assert use_for(0.5 * LIMIT, mount) > 0
+    for pid in (daemon.pid, watching):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(1.5 * LIMIT)  # nothing is to happen
+    os.kill(watching, signal.SIGCONT)
+    daemon.send_signal(signal.SIGCONT)
+    assert use_for(1.5 * LIMIT, mount) > 0
+    mount.check()
+
+
+TRACER = """
+import ctypes, os, subprocess, sys
+SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+daemon = subprocess.Popen(sys.argv[1:])
+print(daemon.pid, flush=True)
+input()
+for request in SEIZE, INTERRUPT:
+    if ptrace(request, daemon.pid, None, None): sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(daemon.pid, 0)
+print("stopped", flush=True)
+input()
+ptrace(DETACH, daemon.pid, None, None)
+daemon.wait()
+"""
+
+
+def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
+    command = [sys.executable, "-c", TRACER, sys.executable, "-m", "fsmount", "mount", str(place.path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "-f", "--watchdog", str(LIMIT)], text=True, bufsize=1, **pipes) as tracer:  # type: ignore[call-overload]
+        pid = int(tracer.stdout.readline())
+        place.servers.add(pid)
+        eventually((place.path / ".fsmount").exists, within=20, what="mounted")
+        print(file=tracer.stdin)
+        assert tracer.stdout.readline() == "stopped\n"
+        # once, however often it finds the daemon silent
+        said = f"the daemon (pid {pid}) does not answer, but process {tracer.pid} debugs it: it is left alone\n"
+        assert tracer.stderr.readline() == f"fsmount: {place.path}: {said}"
+        time.sleep(2 * LIMIT)  # nothing is to happen
+        print(file=tracer.stdin)
+        assert place.root.usage == 0
+        place.umount()
+        assert tracer.communicate(timeout=20) == ("", "")
+
+
+# ---- the watchdog itself
+
+
+def test_it_holds_nothing_of_the_daemon(mount: Mount) -> None:
+    watching = watchdog_of(daemon_of(mount).pid)
+    process = Path(f"/proc/{watching}")
+    files = process / "fd"
+    eventually(lambda: len(os.listdir(files)) == 4, within=10, what="nothing but what it needs")
+    pipe, null, log, daemon = (os.readlink(files / name) for name in sorted(os.listdir(files), key=int))
+    assert pipe.startswith("pipe:") and (null, log) == ("/dev/null", str(mount.log)) and "pidfd" in daemon
+    assert os.readlink(process / "cwd") == "/"
+    assert os.getsid(watching) == watching
+    assert str(mount.region) not in (process / "maps").read_text()
+
+
+def test_it_ends_with_the_daemon_and_not_before(mount: Mount) -> None:
+    """A supervisor tells all processes to end at once."""
+    watching = watchdog_of(daemon_of(mount).pid)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    status = Path(f"/proc/{watching}/status")
+
+    def ignores_them() -> bool:
+        ignored = int(re.findall(r"SigIgn:\s(\w+)", status.read_text())[0], 16)
+        return all(ignored & 1 << number - 1 for number in numbers)
+
+    eventually(ignores_them, within=10)
+    for number in numbers:
+        os.kill(watching, number)
+    assert use_for(0.5 * LIMIT, mount) > 0  # it beats: a dead one would be told of
+    assert not has_ended(watching)
+    mount.umount()
+    assert has_ended(watching)
+
+
+def test_nothing_is_left_when_umount_returns(place: Place) -> None:
+    place.mount()
+    watching = watchdog_of(place.server)
+    place.umount()
+    assert not Path(f"/proc/{watching}").exists()
+
+
+def test_it_ends_when_the_daemon_is_killed(mount: Mount) -> None:
+    watching = watchdog_of(daemon_of(mount).pid)
+    mount.kill()
+    eventually(lambda: has_ended(watching), within=10, what="the end of the watchdog")
+    assert not mount.unexpected_log()
+    mount.start()
+
+
+def test_a_killed_one_is_replaced(mount: Mount) -> None:
+    daemon = daemon_of(mount)
+    watching = watchdog_of(daemon.pid)
+    use_for(LIMIT, mount)
+    os.kill(watching, signal.SIGKILL)
+    mount.expected_log.append("the watchdog was killed: another is started")
+    eventually(lambda: children(daemon.pid) not in ([], [watching]), within=10, what="another watchdog")
+    another = watchdog_of(daemon.pid)
+    with cut_off(mount.path):
+        daemon.send_signal(signal.SIGSTOP)
+    assert daemon.wait(20) == -signal.SIGABRT
+    assert not_answered(mount, daemon.pid, "T (stopped)") in ended_log(mount, another)
+    mount.start()
+
+
+def test_one_that_cannot_live_is_done_without(mount: Mount) -> None:
+    daemon = daemon_of(mount)
+    given_up = "there is no watchdog any more: it ended just after its start"
+    mount.expected_log += [given_up, "the watchdog was killed"]
+
+    def kill_it() -> bool:
+        for child in children(daemon.pid):
+            os.kill(child, signal.SIGKILL)
+        return given_up in mount.log.read_text()
+
+    eventually(kill_it, within=20)
+    assert not children(daemon.pid)
+    assert use_for(2 * LIMIT, mount) > 0
+    mount.check()
+
+
+def test_one_that_cannot_be_started_is_done_without(mount: Mount) -> None:
+    daemon = daemon_of(mount)
+    use_for(LIMIT, mount)
+    (watching,) = children(daemon.pid)
+    before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    os.kill(watching, signal.SIGKILL)
+    mount.expected_log += ["another is started", "cannot be started .*Too many open files"]
+    eventually(lambda: "cannot be started" in mount.log.read_text(), within=20)
+    assert not children(daemon.pid)
+    assert use_for(0.5 * LIMIT, mount) > 0
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+    mount.check()
+
+
+def test_without_a_limit_there_is_none(place: Place) -> None:
+    place.mount("--watchdog", 0)
+    assert not children(place.server)
+    place.umount()
+
+
+@pytest.mark.parametrize("value", ["-1", "0.5", "nan", "inf", "86401", "never"])
+def test_a_limit_is_a_reasonable_number_of_seconds(place: Place, value: str) -> None:
+    done = run("mount", place.path, "--watchdog", value)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("Error: Invalid value for '--watchdog': ")
+    assert not place.mounts
