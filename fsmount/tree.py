@@ -45,6 +45,7 @@ from .lease_holder import Lease
 from .membership import Membership, locked
 
 __all__ = [
+    "DEFAULT_CAPACITY",
     "LEASE",
     "MODE_UNSET",
     "PROCESS",
@@ -96,6 +97,9 @@ def parse_resource(text: str) -> tuple[str, str]:
     return name, unit or "bytes"
 
 
+#: How many groups, holders and cells a tree has room for unless it is told.
+DEFAULT_CAPACITY = (65536, 4096, 1 << 20)
+
 # The engine makes none deeper.
 _DEPTH_MAX = 1024
 
@@ -128,9 +132,9 @@ class Tree:
         resources: Iterable[str] = ("memory",),
         *,
         batch: int | str = "auto",
-        groups: int = 65536,
-        holders: int = 4096,
-        cells: int = 1 << 20,
+        groups: int = DEFAULT_CAPACITY[0],
+        holders: int = DEFAULT_CAPACITY[1],
+        cells: int = DEFAULT_CAPACITY[2],
     ) -> Tree:
         """Makes a tree, of root alone.
 
@@ -219,6 +223,13 @@ class Tree:
     def capacity(self) -> tuple[int, int, int]:
         """How many groups, holders and cells ((holder, counter) pairs) it has room for."""
         return self.region.groups, self.region.holders, self.region.cells
+
+    @property
+    @in_public
+    def owner(self) -> tuple[int, int]:
+        """The user and group that its region belongs to."""
+        status = os.fstat(self.region.fd)
+        return status.st_uid, status.st_gid
 
     @property
     @in_public

@@ -1,0 +1,62 @@
+"""What a file says about a tree.  None, and what is not there: not said."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: What a group says beside its resources.
+OWNER, GROUP, MODE, FILES = GROUP_KEYS = ("owner", "group", "mode", "files")
+
+#: Stands for all files of a group.
+ALL_FILES = "*"
+
+#: The mode of a group that says none.
+DIRECTORY_MODE = 0o755
+
+
+class Access(NamedTuple):
+    """Who may do what with a directory or a file."""
+
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+
+UNSAID = Access()
+
+
+@dataclass
+class GroupDescription:
+    path: tuple[str, ...]  # the names on the way from the root
+    access: Access = UNSAID  # of the directory; the owners are its files' too
+    all_files: Access = UNSAID  # the owners of its files, where they are others; no mode
+    files: dict[str, Access] = field(default_factory=dict)  # of single files, by name
+    limits: dict[str, int] = field(default_factory=dict)  # by resource
+    soft_limits: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class TreeDescription:
+    resources: dict[str, str] | None = None  # name -> unit, in the order of their files
+    batch: int | str | None = None
+    groups: int | None = None
+    holders: int | None = None
+    cells: int | None = None
+    tree: list[GroupDescription] = field(default_factory=list)  # a group after those above it
+
+
+def escape(name: str) -> str:
+    """A file's or group's name, any bytes, as text that UTF-8 can have."""
+    text = os.fsencode(name).decode(errors="surrogateescape").replace("%", "%25")
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
+
+
+def unescape(text: str) -> str:
+    """The name that was escaped.  ValueError: a percent sign that stands for nothing."""
+    raw = text.encode()
+    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
+        raise ValueError("a percent sign is written %25")
+    return os.fsdecode(re.sub(rb"%(..)", lambda found: bytes([int(found[1], 16)]), raw))

@@ -1,0 +1,133 @@
+"""Between a description and a tree."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping
+
+from .. import control_files
+from ..control_files import Kind
+from ..errors import GroupRemoved
+from ..quantities import UNLIMITED
+from ..tree import DEFAULT_CAPACITY, MODE_UNSET, SET_GID, SET_MODE, SET_UID, Attributes, Group, Tree
+from .description import DIRECTORY_MODE, UNSAID, Access, GroupDescription, TreeDescription
+
+Path = tuple[str, ...]
+Owners = tuple[int, int]  # user and group
+Files = Mapping[str, tuple[int, Kind]]
+
+
+# ---- a tree as it is --------------------------------------------------------------------------------------------
+
+
+def describe(tree: Tree) -> TreeDescription:
+    """What must be said so that build() makes the same tree for its owner: what is not as it is made unasked."""
+    groups, holders, cells = map(_unless, tree.capacity, DEFAULT_CAPACITY)
+    found = TreeDescription(
+        resources=dict(tree.resources),
+        batch=None if tree.batch == "auto" else tree.batch,
+        groups=groups,
+        holders=holders,
+        cells=cells,
+    )
+    files = control_files.files(tree.resources)
+    owner = tree.owner
+    pending: list[tuple[Path, Group]] = [((), tree.root)]
+    while pending:
+        path, group = pending.pop()
+        try:
+            described = _describe_group(path, group, files, owner)
+            pending += [((*path, child.name), child) for child in group.children()]
+        except GroupRemoved:
+            continue
+        if described != GroupDescription(()):  # a root of which there is nothing to say
+            found.tree.append(described)
+    found.tree.sort(key=lambda described: described.path)
+    return found
+
+
+def _describe_group(path: Path, group: Group, files: Files, owner: Owners) -> GroupDescription:
+    found = GroupDescription(path)
+    directory = group.attributes(0)
+    of_files = {name: group.attributes(control_files.slot(*place)) for name, place in files.items()}
+    common = _most_common(directory, of_files.values())
+    found.access = Access(
+        _unless(directory.uid, owner[0]), _unless(directory.gid, owner[1]), _unless(directory.mode, DIRECTORY_MODE)
+    )
+    found.all_files = Access(_unless(common[0], directory.uid), _unless(common[1], directory.gid))
+    for name, (_, kind) in files.items():
+        one = of_files[name]
+        mode = kind.mode if one.mode == MODE_UNSET else one.mode
+        access = Access(_unless(one.uid, common[0]), _unless(one.gid, common[1]), _unless(mode, kind.mode))
+        if access != UNSAID:
+            found.files[name] = access
+    for resource in group.resources:
+        counter = group[resource]
+        for value, limits in ((counter.limit, found.limits), (counter.soft_limit, found.soft_limits)):
+            if value != UNLIMITED:
+                limits[resource] = value
+    return found
+
+
+def _most_common(directory: Attributes, files: Iterable[Attributes]) -> Owners:
+    """The user and group of most files; of several the directory's, if it is among them."""
+    files = list(files)
+    uids = Tally(file.uid for file in files)
+    gids = Tally(file.gid for file in files)
+    return (
+        max(uids, key=lambda uid: (uids[uid], uid == directory.uid, uid)),
+        max(gids, key=lambda gid: (gids[gid], gid == directory.gid, gid)),
+    )
+
+
+def _unless(value: int, default: int) -> int | None:
+    return None if value == default else value
+
+
+# ---- a tree as described ----------------------------------------------------------------------------------------
+
+
+def build(tree: Tree, description: TreeDescription) -> None:
+    """Makes the groups, in a tree of root alone that has the described resources.  OSError: they do not fit in."""
+    files = control_files.files(tree.resources)
+    us = os.geteuid(), os.getegid()
+    groups: dict[Path, Group] = {(): tree.root}
+    for described in description.tree:
+        owner = _owners(described.access, us)
+        owner_of_files = _owners(described.all_files, owner)
+        maker = owner_of_files if described.path else us  # the root is there already
+        group = _make(groups, described.path, maker)
+        _set_access(group, 0, maker, owner, described.access.mode)
+        for name, place in files.items():
+            access = described.files.get(name, UNSAID)
+            _set_access(group, control_files.slot(*place), maker, _owners(access, owner_of_files), access.mode)
+        for resource, limit in described.limits.items():
+            group[resource].limit = limit
+        for resource, limit in described.soft_limits.items():
+            group[resource].soft_limit = limit
+
+
+def _owners(access: Access, otherwise: Owners) -> Owners:
+    return (
+        otherwise[0] if access.uid is None else access.uid,
+        otherwise[1] if access.gid is None else access.gid,
+    )
+
+
+def _make(groups: dict[Path, Group], path: Path, maker: Owners) -> Group:
+    """The group at the path, made by `maker`, and by us those above it that nobody has described."""
+    known = next(depth for depth in range(len(path), -1, -1) if path[:depth] in groups)
+    for depth in range(known, len(path)):
+        owners = maker if depth + 1 == len(path) else (None, None)
+        groups[path[: depth + 1]] = groups[path[:depth]].mkdir(path[depth], DIRECTORY_MODE, *owners)
+    return groups[path]
+
+
+def _set_access(group: Group, slot: int, maker: Owners, owners: Owners, mode: int | None) -> None:
+    """Sets what is not so since the group was made by `maker`."""
+    mask = 0 if mode is None else SET_MODE
+    for bit, ours, wanted in zip((SET_UID, SET_GID), maker, owners, strict=True):
+        mask |= bit if ours != wanted else 0
+    if mask:
+        group.set_attributes(slot, mask, mode=mode or 0, uid=owners[0], gid=owners[1])
