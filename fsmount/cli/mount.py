@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from fsmount.cli.report import one_line
+
+if TYPE_CHECKING:
+    from fsmount.config import TreeDescription
 
 _DAY = 86400.0
 
@@ -43,6 +47,16 @@ def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
     return value
 
 
+def _config(path: str) -> TreeDescription:
+    from fsmount.config import ConfigError, load
+    from fsmount.daemon.refused import Refused
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        raise Refused(str(error)) from None
+
+
 @click.command()
 @click.argument("mountpoint", type=click.Path(path_type=str))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
@@ -60,6 +74,13 @@ def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
     metavar="auto|N",
     callback=_batch,
     help="How much a holder reserves ahead; 0: nothing, all is exact.  [default: auto]",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=str),
+    metavar="TREE.toml",
+    help="Make new counters as fsmount save wrote them there.",
 )
 @click.option("--region", type=click.Path(path_type=str), metavar="PATH", help="Where the counters are kept.")
 @click.option("--groups", metavar="N", type=click.IntRange(1, 1 << 24), help="Capacity: groups.  [default: 65536]")
@@ -87,6 +108,7 @@ def mount(
     debug: bool,
     resources: tuple[str, ...],
     batch: str | int | None,
+    config_path: str | None,
     region: str | None,
     groups: int | None,
     holders: int | None,
@@ -97,7 +119,7 @@ def mount(
     """Mount a tree of counters at MOUNTPOINT.
 
     It is served in the background; the command returns when the files are there.  What an earlier mount left behind
-    at MOUNTPOINT, with its daemon killed or with umount --keep, is taken over with every charge in it.
+    at MOUNTPOINT, with its daemon killed or with umount --keep, is taken over with every charge in it, as it is.
     """
     from fsmount.daemon.mount import mount
     from fsmount.daemon.request import MountRequest
@@ -111,6 +133,8 @@ def mount(
             groups=groups,
             holders=holders,
             cells=cells,
+            config=None if config_path is None else _config(config_path),
+            config_path=config_path or "",
             options=options,
             debug=debug,
             watchdog=watchdog,

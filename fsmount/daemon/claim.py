@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import logging
 import os
+import secrets
 import stat
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from fsmount import region_path
+from fsmount import config, region_path
 from fsmount.daemon.mounts import command_of, mount_at, server_of
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
@@ -70,7 +71,7 @@ class Claim:
 
 def claim(request: MountRequest) -> Claim:
     """The region for the mount point, locked; Refused if it is not to be had or is not as the request says."""
-    path, private = _where(request)
+    path = _where(request)
     created = False
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -84,14 +85,13 @@ def claim(request: MountRequest) -> Claim:
                 raise _served(path, server) from None
             time.sleep(0.02)  # its mount is gone: it is about to end
         else:
-            if not private or not _unfinished(lock):
-                break
-            os.unlink(path)
-            os.close(lock)
+            break
     try:
         tree = _open(path)
         if not created:
             _agree(request, tree, path)
+            if request.config is not None:
+                log.info("the counters from before stay as they are: %s is for new ones", request.config_path)
         leases = _take_over(tree, path, request.mountpoint)
         region_path.remember(request.mountpoint, path)
     except BaseException:
@@ -100,15 +100,15 @@ def claim(request: MountRequest) -> Claim:
     return Claim(tree, path, request.mountpoint, not created, lock, leases)
 
 
-def _where(request: MountRequest) -> tuple[str, bool]:
-    """The region's path, and whether it is the mount point's own place rather than one the user named."""
+def _where(request: MountRequest) -> str:
+    """The region's path."""
     known = region_path.find(request.mountpoint)
     if request.region is None:
         try:
             own = region_path.place(request.mountpoint)
         except OSError as error:
             raise Refused(f"there is no place for the counters ({error.strerror}): name one with --region") from None
-        return known or own, known in (None, own)
+        return known or own
     path = os.path.join(os.path.realpath(os.path.dirname(request.region)), os.path.basename(request.region))
     if known not in (None, path):
         raise Refused(f"its counters from before are in {known}: leave --region out, or remove that file to begin anew")
@@ -116,7 +116,7 @@ def _where(request: MountRequest) -> tuple[str, bool]:
         raise Refused(f"there is no directory for the region {path}: make it, or name another --region")
     if not region_path.only_owner_can_replace(path):
         raise Refused(f"other users could replace the region {path}: name one in a directory of your own with --region")
-    return path, False
+    return path
 
 
 def lock_region(path: str) -> int:
@@ -145,29 +145,46 @@ def lock_region(path: str) -> int:
 
 
 def _create(path: str, request: MountRequest) -> bool:
-    """Makes the region as requested; False if there is one now."""
-    given: dict[str, Any] = {
-        name: value for name in ("batch", "groups", "holders", "cells") if (value := getattr(request, name)) is not None
-    }
+    """Makes the region as requested; False if there is one now.
+
+    It is made beside its place and gets there when it is whole, so whoever is killed here leaves none that is not.
+    What he leaves beside it is not locked, and the next one removes it.
+    """
+    for abandoned in glob.glob(f"{glob.escape(path)}.new-*"):
+        _remove_abandoned(abandoned)
+    making = f"{path}.new-{secrets.token_hex(8)}"
     try:
-        Tree.create(path, request.resources or ("memory",), **given).close()
-    except FileExistsError:
+        with Tree.create(making, **request.creation()) as tree:
+            lock = lock_region(making)
+            try:
+                if request.config is not None:
+                    config.build(tree, request.config)
+                os.link(making, path)
+            finally:
+                os.unlink(making)
+                os.close(lock)
+    except (FileExistsError, BlockingIOError):
         return False
     except FileNotFoundError:
-        # the end of another mount has just removed the empty directory
-        if region_path.place(request.mountpoint) != path:
+        # the next one was too fast in removing, or the end of another mount has just removed the empty directory
+        if not os.path.isdir(os.path.dirname(path)) and region_path.place(request.mountpoint) != path:
             raise Refused(f"the directory of the region {path} has gone: make it, or name another --region") from None
         return False
-    except ValueError as error:
-        raise Refused(str(error)) from None
-    except OSError as error:
-        raise Refused(f"the region {path} cannot be made: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        region_path.forget(request.mountpoint)
+        if isinstance(error, ValueError):
+            raise Refused(str(error)) from None
+        where = f" ({os.fsdecode(error.filename)})" if request.config is not None and error.filename is not None else ""
+        raise Refused(f"the region {path} cannot be made: {error.strerror}{where}") from None
     return True
 
 
-def _unfinished(lock: int) -> bool:
-    """Whether its maker was killed while making it: what makes a file a region is written last, at its start."""
-    return not any(os.pread(lock, 8, 0))
+def _remove_abandoned(path: str) -> None:
+    """Removes what somebody was making, unless he is still at it."""
+    with contextlib.suppress(OSError, Refused):
+        lock = lock_region(path)
+        os.unlink(path)
+        os.close(lock)
 
 
 def _open(path: str) -> Tree:

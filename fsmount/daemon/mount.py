@@ -33,6 +33,7 @@ _END = (signal.SIGINT, signal.SIGTERM)
 
 def mount(request: MountRequest, *, foreground: bool) -> None:
     """Mounts; Refused if it cannot.  In the foreground it returns at the end, else as soon as the files are there."""
+    request.creation()  # what cannot be made is refused at once, also where there is a region from before
     if foreground:
         logs.to_stderr(request.mountpoint, request.debug)
         _serve(request, ready=lambda: None, system_log="")

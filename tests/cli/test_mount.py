@@ -347,17 +347,18 @@ def test_a_region_of_another_user_is_refused_also_for_root(place: Place) -> None
     place.umount()
 
 
-def test_what_a_maker_that_was_killed_left_unfinished_is_made_anew(place: Place) -> None:
+def test_what_a_maker_that_was_killed_left_unfinished_is_removed_by_the_next(place: Place) -> None:
     place.mount()
     region = place.region
     assert region is not None
     place.umount()
     region.parent.mkdir(mode=0o700, exist_ok=True)
-    with region.open("wb") as file:
+    unfinished = region.with_name(region.name + ".new-5")
+    with unfinished.open("wb") as file:
         file.truncate(1 << 20)
-    region.chmod(0o600)
+    unfinished.chmod(0o600)
     place.mount()
-    assert place.root.usage == 0
+    assert place.root.usage == 0 and not unfinished.exists()
     place.umount()
 
 

@@ -1,0 +1,212 @@
+"""fsmount mount --config: a new tree is as the file says when it is served, or there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsmount import region_path
+from tests.cli.place import Place, refused, run
+from tests.mounts import GroupFiles, eventually
+
+TREE = """\
+batch = 0
+
+[resources]
+memory = "bytes"
+tokens = "count"
+
+[capacity]
+groups = 16
+
+["/web/api"]
+mode = "0700"
+memory.limit = "512M"
+tokens.soft_limit = 100
+"""
+
+
+@pytest.fixture
+def file(place: Place) -> Path:
+    path = place.directory / "tree.toml"
+    path.write_text(TREE)
+    return path
+
+
+def nothing_is_left(place: Place) -> bool:
+    """No mount, no region, and nothing half made."""
+    where = Path(region_path.place(str(place.path)))
+    left = list(where.parent.glob(where.name + "*"))
+    region_path.forget(str(place.path))
+    return not (left or place.mounts)
+
+
+def test_the_tree_is_as_the_file_says_when_the_files_are_there(place: Place, file: Path) -> None:
+    done = run("mount", "tree", "--config", "tree.toml", cwd=place.directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    place.servers.add(place.server)
+    units = {"memory": "bytes", "tokens": "count"}
+    root = GroupFiles(place.path, units)
+    api = root.child("web").child("api")
+    assert (api.limit, api.number("soft_limit", "tokens"), root.stat()["batch"]) == (512 << 20, 100, 0)
+    assert os.stat(api.path).st_mode & 0o7777 == 0o700
+    for number in range(13):
+        root.mkdir(str(number))
+    with pytest.raises(OSError, match="No space left"):
+        root.mkdir("one too many")
+    place.umount()
+
+
+@pytest.mark.root
+def test_owners_are_restored(place: Place, file: Path) -> None:
+    file.write_text(
+        '["/"]\nowner = "daemon"\nfiles."*".owner = 2\n'
+        '["/web"]\nowner = 1234\ngroup = "daemon"\nfiles."memory.lease" = { owner = "root", mode = "0666" }\n'
+    )
+    place.mount("--config", file)
+
+    def access(name: str) -> tuple[int, int, int]:
+        status = os.stat(place.path / name)
+        return status.st_uid, status.st_gid, status.st_mode & 0o7777
+
+    assert access(".") == (1, 0, 0o755)
+    assert access("memory.limit_in_bytes") == (2, 0, 0o644)
+    assert access("web") == (1234, 1, 0o755)
+    assert access("web/memory.limit_in_bytes") == (1234, 1, 0o644)
+    assert access("web/memory.lease") == (0, 1, 0o666)
+    place.umount()
+
+
+# ---- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("batch = 0\nx = \n", "2: Invalid value"),
+        (
+            'batch = 0\n\n["/web"]\n\nmemory.limit = "4kB"\n',
+            '5: memory.limit: "4kB" is no amount (4096, 64K, max)',
+        ),
+        ('["/a"]\n["/a/b c"]\nowner = "no such user"\n', '3: owner: there is no user "no such user" here'),
+        ('["/a"]\nmemory.limit = 1\n["/a/memory.stat"]\n', '3: "/a/memory.stat": "memory.stat" is the name of a'),
+    ],
+    ids=["syntax", "amount", "user", "name"],
+)
+def test_a_bad_file_is_told_with_its_line_and_nothing_is_made(place: Place, file: Path, text: str, said: str) -> None:
+    file.write_text(text)
+    assert refused(run("mount", place.path, "--config", file), place.path).startswith(f"{file}:{said}")
+    assert nothing_is_left(place)
+
+
+@pytest.mark.user
+def test_an_ordinary_user_cannot_give_groups_away(place: Place, file: Path) -> None:
+    file.write_text('["/a"]\nmode = "0700"\nowner = "root"\n')
+    text = refused(run("mount", place.path, "--config", file), place.path)
+    assert text == f'{file}:3: owner: only root can give a group to another user, "root"'
+    assert nothing_is_left(place)
+
+
+def test_a_file_that_is_not_there_is_told(place: Place) -> None:
+    missing = place.directory / "missing"
+    text = refused(run("mount", place.path, "--config", missing), place.path)
+    assert text == f"No such file or directory ({missing})"
+    text = refused(run("mount", place.path, "--config", place.directory), place.path)
+    assert text == f"Is a directory ({place.directory})"
+
+
+def test_groups_that_find_no_room_are_told_and_nothing_is_left(place: Place, file: Path) -> None:
+    file.write_text('["/a"]\n["/b/c"]\n')
+    text = refused(run("mount", place.path, "--config", file, "--groups", "3"), place.path)
+    assert text.endswith("the region has no room for another group (/b/c)")
+    assert nothing_is_left(place)
+
+
+def test_a_mount_that_fails_leaves_nothing_of_what_was_made(place: Place, file: Path) -> None:
+    refused(run("mount", place.path, "--config", file, "-o", "bogus"), place.path)
+    assert nothing_is_left(place)
+
+
+# ---- beside options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--batch", "64K"], "--batch says 65536 and {} says 0: change one, or leave --batch out"),
+        (["--groups", "17"], "--groups says 17 and {} says 16: change one, or leave --groups out"),
+        (
+            ["--resource", "memory"],
+            "--resource says memory:bytes and {} says memory:bytes, tokens:count: change one, or leave --resource out",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_option_that_contradicts_the_file_is_told(place: Place, file: Path, options: list[str], said: str) -> None:
+    assert refused(run("mount", place.path, "--config", file, *options), place.path) == said.format(file)
+    assert nothing_is_left(place)
+
+
+def test_an_option_may_say_the_same_or_more(place: Place, file: Path) -> None:
+    same = ["--batch", "0", "--groups", "16", "--resource", "memory", "--resource", "tokens:count"]
+    place.mount("--config", file, *same, "--cells", "256")
+    text = run("save", place.path, "-").stdout
+    assert "groups = 16\ncells = 256\n" in text
+    place.umount()
+
+
+# ---- where there are counters from before
+
+
+@pytest.mark.parametrize("end", ["kept", "killed"])
+def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place, file: Path, end: str) -> None:
+    place.mount("--config", file)
+    web = place.root.child("web")
+    web.set_limit(17)
+    web.child("api").charge(5)
+    os.rename(web.child("api").path, web / "other")
+    if end == "kept":
+        place.umount("--keep")
+    else:
+        place.signal(signal.SIGKILL)
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--debug", "--config", str(file)]
+    daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    place.servers.add(daemon.pid)
+    # a mount whose daemon was killed has no files
+    eventually(lambda: daemon.poll() is not None or os.path.exists(place.path / ".fsmount"), within=20, what="mounted")
+    assert (web.limit, web.usage, os.path.exists(web / "other"), os.path.exists(web / "api")) == (17, 5, True, False)
+    daemon.terminate()
+    _, log = daemon.communicate(timeout=20)
+    assert daemon.returncode == 0
+    assert f"the counters from before stay as they are: {file} is for new ones" in log
+
+
+def test_a_bad_file_is_told_also_where_there_are_counters_from_before(place: Place, file: Path) -> None:
+    place.mount("--config", file)
+    place.root.child("web").charge(5)
+    place.umount("--keep")
+    file.write_text("batch = 0\nbtach = 0\n")
+    assert f"{file}:2: btach: unknown here" in refused(run("mount", place.path, "--config", file), place.path)
+    place.mount()
+    assert place.root.usage == 5
+    place.root.child("web").uncharge(5)
+    place.umount()
+
+
+def test_a_maker_that_is_killed_leaves_no_half_of_a_tree(place: Place, file: Path) -> None:
+    file.write_text("".join(f'["/{number}"]\nmemory.limit = {number}\n' for number in range(3000)))
+    where = Path(region_path.place(str(place.path)))
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--config", str(file)]
+    with subprocess.Popen(command) as maker:
+        eventually(lambda: list(where.parent.glob(where.name + ".new-*")), within=20, what="the making")
+        maker.kill()
+    assert not where.exists(), "it was made before it could be killed"
+    place.mount("--config", file)
+    assert [path.name for path in where.parent.glob(where.name + "*")] == [where.name]
+    assert place.root.child("2999").limit == 2999
+    place.umount()
