@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from fsmount.cli.doctor import doctor
 from fsmount.cli.mount import mount
+from fsmount.cli.save import save
 from fsmount.cli.umount import umount
 
 
@@ -16,3 +18,5 @@ def main() -> None:
 
 main.add_command(mount)
 main.add_command(umount)
+main.add_command(save)
+main.add_command(doctor)

@@ -43,6 +43,11 @@ def mount_at(path: str) -> Mount | None:
     return found
 
 
+def mounts_of(uid: int) -> list[str]:
+    """Where a user has mounted fsmount."""
+    return sorted({mount.path for mount in _mounts() if mount.ours and mount.uid == uid})
+
+
 def _mounts() -> Iterator[Mount]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:

@@ -38,19 +38,33 @@ def test_a_wrong_command_line_has_status_2(place: Place, options: list[str]) -> 
     assert not place.mounts
 
 
-@pytest.mark.parametrize("arguments", [["mount"], ["umount"], ["dismount"], ["umount", "--drop", "/tmp"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mount"],
+        ["umount"],
+        ["save"],
+        ["doctor"],
+        ["dismount"],
+        ["umount", "--drop", "/tmp"],
+        ["save", "/a", "/b", "/c"],
+    ],
+    ids=" ".join,
+)
 def test_a_command_needs_its_arguments(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
-@pytest.mark.parametrize("command", [[], ["mount"], ["umount"]], ids=["fsmount", "mount", "umount"])
+@pytest.mark.parametrize("command", [[], ["mount"], ["umount"], ["save"], ["doctor"]], ids=" ".join)
 def test_help_names_what_there_is(command: list[str]) -> None:
     done = run(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     wanted = {
-        (): ["mount", "umount"],
-        ("mount",): "-f --debug --resource --batch --region --groups --holders --cells -o".split(),
+        (): ["mount", "umount", "save", "doctor"],
+        ("mount",): "-f --debug --resource --batch --config --region --groups --holders --cells -o".split(),
         ("umount",): ["--keep"],
+        ("save",): ["MOUNTPOINT", "TREE.toml"],
+        ("doctor",): ["MOUNTPOINT", "REGION", "--repair"],
     }
     assert all(word in done.stdout for word in wanted[tuple(command)])
 

@@ -1,0 +1,33 @@
+"""fsmount doctor."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fsmount.cli.report import one_line
+
+
+@click.command()
+@click.argument("place", metavar="MOUNTPOINT|REGION", type=click.Path(path_type=str))
+@click.option("--repair", is_flag=True, help="Mend what differs.")
+def doctor(place: str, repair: bool) -> None:
+    """Compare every number and link in a region with what it follows from, and print what differs.
+
+    A mount can go on being used meanwhile. The exit status is 0 if all is in order, or is so again with --repair.
+    """
+    from fsmount.daemon.refused import Refused
+    from fsmount.daemon.trees import opened
+    from fsmount.errors import RegionCorrupt
+
+    with one_line(place), opened(place) as tree:
+        try:
+            found = tree.check(repair)
+            for difference in found:
+                click.echo(difference)
+            if found and repair:
+                found = tree.check()
+        except RegionCorrupt as error:
+            raise Refused(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
+    sys.exit(1 if found else 0)

@@ -1,0 +1,35 @@
+"""fsmount save."""
+
+from __future__ import annotations
+
+import click
+
+from fsmount.cli.report import one_line
+
+
+@click.command()
+@click.argument("arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=click.Path(path_type=str))
+@click.pass_context
+def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Write the groups of a tree, their limits, modes and owners to TREE.toml, for fsmount mount --config.
+
+    TREE.toml is replaced as a whole, or not at all; - is standard output. MOUNTPOINT need not be said where it is your
+    only one. What is charged is not written: charges belong to who holds them.
+    """
+    from fsmount.config import describe, store
+    from fsmount.config.writing import write
+    from fsmount.daemon.trees import is_place, only_mount, opened
+
+    if not 1 <= len(arguments) <= 2:
+        raise click.UsageError("one file is to be named, and a mount point or a region before it", ctx)
+    *places, file = arguments
+    if places and is_place(file) and not is_place(places[0]):
+        places, file = [file], places[0]
+    with one_line(places[0] if places else file):
+        place = places[0] if places else only_mount()
+        with opened(place) as tree:
+            text = write(describe(tree))
+        if file == "-":
+            click.echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale
+        else:
+            store(file, text)

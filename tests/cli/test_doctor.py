@@ -1,0 +1,166 @@
+"""fsmount doctor: what it says of a region in order, of one that is not, and of what is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import struct
+from pathlib import Path
+
+import pytest
+
+from fsmount import Tree
+from fsmount.daemon.refused import Refused
+from fsmount.daemon.trees import opened
+from tests.cli.place import Place, refused, run
+from tests.holder_process import HolderProcess
+from tests.mounts import as_user
+
+# Is found in the region's file wherever it is counted, and nowhere else.
+CHARGE = 0x0123456789ABCDE
+
+
+def healthy(place: object) -> bool:
+    done = run("doctor", place)
+    return (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def damage(region: Path) -> None:
+    """Writes over a number that is derived from others, with CHARGE charged to a group: the first one that is."""
+    data = region.read_bytes()
+    pattern = struct.pack("=q", CHARGE)
+    copy = region.with_name("copy")
+    at = data.find(pattern)
+    while at >= 0:
+        shutil.copyfile(region, copy)
+        overwrite(copy, at)
+        with Tree.open(copy) as tree:
+            derived = bool(tree.check(repair=True)) and not tree.check()
+        copy.unlink()
+        if derived:
+            overwrite(region, at)
+            return
+        at = data.find(pattern, at + 8)
+    pytest.fail("the region has no derived number of this charge")
+
+
+def overwrite(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("=q", CHARGE + 5))
+
+
+def test_there_is_nothing_to_say_of_a_region_in_order(place: Place) -> None:
+    place.mount()
+    place.root.mkdir("group").charge(5)
+    assert healthy(place.path) and healthy(place.region)
+    place.signal(signal.SIGKILL)
+    assert healthy(place.path) and healthy(place.region)
+    place.mount()
+    place.umount("--keep")
+    assert healthy(place.path) and healthy(place.region)
+    with Tree.create(place.directory / "region") as tree:
+        tree.root.mkdir("group")["memory"].charge(5)
+        assert healthy(tree.path)
+
+
+def test_a_live_mount_is_not_disturbed(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    holder = HolderProcess(group.path)
+    for number in range(1, 4):
+        holder.charge(1000)
+        assert healthy(place.path)
+        done = run("doctor", place.path, "--repair")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert (place.root.usage, group.usage) == (1000 * number, 1000 * number)
+    holder.uncharge(3000)
+    holder.end()
+    place.umount()
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "not served"])
+def test_what_differs_is_told_and_mended(place: Place, served: bool) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region, "--groups", "16", "--cells", "64")
+    group = place.root.mkdir("group")
+    group.charge(CHARGE)
+    if not served:
+        place.umount("--keep")
+    damage(region)
+    done = run("doctor", place.path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.count("\n") >= 1
+    assert run("doctor", place.path).stdout == done.stdout, "it was changed by looking"
+    mended = run("doctor", place.path, "--repair")
+    assert (mended.returncode, mended.stdout, mended.stderr) == (0, done.stdout, "")
+    assert healthy(place.path)
+    if not served:
+        place.mount()
+    assert place.root.usage == group.usage == CHARGE
+    group.uncharge(CHARGE)
+    place.umount()
+
+
+# ---- what cannot be looked at
+
+
+def test_what_is_no_region_is_told(place: Place) -> None:
+    missing = place.directory / "missing"
+    assert refused(run("doctor", missing), missing) == "there is no such mount point or region"
+    assert refused(run("doctor", place.path), place.path).startswith("nothing of fsmount is mounted there")
+    assert refused(run("doctor", "/proc"), "/proc") == "not an fsmount mount but of type proc"
+    file = place.directory / "file"
+    file.write_text("precious")
+    text = refused(run("doctor", file, "--repair"), file)
+    assert text.startswith(f"the region {file} cannot be used: too short to be a region of fsmount")
+    file.write_bytes(b"precious" * 10000)
+    assert "no region of fsmount" in refused(run("doctor", file, "--repair"), file)
+    assert file.read_bytes() == b"precious" * 10000
+
+
+def test_a_region_of_another_version_is_told(place: Place) -> None:
+    region = place.directory / "region"
+    Tree.create(region).close()
+    with region.open("r+b") as file:
+        file.seek(8)  # the version follows the 8 bytes that say what it is
+        file.write(b"\xff")
+    text = refused(run("doctor", region, "--repair"), region)
+    assert "layout version" in text and text.endswith(
+        "; use the version of fsmount that made it, or remove it to begin anew"
+    )
+
+
+def test_a_region_that_is_damaged_beyond_repair_is_told(place: Place) -> None:
+    region = place.directory / "region"
+    with Tree.create(region, groups=64, cells=256) as tree:
+        for number in range(20):
+            tree.root.mkdir(str(number))["memory"].charge_common(5)
+    size = region.stat().st_size
+    with region.open("r+b") as file:
+        for offset in range(8192, size, 4096):  # the header stays, or nobody could tell that this is a region
+            file.seek(offset)
+            file.write(b"\xff\x00\x5a\xff" * 256)
+    text = refused(run("doctor", region, "--repair"), region)
+    assert text.startswith("damaged beyond repair: ") and text.endswith(f"; remove {region} to begin anew")
+    assert region.stat().st_size == size
+
+
+@pytest.mark.root
+def test_a_region_is_for_its_owner_and_root(place: Place) -> None:
+    region = place.directory / "region"
+    Tree.create(region).close()
+    os.chown(region, 12345, 12345)
+    assert healthy(region)
+
+    def attempt() -> str:
+        try:
+            with opened(str(region)):
+                return "opened"
+        except Refused as refusal:
+            return str(refusal)
+
+    assert as_user(12345, attempt) == "opened"
+    assert as_user(23456, attempt) == f"the region {region} cannot be used: Permission denied; ask its owner or root"
+    os.chown(region, 0, 0)
