@@ -281,9 +281,21 @@ class Tree:
         return Lease(group, resource, pid, start_time)
 
     @in_public
-    def check(self, repair: bool = False) -> list[str]:
-        """Recomputes what is derived from the cells; a line for each difference.  With repair these are mended."""
-        return self.region.check(repair)
+    def check(self) -> list[str]:
+        """Recomputes what is derived from the cells, and looks for what cannot be; a line for each finding.
+
+        Changes nothing, and keeps others waiting for no longer than it takes to copy what is used of the region.
+        """
+        return self.region.check()
+
+    @in_public
+    def repair(self) -> list[str]:
+        """Mends what can be recomputed, and returns what check() finds then.
+
+        RegionCorrupt: nothing can be, because what all else is computed from is damaged; then nothing has changed.
+        """
+        self.region.repair()
+        return self.region.check()
 
     # ---- the mount
 

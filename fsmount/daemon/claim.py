@@ -200,8 +200,10 @@ def _open(path: str) -> Tree:
 def _take_over(tree: Tree, path: str, mountpoint: str) -> list[Holder]:
     """Ends who died while nobody served the tree, says that this process does now, and returns the open leases."""
     try:
-        for difference in tree.check(repair=True):
-            log.warning("mended in the region: %s", difference)
+        if found := tree.check():
+            left = tree.repair()
+            for finding in found:
+                log.warning("%s in the region: %s", "left as it is" if finding in left else "mended", finding)
         tree.reap()
         leases = [holder for holder in tree.holders() if holder.kind == LEASE]
         tree.serve(mountpoint)

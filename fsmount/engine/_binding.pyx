@@ -16,6 +16,7 @@ cimport cython
 from cpython.exc cimport PyErr_Clear
 from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -30,6 +31,9 @@ cdef extern from "pthread.h":
     int pthread_rwlock_wrlock(pthread_rwlock_t *lock) nogil
     int pthread_rwlock_unlock(pthread_rwlock_t *lock) nogil
     int pthread_rwlock_destroy(pthread_rwlock_t *lock) nogil
+
+cdef extern from "stdio.h":
+    FILE *open_memstream(char **text, size_t *length) nogil
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow)
@@ -183,7 +187,8 @@ cdef extern from "engine.h":
     int fsm_take(fsm_charger *charger, int64_t amount) nogil
     int fsm_held(fsm_charger *charger, int64_t *out) nogil
 
-    int64_t fsm_check(fsm_region *region, c_bool repair, char *report, size_t size) nogil
+    int64_t fsm_check(fsm_region *region, FILE *report) nogil
+    int fsm_repair(fsm_region *region) nogil
 
     unsigned long forks
     int count_forks()
@@ -814,19 +819,32 @@ cdef class Region:
         self._leave(status)
         return holder_info(&info)
 
-    def check(self, bint repair=False):
-        """Recomputes what is derived from the cells; a line for each difference, which repair mends."""
-        cdef char report[65536]
-        cdef int64_t count
+    def check(self):
+        """A line for each thing that is not as it should be."""
+        cdef char *text = NULL
+        cdef size_t length = 0
+        cdef int64_t count = -ENOMEM
+        cdef FILE *report
         cdef fsm_region *region = self._enter()
-        report[0] = 0
         with nogil:
-            count = fsm_check(region, repair, report, sizeof(report))
-        self._leave(<int>count if count < 0 else 0)
-        lines = (<bytes>report).decode(errors="replace").splitlines()
-        if count > len(lines):
-            lines.append(f"{count} differences in all")
-        return lines
+            report = open_memstream(&text, &length)
+            if report != NULL:
+                count = fsm_check(region, report)
+                if fclose(report) != 0:
+                    count = -ENOMEM
+        try:
+            self._leave(<int>count if count < 0 else 0)
+            return text[:length].decode(errors="replace").split("\n")[:-1]
+        finally:
+            free(text)
+
+    def repair(self):
+        """Recomputes everything that is derived.  EUCLEAN: it cannot be, and nothing has changed."""
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_repair(region)
+        self._leave(status)
 
 
 cdef object holder_info(const fsm_holder_info *info):

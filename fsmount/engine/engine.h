@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define FSM_UNLIMITED INT64_MAX
 #define FSM_NAME_MAX 255     /* bytes of a group's name */
@@ -358,10 +359,17 @@ int fsm_held(fsm_charger *charger, int64_t *out);
 /* ---- looking after it ----------------------------------------------------- */
 
 /*
- * Recomputes everything that is derived from the cells and compares; a line in
- * `report` (cut at size) for each difference; with repair the recomputed values
- * stay.  Returns the number of differences or a negative errno.
+ * Recomputes everything that is derived from the cells, compares, and checks every list; looks for what cannot be in
+ * the cells and groups themselves.  Writes a line for each finding, however many, and returns how many there are, or a
+ * negative errno.  Changes nothing, and has the lock only while it copies the region; a damaged one is a finding, never
+ * -EUCLEAN.
  */
-int64_t fsm_check(fsm_region *region, bool repair, char *report, size_t size);
+int64_t fsm_check(fsm_region *region, FILE *report);
+
+/*
+ * Recomputes everything that is derived.  -EUCLEAN: it cannot be, because what it is derived from is damaged; then
+ * nothing has changed.
+ */
+int fsm_repair(fsm_region *region);
 
 #endif

@@ -95,6 +95,7 @@ bool may_be_inside(const fsm_region *r, uint32_t thread);
 /* ---- recover.c ---- */
 
 void words_read(fsm_words *words, int64_t *stock, int64_t *used); /* both of one moment */
+int rebuild(fsm_region *r); /* touches nothing but this region, so it does for a copy */
 int recover(fsm_region *r);
 
 static inline bool journal_pending(const header *h)

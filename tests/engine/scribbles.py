@@ -57,7 +57,8 @@ def touch_everything(path: Path, source: random.Random) -> None:
     holders: list[int] = []
     attached: list[Group] = []
     operations: list[Callable[[], object]] = [
-        lambda: tree.check(source.random() < 0.5),
+        tree.check,
+        tree.repair,
         tree.reap,
         tree.holders,
         lambda: group.mkdir(f"n{source.randrange(100)}"),

@@ -13,6 +13,13 @@ import pytest
 from fsmount import RegionCorrupt, Tree
 from fsmount.tree import Group
 
+
+def check(group: Group) -> None:
+    """A check tells what it finds, whatever that is."""
+    if found := group.tree.check():
+        raise RegionCorrupt(found[-1], group.tree.path)
+
+
 USES: dict[str, Callable[[Group], object]] = {
     "charge": lambda group: group["memory"].charge(1 << 20),
     "try_charge": lambda group: group["memory"].try_charge(1 << 20),
@@ -22,7 +29,8 @@ USES: dict[str, Callable[[Group], object]] = {
     "stat": lambda group: group["memory"].stat(),
     "mkdir": lambda group: group.mkdir("new"),
     "children": lambda group: group.children(),
-    "check": lambda group: group.tree.check(),
+    "check": check,
+    "repair": lambda group: group.tree.repair(),
 }
 
 

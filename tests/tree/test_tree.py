@@ -197,7 +197,7 @@ def test_a_scribbled_region_is_region_corrupt(region_path: Path) -> None:
 
 def test_check_finds_nothing_in_a_tree_at_work(tree: Tree) -> None:
     tree.root.mkdir("web")["memory"].charge(5)
-    assert tree.check() == [] == tree.check(repair=True)
+    assert tree.check() == [] == tree.repair()
 
 
 def test_a_server_is_known_by_its_mount_point_and_paths_begin_there(tree: Tree) -> None:

@@ -1,0 +1,964 @@
+/*
+ * check.c - the outside judge: is a region what it should be?
+ *
+ * The lock is held only while what is used of the region is copied; the copy is
+ * judged.  rebuild() recomputes everything derived in a second copy, and every
+ * derived field and every list of the first must agree with it.  So a check
+ * changes nothing, and whoever charges waits for the copying alone.
+ *
+ * Others go on charging through open cells meanwhile: stock and used of an open
+ * cell are all that changes without the lock.  It moves an amount from one to the
+ * other, and both are copied as of one moment, so whatever follows from their sum
+ * and from the cell's being open is the same at any moment of the copying.
+ *
+ * Three derived fields are decided, not computed, and cannot be recomputed: batch,
+ * global and global_exit.  Of these the invariants are looked at.
+ *
+ * The truth has nothing to be compared with; it is searched for what cannot be.
+ * Nothing in the copy is trusted: an index is used after a look at its range, and a
+ * walk ends after as many steps as there can be members.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+typedef struct judge {
+    fsm_region found; /* as it was found */
+    fsm_region right; /* with everything derived recomputed */
+    uint32_t *bucket; /* of each group: where its name is looked for */
+    FILE *report;
+    int64_t findings;
+} judge;
+
+/* ---- the copies ------------------------------------------------------------------------- */
+
+static size_t align(size_t n)
+{
+    return (n + 4095) & ~(size_t)4095;
+}
+
+/* Room for all that there can be; memory is used by what is copied only. */
+static int map_copy(const fsm_region *of, fsm_region *out)
+{
+    const fsm_geometry *g = &of->geometry;
+    size_t counters = (size_t)g->groups * g->resources;
+    const size_t sizes[] = {
+        sizeof(header),
+        bucket_count(g) * sizeof(uint32_t),
+        g->groups * sizeof(group),
+        counters * sizeof(counter),
+        counters * FSM_SLOTS * sizeof(attributes),
+        holders_room(of) * sizeof(holder),
+        g->cells * sizeof(cell),
+    };
+    enum { PARTS = sizeof sizes / sizeof *sizes };
+    size_t size = 0;
+    for (int i = 0; i < PARTS; i++)
+        size += align(sizes[i]);
+    char *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    void *parts[PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        parts[i] = base;
+        base += align(sizes[i]);
+    }
+    *out = (fsm_region){ .header = parts[0],
+                         .geometry = *g,
+                         .size = size,
+                         .fd = -1,
+                         .buckets = parts[1],
+                         .groups = parts[2],
+                         .counters = parts[3],
+                         .attributes = parts[4],
+                         .holders = parts[5],
+                         .cells = parts[6] };
+    return 0;
+}
+
+static void unmap_copy(fsm_region *copy)
+{
+    if (copy->header)
+        munmap(copy->header, copy->size);
+}
+
+static uint32_t used_of(const uint32_t *high, uint32_t room)
+{
+    uint32_t n = __atomic_load_n(high, __ATOMIC_RELAXED);
+    return n < room ? n : room;
+}
+
+static inline bool is_live(const group *g)
+{
+    return state_of(g->stamp) == LIVE;
+}
+
+/* The pages of a copy made real before the lock is taken: that is most of the time. */
+static int make_real(fsm_region *copy, const fsm_region *of)
+{
+    const header *h = of->header;
+    const fsm_geometry *g = &of->geometry;
+    uint32_t groups = used_of(&h->groups.high, g->groups);
+    const struct {
+        void *start;
+        size_t length;
+    } parts[] = {
+        { copy->buckets, bucket_count(g) * sizeof(uint32_t) },
+        { copy->groups, groups * sizeof(group) },
+        { copy->counters, (size_t)groups * g->resources * sizeof(counter) },
+        { copy->holders, used_of(&h->processes.high, g->holders) * sizeof(holder) },
+        { &copy->holders[g->holders], used_of(&h->leases.high, g->cells) * sizeof(holder) },
+        { copy->cells, used_of(&h->cells.high, g->cells) * sizeof(cell) },
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (parts[i].length > 0 && populate(copy, parts[i].start, parts[i].length) != 0)
+            return -ENOMEM;
+    return 0;
+}
+
+/* What is used of it, but for what nobody judges: the lock, the server. */
+static void copy_used(fsm_region *to, fsm_region *from)
+{
+    const fsm_geometry *g = &from->geometry;
+    header *h = to->header;
+    h->groups = from->header->groups;
+    h->processes = from->header->processes;
+    h->leases = from->header->leases;
+    h->cells = from->header->cells;
+    h->quarantined = from->header->quarantined;
+    h->journal = from->header->journal;
+    uint32_t groups = used_of(&h->groups.high, g->groups);
+    uint32_t cells = used_of(&h->cells.high, g->cells);
+    memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
+    memcpy(to->groups, from->groups, groups * sizeof(group));
+    memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
+    memcpy(to->holders, from->holders, used_of(&h->processes.high, g->holders) * sizeof(holder));
+    memcpy(&to->holders[g->holders], &from->holders[g->holders], used_of(&h->leases.high, g->cells) * sizeof(holder));
+    size_t files = slots_of(from);
+    for (uint32_t i = 0; i < groups; i++)
+        if (is_live(&to->groups[i]) && to->groups[i].custom)
+            memcpy(&to->attributes[i * files], &from->attributes[i * files], files * sizeof(attributes));
+    for (uint32_t i = 0; i < cells; i++) {
+        cell *own = &from->cells[i], *copy = &to->cells[i];
+        copy->words.cap = __atomic_load_n(&own->words.cap, __ATOMIC_RELAXED);
+        copy->words.batch = own->words.batch;
+        copy->words.stock = __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED);
+        copy->words.used = __atomic_load_n(&own->words.used, __ATOMIC_RELAXED);
+        if (copy->words.stock != FSM_CLOSED) /* a closed one is changed by nobody but the lock's owner */
+            words_read(&own->words, &copy->words.stock, &copy->words.used);
+        memcpy(&copy->owner, &own->owner, sizeof(cell) - offsetof(cell, owner));
+    }
+}
+
+/* ---- telling ------------------------------------------------------------------------------ */
+
+__attribute__((format(printf, 2, 3))) static void tell(judge *j, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(j->report, format, arguments);
+    va_end(arguments);
+    putc('\n', j->report);
+    j->findings++;
+}
+
+/* The name of something, for one line of the report. */
+typedef struct label {
+    char text[1300];
+} label;
+
+__attribute__((format(printf, 1, 2))) static label name_it(const char *format, ...)
+{
+    label name;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name.text, sizeof name.text, format, arguments);
+    va_end(arguments);
+    return name;
+}
+
+#define ESCAPED_MAX (4 * (size_t)FSM_NAME_MAX)
+
+/* Nothing that a terminal would obey: control characters, those of Unicode included, are written \xNN. */
+static size_t escape(const char *name, size_t length, char out[ESCAPED_MAX])
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t n = 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)name[i], before = i > 0 ? (unsigned char)name[i - 1] : 0;
+        if (c < ' ' || c == 0x7f || c == '\\' || (before == 0xc2 && c < 0xa0)) {
+            out[n++] = '\\';
+            out[n++] = 'x';
+            out[n++] = digits[c >> 4];
+            out[n++] = digits[c & 15];
+        } else {
+            out[n++] = (char)c;
+        }
+    }
+    return n;
+}
+
+/* The path; of a very long one the end. */
+static label name_group(const fsm_region *r, uint32_t index)
+{
+    char path[ESCAPED_MAX + 64], name[ESCAPED_MAX];
+    char *at = path + sizeof path;
+    *--at = 0;
+    uint32_t i = index, depth = 0;
+    for (; i != 0; i = r->groups[i].parent, depth++) {
+        if (i >= r->header->groups.high || !is_live(&r->groups[i]) || depth > DEPTH_MAX)
+            return name_it("group %u%s%s", i, *at ? " and below it " : "", *at ? at + 1 : "");
+        const group *g = &r->groups[i];
+        size_t length = escape(g->name, g->name_length < FSM_NAME_MAX ? g->name_length : FSM_NAME_MAX, name);
+        if (length + 1 > (size_t)(at - path))
+            return name_it("...%s", at);
+        at -= length;
+        memcpy(at, name, length);
+        *--at = '/';
+    }
+    return name_it("%s", *at ? at : "/");
+}
+
+static label name_counter(const fsm_region *r, uint32_t index)
+{
+    uint32_t resources = r->geometry.resources;
+    return name_it("%s %s", name_group(r, index / resources).text, r->geometry.resource[index % resources].name);
+}
+
+static label name_bucket(const fsm_region *r, uint32_t index)
+{
+    (void)r;
+    return name_it("bucket %u", index);
+}
+
+static label name_process(const fsm_region *r, uint32_t index)
+{
+    return name_it("process %u (pid %d)", index, r->holders[index].pid);
+}
+
+static label name_lease(const fsm_region *r, uint32_t index)
+{
+    return name_it("lease %u (pid %d)", index, r->holders[r->geometry.holders + index].pid);
+}
+
+static label name_holder(const fsm_region *r, uint32_t index)
+{
+    uint32_t processes = r->geometry.holders;
+    return index < processes ? name_process(r, index) : name_lease(r, index - processes);
+}
+
+static inline bool is_owned(const cell *own)
+{
+    return own->owner != 0 && own->owner != QUARANTINED;
+}
+
+static label name_cell(const fsm_region *r, uint32_t index)
+{
+    const cell *own = &r->cells[index];
+    if (!is_owned(own) || !holder_at(r, own->owner - 1) || !counter_at(r, own->counter))
+        return name_it("%s cell %u", own->owner == QUARANTINED ? "quarantined" : own->owner ? "lost" : "free", index);
+    return name_it("cell %u of %s in %s", index, name_holder(r, own->owner - 1).text,
+                   name_counter(r, own->counter).text);
+}
+
+/* ---- the truth ------------------------------------------------------------------------------ */
+
+/* More than there is room for: then nothing else can be said of these records. */
+static bool check_capacity(judge *j)
+{
+    const fsm_geometry *g = &j->found.geometry;
+    header *h = j->found.header;
+    const struct {
+        const char *what;
+        uint32_t *high;
+        uint32_t room;
+    } pools[] = {
+        { "groups", &h->groups.high, g->groups },
+        { "processes", &h->processes.high, g->holders },
+        { "leases", &h->leases.high, g->cells },
+        { "cells", &h->cells.high, g->cells },
+    };
+    bool sound = true;
+    for (size_t i = 0; i < sizeof pools / sizeof *pools; i++) {
+        if (*pools[i].high <= pools[i].room)
+            continue;
+        tell(j, "%s: %u were used, there is room for %u", pools[i].what, *pools[i].high, pools[i].room);
+        *pools[i].high = pools[i].room;
+        sound = false;
+    }
+    return sound;
+}
+
+static void check_attributes(judge *j, uint32_t index, const char *what, const attributes *a)
+{
+    const uint32_t known = FSM_SET_MODE | FSM_SET_UID | FSM_SET_GID | FSM_SET_MTIME | FSM_SET_ATIME;
+    if (a->mode > 07777 || a->set & ~known)
+        tell(j, "attributes of %s%s: mode %#o and flags %#x cannot be", name_group(&j->found, index).text, what,
+             a->mode, a->set);
+}
+
+static void check_name(judge *j, uint32_t index)
+{
+    const group *g = &j->found.groups[index];
+    const char *wrong = NULL;
+    if (g->name_length > FSM_NAME_MAX)
+        wrong = "it is too long";
+    else if (g->name_length == 0)
+        wrong = "it is empty";
+    else if (memchr(g->name, '/', g->name_length))
+        wrong = "it has a '/'";
+    else if (memchr(g->name, '\n', g->name_length))
+        wrong = "it has a newline";
+    else if (memchr(g->name, 0, g->name_length))
+        wrong = "it has a NUL";
+    else if (g->name[0] == '.' && (g->name_length == 1 || (g->name_length == 2 && g->name[1] == '.')))
+        wrong = "it means another directory";
+    if (wrong)
+        tell(j, "name of %s (group %u): %s", name_group(&j->found, index).text, index, wrong);
+}
+
+/* The root is reached from here. */
+static void check_parents(judge *j, uint32_t index)
+{
+    const fsm_region *f = &j->found;
+    uint32_t parent = f->groups[index].parent;
+    if (parent >= f->header->groups.high || !is_live(&f->groups[parent])) {
+        tell(j, "parent of %s (group %u): group %u, which is not there", name_group(f, index).text, index, parent);
+        return;
+    }
+    uint32_t depth = 1;
+    for (uint32_t i = parent; i != 0; i = f->groups[i].parent, depth++) {
+        if (i >= f->header->groups.high || !is_live(&f->groups[i]))
+            return; /* told of that one */
+        if (depth >= DEPTH_MAX) {
+            tell(j, "parents of %s (group %u): more than %u", name_group(f, index).text, index, DEPTH_MAX);
+            return;
+        }
+    }
+}
+
+static void check_groups(judge *j)
+{
+    const fsm_region *f = &j->found;
+    const group *root = &f->groups[0];
+    if (f->header->groups.high == 0 || root->stamp != make_stamp(0, LIVE) || root->parent != NONE ||
+        root->name_length != 0)
+        tell(j, "the root group: %u used, state %u, generation %u, parent %u, a name of %u bytes",
+             f->header->groups.high, state_of(root->stamp), generation(root->stamp), root->parent, root->name_length);
+    for (uint32_t i = 0; i < f->header->groups.high; i++) {
+        const group *g = &f->groups[i];
+        if (state_of(g->stamp) > LIVE || generation(g->stamp) > GENERATION_MASK)
+            tell(j, "group %u: state %u and generation %u cannot be", i, state_of(g->stamp), generation(g->stamp));
+        if (!is_live(g))
+            continue;
+        if (i > 0) {
+            check_parents(j, i);
+            check_name(j, i);
+        }
+        check_attributes(j, i, "", &g->directory);
+        if (g->custom > 1)
+            tell(j, "custom of %s: %u cannot be", name_group(f, i).text, g->custom);
+        for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
+            label what = name_it(" %s, file %u", f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS);
+            check_attributes(j, i, what.text, &f->attributes[(size_t)i * slots_of(f) + slot]);
+        }
+    }
+}
+
+static void check_amounts(judge *j)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+    } amounts[] = {
+#define AMOUNT(field) { #field, offsetof(counter, field) }
+        AMOUNT(limit),         AMOUNT(soft_limit), AMOUNT(common),  AMOUNT(max_usage), AMOUNT(min_usage),
+        AMOUNT(peak_reserved), AMOUNT(failcnt),    AMOUNT(refills), AMOUNT(drains),    AMOUNT(batch),
+        AMOUNT(global_exit),
+#undef AMOUNT
+    };
+    const fsm_region *f = &j->found;
+    uint32_t resources = f->geometry.resources;
+    for (uint32_t i = 0; i < f->header->groups.high * resources; i++) {
+        const counter *c = &f->counters[i];
+        if (!is_live(&f->groups[i / resources]))
+            continue;
+        for (size_t k = 0; k < sizeof amounts / sizeof *amounts; k++) {
+            int64_t amount;
+            memcpy(&amount, (const char *)c + amounts[k].offset, sizeof amount);
+            if (amount < 0)
+                tell(j, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
+        }
+        if (c->min_usage > c->max_usage)
+            tell(j, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text,
+                 (long long)c->min_usage, (long long)c->max_usage);
+    }
+}
+
+static void check_holder(judge *j, uint32_t index, uint32_t kind)
+{
+    const fsm_region *f = &j->found;
+    const holder *h = &f->holders[index];
+    uint32_t state = state_of(h->stamp);
+    if (state == ENDING)
+        tell(j, "%s: its end was not finished", name_holder(f, index).text);
+    else if (state > ENDING)
+        tell(j, "%s: state %u cannot be", name_holder(f, index).text, state);
+    if (state != FREE && (h->kind != kind || h->flags & ~(uint32_t)FSM_KEEP))
+        tell(j, "%s: kind %u and flags %#x cannot be", name_holder(f, index).text, h->kind, h->flags);
+}
+
+static void check_holders(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->processes.high; i++)
+        check_holder(j, i, FSM_PROCESS);
+    for (uint32_t i = 0; i < f->header->leases.high; i++)
+        check_holder(j, f->geometry.holders + i, FSM_LEASE);
+}
+
+static void check_cells(judge *j)
+{
+    const fsm_region *f = &j->found;
+    uint32_t resources = f->geometry.resources;
+    for (uint32_t i = 0; i < f->header->cells.high; i++) {
+        const cell *own = &f->cells[i];
+        int64_t stock = own->words.stock, used = own->words.used;
+        if (!is_owned(own)) {
+            if (stock != FSM_CLOSED || used != 0)
+                tell(j, "%s: stock %lld and used %lld, it should be closed and empty", name_cell(f, i).text,
+                     (long long)stock, (long long)used);
+            continue;
+        }
+        const holder *by = holder_at(f, own->owner - 1);
+        const group *g = group_at(f, own->counter / resources);
+        if (!by || state_of(by->stamp) == FREE)
+            tell(j, "%s: its holder %u is not there", name_cell(f, i).text, own->owner - 1);
+        if (!g || !is_live(g))
+            tell(j, "%s: its counter %u is not there", name_cell(f, i).text, own->counter);
+        if (used < 0 || stock < FSM_CLOSED || (stock > 0 && used > FSM_UNLIMITED - stock))
+            tell(j, "%s: stock %lld and used %lld cannot be", name_cell(f, i).text, (long long)stock, (long long)used);
+        else if (stock > own->words.cap)
+            tell(j, "cap of %s: %lld, below its stock %lld", name_cell(f, i).text, (long long)own->words.cap,
+                 (long long)stock);
+    }
+}
+
+/* What is held of each resource in all is reserved at the root. */
+static void check_sums(judge *j)
+{
+    const fsm_region *f = &j->found;
+    uint32_t resources = f->geometry.resources;
+    __extension__ __int128 sums[FSM_RESOURCES_MAX] = { 0 };
+    for (uint32_t i = 0; i < f->header->groups.high * resources; i++)
+        if (is_live(&f->groups[i / resources]))
+            sums[i % resources] += f->counters[i].common;
+    for (uint32_t i = 0; i < f->header->cells.high; i++) {
+        const cell *own = &f->cells[i];
+        if (!is_owned(own))
+            continue;
+        sums[own->counter % resources] += own->words.used;
+        if (own->words.stock > 0)
+            sums[own->counter % resources] += own->words.stock;
+    }
+    for (uint32_t k = 0; k < resources; k++)
+        if (sums[k] > FSM_UNLIMITED)
+            tell(j, "reserved of %s: what the cells hold is above %lld in all", name_counter(f, k).text,
+                 (long long)FSM_UNLIMITED);
+}
+
+static void check_truth(judge *j)
+{
+    if (journal_pending(j->found.header))
+        tell(j, "the journal: step %u is not finished", j->found.header->journal.step);
+    check_groups(j);
+    check_amounts(j);
+    check_holders(j);
+    check_cells(j);
+    check_sums(j);
+}
+
+/* ---- lists ---------------------------------------------------------------------------------- */
+
+typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS } records;
+
+#define ONE_WAY SIZE_MAX
+
+/* A kind of list: who is in it, and where its links are in a record. */
+typedef struct list {
+    const char *what;
+    label (*owner)(const fsm_region *r, uint32_t owner); /* NULL: there is one such list */
+    label (*member)(const fsm_region *r, uint32_t index);
+    bool (*belongs)(const judge *j, uint32_t owner, uint32_t index);
+    records records;
+    size_t next, previous;
+} list;
+
+static uint32_t records_used(const fsm_region *r, records of)
+{
+    const header *h = r->header;
+    switch (of) {
+    case GROUPS: return h->groups.high;
+    case COUNTERS: return h->groups.high * r->geometry.resources;
+    case PROCESSES: return h->processes.high;
+    case LEASES: return h->leases.high;
+    case CELLS: return h->cells.high;
+    }
+    return 0;
+}
+
+static uint32_t link_of(const fsm_region *r, records of, uint32_t index, size_t offset)
+{
+    const void *record = of == GROUPS      ? (const void *)&r->groups[index]
+                         : of == COUNTERS  ? (const void *)&r->counters[index]
+                         : of == PROCESSES ? (const void *)&r->holders[index]
+                         : of == LEASES    ? (const void *)&r->holders[r->geometry.holders + index]
+                                           : (const void *)&r->cells[index];
+    uint32_t value;
+    memcpy(&value, (const char *)record + offset, sizeof value);
+    return value;
+}
+
+static uint32_t length_of(const fsm_region *r, const list *l, uint32_t head)
+{
+    uint32_t n = 0;
+    for (uint32_t i = head; i != NONE; i = link_of(r, l->records, i, l->next))
+        n++;
+    return n;
+}
+
+__attribute__((format(printf, 4, 5))) static bool refuse(judge *j, const list *l, uint32_t owner, const char *format,
+                                                         ...)
+{
+    char why[2 * sizeof(label)];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, sizeof why, format, arguments);
+    va_end(arguments);
+    tell(j, "%s%s%s: %s", l->what, l->owner ? " of " : "", l->owner ? l->owner(&j->found, owner).text : "", why);
+    return false;
+}
+
+/*
+ * Whether exactly those `expected` many who belong to it are listed, each once: a list that
+ * ends has nobody twice.  Tells the first thing that is wrong; else *last is its last member.
+ */
+static bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
+{
+    const fsm_region *f = &j->found;
+    uint32_t n = 0, used = records_used(f, l->records);
+    *last = NONE;
+    for (uint32_t i = head; i != NONE; i = link_of(f, l->records, i, l->next)) {
+        if (i >= used)
+            return refuse(j, l, owner, "the list leads to number %u, %u were used", i, used);
+        if (!l->belongs(j, owner, i))
+            return refuse(j, l, owner, "the list leads to %s, which is not one", l->member(f, i).text);
+        if (n++ == expected)
+            return refuse(j, l, owner, "the list goes on after %u, recomputed %u", expected, expected);
+        if (l->previous != ONE_WAY && link_of(f, l->records, i, l->previous) != *last)
+            return refuse(j, l, owner, "the link back from %s is %u, recomputed %u", l->member(f, i).text,
+                          link_of(f, l->records, i, l->previous), *last);
+        *last = i;
+    }
+    return n == expected || refuse(j, l, owner, "the list has %u, recomputed %u", n, expected);
+}
+
+static bool is_child(const judge *j, uint32_t owner, uint32_t index)
+{
+    return index != 0 && is_live(&j->found.groups[index]) && j->found.groups[index].parent == owner;
+}
+
+static bool is_free_group(const judge *j, uint32_t owner, uint32_t index)
+{
+    (void)owner;
+    return !is_live(&j->found.groups[index]);
+}
+
+static bool is_free_process(const judge *j, uint32_t owner, uint32_t index)
+{
+    (void)owner;
+    return state_of(j->found.holders[index].stamp) == FREE;
+}
+
+static bool is_free_lease(const judge *j, uint32_t owner, uint32_t index)
+{
+    return is_free_process(j, owner, j->found.geometry.holders + index);
+}
+
+static bool is_free_cell(const judge *j, uint32_t owner, uint32_t index)
+{
+    (void)owner;
+    return j->found.cells[index].owner == 0;
+}
+
+static bool is_cell_of_holder(const judge *j, uint32_t owner, uint32_t index)
+{
+    return j->found.cells[index].owner == owner + 1;
+}
+
+static bool is_cell_of_counter(const judge *j, uint32_t owner, uint32_t index)
+{
+    return is_owned(&j->found.cells[index]) && j->found.cells[index].counter == owner;
+}
+
+static bool is_open_cell(const judge *j, uint32_t owner, uint32_t index)
+{
+    return is_cell_of_counter(j, owner, index) && j->found.cells[index].words.stock != FSM_CLOSED;
+}
+
+static bool is_active(const judge *j, uint32_t owner, uint32_t index)
+{
+    uint32_t resources = j->found.geometry.resources, g = index / resources;
+    return is_child(j, owner / resources, g) && index % resources == owner % resources &&
+           j->right.counters[index].open_below > 0;
+}
+
+static bool is_in_bucket(const judge *j, uint32_t owner, uint32_t index)
+{
+    return j->bucket[index] == owner;
+}
+
+static const list children = {
+    .what = "children",
+    .owner = name_group,
+    .member = name_group,
+    .belongs = is_child,
+    .records = GROUPS,
+    .next = offsetof(group, next_sibling),
+    .previous = offsetof(group, prev_sibling),
+};
+static const list active_children = {
+    .what = "active children",
+    .owner = name_counter,
+    .member = name_counter,
+    .belongs = is_active,
+    .records = COUNTERS,
+    .next = offsetof(counter, active_next),
+    .previous = offsetof(counter, active_prev),
+};
+static const list cells_of_counter = {
+    .what = "cells",
+    .owner = name_counter,
+    .member = name_cell,
+    .belongs = is_cell_of_counter,
+    .records = CELLS,
+    .next = offsetof(cell, counter_next),
+    .previous = offsetof(cell, counter_prev),
+};
+static const list open_cells = {
+    .what = "open cells",
+    .owner = name_counter,
+    .member = name_cell,
+    .belongs = is_open_cell,
+    .records = CELLS,
+    .next = offsetof(cell, open_next),
+    .previous = offsetof(cell, open_prev),
+};
+static const list cells_of_holder = {
+    .what = "cells",
+    .owner = name_holder,
+    .member = name_cell,
+    .belongs = is_cell_of_holder,
+    .records = CELLS,
+    .next = offsetof(cell, holder_next),
+    .previous = offsetof(cell, holder_prev),
+};
+static const list free_groups = {
+    .what = "free groups",
+    .member = name_group,
+    .belongs = is_free_group,
+    .records = GROUPS,
+    .next = offsetof(group, next_sibling),
+    .previous = ONE_WAY,
+};
+static const list free_processes = {
+    .what = "free processes",
+    .member = name_process,
+    .belongs = is_free_process,
+    .records = PROCESSES,
+    .next = offsetof(holder, next_free),
+    .previous = ONE_WAY,
+};
+static const list free_leases = {
+    .what = "free leases",
+    .member = name_lease,
+    .belongs = is_free_lease,
+    .records = LEASES,
+    .next = offsetof(holder, next_free),
+    .previous = ONE_WAY,
+};
+static const list free_cells = {
+    .what = "free cells",
+    .member = name_cell,
+    .belongs = is_free_cell,
+    .records = CELLS,
+    .next = offsetof(cell, holder_next),
+    .previous = ONE_WAY,
+};
+
+static const list names = {
+    .what = "names",
+    .owner = name_bucket,
+    .member = name_group,
+    .belongs = is_in_bucket,
+    .records = GROUPS,
+    .next = offsetof(group, hash_next),
+    .previous = ONE_WAY,
+};
+
+/* ---- what is derived ------------------------------------------------------------------------ */
+
+/* A field that has to be as it was recomputed. */
+#define SAME(name, records, index, field)                                                                              \
+    if (j->found.records[index].field != j->right.records[index].field)                                                \
+    tell(j, #field " of %s: %lld, recomputed %lld", name(&j->found, index).text,                                       \
+         (long long)j->found.records[index].field, (long long)j->right.records[index].field)
+
+/* The free list of a pool: the free are counted in what was recomputed. */
+static void compare_pool(judge *j, const list *l, const pool *found, const pool *right, bool has_last)
+{
+    uint32_t last;
+    bool good = check_list(j, l, NONE, found->free, length_of(&j->right, l, right->free), &last);
+    if (good && has_last && found->last_free != last)
+        tell(j, "%s: the last is %u, recomputed %u", l->what, found->last_free, last);
+}
+
+static void compare_pools(judge *j)
+{
+    const header *found = j->found.header, *right = j->right.header;
+    compare_pool(j, &free_groups, &found->groups, &right->groups, false);
+    compare_pool(j, &free_processes, &found->processes, &right->processes, false);
+    compare_pool(j, &free_leases, &found->leases, &right->leases, false);
+    compare_pool(j, &free_cells, &found->cells, &right->cells, true);
+    if (found->quarantined != right->quarantined)
+        tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
+}
+
+static void compare_groups(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->groups.high; i++) {
+        const group *g = &f->groups[i];
+        if (!is_live(g))
+            continue;
+        uint32_t last;
+        SAME(name_group, groups, i, depth);
+        SAME(name_group, groups, i, children);
+        if (check_list(j, &children, i, g->first_child, j->right.groups[i].children, &last) && g->last_child != last)
+            tell(j, "last child of %s: %u, recomputed %u", name_group(f, i).text, g->last_child, last);
+        if (i == 0 && (g->next_sibling != NONE || g->prev_sibling != NONE || g->hash_next != NONE))
+            tell(j, "siblings of /: %u and %u, and %u of its name, where nothing can be", g->prev_sibling,
+                 g->next_sibling, g->hash_next);
+    }
+}
+
+static bool same_name(const group *a, const group *b)
+{
+    return a->parent == b->parent && a->name_length == b->name_length && memcmp(a->name, b->name, a->name_length) == 0;
+}
+
+/* Whether a group is in the bucket where those of its name are looked for. */
+static bool is_findable(const fsm_region *r, uint32_t bucket, uint32_t index)
+{
+    uint32_t left = r->header->groups.high;
+    for (uint32_t i = r->buckets[bucket]; i < r->header->groups.high && left-- > 0; i = r->groups[i].hash_next)
+        if (i == index)
+            return true;
+    return false;
+}
+
+/* Each live group is found by its name, and nobody else is met on the way. */
+static int compare_names(judge *j)
+{
+    const fsm_region *f = &j->found, *right = &j->right;
+    uint32_t groups = f->header->groups.high, last;
+    j->bucket = malloc(groups * sizeof *j->bucket);
+    if (!j->bucket)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < groups; i++)
+        j->bucket[i] = NONE;
+    for (uint32_t b = 0; b < bucket_count(&f->geometry); b++) {
+        for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next) {
+            j->bucket[i] = b;
+            for (uint32_t k = right->buckets[b]; k != i; k = right->groups[k].hash_next)
+                if (same_name(&right->groups[k], &right->groups[i]))
+                    tell(j, "name of %s: groups %u and %u have it", name_group(f, i).text, k, i);
+        }
+        if (check_list(j, &names, b, f->buckets[b], length_of(right, &names, right->buckets[b]), &last))
+            continue;
+        for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next)
+            if (!is_findable(f, b, i))
+                tell(j, "name of %s: it is not found by it", name_group(f, i).text);
+    }
+    return 0;
+}
+
+static void compare_counter(judge *j, uint32_t index)
+{
+    const fsm_region *f = &j->found;
+    const counter *c = &f->counters[index], *right = &j->right.counters[index];
+    uint32_t last;
+    SAME(name_counter, counters, index, reserved);
+    SAME(name_counter, counters, index, stock_cap);
+    SAME(name_counter, counters, index, cells);
+    SAME(name_counter, counters, index, open_below);
+    check_list(j, &cells_of_counter, index, c->cells_head, right->cells, &last);
+    check_list(j, &open_cells, index, c->open_head, length_of(&j->right, &open_cells, right->open_head), &last);
+    check_list(j, &active_children, index, c->active_child,
+               length_of(&j->right, &active_children, right->active_child), &last);
+    bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is nobody's child */
+    if (!active && (c->active_next != NONE || c->active_prev != NONE))
+        tell(j, "active_next and active_prev of %s: %u and %u, and it is in no list", name_counter(f, index).text,
+             c->active_next, c->active_prev);
+    if (c->global > 1 || (c->global && right->open_below > 0))
+        tell(j, "global of %s: %u, with %u open cells below", name_counter(f, index).text, c->global,
+             right->open_below);
+    /* only charge_nofail passes a limit, and it leaves no stock */
+    if (right->reserved > c->limit && right->open_below > 0)
+        tell(j, "reserved of %s: %lld, above the limit %lld with %u open cells below", name_counter(f, index).text,
+             (long long)right->reserved, (long long)c->limit, right->open_below);
+    if (c->peak_reserved < c->max_usage || c->peak_reserved < right->reserved)
+        tell(j, "peak_reserved of %s: %lld, below max_usage %lld or reserved %lld", name_counter(f, index).text,
+             (long long)c->peak_reserved, (long long)c->max_usage, (long long)right->reserved);
+}
+
+static void compare_counters(judge *j)
+{
+    uint32_t resources = j->found.geometry.resources;
+    for (uint32_t i = 0; i < j->found.header->groups.high * resources; i++)
+        if (is_live(&j->found.groups[i / resources]))
+            compare_counter(j, i);
+}
+
+static void compare_holder(judge *j, uint32_t index)
+{
+    const holder *h = &j->found.holders[index];
+    uint32_t last;
+    if (state_of(h->stamp) == FREE)
+        return;
+    SAME(name_holder, holders, index, cells);
+    check_list(j, &cells_of_holder, index, h->cells_head, j->right.holders[index].cells, &last);
+}
+
+static void compare_holders(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->processes.high; i++)
+        compare_holder(j, i);
+    for (uint32_t i = 0; i < f->header->leases.high; i++)
+        compare_holder(j, f->geometry.holders + i);
+}
+
+/* A holder has one cell in a counter, and one that is closed is in no open list. */
+static int compare_cells(judge *j)
+{
+    const fsm_region *f = &j->found;
+    uint32_t *seen = calloc(holders_room(f), sizeof *seen); /* of each holder: the last counter it was met in, + 1 */
+    if (!seen)
+        return -ENOMEM;
+    for (uint32_t c = 0; c < f->header->groups.high * f->geometry.resources; c++)
+        for (uint32_t i = j->right.counters[c].cells_head; i != NONE; i = j->right.cells[i].counter_next) {
+            const cell *own = &f->cells[i];
+            if (seen[own->owner - 1] == c + 1)
+                tell(j, "%s: not its only one there", name_cell(f, i).text);
+            seen[own->owner - 1] = c + 1;
+            if (own->words.stock == FSM_CLOSED && (own->open_next != NONE || own->open_prev != NONE))
+                tell(j, "open_next and open_prev of %s: %u and %u, and it is closed", name_cell(f, i).text,
+                     own->open_next, own->open_prev);
+        }
+    free(seen);
+    return 0;
+}
+
+static int compare(judge *j)
+{
+    compare_pools(j);
+    compare_groups(j);
+    compare_counters(j);
+    compare_holders(j);
+    int error = compare_names(j);
+    return error ? error : compare_cells(j);
+}
+
+/* ---- checking and mending --------------------------------------------------------------------- */
+
+static int judge_it(judge *j, const char *unsound)
+{
+    label why;
+    bool sound = check_capacity(j);
+    check_truth(j);
+    if (!unsound && sound) {
+        copy_used(&j->right, &j->found);
+        int error = rebuild(&j->right);
+        if (error == 0)
+            return compare(j);
+        if (error != -EUCLEAN)
+            return error;
+        unsound = fsm_fault_here.text;
+    }
+    why = name_it("%s", unsound ? unsound : "there is more than there is room for");
+    tell(j, "what is derived cannot be recomputed: %s", why.text);
+    return 0;
+}
+
+int64_t fsm_check(fsm_region *r, FILE *report)
+{
+    judge j = { .report = report };
+    label unsound;
+    int error = map_copy(r, &j.found);
+    if (!error)
+        error = map_copy(r, &j.right);
+    if (!error)
+        error = make_real(&j.found, r);
+    if (!error) {
+        error = lock(r);
+        bool locked = !error;
+        /* A region whose truth is damaged gives its lock to nobody, so nobody has to be kept out. */
+        if (locked || error == -EUCLEAN) {
+            unsound = name_it("%s", fsm_fault_here.text);
+            copy_used(&j.found, r);
+            if (locked)
+                unlock(r);
+            error = judge_it(&j, locked ? NULL : unsound.text);
+        }
+    }
+    free(j.bucket);
+    unmap_copy(&j.right);
+    unmap_copy(&j.found);
+    return error ? error : j.findings;
+}
+
+static int repair(fsm_region *r, fsm_region *trial)
+{
+    copy_used(trial, r);
+    int error = rebuild(trial);
+    if (error)
+        return error;
+    r->header->broken = 1; /* who dies in it leaves the rest to the next */
+    error = recover(r);
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; !error && i < r->header->groups.high * resources; i++) {
+        counter *c = &r->counters[i];
+        if (is_live(&r->groups[i / resources]) && c->reserved > c->limit)
+            error = drain(r, c);
+    }
+    return error;
+}
+
+int fsm_repair(fsm_region *r)
+{
+    fsm_region trial = { 0 };
+    int error = map_copy(r, &trial);
+    if (!error)
+        error = lock(r);
+    if (!error) {
+        error = repair(r, &trial);
+        unlock(r);
+    }
+    unmap_copy(&trial);
+    return error;
+}
