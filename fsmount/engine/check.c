@@ -34,7 +34,7 @@ typedef struct judge {
     int64_t findings;
 } judge;
 
-/* ---- the copies ------------------------------------------------------------------------- */
+/* ---- the copies ---------------------------------------------------------------------- */
 
 static size_t align(size_t n)
 {
@@ -154,7 +154,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
     }
 }
 
-/* ---- telling ------------------------------------------------------------------------------ */
+/* ---- telling ------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3))) static void tell(judge *j, const char *format, ...)
 {
@@ -265,7 +265,7 @@ static label name_cell(const fsm_region *r, uint32_t index)
                    name_counter(r, own->counter).text);
 }
 
-/* ---- the truth ------------------------------------------------------------------------------ */
+/* ---- the truth ----------------------------------------------------------------------- */
 
 /* More than there is room for: then nothing else can be said of these records. */
 static bool check_capacity(judge *j)
@@ -376,9 +376,9 @@ static void check_amounts(judge *j)
         size_t offset;
     } amounts[] = {
 #define AMOUNT(field) { #field, offsetof(counter, field) }
-        AMOUNT(limit),         AMOUNT(soft_limit), AMOUNT(common),  AMOUNT(max_usage), AMOUNT(min_usage),
-        AMOUNT(peak_reserved), AMOUNT(failcnt),    AMOUNT(refills), AMOUNT(drains),    AMOUNT(batch),
-        AMOUNT(global_exit),
+        AMOUNT(limit),     AMOUNT(soft_limit),    AMOUNT(common),      AMOUNT(max_usage),
+        AMOUNT(min_usage), AMOUNT(peak_reserved), AMOUNT(failcnt),     AMOUNT(refills),
+        AMOUNT(drains),    AMOUNT(batch),         AMOUNT(global_exit),
 #undef AMOUNT
     };
     const fsm_region *f = &j->found;
@@ -394,8 +394,8 @@ static void check_amounts(judge *j)
                 tell(j, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
         }
         if (c->min_usage > c->max_usage)
-            tell(j, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text,
-                 (long long)c->min_usage, (long long)c->max_usage);
+            tell(j, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text, (long long)c->min_usage,
+                 (long long)c->max_usage);
     }
 }
 
@@ -482,7 +482,7 @@ static void check_truth(judge *j)
     check_sums(j);
 }
 
-/* ---- lists ---------------------------------------------------------------------------------- */
+/* ---- lists --------------------------------------------------------------------------- */
 
 typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS } records;
 
@@ -502,11 +502,16 @@ static uint32_t records_used(const fsm_region *r, records of)
 {
     const header *h = r->header;
     switch (of) {
-    case GROUPS: return h->groups.high;
-    case COUNTERS: return h->groups.high * r->geometry.resources;
-    case PROCESSES: return h->processes.high;
-    case LEASES: return h->leases.high;
-    case CELLS: return h->cells.high;
+    case GROUPS:
+        return h->groups.high;
+    case COUNTERS:
+        return h->groups.high * r->geometry.resources;
+    case PROCESSES:
+        return h->processes.high;
+    case LEASES:
+        return h->leases.high;
+    case CELLS:
+        return h->cells.high;
     }
     return 0;
 }
@@ -710,7 +715,7 @@ static const list names = {
     .previous = ONE_WAY,
 };
 
-/* ---- what is derived ------------------------------------------------------------------------ */
+/* ---- what is derived ----------------------------------------------------------------- */
 
 /* A field that has to be as it was recomputed. */
 #define SAME(name, records, index, field)                                                                              \
@@ -808,8 +813,8 @@ static void compare_counter(judge *j, uint32_t index)
     SAME(name_counter, counters, index, open_below);
     check_list(j, &cells_of_counter, index, c->cells_head, right->cells, &last);
     check_list(j, &open_cells, index, c->open_head, length_of(&j->right, &open_cells, right->open_head), &last);
-    check_list(j, &active_children, index, c->active_child,
-               length_of(&j->right, &active_children, right->active_child), &last);
+    check_list(j, &active_children, index, c->active_child, length_of(&j->right, &active_children, right->active_child),
+               &last);
     bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is nobody's child */
     if (!active && (c->active_next != NONE || c->active_prev != NONE))
         tell(j, "active_next and active_prev of %s: %u and %u, and it is in no list", name_counter(f, index).text,
@@ -884,7 +889,7 @@ static int compare(judge *j)
     return error ? error : compare_cells(j);
 }
 
-/* ---- checking and mending --------------------------------------------------------------------- */
+/* ---- checking and mending ------------------------------------------------------------ */
 
 static int judge_it(judge *j, const char *unsound)
 {

@@ -94,6 +94,50 @@ def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> No
     place.umount("--keep")
 
 
+def serves(place: Place, pid: int) -> bool:
+    try:
+        return place.server == pid
+    except OSError:  # the mount of the dead one is there still
+        return False
+
+
+def damage(place: Place, found: bytes, instead: bytes) -> None:
+    """Writes over the last place where this is in the region."""
+    assert place.region is not None and len(found) == len(instead)
+    region = place.region.read_bytes()
+    at = region.rindex(found)
+    with place.region.open("r+b") as file:
+        file.seek(at)
+        file.write(instead)
+
+
+def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    group.charge(123456789)
+    place.signal(signal.SIGKILL)
+    damage(place, (123456789).to_bytes(8, "little"), (5).to_bytes(8, "little"))  # `reserved` is what comes last
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
+    daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    place.servers.add(daemon.pid)
+    eventually(lambda: serves(place, daemon.pid), within=20)
+    assert group.usage == 123456789
+    daemon.terminate()
+    _, logged = daemon.communicate(timeout=20)
+    (line,) = (line for line in logged.splitlines() if "in the region" in line)
+    assert line.endswith("mended in the region: reserved of /group memory: 5, recomputed 123456789")
+
+
+def test_what_cannot_be_recomputed_is_not_served(place: Place) -> None:
+    place.mount()
+    place.root.mkdir("group").charge(123456789)
+    place.signal(signal.SIGKILL)
+    unlimited = b"\xff" * 7 + b"\x7f"
+    damage(place, unlimited + (123456789).to_bytes(8, "little"), unlimited + b"\xff" * 8)  # what the group itself holds
+    said = refused(run("mount", place.path), place.path)
+    assert f"the region {place.region} is damaged: " in said and " has common -1 " in said
+
+
 def test_a_second_death_is_taken_over_as_the_first(place: Place) -> None:
     place.mount()
     place.root.charge(5)

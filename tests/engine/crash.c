@@ -311,7 +311,7 @@ static void become_the_server(victim *v)
     server.start_time = fsm_process_start_time(server.pid);
     expect(fsm_set_server(v->region, &server), "set_server");
 }
-static void check_it(victim *v)
+static void check_and_repair(victim *v)
 {
     if (fsm_check(v->region, stderr) != 0)
         violation("fsm_check in the victim finds these");
@@ -359,7 +359,7 @@ static const play plays[] = {
     { .name = "reap the dead", .act = reap_the_dead, .in_parts = true, .after_a_death = true },
     { .name = "set_attr", .act = set_attributes, .in_parts = true },
     { .name = "set_server", .act = become_the_server },
-    { .name = "check", .act = check_it },
+    { .name = "check and repair", .act = check_and_repair },
     { .name = "recovery and a charge", .act = charge_with_refill, .after_a_crash = true },
     { .name = "recovery and mkdir", .act = mkdir_new, .after_a_crash = true },
     { .name = "recovery and the end", .act = end_itself_and_keep, .after_a_crash = true },

@@ -1,0 +1,29 @@
+/*
+ * layout.c - tells where everything lies in a region, as the compiler has it: a line for each array (its place in the
+ * file and the size of a record) and for each of the fields that are asked for.
+ *
+ * usage: layout REGION; FIELDS is a list of FIELD(record, field)
+ */
+#include "layout.h"
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    fsm_region *r;
+    if (argc != 2 || fsm_open(argv[1], &r) != 0)
+        return 1;
+#define ARRAY(type, start)                                                                                             \
+    printf("%s %td %zu\n", #type, (const char *)(start) - (const char *)r->header, sizeof(*(start)))
+    ARRAY(header, r->header);
+    ARRAY(bucket, r->buckets);
+    ARRAY(group, r->groups);
+    ARRAY(counter, r->counters);
+    ARRAY(attributes, r->attributes);
+    ARRAY(holder, r->holders);
+    ARRAY(cell, r->cells);
+#define FIELD(record, field)                                                                                           \
+    printf("%s.%s %zu %zu\n", #record, #field, offsetof(record, field), sizeof(((record *)0)->field));
+    FIELDS
+    fsm_close(r);
+    return 0;
+}
