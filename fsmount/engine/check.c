@@ -120,11 +120,17 @@ static int make_real(fsm_region *copy, const fsm_region *of)
     return 0;
 }
 
-/* What is used of it, but for what nobody judges: the lock, the server. */
+/* What is used of it, but for what nobody judges: the lock and who has it, the server. */
 static void copy_used(fsm_region *to, fsm_region *from)
 {
     const fsm_geometry *g = &from->geometry;
     header *h = to->header;
+    h->magic = from->header->magic;
+    h->version = from->header->version;
+    h->architecture = from->header->architecture;
+    h->size = from->header->size;
+    h->geometry = from->header->geometry;
+    h->geometry.batch = fsm_get_batch(from);
     h->groups = from->header->groups;
     h->processes = from->header->processes;
     h->leases = from->header->leases;
@@ -267,6 +273,24 @@ static label name_cell(const fsm_region *r, uint32_t index)
 
 /* ---- the truth ----------------------------------------------------------------------- */
 
+/* What the next to open the region goes by. */
+static void check_header(judge *j, const fsm_region *r)
+{
+    const header *h = j->found.header;
+    if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0 || h->version != FSM_VERSION ||
+        h->architecture != FSM_ARCHITECTURE || h->size != r->size)
+        tell(j, "the header: magic %#llx, version %u, architecture %#x, size %llu", (unsigned long long)h->magic,
+             h->version, h->architecture, (unsigned long long)h->size);
+    fsm_geometry opened = r->geometry;
+    opened.batch = h->geometry.batch; /* the one that may change */
+    if (memcmp(&h->geometry, &opened, sizeof opened) != 0 || opened.batch < FSM_BATCH_AUTO)
+        tell(j,
+             "the geometry: groups %u, holders %u, cells %u, resources %u, batch %lld; it was opened with %u, %u, %u, "
+             "%u",
+             h->geometry.groups, h->geometry.holders, h->geometry.cells, h->geometry.resources,
+             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
+}
+
 /* More than there is room for: then nothing else can be said of these records. */
 static bool check_capacity(judge *j)
 {
@@ -293,12 +317,27 @@ static bool check_capacity(judge *j)
     return sound;
 }
 
-static void check_attributes(judge *j, uint32_t index, const char *what, const attributes *a)
+static bool good_attributes(const attributes *a)
 {
     const uint32_t known = FSM_SET_MODE | FSM_SET_UID | FSM_SET_GID | FSM_SET_MTIME | FSM_SET_ATIME;
-    if (a->mode > 07777 || a->set & ~known)
-        tell(j, "attributes of %s%s: mode %#o and flags %#x cannot be", name_group(&j->found, index).text, what,
-             a->mode, a->set);
+    return a->mode <= 07777 && !(a->set & ~known);
+}
+
+static void check_attributes(judge *j, uint32_t index)
+{
+    const fsm_region *f = &j->found;
+    const group *g = &f->groups[index];
+    if (!good_attributes(&g->directory))
+        tell(j, "attributes of %s: mode %#o and flags %#x cannot be", name_group(f, index).text, g->directory.mode,
+             g->directory.set);
+    if (g->custom > 1)
+        tell(j, "custom of %s: %u cannot be", name_group(f, index).text, g->custom);
+    for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
+        const attributes *a = &f->attributes[(size_t)index * slots_of(f) + slot];
+        if (!good_attributes(a))
+            tell(j, "attributes of %s %s, file %u: mode %#o and flags %#x cannot be", name_group(f, index).text,
+                 f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS, a->mode, a->set);
+    }
 }
 
 static void check_name(judge *j, uint32_t index)
@@ -359,13 +398,7 @@ static void check_groups(judge *j)
             check_parents(j, i);
             check_name(j, i);
         }
-        check_attributes(j, i, "", &g->directory);
-        if (g->custom > 1)
-            tell(j, "custom of %s: %u cannot be", name_group(f, i).text, g->custom);
-        for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
-            label what = name_it(" %s, file %u", f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS);
-            check_attributes(j, i, what.text, &f->attributes[(size_t)i * slots_of(f) + slot]);
-        }
+        check_attributes(j, i);
     }
 }
 
@@ -891,9 +924,11 @@ static int compare(judge *j)
 
 /* ---- checking and mending ------------------------------------------------------------ */
 
-static int judge_it(judge *j, const char *unsound)
+/* r: for what it was opened as; its records may have changed since. */
+static int judge_it(judge *j, const fsm_region *r, const char *unsound)
 {
     label why;
+    check_header(j, r);
     bool sound = check_capacity(j);
     check_truth(j);
     if (!unsound && sound) {
@@ -928,7 +963,7 @@ int64_t fsm_check(fsm_region *r, FILE *report)
             copy_used(&j.found, r);
             if (locked)
                 unlock(r);
-            error = judge_it(&j, locked ? NULL : unsound.text);
+            error = judge_it(&j, r, locked ? NULL : unsound.text);
         }
     }
     free(j.bucket);

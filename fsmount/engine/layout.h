@@ -14,7 +14,8 @@
  * process and above for a lease (there is room for as many leases as cells).
  *
  * Truth and derivation.  Fields marked (d) are derived: recover.c recomputes them
- * all from the others, so a process may die between any two stores.  The truth
+ * all from the others, so a process may die between any two stores, and check.c
+ * compares each with what it should be.  The truth
  * is changed by one store or one compare-and-swap, always under the lock except
  * for the two words of a cell that is open; a step that needs several stores
  * writes their final values to the journal first, and recovery repeats it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Places:
 def furnish(path: Path) -> tuple[bytes, Places]:
     """The region as it would be left by the death of this process."""
     places = Places()
-    parent = os.getppid()
+    process = subprocess.Popen(["sleep", "1000"])
     with Tree.create(path, RESOURCES, groups=16, holders=8, cells=32) as tree:
         region = tree.region
         web = tree.root.mkdir("web")
@@ -60,7 +61,7 @@ def furnish(path: Path) -> tuple[bytes, Places]:
                 places.holder[name] = holder & NONE
             lease = region.holder_create(SELF, process_start_time(SELF), LEASE, 0)
             region.holder_join_one(lease, groups[4].id, 0)
-            living = region.holder_create(parent, process_start_time(parent), PROCESS, 0)
+            living = region.holder_create(process.pid, process_start_time(process.pid), PROCESS, 0)
             region.holder_join_one(living, web.id, 0)
             ended.callback(region.holder_end, living)  # while its process lives: its cell goes into quarantine
             for on_exit in ("release", "keep"):
@@ -69,6 +70,8 @@ def furnish(path: Path) -> tuple[bytes, Places]:
                     for resource in attached.resources:
                         attached[resource].charge(1000)
                         attached[resource].uncharge(400)
+        process.kill()
+        process.wait()
         places.holder |= {"lease": lease & NONE}
         own = [holder.id & NONE for holder in tree.holders() if holder.kind == PROCESS]
         places.holder |= {"releasing": own[0], "keeping": own[1]}
@@ -441,6 +444,12 @@ TRUTH = [
         Damage("header.journal.common", the_header, 0),
         Damage("header.journal.step", the_header, 1),
     ),
+    lone("header.magic", the_header, 5, "the header: magic 0x5, ", CORRUPT),
+    lone("header.version", the_header, 99, "version 99, ", LEFT),
+    lone("header.size", the_header, 99, "size 99", LEFT),
+    lone("header.geometry.groups", the_header, 7, "the geometry: groups 7, ", LEFT),
+    lone("header.geometry.resource", the_header, b"m-mory", "the geometry: groups 16, ", LEFT),
+    lone("header.geometry.batch", the_header, -2, "batch -2; ", LEFT),
     lone("header.groups.high", the_header, 1000, "groups: 1000 were used, there is room for 16", CORRUPT),
     lone("header.groups.high", the_header, 0, "the root group: 0 used", CORRUPT),
     lone("header.processes.high", the_header, FAR, "processes: 2147483632 were used, there is room for 8", CORRUPT),
@@ -534,7 +543,7 @@ def layout_program(directory: Path) -> Path:
         (os.fsdecode(b"\xff\xfe"), "\ufffd\ufffd"),
         ("\x01" * 255, "\\x01" * 255),
     ],
-    ids=ascii,
+    ids=lambda text: ascii(text)[:20],
 )
 def test_a_hostile_name_does_no_harm_in_a_report(scene: Scene, name: str, said: str) -> None:
     group = scene.tree.root.child("web").mkdir(name)

@@ -356,12 +356,12 @@ def test_processes_charge_one_group_within_its_limit(tree: Tree, group: Group, s
 
 # ---- the lock ---------------------------------------------------------------------------------------
 
-CHECK = """if True:
+REPAIR = """if True:
     import sys, fsmount
     tree = fsmount.Tree.open(sys.argv[1])
-    print("checking", flush=True)
+    print("repairing", flush=True)
     while True:
-        tree.check()  # has the lock nearly all the time
+        tree.region.repair()  # has the lock nearly all the time
 """
 
 
@@ -370,7 +370,7 @@ def test_a_stopped_process_that_has_the_lock_is_named(tree: Tree) -> None:
         tree.root.mkdir(f"{n}")
     set_patience(0.05)
     try:
-        with python(CHECK, tree.path) as process:
+        with python(REPAIR, tree.path) as process:
             deadline = time.monotonic() + 30
             while True:
                 process.send_signal(signal.SIGSTOP)
