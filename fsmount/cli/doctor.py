@@ -22,12 +22,14 @@ def doctor(place: str, repair: bool) -> None:
     from fsmount.errors import RegionCorrupt
 
     with one_line(place), opened(place) as tree:
-        try:
-            found = tree.check(repair)
-            for difference in found:
-                click.echo(difference)
-            if found and repair:
-                found = tree.check()
-        except RegionCorrupt as error:
-            raise Refused(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
+        found = tree.check()
+        for finding in found:
+            click.echo(finding)
+        if found and repair:
+            try:
+                found = tree.repair()
+            except RegionCorrupt as error:
+                raise Refused(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
+            if found:
+                raise Refused(f"{len(found)} of it cannot be recomputed, and is left: {'; '.join(found)}")
     sys.exit(1 if found else 0)
