@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 _TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
 
+#: The longest name, in bytes; the engine's limit too.
+_NAME_MAX = 255
+
 #: How many inodes' groups are at hand.
 _CACHED = 8192
 
@@ -129,6 +132,8 @@ class Operations(pyfuse3.Operations):
             return self._entry(parent_inode)
         if name == b"..":
             return self._entry(inodes.number((parent.parent or parent).id, inodes.DIRECTORY))
+        if len(name) > _NAME_MAX:
+            raise FUSEError(errno.ENAMETOOLONG)
         child = parent.find(name)
         if child is None:
             raise FUSEError(errno.ENOENT)
@@ -331,7 +336,7 @@ class Operations(pyfuse3.Operations):
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         result = pyfuse3.StatvfsData()
         result.f_bsize = result.f_frsize = os.sysconf("SC_PAGESIZE")
-        result.f_namemax = 255
+        result.f_namemax = _NAME_MAX
         return result
 
     # ---- open files ----
