@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import engine
 from .counter import Counter
 from .engine import KEEP, LEASE, EngineError
-from .errors import LockTimeout, TreeGone
+from .errors import GroupRemoved, LockTimeout, TreeGone
 
 if TYPE_CHECKING:
     from .group import Group
@@ -60,9 +60,13 @@ class Lease:
 
     def keep(self, keep: bool = True) -> None:
         """Whether the group keeps what is held at the end."""
-        if self._holder is not None:
+        group = self._counter.group
+        if self._holder is None:  # nothing to ask the engine, but there must be a group
+            if not group.exists:
+                raise GroupRemoved(group.last_path())
+        else:
             try:
-                self._counter.group.tree.region.holder_set_flags(self._holder, KEEP if keep else 0)
+                group.tree.region.holder_set_flags(self._holder, KEEP if keep else 0)
             except EngineError as error:
                 raise self._counter.public_error(error) from None
         self._keep = keep

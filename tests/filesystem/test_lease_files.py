@@ -119,6 +119,15 @@ def test_truncating_a_lease_changes_nothing(group: GroupFiles) -> None:
         assert (lease.held, group.usage) == (100, 100)
 
 
+@pytest.mark.parametrize("text", ["keep", "release", "0", "give 0", "x"])
+def test_a_lease_of_a_removed_group_answers_enodev_to_every_word(group: GroupFiles, text: str) -> None:
+    child = group.mkdir("child")
+    with child.lease() as lease:
+        os.rmdir(child.path)
+        with fails_with(errno.ENODEV):
+            lease.write(text)
+
+
 # ---- the last close
 
 
