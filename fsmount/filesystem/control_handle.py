@@ -52,6 +52,8 @@ class ControlHandle(OpenFile):
         self._holder: int | None = None
 
     def text(self) -> bytes:
+        if not self.group.exists:
+            raise FUSEError(errno.ENODEV)
         tree = self.group.tree
         about = {
             "region": tree.path,
@@ -78,7 +80,7 @@ class ControlHandle(OpenFile):
             case [b"umount", b"keep"]:
                 self._unmount(keep=True)
             case _:
-                raise FUSEError(errno.EINVAL)
+                raise OSError(errno.EINVAL, "this is no command of a control file")
 
     def release(self) -> None:
         if self._holder is not None:
@@ -104,5 +106,5 @@ class ControlHandle(OpenFile):
 def _id(number: bytes) -> int:
     """The 64-bit number of a holder or group."""
     if not number.isdigit() or len(number) > 20 or int(number) >= 1 << 64:
-        raise FUSEError(errno.EINVAL)
+        raise OSError(errno.EINVAL, "this is no number of a holder or group")
     return int(number)

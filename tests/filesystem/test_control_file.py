@@ -95,6 +95,20 @@ def test_random_writes_leave_the_mount_and_its_counters_alone(mount: Mount, grou
     mount.check()
 
 
+def test_of_a_removed_group_it_answers_enodev(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    fd = os.open(child / NAME, os.O_RDWR)
+    try:
+        os.rmdir(child.path)
+        with fails_with(errno.ENODEV):
+            os.read(fd, 4096)
+        for text in (b"holder", b"holder x", b"nonsense"):
+            with fails_with(errno.ENODEV):
+                os.write(fd, text)
+    finally:
+        os.close(fd)
+
+
 def test_it_can_neither_be_removed_nor_renamed_nor_made_again(group: GroupFiles) -> None:
     with fails_with(errno.EPERM):
         os.unlink(group / NAME)
