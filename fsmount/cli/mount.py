@@ -58,7 +58,7 @@ def _config(path: str) -> TreeDescription:
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.option(

@@ -8,7 +8,7 @@ from fsmount.cli.report import one_line
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=str))
+@click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
 @click.option("--keep", is_flag=True, help="Leave the counters, and who holds what, for the next mount.")
 def umount(mountpoint: str, keep: bool) -> None:
     """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept."""

@@ -119,6 +119,8 @@ def _ask_to_keep(mount: Mount) -> None:
     try:
         control = os.open(os.path.join(mount.path, CONTROL_FILE), os.O_WRONLY | os.O_CLOEXEC)
     except PermissionError:
+        if mount.uid == os.geteuid():
+            raise Refused("its mode keeps you out, so its daemon cannot be told: chmod u+x it first") from None
         raise Refused(f"mounted by user {mount.uid}: unmount it as that user") from None
     except OSError as error:
         if error.errno == errno.EROFS:

@@ -41,6 +41,15 @@ def test_what_is_no_mount_of_ours_is_left_alone(place: Place, name: str) -> None
     )
 
 
+@pytest.mark.user
+def test_who_has_shut_himself_out_of_his_mount_can_unmount_it(place: Place) -> None:
+    place.mount()
+    place.path.chmod(0)
+    assert refused(run("umount", place.path, "--keep"), place.path).endswith("chmod u+x it first")
+    place.umount()
+    assert not place.mounts
+
+
 # ---- live holders
 
 
