@@ -1,0 +1,729 @@
+"""
+A mounted tree in plain Python: what each operation of each user returns, or how it fails.
+
+Written from the contract, and for what the kernel decides (default_permissions) from its rules in fs/namei.c, fs/attr.c
+and fs/open.c, in their order; the daemon decides only after those. An operation is a method: it returns what the caller
+must see, or raises Refused, and then nothing may have changed but a failcnt. Where the kernel's answer depends on what
+it has cached or how it is set up, Refused carries each errno that is right.
+
+Paths are relative to the mount point and bytes, as the kernel takes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tests.filesystem.texts import TEXT_MAX, Refused, limit_number, number, stripped
+from tests.mounts import UNLIMITED, resource_files
+
+READ, WRITE, SEARCH = 4, 2, 1
+NAME_MAX, PATH_MAX = 255, 4096
+CONTROL_FILE = b".fsmount"
+PLAIN_FILES = ("limit", "soft_limit", "max_usage", "failcnt", "usage")
+
+
+@dataclass(frozen=True)
+class User:
+    uid: int
+    gid: int
+    groups: frozenset[int]
+    umask: int = 0o022
+
+    @property
+    def is_root(self) -> bool:
+        return self.uid == 0
+
+    def owns(self, node: Node) -> bool:
+        return self.is_root or self.uid == node.uid
+
+    def may(self, node: Node, mask: int) -> bool:
+        """generic_permission(): one class of the mode counts, and root passes by."""
+        if self.uid == node.uid:
+            bits = node.mode >> 6
+        elif node.gid in self.groups:
+            bits = node.mode >> 3
+        else:
+            bits = node.mode
+        if bits & mask == mask:
+            return True
+        return self.is_root and (isinstance(node, Directory) or not mask & SEARCH or bool(node.mode & 0o111))
+
+    def need(self, node: Node, mask: int) -> None:
+        if not self.may(node, mask):
+            raise Refused(errno.EACCES)
+
+
+class Expected:
+    """A result that is told by what is in it."""
+
+    def __init__(self, matches: Callable[[object], bool], description: str) -> None:
+        self.matches, self.description = matches, description
+
+    def __repr__(self) -> str:
+        return self.description
+
+
+@dataclass(eq=False)
+class Counter:
+    """One resource of one group."""
+
+    above: Counter | None
+    limit: int = UNLIMITED
+    soft_limit: int = UNLIMITED
+    max_usage: int = 0
+    failcnt: int = 0
+    usage: int = 0
+    common: int = 0
+    leases: list[Lease] = field(default_factory=list)  # those that are holders
+
+    def way_up(self) -> Iterator[Counter]:
+        counter: Counter | None = self
+        while counter is not None:
+            yield counter
+            counter = counter.above
+
+    def charge(self, amount: int, *, nofail: bool = False) -> None:
+        if amount == 0:
+            return
+        *_, top = self.way_up()
+        if nofail and top.usage + amount > UNLIMITED:
+            raise Refused(errno.EOVERFLOW)
+        for counter in self.way_up():
+            if counter.usage + amount > counter.limit:
+                counter.failcnt += 1
+                if not nofail:
+                    raise Refused(errno.ENOMEM)
+        for counter in self.way_up():
+            counter.usage += amount
+            counter.max_usage = max(counter.max_usage, counter.usage)
+
+    def uncharge(self, amount: int) -> None:
+        for counter in self.way_up():
+            counter.usage -= amount
+
+    # ---- its files
+
+    def write_limit(self, text: bytes) -> None:
+        value = limit_number(text)
+        if self.usage > value:
+            raise Refused(errno.EBUSY)
+        self.limit = value
+
+    def write_soft_limit(self, text: bytes) -> None:
+        self.soft_limit = limit_number(text)
+
+    def write_max_usage(self, text: bytes) -> None:
+        self.max_usage = self.usage
+
+    def write_failcnt(self, text: bytes) -> None:
+        self.failcnt = 0
+
+    def write_charge(self, text: bytes) -> None:
+        amount = number(stripped(text))
+        self.charge(amount)
+        self.common += amount
+
+    def write_uncharge(self, text: bytes) -> None:
+        amount = number(stripped(text))
+        if amount > self.common:
+            raise Refused(errno.ERANGE)
+        self.common -= amount
+        self.uncharge(amount)
+
+    def write_force_empty(self, text: bytes) -> None:
+        self.uncharge(self.common)
+        self.common = 0
+
+    def stat(self) -> Expected:
+        up = list(self.way_up())
+        told = {
+            "usage": self.usage,
+            "usage_local": self.common + sum(lease.held for lease in self.leases),
+            "common": self.common,
+            "reserved": self.usage,
+            "stock": 0,
+            "holders": len(self.leases),
+            "limit": self.limit,
+            "soft_limit": self.soft_limit,
+            "hierarchical_limit": min(counter.limit for counter in up),
+            "margin": max(0, self.limit - self.usage),
+            "hierarchical_margin": min(max(0, counter.limit - counter.usage) for counter in up),
+            "soft_limit_excess": max(0, self.usage - self.soft_limit),
+            "max_usage": self.max_usage,
+            "failcnt": self.failcnt,
+            "error_bound": 0,
+        }
+        lines = {b"%s %d" % (key.encode(), value) for key, value in told.items()}
+        return Expected(lambda seen: isinstance(seen, bytes) and lines <= set(seen.splitlines()), f"the stat {told}")
+
+    def holders(self) -> Expected:
+        common = [(self.common, b"common")] if self.common else []
+        told = sorted([*((lease.held, b"lease") for lease in self.leases), *common])
+
+        def matches(seen: object) -> bool:
+            lines = [line.split(b" ", 4) for line in seen.splitlines()] if isinstance(seen, bytes) else []
+            return told == sorted((int(held), command.split(b":")[0]) for _, _, held, stock, command in lines)
+
+        return Expected(matches, f"the holders {told}")
+
+
+@dataclass(eq=False)
+class Lease:
+    """What an open lease file holds."""
+
+    counter: Counter
+    tree: Model
+    held: int = 0
+    begun: bool = False
+    keeps: bool = False
+
+    def write(self, text: bytes) -> None:
+        text = stripped(text)
+        if text in (b"keep", b"release"):
+            self.keeps = text == b"keep"
+            return
+        word = re.fullmatch(rb"(give|take|nofail)[ \t]\s*(.*)", text, re.DOTALL)
+        sign = text[:1].decode() if text[:1] in (b"+", b"-") else ""
+        operation = word[1].decode() if word else sign or "resize"
+        amount = number(word[2] if word else text.removeprefix(sign.encode()))
+        if operation == "resize":
+            operation, amount = ("+", amount - self.held) if amount >= self.held else ("-", self.held - amount)
+        if not self.begun and self.tree.leases == self.tree.cells:
+            raise Refused(errno.ENOSPC)
+        self.do(operation, amount)
+        if not self.begun:
+            self.begun = True
+            self.counter.leases.append(self)
+            self.tree.leases += 1
+
+    def do(self, operation: str, amount: int) -> None:
+        counter = self.counter
+        match operation:
+            case "+" | "nofail":
+                counter.charge(amount, nofail=operation == "nofail")
+                self.held += amount
+            case "take":
+                if amount > counter.common:
+                    raise Refused(errno.ERANGE)
+                counter.common -= amount
+                self.held += amount
+            case "-" | "give":
+                if amount > self.held:
+                    raise Refused(errno.ERANGE)
+                self.held -= amount
+                if operation == "give":
+                    counter.common += amount
+                else:
+                    counter.uncharge(amount)
+
+    def close(self) -> None:
+        if self.begun:
+            self.do("give" if self.keeps else "-", self.held)
+            self.counter.leases.remove(self)
+            self.tree.leases -= 1
+            self.begun = False
+
+
+@dataclass(eq=False)
+class Node:
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(eq=False)
+class File(Node):
+    """A file of a group; the control file's kind is the empty string."""
+
+    directory: Directory
+    kind: str
+    resource: str
+
+
+@dataclass(eq=False)
+class Directory(Node):
+    above: Directory | None
+    name: bytes
+    counters: dict[str, Counter] = field(default_factory=dict)
+    files: dict[bytes, File] = field(default_factory=dict)
+    children: dict[bytes, Directory] = field(default_factory=dict)
+    removed: bool = False
+
+    @property
+    def path(self) -> bytes:
+        if self.above is None:
+            return b""
+        return self.above.path + b"/" + self.name if self.above.above else self.name
+
+    def find(self, name: bytes) -> Node | None:
+        if name == CONTROL_FILE:
+            return File(0o600, self.uid, self.gid, self, "", "")
+        return self.files.get(name) or self.children.get(name)
+
+    def is_above(self, other: Directory) -> bool:
+        above = other.above
+        while above is not None and above is not self:
+            above = above.above
+        return above is self
+
+
+@dataclass(eq=False)
+class OpenFile:
+    """An open file description, with the descriptors that lead to it."""
+
+    file: File
+    flags: int
+    lease: Lease | None = None
+    descriptors: int = 1
+    position: int = 0
+    snapshot: bytes | Expected | None = None
+
+
+class Model:
+    """The tree, who has which files open, and what comes of each operation."""
+
+    def __init__(self, users: list[User], units: dict[str, str], *, groups: int, cells: int, root_mode: int) -> None:
+        self.users, self.units, self.cells = users, units, cells
+        self.room = groups
+        self.leases = 0
+        self.events = {f"{resource}.events".encode() for resource in units}
+        self.directories: list[Directory] = []
+        self.descriptors: list[dict[int, OpenFile]] = [{} for _ in users]
+        owner = users[0]
+        self.root = self.make(None, b"", root_mode, owner)
+
+    def make(self, above: Directory | None, name: bytes, mode: int, user: User) -> Directory:
+        directory = Directory(mode, user.uid, user.gid, above, name)
+        for resource, unit in self.units.items():
+            directory.counters[resource] = Counter(above.counters[resource] if above else None)
+            for file, file_mode in resource_files(resource, unit).items():
+                kind = file.removeprefix(f"{resource}.").removesuffix("_in_bytes")
+                directory.files[file.encode()] = File(file_mode, user.uid, user.gid, directory, kind, resource)
+        if above is not None:
+            above.children[name] = directory
+        self.directories.append(directory)
+        self.room -= 1
+        return directory
+
+    # ---- paths
+
+    def walk(self, user: User, path: bytes) -> Node:
+        directory, last = self.walk_to_parent(user, path)
+        return directory if last in (b"", b".") else self.step(directory, last)
+
+    def walk_to_parent(self, user: User, path: bytes) -> tuple[Directory, bytes]:
+        """The directory that the last component is to be looked up in."""
+        if len(path) >= PATH_MAX:
+            raise Refused(errno.ENAMETOOLONG)
+        here: Directory = self.root
+        *components, last = path.split(b"/")
+        for component in components:
+            user.need(here, SEARCH)
+            node = self.step(here, component)
+            if not isinstance(node, Directory):
+                raise Refused(errno.ENOTDIR)
+            here = node
+        if last:
+            user.need(here, SEARCH)
+        if last == b"..":
+            raise AssertionError("the way up is taken in the middle of a path only")
+        return here, last
+
+    @staticmethod
+    def step(directory: Directory, name: bytes) -> Node:
+        if name == b".":
+            return directory
+        if name == b"..":
+            assert directory.above is not None
+            return directory.above
+        if len(name) > NAME_MAX:
+            raise Refused(errno.ENAMETOOLONG)
+        node = directory.find(name)
+        if node is None:
+            raise Refused(errno.ENOENT)
+        return node
+
+    def look(self, directory: Directory, name: bytes) -> Node | None:
+        try:
+            return self.step(directory, name)
+        except Refused as refused:
+            if refused.numbers != (errno.ENOENT,):
+                raise
+            return None
+
+    def may_create(self, user: User, path: bytes) -> tuple[Directory, bytes]:
+        """filename_create() and may_create()."""
+        directory, name = self.walk_to_parent(user, path)
+        if name in (b"", b".") or self.look(directory, name) is not None:
+            raise Refused(errno.EEXIST)
+        user.need(directory, WRITE | SEARCH)
+        return directory, name
+
+    @staticmethod
+    def may_delete(user: User, directory: Directory, victim: Node, *, is_directory: bool) -> None:
+        user.need(directory, WRITE | SEARCH)
+        if directory.mode & stat.S_ISVTX and not (user.owns(victim) or user.owns(directory)):
+            raise Refused(errno.EPERM)
+        if is_directory and not isinstance(victim, Directory):
+            raise Refused(errno.ENOTDIR)
+        if not is_directory and isinstance(victim, Directory):
+            raise Refused(errno.EISDIR)
+
+    def check_name(self, name: bytes) -> None:
+        if name in self.events:
+            raise Refused(errno.EEXIST)
+        if b"\n" in name:
+            raise Refused(errno.EINVAL)
+
+    # ---- directories
+
+    def mkdir(self, who: int, path: bytes, mode: int) -> None:
+        user = self.users[who]
+        directory, name = self.may_create(user, path)
+        self.check_name(name)
+        if self.room == 0:
+            raise Refused(errno.ENOSPC)
+        self.make(directory, name, mode & ~user.umask & 0o1777, user)
+
+    def rmdir(self, who: int, path: bytes) -> None:
+        user = self.users[who]
+        directory, name = self.walk_to_parent(user, path)
+        if name == b".":
+            raise Refused(errno.EINVAL)
+        victim = self.step(directory, name)
+        self.may_delete(user, directory, victim, is_directory=True)
+        assert isinstance(victim, Directory)
+        busy = any(counter.usage or counter.leases for counter in victim.counters.values())
+        if victim.children or busy:
+            raise Refused(errno.EBUSY)
+        del directory.children[name]
+        victim.removed = True
+        self.directories.remove(victim)
+        self.room += 1
+
+    def rename(self, who: int, old: bytes, new: bytes) -> None:
+        user = self.users[who]
+        old_directory, old_name = self.walk_to_parent(user, old)
+        new_directory, new_name = self.walk_to_parent(user, new)
+        if old_name in (b"", b".") or new_name in (b"", b"."):
+            raise Refused(errno.EBUSY)
+        source = self.step(old_directory, old_name)
+        target = self.look(new_directory, new_name)
+        if isinstance(source, Directory) and (source is new_directory or source.is_above(new_directory)):
+            raise Refused(errno.EINVAL)
+        if isinstance(target, Directory) and (target is old_directory or target.is_above(old_directory)):
+            raise Refused(errno.ENOTEMPTY)
+        if source is target:
+            return
+        control = old_name == new_name == CONTROL_FILE and old_directory is new_directory
+        if control:
+            return
+        is_directory = isinstance(source, Directory)
+        if CONTROL_FILE in (old_name, new_name) and not user.is_root:
+            # whose it is the kernel remembers from the last look at it, so a sticky directory may refuse or not
+            self.may_rename_control_file(user, old_directory, source, new_directory, target)
+        self.may_delete(user, old_directory, source, is_directory=is_directory)
+        if target is None:
+            user.need(new_directory, WRITE | SEARCH)
+        else:
+            self.may_delete(user, new_directory, target, is_directory=is_directory)
+        if is_directory and old_directory is not new_directory:
+            user.need(source, WRITE)
+        if not is_directory:
+            raise Refused(errno.ENOTDIR)
+        if old_directory is not new_directory:
+            raise Refused(errno.EPERM)
+        if target is not None:
+            raise Refused(errno.EEXIST)
+        self.check_name(new_name)
+        assert isinstance(source, Directory)
+        del old_directory.children[old_name]
+        source.name = new_name
+        old_directory.children[new_name] = source
+
+    def may_rename_control_file(
+        self, user: User, old: Directory, source: Node, new: Directory, target: Node | None
+    ) -> None:
+        if not (user.may(old, WRITE | SEARCH) and user.may(new, WRITE | SEARCH)):
+            raise Refused(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+        raise Refused(errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+
+    def listdir(self, who: int, path: bytes) -> Expected:
+        user = self.users[who]
+        node = self.walk(user, path)
+        if not isinstance(node, Directory):
+            raise Refused(errno.ENOTDIR)
+        user.need(node, READ)
+        names = sorted([*node.files, *node.children])
+        return Expected(lambda seen: isinstance(seen, list) and sorted(seen) == names, f"the names {names}")
+
+    # ---- what is no operation of such a tree
+
+    def unlink(self, who: int, path: bytes) -> None:
+        user = self.users[who]
+        directory, name = self.walk_to_parent(user, path)
+        if name == b".":
+            raise Refused(errno.EISDIR)
+        self.may_delete(user, directory, self.step(directory, name), is_directory=False)
+        raise Refused(errno.EPERM)
+
+    def symlink(self, who: int, path: bytes) -> None:
+        self.may_create(self.users[who], path)
+        raise Refused(errno.EPERM)
+
+    def mknod(self, who: int, path: bytes, kind: int) -> None:
+        self.may_create(self.users[who], path)
+        raise Refused(errno.EPERM)
+
+    def link(self, who: int, old: bytes, new: bytes) -> None:
+        user = self.users[who]
+        source = self.walk(user, old)
+        try:
+            self.may_create(user, new)
+        except Refused as refused:
+            if refused.numbers == (errno.EACCES,) and not user.owns(source):
+                raise Refused(errno.EACCES, errno.EPERM) from None  # fs.protected_hardlinks comes before or not at all
+            raise
+        raise Refused(errno.EPERM)
+
+    def getxattr(self, who: int, path: bytes) -> None:
+        user = self.users[who]
+        user.need(self.walk(user, path), READ)
+        raise Refused(errno.EOPNOTSUPP)
+
+    def setxattr(self, who: int, path: bytes) -> None:
+        user = self.users[who]
+        node = self.walk(user, path)
+        if isinstance(node, Directory) and node.mode & stat.S_ISVTX and not user.owns(node):
+            raise Refused(errno.EPERM)
+        user.need(node, WRITE)
+        raise Refused(errno.EOPNOTSUPP)
+
+    def listxattr(self, who: int, path: bytes) -> None:
+        self.walk(self.users[who], path)
+        raise Refused(errno.EOPNOTSUPP)
+
+    # ---- attributes
+
+    def stat(self, who: int, path: bytes) -> tuple[int, int, int, int, int]:
+        return self.status(self.walk(self.users[who], path))
+
+    @staticmethod
+    def status(node: Node) -> tuple[int, int, int, int, int]:
+        if isinstance(node, Directory):
+            return stat.S_IFDIR | node.mode, 2 + len(node.children), node.uid, node.gid, 0
+        return stat.S_IFREG | node.mode, 1, node.uid, node.gid, 0
+
+    def access(self, who: int, path: bytes, mask: int) -> bool:
+        user = self.users[who]
+        try:
+            return user.may(self.walk(user, path), mask)
+        except Refused:
+            return False
+
+    def chmod(self, who: int, path: bytes, mode: int) -> None:
+        user = self.users[who]
+        self.set_mode(user, self.walk(user, path), mode)
+
+    @staticmethod
+    def set_mode(user: User, node: Node, mode: int) -> None:
+        if not user.owns(node) or is_control(node):
+            raise Refused(errno.EPERM)
+        if not user.is_root and node.gid not in user.groups:
+            mode &= ~stat.S_ISGID
+        node.mode = mode
+
+    def chown(self, who: int, path: bytes, uid: int, gid: int) -> None:
+        user = self.users[who]
+        self.set_owner(user, self.walk(user, path), uid, gid)
+
+    @staticmethod
+    def set_owner(user: User, node: Node, uid: int, gid: int) -> None:
+        if not user.is_root:
+            if uid != -1 and not user.uid == node.uid == uid:
+                raise Refused(errno.EPERM)
+            if gid != -1 and not (user.uid == node.uid and (gid in user.groups or gid == node.gid)):
+                raise Refused(errno.EPERM)
+        if is_control(node):
+            raise Refused(errno.EPERM)
+        node.uid = node.uid if uid == -1 else uid
+        node.gid = node.gid if gid == -1 else gid
+
+    def utime(self, who: int, path: bytes, times: tuple[int, int] | None) -> tuple[int, int] | None:
+        """To times, which are then shown; to now without."""
+        user = self.users[who]
+        node = self.walk(user, path)
+        if times is None and not user.owns(node):
+            user.need(node, WRITE)
+        elif not user.owns(node):
+            raise Refused(errno.EPERM)
+        return times
+
+    def truncate(self, who: int, path: bytes, size: int) -> None:
+        user = self.users[who]
+        node = self.walk(user, path)
+        if isinstance(node, Directory):
+            raise Refused(errno.EISDIR)
+        user.need(node, WRITE)
+
+    def statfs(self, who: int, path: bytes) -> int:
+        self.walk(self.users[who], path)
+        return NAME_MAX
+
+    # ---- open files
+
+    def opened(self, user: User, path: bytes, flags: int) -> OpenFile:
+        directory, name = self.walk_to_parent(user, path)
+        create, exclusive = flags & os.O_CREAT, flags & os.O_EXCL
+        node = directory if name in (b"", b".") else self.look(directory, name)
+        if node is None:
+            if create:
+                user.need(directory, WRITE | SEARCH)
+                raise Refused(errno.EPERM)
+            raise Refused(errno.ENOENT)
+        if create and exclusive:
+            raise Refused(errno.EEXIST)
+        mask = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE}[flags & os.O_ACCMODE]
+        mask |= WRITE if flags & os.O_TRUNC else 0
+        if isinstance(node, Directory):
+            if not mask & WRITE and not create:
+                user.need(node, READ)
+            raise Refused(errno.EISDIR)  # at the latest when it is read
+        if flags & os.O_DIRECTORY:
+            raise Refused(errno.ENOTDIR)
+        sticky = create and directory.mode & stat.S_ISVTX and node.uid not in (user.uid, directory.uid)
+        guarded = sticky and directory.mode & 0o022  # fs.protected_regular refuses it, or nobody does
+        if not user.may(node, mask):
+            raise Refused(errno.EACCES)
+        if guarded and protected_regular() >= (1 if directory.mode & 0o002 else 2):
+            raise Refused(errno.EACCES)
+        assert isinstance(node, File)
+        lease = Lease(node.directory.counters[node.resource], self) if node.kind == "lease" else None
+        return OpenFile(node, flags, lease)
+
+    def open(self, who: int, slot: int, path: bytes, flags: int) -> None:
+        self.descriptors[who][slot] = self.opened(self.users[who], path, flags)
+
+    def dup(self, who: int, slot: int, into: int) -> None:
+        opened = self.descriptors[who][slot]
+        opened.descriptors += 1
+        self.descriptors[who][into] = opened
+
+    def close(self, who: int, slot: int) -> None:
+        self.let_go(self.descriptors[who].pop(slot))
+
+    @staticmethod
+    def let_go(opened: OpenFile) -> None:
+        opened.descriptors -= 1
+        if opened.descriptors == 0 and opened.lease is not None:
+            opened.lease.close()
+
+    def pread(self, who: int, slot: int, size: int, offset: int) -> bytes | Expected:
+        return self.read_at(self.descriptors[who][slot], size, offset)
+
+    def read(self, who: int, slot: int, size: int) -> bytes | Expected:
+        opened = self.descriptors[who][slot]
+        data = self.read_at(opened, size, opened.position)
+        assert isinstance(data, bytes)
+        opened.position += len(data)
+        return data
+
+    def read_at(self, opened: OpenFile, size: int, offset: int) -> bytes | Expected:
+        if opened.flags & os.O_ACCMODE == os.O_WRONLY:
+            raise Refused(errno.EBADF)
+        if opened.file.directory.removed:
+            raise Refused(errno.ENODEV)
+        if offset == 0 or opened.snapshot is None:
+            opened.snapshot = self.text(opened)
+        if isinstance(opened.snapshot, Expected):
+            return opened.snapshot
+        return opened.snapshot[offset : offset + size]
+
+    @staticmethod
+    def text(opened: OpenFile) -> bytes | Expected:
+        file = opened.file
+        if is_control(file):
+            return Expected(lambda seen: isinstance(seen, bytes) and b'"region": ' in seen, "where the region is")
+        counter = file.directory.counters[file.resource]
+        if opened.lease is not None:
+            return b"%d\n" % opened.lease.held
+        if file.kind == "stat":
+            return counter.stat()
+        if file.kind == "holders":
+            return counter.holders()
+        if file.kind not in PLAIN_FILES:
+            raise Refused(errno.EINVAL)
+        return b"%d\n" % getattr(counter, file.kind)
+
+    def pwrite(self, who: int, slot: int, data: bytes, offset: int) -> int:
+        return self.write_to(self.users[who], self.descriptors[who][slot], data)
+
+    @staticmethod
+    def write_to(user: User, opened: OpenFile, data: bytes) -> int:
+        if opened.flags & os.O_ACCMODE == os.O_RDONLY:
+            raise Refused(errno.EBADF)
+        if not data:
+            return 0
+        if len(data) > TEXT_MAX:
+            raise Refused(errno.E2BIG)
+        file = opened.file
+        if file.directory.removed:
+            raise Refused(errno.ENODEV)
+        if is_control(file):
+            foreign = stripped(data).split() in ([b"umount"], [b"umount", b"keep"])
+            raise Refused(errno.EPERM if foreign else errno.EINVAL)
+        if opened.lease is not None:
+            opened.lease.write(data)
+        else:
+            command = getattr(file.directory.counters[file.resource], f"write_{file.kind}", None)
+            if command is None:
+                raise Refused(errno.EINVAL)
+            command(data)
+        return len(data)
+
+    def poll(self, who: int, slot: int) -> int:
+        opened = self.descriptors[who][slot]
+        ready = {os.O_RDONLY: select.POLLIN, os.O_WRONLY: select.POLLOUT, os.O_RDWR: select.POLLIN | select.POLLOUT}
+        gone = select.POLLERR if opened.file.directory.removed else 0
+        return ready[opened.flags & os.O_ACCMODE] | gone
+
+    def fchmod(self, who: int, slot: int, mode: int) -> None:
+        self.set_mode(self.users[who], self.descriptors[who][slot].file, mode)
+
+    def fchown(self, who: int, slot: int, uid: int, gid: int) -> None:
+        self.set_owner(self.users[who], self.descriptors[who][slot].file, uid, gid)
+
+    def fstat(self, who: int, slot: int) -> tuple[int, int, int, int, int]:
+        return self.status(self.descriptors[who][slot].file)
+
+    def ftruncate(self, who: int, slot: int, size: int) -> None:
+        if self.descriptors[who][slot].flags & os.O_ACCMODE == os.O_RDONLY:
+            raise Refused(errno.EINVAL)
+
+    # ---- what a shell does
+
+    def cat(self, who: int, path: bytes) -> bytes | Expected:
+        opened = self.opened(self.users[who], path, os.O_RDONLY)
+        return self.read_at(opened, 65536, 0)
+
+    def echo(self, who: int, path: bytes, data: bytes, flags: int) -> int:
+        opened = self.opened(self.users[who], path, os.O_WRONLY | flags)
+        try:
+            return self.write_to(self.users[who], opened, data)
+        finally:
+            self.let_go(opened)
+
+
+def is_control(node: Node) -> bool:
+    return isinstance(node, File) and node.kind == ""
+
+
+def protected_regular() -> int:
+    with open("/proc/sys/fs/protected_regular") as setting:
+        return int(setting.read())

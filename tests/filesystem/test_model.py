@@ -1,0 +1,449 @@
+"""
+Random operations of several users in one tree, right and wrong ones: each answer is what a model of the tree says.
+
+The order of the operations is known, so the model runs ahead: a list of operations is made up for one user while
+another's process is still at work. After some thousand operations everything there is to see is compared.
+
+On a disagreement the test prints its seed, the operation and those before it; FSMOUNT_SEED runs the same again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import os
+import random
+import re
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fsmount.tree import Group, Tree
+from tests.filesystem.model import CONTROL_FILE, PLAIN_FILES, Directory, Expected, File, Model, User, is_control
+from tests.filesystem.texts import Refused, random_text
+from tests.filesystem.user_process import Failed, Operation, UserProcess
+from tests.footprint import Footprint, leaves_nothing
+from tests.mounts import AS_ROOT, Mount, eventually, mounted
+
+pytestmark = pytest.mark.timeout(3600)
+
+UNITS = {"memory": "bytes", "tokens": "count"}
+GROUPS, CELLS = 40, 24
+COMMON_GROUP, STRANGERS_GROUP = 60_200, 60_300
+# Who mounts, and two users nobody needs to make; they have one group in common.
+OWNER = User(os.geteuid(), os.getegid(), frozenset({*os.getgroups(), os.getegid()}))
+ALICE = User(60_101, 60_101, frozenset({60_101, COMMON_GROUP}), umask=0o002)
+BOB = User(60_102, 60_102, frozenset({60_102, COMMON_GROUP}), umask=0o077)
+USERS = [OWNER, ALICE, BOB] if AS_ROOT else [OWNER]
+
+LIST = 60  # operations of one user at a time
+SLOTS = 16
+NAMES = [b"a", b"b", b"c", b"d e", b"\xff\xfe", b"x" * 255]
+BAD_NAMES = [b".", b"a\nb", b"x" * 256, b"x" * 1000, b"memory.events", b"memory.stat", CONTROL_FILE, b"tokens.usage"]
+DIRECTORY_MODES = [0o777, 0o755, 0o755, 0o775, 0o700, 0o1777, 0o1775, 0o2775, 0o711, 0o500, 0o733, 0o000, 0o050, 0o307]
+FILE_MODES = [0o666, 0o644, 0o644, 0o664, 0o600, 0o444, 0o000, 0o060, 0o006, 0o222, 0o755]
+FLAGS = [0, 0, 0, os.O_TRUNC, os.O_APPEND, os.O_CREAT, os.O_CREAT | os.O_EXCL, os.O_CREAT | os.O_TRUNC, os.O_NONBLOCK]
+CONTROL_TEXTS = [b"holder", b"holder -1", b"holder 1 2", b"changed x", b"x", b"umounts", b"\xff\0", b"changed \n"]
+
+
+class Generator:
+    """Makes operations up, mostly ones that could succeed, from what the model says is there."""
+
+    def __init__(self, rng: random.Random, model: Model) -> None:
+        self.rng, self.model = rng, model
+        self.kinds: dict[Callable[[int], Operation], int] = {
+            self.echo: 22,
+            self.cat: 14,
+            self.open: 8,
+            self.close: 6,
+            self.write: 12,
+            self.read: 6,
+            self.of_descriptor: 4,
+            self.mkdir: 5,
+            self.rmdir: 4,
+            self.rename: 3,
+            self.chmod: 5,
+            self.chown: 5,
+            self.stat: 6,
+            self.attribute: 5,
+            self.impossible: 4,
+        }
+
+    def next(self, who: int) -> Operation:
+        (kind,) = self.rng.choices(list(self.kinds), list(self.kinds.values()))
+        return kind(who)
+
+    # ---- what it is about
+
+    def directory(self) -> Directory:
+        return self.rng.choice(self.model.directories)
+
+    def file(self) -> File:
+        return self.rng.choice(list(self.directory().files.values()))
+
+    def below(self, directory: Directory, name: bytes) -> bytes:
+        return directory.path + b"/" + name if directory.path else name
+
+    def new_name(self) -> bytes:
+        names = BAD_NAMES if self.rng.random() < 0.1 else NAMES
+        return self.rng.choice(names)
+
+    def new_path(self) -> bytes:
+        return self.below(self.directory(), self.new_name())
+
+    def file_path(self) -> bytes:
+        if self.rng.random() < 0.02:
+            return self.odd_path()
+        directory = self.directory()
+        if self.rng.random() < 0.04:
+            return self.below(directory, CONTROL_FILE)
+        return self.below(directory, self.rng.choice(list(directory.files)))
+
+    def odd_path(self) -> bytes:
+        """Through what is not there, no directory, or left again."""
+        name = self.rng.choice([*NAMES, *BAD_NAMES])
+        through = self.rng.choice([b"nowhere", b"memory.stat", b"a", b"a/..", b".", b"a/.", b"x" * 256, b"y/" * 2500])
+        return self.below(self.directory(), through + b"/" + name)
+
+    def any_path(self) -> bytes:
+        pick = self.rng.random()
+        if pick < 0.45:
+            return self.directory().path
+        return self.file_path() if pick < 0.9 else self.new_path()
+
+    def slot(self, who: int) -> int | None:
+        slots = self.model.descriptors[who]
+        return self.rng.choice(list(slots)) if slots else None
+
+    def free_slot(self, who: int) -> int | None:
+        free = set(range(SLOTS)) - self.model.descriptors[who].keys()
+        return min(free) if free else None
+
+    def text(self, file: File | None) -> bytes:
+        """Something to write there: near what is there more often than not."""
+        if file is not None and is_control(file):
+            return self.rng.choice(CONTROL_TEXTS)
+        if self.rng.random() < 0.25:
+            text = random_text(self.rng)
+            # the control file must not be told to end the mount
+            return text if b"umount" not in text else b"1"
+        if self.rng.random() < 0.15:
+            return self.rng.choice((b"max", b"-1", b"0\n", b"1P", b"8E", b"0x7fffffffffffffff"))
+        amount = b"%d\n" % self.rng.choice((0, 1, 7, 100, 1000, 4096, self.rng.randrange(20_000)))
+        if file is not None and file.kind == "lease" and self.rng.random() < 0.7:
+            words = (b"+", b"+", b"-", b"give ", b"take ", b"nofail ", b"give\t ")
+            return self.rng.choice((b"keep", b"release", *(word + amount for word in words)))
+        return amount
+
+    def found(self, path: bytes) -> File | None:
+        directory, _, name = path.rpartition(b"/")
+        for known in self.model.directories:
+            if known.path == directory:
+                node = known.find(name)
+                return node if isinstance(node, File) else None
+        return None
+
+    # ---- the operations
+
+    def cat(self, who: int) -> Operation:
+        return "cat", self.file_path()
+
+    def echo(self, who: int) -> Operation:
+        path = self.file_path()
+        return "echo", path, self.text(self.found(path)), self.rng.choice(FLAGS)
+
+    def open(self, who: int) -> Operation:
+        slot = self.free_slot(who)
+        path = self.file_path()
+        if slot is None or self.found(path) is None:
+            return self.stat(who)
+        if self.rng.random() < 0.4:
+            path = path.rpartition(b"/")[0]
+            path += b"/memory.lease" if path else b"memory.lease"
+        mode = self.rng.choice((os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR))
+        return "open", slot, path, mode | self.rng.choice(FLAGS)
+
+    def close(self, who: int) -> Operation:
+        slot = self.slot(who)
+        return self.open(who) if slot is None else ("close", slot)
+
+    def write(self, who: int) -> Operation:
+        slot = self.slot(who)
+        if slot is None:
+            return self.echo(who)
+        offset = self.rng.choice((0, 0, 0, self.rng.randrange(5000), 1 << 40))
+        return "pwrite", slot, self.text(self.model.descriptors[who][slot].file), offset
+
+    def read(self, who: int) -> Operation:
+        slot = self.slot(who)
+        if slot is None:
+            return self.cat(who)
+        opened = self.model.descriptors[who][slot]
+        whole = opened.file.kind not in (*PLAIN_FILES, "lease")  # what is not told to the byte is read in one piece
+        if whole or self.rng.random() < 0.5:
+            return "pread", slot, 65536, 0
+        if opened.flags & os.O_ACCMODE == os.O_RDONLY and self.rng.random() < 0.7:
+            return "read", slot, self.rng.choice((1, 2, 5, 100))
+        return "pread", slot, self.rng.choice((1, 3, 100)), self.rng.choice((0, 1, 2, 50))
+
+    def of_descriptor(self, who: int) -> Operation:
+        slot = self.slot(who)
+        if slot is None:
+            return self.open(who)
+        into = self.free_slot(who)
+        pick = self.rng.random()
+        if pick < 0.4 and into is not None:
+            return "dup", slot, into
+        file = self.model.descriptors[who][slot].file
+        if pick < 0.6 or file.directory.removed or is_control(file):
+            return "poll", slot
+        match self.rng.randrange(4):
+            case 0:
+                return "fchmod", slot, self.rng.choice(FILE_MODES)
+            case 1:
+                return "fchown", slot, *self.owners()
+            case 2:
+                return "fstat", slot
+        return "ftruncate", slot, self.rng.choice((0, 1, 4096))
+
+    def mkdir(self, who: int) -> Operation:
+        path = self.odd_path() if self.rng.random() < 0.05 else self.new_path()
+        return "mkdir", path, self.rng.choice((0o777, 0o777, 0o755, 0o700, 0o1777, 0o2770))
+
+    def rmdir(self, who: int) -> Operation:
+        path = self.new_path() if self.rng.random() < 0.2 else self.directory().path
+        return "rmdir", path or self.file_path()
+
+    def rename(self, who: int) -> Operation:
+        old = self.directory().path if self.rng.random() < 0.8 else self.any_path()
+        above = old.rpartition(b"/")[0]
+        name = self.new_name()
+        beside = above + b"/" + name if above else name
+        return "rename", old or b"a", beside if self.rng.random() < 0.7 else self.any_path() or b"a"
+
+    def chmod(self, who: int) -> Operation:
+        if self.rng.random() < 0.5:
+            return "chmod", self.directory().path, self.rng.choice(DIRECTORY_MODES)
+        return "chmod", self.file_path(), self.rng.choice(FILE_MODES)
+
+    def owners(self) -> tuple[int, int]:
+        users = [user.uid for user in self.model.users]
+        groups = [*(user.gid for user in self.model.users), COMMON_GROUP, STRANGERS_GROUP]
+        uid = self.rng.choice((-1, *users))
+        return uid, self.rng.choice(groups if uid == -1 else [-1, *groups])
+
+    def chown(self, who: int) -> Operation:
+        return "chown", self.any_path(), *self.owners()
+
+    def stat(self, who: int) -> Operation:
+        return self.rng.choice(("stat", "stat", "listdir")), self.any_path()
+
+    def attribute(self, who: int) -> Operation:
+        path = self.any_path()
+        match self.rng.randrange(6):
+            case 0:
+                return "access", path, self.rng.choice((os.F_OK, os.R_OK, os.W_OK, os.X_OK, os.R_OK | os.W_OK))
+            case 1 if not path.endswith(CONTROL_FILE):  # whose it is the kernel remembers from its last look
+                time = self.rng.randrange(10**18)
+                return "utime", path, self.rng.choice((None, (time, time + 1)))
+            case 2:
+                return "truncate", path, self.rng.choice((0, 1, 1 << 30))
+            case 3:
+                return "statfs", path
+            case 4:
+                return "listxattr", path
+        return self.rng.choice(("getxattr", "setxattr")), path
+
+    def impossible(self, who: int) -> Operation:
+        path = self.any_path() or b"new"
+        match self.rng.randrange(4):
+            case 0:
+                return "unlink", path
+            case 1:
+                return "symlink", path
+            case 2:
+                return "link", self.file_path(), path
+        return "mknod", path, self.rng.choice((stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR))
+
+
+class Users:
+    """The users' processes, what they were told last, and how many operations they have done."""
+
+    def __init__(self, mount: Mount) -> None:
+        self.mount = mount
+        self.processes = [UserProcess(user, str(mount.path)) for user in USERS]
+        self.done = 0
+        self.before: deque[str] = deque(maxlen=25)
+
+    def __enter__(self) -> Users:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.close()
+
+    def compare(self, who: int, operations: list[Operation], expected: list[Any]) -> None:
+        """Waits for what came of the operations, which must be as expected."""
+        for operation, wanted, seen in zip(operations, expected, self.processes[who].answers(), strict=True):
+            self.done += 1
+            line = f"{self.done}: user {USERS[who].uid}: {shown(operation)} -> {shown(seen)}"
+            assert agrees(wanted, seen), "\n".join(
+                [*self.before, line, f"the model says {shown(wanted)}", f"the log: {self.mount.log.read_text()}"]
+            )
+            self.before.append(line)
+
+
+def agrees(wanted: Any, seen: Any) -> bool:
+    if isinstance(wanted, Refused):
+        return isinstance(seen, Failed) and seen.number in wanted.numbers
+    if isinstance(wanted, Expected):
+        return wanted.matches(seen)
+    return bool(wanted == seen)
+
+
+def shown(thing: object) -> str:
+    text = re.sub(r"(x{20})x{20,}", r"\1...", repr(thing))
+    return text if len(text) < 300 else f"{text[:280]}... ({len(text)} characters)"
+
+
+def predict(model: Model, who: int, operation: Operation) -> Any:
+    name, *arguments = operation
+    try:
+        return getattr(model, name)(who, *arguments)
+    except Refused as refused:
+        return refused
+
+
+def everything(model: Model) -> Iterator[Operation]:
+    """What shows the whole state of the tree."""
+    for directory in list(model.directories):
+        yield "stat", directory.path
+        yield "listdir", directory.path
+        for name, file in directory.files.items():
+            path = directory.path + b"/" + name if directory.path else name
+            yield "stat", path
+            if file.kind in (*PLAIN_FILES, "stat", "holders"):
+                yield "cat", path
+
+
+def closing(model: Model, who: int) -> Iterator[Operation]:
+    for slot in list(model.descriptors[who]):
+        yield "close", slot
+
+
+def work(users: Users, model: Model, rng: random.Random, operations: int) -> None:
+    """So many operations; then everything is compared, with nothing open."""
+    generator = Generator(rng, model)
+    ends = users.done + operations
+
+    def lists() -> Iterator[tuple[int, Iterator[Operation]]]:
+        compared = 0
+        while users.done < ends:
+            who = rng.randrange(len(USERS))
+            yield who, (generator.next(who) for _ in range(LIST))
+            if users.done - compared > 5000:
+                compared = users.done
+                yield 0, everything(model)
+        for who in range(len(USERS)):
+            yield who, closing(model, who)
+        yield 0, everything(model)
+
+    pending: tuple[int, list[Operation], list[Any]] | None = None
+    for who, source in lists():
+        told: list[Operation] = []
+        expected = []
+        for operation in source:
+            told.append(operation)
+            expected.append(predict(model, who, operation))
+        if pending is not None:
+            users.compare(*pending)
+        users.processes[who].tell(told)
+        pending = who, told, expected
+    assert pending is not None
+    users.compare(*pending)
+
+
+def new_model(mount: Mount) -> Model:
+    mode = stat.S_IMODE(os.stat(mount.path).st_mode)
+    return Model(USERS, UNITS, groups=GROUPS, cells=CELLS, root_mode=mode)
+
+
+@contextlib.contextmanager
+def mount_of_users() -> Iterator[Mount]:
+    options = [word for name, unit in UNITS.items() for word in ("--resource", f"{name}:{unit}")]
+    options += ["--groups", str(GROUPS), "--cells", str(CELLS), *(["-o", "allow_other"] if AS_ROOT else [])]
+    with mounted(*options) as mount:
+        yield mount
+
+
+def fill_caches(mount: Mount) -> None:
+    """The daemon has the groups and counters of some thousand inodes at hand; let it have them all, with long names."""
+    for _ in range(400):
+        group = mount.root.mkdir("x" * 255)
+        for name in os.listdir(group.path):
+            readable = os.stat(group / name).st_mode & stat.S_IRUSR
+            os.close(os.open(group / name, os.O_RDONLY if readable else os.O_WRONLY))
+        os.rmdir(group.path)
+
+
+def test_every_operation_of_every_user_does_what_the_model_says(seed: int, soak: bool) -> None:
+    rng = random.Random(seed)
+    with mount_of_users() as mount, Users(mount) as users:
+        model = new_model(mount)
+        assert mount.daemon is not None and mount.region is not None
+        fill_caches(mount)
+        work(users, model, rng, 200_000 if soak else 2_000)
+        before = Footprint.of(mount.daemon.pid)
+        work(users, model, rng, 1_000_000 if soak else 6_000)
+        leaves_nothing(mount.daemon.pid, before, tolerance=0.05 if soak else 0.15)
+        with Tree.open(mount.region) as tree:
+            assert tree.check() == []
+
+
+def test_users_at_work_at_the_same_time_leave_a_mount_that_is_well(seed: int, soak: bool) -> None:
+    rng = random.Random(seed)
+    with mount_of_users() as mount, Users(mount) as users:
+        shared = new_model(mount)
+        work(users, shared, rng, 500)
+        # each is told what could be done if there were nobody else
+        models = [copy.deepcopy(shared) for _ in USERS]
+        generators = [Generator(rng, model) for model in models]
+        answers: list[Any] = []
+        for _ in range(1_000 if soak else 20):
+            for who, (process, model) in enumerate(zip(users.processes, models, strict=True)):
+                told = []
+                for _ in range(100):
+                    told.append(generators[who].next(who))
+                    predict(model, who, told[-1])
+                process.tell(told)
+            for process in users.processes:
+                answers += process.answers()
+        for process in users.processes:
+            process.tell([("close", slot) for slot in range(SLOTS)])
+            process.answers()
+        failures = {answer.number for answer in answers if isinstance(answer, Failed)}
+        assert not failures & {errno.EIO, errno.ENOTCONN, errno.EUCLEAN, errno.ETIMEDOUT, errno.EAGAIN, errno.ESTALE}
+        assert mount.region is not None
+        with Tree.open(mount.region) as tree:
+            eventually(lambda: all(adds_up(group) for group in all_below(tree.root)), what="usages that add up")
+            assert tree.check() == []
+
+
+def all_below(group: Group) -> Iterator[Group]:
+    yield group
+    for child in group.children():
+        yield from all_below(child)
+
+
+def adds_up(group: Group) -> bool:
+    """With nothing open, what is used is what the groups themselves hold."""
+    for resource in UNITS:
+        seen = group[resource].stat()
+        below = sum(child[resource].usage for child in group.children())
+        if seen["usage"] != seen["common"] + below or seen["holders"]:
+            return False
+    return True
