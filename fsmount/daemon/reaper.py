@@ -21,8 +21,10 @@ cannot be told from a closed one any more: it lasts as long as the process that 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks at all holders.
 LOOK_INTERVAL = 5.0
+
+# So many descriptors are left to everything else that the daemon does.
+_SPARE_DESCRIPTORS = 16
 
 T = TypeVar("T")
 
@@ -110,6 +115,9 @@ class Reaper:
             process = os.pidfd_open(holder.pid)
         except OSError as error:
             return holder.alive and self._cannot_watch(error)
+        if process >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS:
+            os.close(process)
+            return holder.alive and self._cannot_watch(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         if not holder.alive:  # looked at after the pidfd was made: the pid cannot change hands any more
             os.close(process)
             return False
