@@ -160,6 +160,8 @@ class Operations(pyfuse3.Operations):
         self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         mask = (fields.update_mode and SET_MODE) | (fields.update_uid and SET_UID) | (fields.update_gid and SET_GID)
+        if inodes.group_of(inode) in self._removed:
+            raise FUSEError(errno.ENODEV)  # somebody has it open: its path leads nobody here any more
         control = inodes.slot_of(inode) == inodes.CONTROL
         if control and mask:
             raise FUSEError(errno.EPERM)

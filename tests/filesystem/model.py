@@ -11,6 +11,7 @@ Paths are relative to the mount point and bytes, as the kernel takes them.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import re
@@ -694,17 +695,28 @@ class Model:
         return ready[opened.flags & os.O_ACCMODE] | gone
 
     def fchmod(self, who: int, slot: int, mode: int) -> None:
-        self.set_mode(self.users[who], self.descriptors[who][slot].file, mode)
+        file = self.descriptors[who][slot].file
+        self.set_mode(self.users[who], copy.copy(file) if file.directory.removed else file, mode)
+        self.must_be_there(file)
 
     def fchown(self, who: int, slot: int, uid: int, gid: int) -> None:
-        self.set_owner(self.users[who], self.descriptors[who][slot].file, uid, gid)
+        file = self.descriptors[who][slot].file
+        self.set_owner(self.users[who], copy.copy(file) if file.directory.removed else file, uid, gid)
+        self.must_be_there(file)
+
+    @staticmethod
+    def must_be_there(file: File) -> None:
+        if file.directory.removed:
+            raise Refused(errno.ENODEV)
 
     def fstat(self, who: int, slot: int) -> tuple[int, int, int, int, int]:
         return self.status(self.descriptors[who][slot].file)
 
     def ftruncate(self, who: int, slot: int, size: int) -> None:
-        if self.descriptors[who][slot].flags & os.O_ACCMODE == os.O_RDONLY:
+        opened = self.descriptors[who][slot]
+        if opened.flags & os.O_ACCMODE == os.O_RDONLY:
             raise Refused(errno.EINVAL)
+        self.must_be_there(opened.file)
 
     # ---- what a shell does
 

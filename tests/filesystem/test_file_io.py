@@ -6,6 +6,7 @@ import errno
 import os
 import select
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -247,6 +248,26 @@ def test_an_open_file_of_a_removed_group_answers_enodev(group: GroupFiles, name:
     finally:
         for fd in fds:
             os.close(fd)
+
+
+@pytest.mark.parametrize("name", [*resource_files(), ".fsmount"])
+def test_attributes_of_an_open_file_of_a_removed_group_cannot_be_changed(group: GroupFiles, name: str) -> None:
+    child = group.mkdir("child")
+    fd = os.open(child / name, os.O_WRONLY if name not in READABLE else os.O_RDONLY)
+    try:
+        mode = os.fstat(fd).st_mode
+        os.rmdir(child.path)
+        for action in (
+            partial(os.fchmod, fd, 0o600),
+            partial(os.fchown, fd, os.geteuid(), -1),
+            partial(os.utime, fd, (1, 2)),
+            *([partial(os.ftruncate, fd, 0)] if name not in READABLE else []),
+        ):
+            with fails_with(errno.ENODEV):
+                action()
+        assert os.fstat(fd).st_mode == mode
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("name", resource_files())
