@@ -91,9 +91,18 @@ def only_owner_can_replace(path: str) -> bool:
 
 
 def _guarded(directory: str, uid: int) -> bool:
-    """A directory where an entry of ours can be replaced by us and root alone."""
+    """A directory where an entry of ours can be replaced by us and root alone, and so can it, and all above it."""
+    path = os.path.realpath(directory)
+    while _guards(path, uid):
+        if path == os.path.dirname(path):
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def _guards(directory: str, uid: int) -> bool:
     try:
-        status = os.stat(directory)
+        status = os.lstat(directory)
     except OSError:
         return False
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, uid, os.geteuid()):

@@ -87,7 +87,7 @@ def claim(request: MountRequest) -> Claim:
         else:
             break
     try:
-        tree = _open(path)
+        tree = _open(path, lock)
         if not created:
             _agree(request, tree, path)
             if request.config is not None:
@@ -108,6 +108,8 @@ def _where(request: MountRequest) -> str:
             own = region_path.place(request.mountpoint)
         except OSError as error:
             raise Refused(f"there is no place for the counters ({error.strerror}): name one with --region") from None
+        if known not in (None, own) and not region_path.only_owner_can_replace(known):
+            raise Refused(f"other users could replace the region {known}: take their right to write from where it is")
         return known or own
     path = os.path.join(os.path.realpath(os.path.dirname(request.region)), os.path.basename(request.region))
     if known not in (None, path):
@@ -133,6 +135,8 @@ def lock_region(path: str) -> int:
             raise Refused(f"{path} is no region but something else: name another with --region")
         if status.st_uid != os.geteuid():
             raise Refused(f"the region {path} belongs to user {status.st_uid}: name another with --region")
+        if status.st_nlink > 1:
+            raise Refused(f"the region {path} has other names, by which others may get at it: remove those first")
         if status.st_mode & 0o022:
             raise Refused(f"other users may write to the region {path}: chmod 0600 it if you trust it still")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,9 +191,12 @@ def _remove_abandoned(path: str) -> None:
         os.close(lock)
 
 
-def _open(path: str) -> Tree:
+def _open(path: str, lock: int) -> Tree:
+    """The tree of the very file that is locked, whatever its path leads to by now."""
     try:
-        return Tree.open(path)
+        tree = Tree.open(f"/proc/self/fd/{lock}")
+        tree.path = path
+        return tree
     except OSError as error:
         raise Refused(
             f"the region {path} cannot be used: {error.strerror}; "

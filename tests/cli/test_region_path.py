@@ -154,6 +154,30 @@ def test_who_else_could_replace_a_file(tmp_path: Path) -> None:
     assert not region_path.only_owner_can_replace(str(tmp_path / "missing" / "region"))
 
 
+def test_who_else_could_replace_a_directory_above_it(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    directory = above / "mine"
+    directory.mkdir(parents=True, mode=0o700)
+    path = str(directory / "region")
+    assert region_path.only_owner_can_replace(path)
+    above.chmod(0o777)
+    assert not region_path.only_owner_can_replace(path)
+    above.chmod(0o1777)
+    assert region_path.only_owner_can_replace(path)
+    (tmp_path / "link").symlink_to(above)
+    above.chmod(0o775)
+    assert not region_path.only_owner_can_replace(str(tmp_path / "link" / "mine" / "region"))
+
+
+@pytest.mark.root
+def test_a_directory_in_one_of_another_user_is_not_ours_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    ours = theirs / "ours"
+    ours.mkdir(parents=True, mode=0o700)
+    os.chown(theirs, 12345, 12345)
+    assert not region_path.only_owner_can_replace(str(ours / "region"))
+
+
 def test_the_directory_goes_with_the_last_region_in_it(base: Path) -> None:
     first, second = Path(region_path.place(MOUNTPOINT)), Path(region_path.place(MOUNTPOINT + "/other"))
     first.touch()
