@@ -364,6 +364,7 @@ def mounted(*options: str) -> Iterator[Mount]:
         if mount.daemon is not None:
             mount.check()
             mount.umount()
+            assert mount.region is None or not mount.region.exists(), "the region is left behind"
     finally:
         mount.destroy()
 

@@ -130,6 +130,8 @@ class Generator:
         """Something to write there: near what is there more often than not."""
         if file is not None and is_control(file):
             return self.rng.choice(CONTROL_TEXTS)
+        if self.rng.random() < 0.001:
+            return b"1" * 300_000  # several requests, were it not for the first
         if self.rng.random() < 0.25:
             text = random_text(self.rng)
             # the control file must not be told to end the mount
