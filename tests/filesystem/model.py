@@ -420,10 +420,7 @@ class Model:
             raise Refused(errno.EINVAL)
         if isinstance(target, Directory) and (target is old_directory or target.is_above(old_directory)):
             raise Refused(errno.ENOTEMPTY)
-        if source is target:
-            return
-        control = old_name == new_name == CONTROL_FILE and old_directory is new_directory
-        if control:
+        if old_directory is new_directory and old_name == new_name:
             return
         is_directory = isinstance(source, Directory)
         if CONTROL_FILE in (old_name, new_name) and not user.is_root:
