@@ -21,6 +21,8 @@ from tests.mounts import GroupFiles, Mount, eventually, fails_with, mounted
 
 # ---- the daemon's descriptors
 
+UNWATCHED = r"cannot watch every holder \(.*Too many open files.*\)"
+
 
 @contextlib.contextmanager
 def room_for_descriptors(pid: int, more: int) -> Iterator[None]:
@@ -40,6 +42,7 @@ def room_for_descriptors(pid: int, more: int) -> Iterator[None]:
 def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_goes_on() -> None:
     with mounted() as mount:
         assert mount.daemon is not None
+        mount.expected_log.append(UNWATCHED)
         group = mount.root.mkdir("group")
         with group.lease() as lease, HolderProcess(group.path, transport="memory") as process:
             lease.write("100")
@@ -79,7 +82,7 @@ def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_
 def test_holders_leave_the_daemon_the_descriptors_it_needs_and_are_given_back_all_the_same() -> None:
     with mounted() as mount:
         assert mount.daemon is not None
-        mount.expected_log.append(r"cannot watch every holder \(.*Too many open files.*\)")
+        mount.expected_log.append(UNWATCHED)
         group = mount.root.mkdir("group")
         with room_for_descriptors(mount.daemon.pid, 18), contextlib.ExitStack() as stack:
             processes = [stack.enter_context(HolderProcess(group.path, transport="memory")) for _ in range(6)]
