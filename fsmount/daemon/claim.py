@@ -135,17 +135,25 @@ def lock_region(path: str) -> int:
             raise Refused(f"{path} is no region but something else: name another with --region")
         if status.st_uid != os.geteuid():
             raise Refused(f"the region {path} belongs to user {status.st_uid}: name another with --region")
-        if status.st_nlink > 1:
-            raise Refused(f"the region {path} has other names, by which others may get at it: remove those first")
         if status.st_mode & 0o022:
             raise Refused(f"other users may write to the region {path}: chmod 0600 it if you trust it still")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.lstat(path), status):
             raise FileNotFoundError(errno.ENOENT, "removed meanwhile", path)
+        if status.st_nlink > 1 and not _is_only_name(path, lock):
+            raise Refused(f"the region {path} has other names, by which others may get at it: remove those first")
     except BaseException:
         os.close(lock)
         raise
     return lock
+
+
+def _is_only_name(path: str, lock: int) -> bool:
+    """Whether it is, once a maker's own name for it is removed: it has the region's lock as long as it lives."""
+    for other in glob.glob(f"{glob.escape(path)}.new-*"):
+        if os.path.samestat(os.lstat(other), os.fstat(lock)):
+            os.unlink(other)
+    return os.fstat(lock).st_nlink == 1
 
 
 def _create(path: str, request: MountRequest) -> bool:

@@ -362,6 +362,19 @@ def test_what_a_maker_that_was_killed_left_unfinished_is_removed_by_the_next(pla
     place.umount()
 
 
+def test_a_maker_that_was_killed_after_all_but_the_last_step_has_made_the_region(place: Place) -> None:
+    place.mount()
+    place.root.mkdir("group").charge(5)
+    region = place.region
+    assert region is not None
+    place.umount("--keep")
+    own_name = region.with_name(region.name + ".new-5")
+    os.link(region, own_name)
+    place.mount()
+    assert place.root.usage == 5 and not own_name.exists()
+    place.umount()
+
+
 def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
     run("mount", place.path, "-o", "bogus")
     assert place.region is None
