@@ -144,12 +144,15 @@ static void settle(charging *c, int64_t stock, int64_t used)
 {
     if (stock > 0) {
         c->own->words.batch = stock;
+        FAULT_POINT(batch_noted);
         reserve(&c->path, stock);
         open_cell(c->region, &c->path, c->own, stock, used, stock > FSM_UNLIMITED / 2 ? FSM_UNLIMITED : 2 * stock);
         c->path.at[0]->refills++;
         c->path.at[0]->batch = stock;
+        FAULT_POINT(refilled);
     } else {
         __atomic_store_n(&c->own->words.used, used, __ATOMIC_RELEASE);
+        FAULT_POINT(used_set);
     }
     note_peak(&c->path, c->own);
 }
@@ -167,7 +170,9 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     if (!error && amount > 0) {
         int64_t wanted = c.lease ? 0 : wanted_batch(c.region, c.own, amount, used);
         int64_t stock = grant(c.region, &c.path, amount, amount, wanted);
+        FAULT_POINT(granted);
         reserve(&c.path, amount);
+        FAULT_POINT(reserved);
         settle(&c, stock, used + amount);
     }
     unlock(c.region);
@@ -187,6 +192,7 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
         error = -ERANGE;
     } else if (amount > 0) {
         reserve(&c.path, -amount);
+        FAULT_POINT(given_back);
         leave_global(&c.path);
         /* keep some of it for the next charge, as much as a charge would have reserved */
         int64_t wanted = c.lease ? 0 : wanted_batch(c.region, c.own, amount, used);
@@ -214,6 +220,7 @@ int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
         error = find_room(c.region, &c.path, amount, true, exceeded);
     if (!error) {
         reserve(&c.path, amount);
+        FAULT_POINT(reserved);
         settle(&c, 0, used + amount);
     }
     unlock(c.region);

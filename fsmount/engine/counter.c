@@ -96,6 +96,7 @@ void reserve(const ancestry *p, int64_t amount)
         c->reserved += amount;
         c->peak_reserved = most(c->peak_reserved, c->reserved);
         c->min_usage = least(c->min_usage, c->reserved);
+        FAULT_POINT(level_reserved);
     }
 }
 
@@ -114,9 +115,11 @@ void link_open(fsm_region *r, const ancestry *p, cell *own)
     if (head)
         head->open_prev = cell_index(r, own);
     c->open_head = cell_index(r, own);
+    FAULT_POINT(listed);
     for (uint32_t i = 0; i < p->n; i++) {
         c = p->at[i];
         c->stock_cap += (uint64_t)own->words.cap;
+        FAULT_POINT(cap_added);
         if (c->open_below++ > 0 || i + 1 == p->n)
             continue;
         counter *parent = p->at[i + 1];
@@ -126,6 +129,7 @@ void link_open(fsm_region *r, const ancestry *p, cell *own)
         if (first)
             first->active_prev = counter_index(r, c);
         parent->active_child = counter_index(r, c);
+        FAULT_POINT(active);
     }
 }
 
@@ -141,9 +145,11 @@ static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
     else
         c->open_head = own->open_next;
     own->open_next = own->open_prev = NONE;
+    FAULT_POINT(unlisted);
     for (uint32_t i = 0; i < p->n; i++) {
         c = p->at[i];
         c->stock_cap -= (uint64_t)own->words.cap;
+        FAULT_POINT(cap_taken);
         if (--c->open_below > 0 || i + 1 == p->n)
             continue;
         counter *after = counter_at(r, c->active_next);
@@ -155,6 +161,7 @@ static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
         else
             p->at[i + 1]->active_child = c->active_next;
         c->active_next = c->active_prev = NONE;
+        FAULT_POINT(idle);
     }
 }
 
@@ -162,11 +169,13 @@ void open_cell(fsm_region *r, const ancestry *p, cell *own, int64_t stock, int64
 {
     __atomic_store_n(&own->words.cap, cap, __ATOMIC_RELAXED);
     link_open(r, p, own);
+    FAULT_POINT(linked);
     int64_t old_stock, old_used;
     words_read(&own->words, &old_stock, &old_used);
     /* a closed cell is changed by nobody else, so the first try succeeds */
     while (!fsm_words_swap(&own->words, &old_stock, &old_used, stock, used))
         ;
+    FAULT_POINT(opened);
 }
 
 /* Takes the fast path away; from here on only the lock's owner changes the words.  Pairs with fsm_charge and
@@ -184,8 +193,10 @@ int64_t close_cell(fsm_region *r, const ancestry *p, cell *own)
 {
     int64_t used;
     int64_t stock = take_stock(own, &used);
+    FAULT_POINT(closed);
     if (stock != FSM_CLOSED) {
         unlink_open(r, p, own);
+        FAULT_POINT(unlinked);
         reserve(p, -stock);
     }
     return used;
@@ -207,6 +218,7 @@ int drain(fsm_region *r, counter *c)
     ancestry p;
     if (c->open_below > 0)
         c->drains++;
+    FAULT_POINT(drain_counted);
     while (c->open_below > 0) {
         counter *leaf = first_active(r, c);
         cell *own = leaf ? cell_at(r, leaf->open_head) : NULL;
@@ -217,6 +229,7 @@ int drain(fsm_region *r, counter *c)
             return error;
         uint32_t before = c->open_below;
         own->words.batch = 0;
+        FAULT_POINT(batch_reset);
         close_cell(r, &p, own);
         if (c->open_below >= before)
             return corrupt(r, "cell %u is in counter %u's list and not open", cell_index(r, own),
@@ -224,6 +237,7 @@ int drain(fsm_region *r, counter *c)
     }
     if (c->reserved > c->max_usage)
         c->max_usage = c->reserved;
+    FAULT_POINT(max_noted);
     return 0;
 }
 
@@ -268,6 +282,7 @@ static int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out)
     if (usage < 0)
         return corrupt(r, "counter %u has more stock than it has reserved", counter_index(r, c));
     c->max_usage = most(c->max_usage, usage);
+    FAULT_POINT(max_noted);
     c->min_usage = least(c->min_usage, usage);
     *out = usage;
     return 0;
@@ -297,6 +312,7 @@ void note_peak(const ancestry *p, const cell *own)
         uint64_t out = c->stock_cap - slack;
         if (out <= (uint64_t)c->reserved)
             c->max_usage = most(c->max_usage, c->reserved - (int64_t)out);
+        FAULT_POINT(peak_noted);
     }
 }
 
@@ -318,7 +334,9 @@ static int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amo
     int64_t twice = least(times(most(headroom, 0), 2), c->limit);
     int64_t demand = least(times(amount, 2 * SHARE * ((int64_t)c->open_below + 1)), c->limit / 2);
     c->global_exit = most(twice, demand);
+    FAULT_POINT(exit_set);
     c->global = 1;
+    FAULT_POINT(global);
     return drain(r, c);
 }
 
@@ -332,8 +350,10 @@ static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
 void leave_global(const ancestry *p)
 {
     for (uint32_t i = 0; i < p->n; i++)
-        if (p->at[i]->global && headroom_of(p->at[i]) >= p->at[i]->global_exit)
+        if (p->at[i]->global && headroom_of(p->at[i]) >= p->at[i]->global_exit) {
             p->at[i]->global = 0;
+            FAULT_POINT(global_left);
+        }
 }
 
 static void note_refusal(fsm_region *r, const counter *c, int64_t usage)
@@ -383,6 +403,7 @@ int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, boo
         if (c->open_below == 0 && fsm_get_batch(r) != 0 && near_limit(c, headroom_of(c), amount))
             enter_global(r, c, headroom_of(c), amount);
         c->failcnt++;
+        FAULT_POINT(refusal_counted);
         if (!*exceeded)
             note_refusal(r, c, usage);
         *exceeded = true;
@@ -552,7 +573,9 @@ int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
     }
     if (!error) {
         c->limit = limit;
+        FAULT_POINT(limit_set);
         c->global = 0; /* decided anew by the next charge */
+        FAULT_POINT(global_left);
     }
     unlock(r);
     return error;
@@ -564,6 +587,7 @@ int fsm_set_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limi
         return -EINVAL;
     WITH_COUNTER(p)
     p.at[0]->soft_limit = limit;
+    FAULT_POINT(soft_limit_set);
     unlock(r);
     return 0;
 }
@@ -576,7 +600,9 @@ int fsm_reset_max_usage(fsm_region *r, fsm_id id, uint32_t resource)
     error = precise_usage(r, c, &usage);
     if (!error) {
         c->max_usage = c->min_usage = usage;
+        FAULT_POINT(usage_taken);
         c->peak_reserved = c->reserved;
+        FAULT_POINT(reset);
     }
     unlock(r);
     return error;
@@ -586,6 +612,7 @@ int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
 {
     WITH_COUNTER(p)
     p.at[0]->failcnt = 0;
+    FAULT_POINT(forgotten);
     unlock(r);
     return 0;
 }
@@ -600,8 +627,10 @@ int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amoun
         error = find_room(r, &p, amount, false, &exceeded);
     if (!error && amount > 0) {
         grant(r, &p, amount, amount, 0);
+        FAULT_POINT(granted);
         reserve(&p, amount);
         p.at[0]->common += amount;
+        FAULT_POINT(charged);
         note_peak(&p, NULL);
     }
     unlock(r);
@@ -619,6 +648,7 @@ int fsm_common_uncharge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amo
         error = -ERANGE;
     } else {
         c->common -= amount;
+        FAULT_POINT(uncharged);
         reserve(&p, -amount);
         leave_global(&p);
     }
@@ -634,6 +664,7 @@ int fsm_force_empty(fsm_region *r, fsm_id id, uint32_t resource)
     if (!error) {
         int64_t common = c->common;
         c->common = 0;
+        FAULT_POINT(forgotten);
         reserve(&p, -common);
         leave_global(&p);
     }

@@ -95,7 +95,9 @@ void link_group(fsm_region *r, group *g)
         parent->first_child = index;
     parent->last_child = index;
     parent->children++;
+    FAULT_POINT(among_siblings);
     hash_link(r, g);
+    FAULT_POINT(in_name_table);
 }
 
 int unlink_group(fsm_region *r, group *g)
@@ -103,6 +105,7 @@ int unlink_group(fsm_region *r, group *g)
     int error = hash_unlink(r, g);
     if (error)
         return error;
+    FAULT_POINT(out_of_name_table);
     group *parent = &r->groups[g->parent];
     group *next = group_at(r, g->next_sibling);
     group *previous = group_at(r, g->prev_sibling);
@@ -110,10 +113,12 @@ int unlink_group(fsm_region *r, group *g)
         next->prev_sibling = g->prev_sibling;
     else
         parent->last_child = g->prev_sibling;
+    FAULT_POINT(unlinked_forwards);
     if (previous)
         previous->next_sibling = g->next_sibling;
     else
         parent->first_child = g->next_sibling;
+    FAULT_POINT(unlinked_backwards);
     parent->children--;
     return 0;
 }
@@ -159,6 +164,7 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     uint32_t next_free = g->next_sibling;
     stamp before = g->stamp;
     memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* never the stamp: ids of old must stay stale */
+    FAULT_POINT(cleared);
     g->parent = parent;
     g->name_length = (uint32_t)length;
     memcpy(g->name, name, length);
@@ -167,16 +173,21 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     g->maker_gid = attr->gid;
     g->birth = attr->mtime;
     g->first_child = g->last_child = NONE;
+    FAULT_POINT(described);
     uint32_t resources = r->geometry.resources;
     for (uint32_t i = 0; i < resources; i++)
         reset_counter(&r->counters[index * resources + i]);
+    FAULT_POINT(counters_reset);
     if (index == r->header->groups.high)
         __atomic_store_n(&r->header->groups.high, index + 1, __ATOMIC_RELEASE);
     else
         r->header->groups.free = next_free;
+    FAULT_POINT(record_taken);
     __atomic_store_n(&g->stamp, make_stamp((generation(before) + 1) & GENERATION_MASK, LIVE), __ATOMIC_RELEASE);
+    FAULT_POINT(made);
     link_group(r, g);
     touch(&r->groups[parent], attr->mtime);
+    FAULT_POINT(parent_touched);
     *out = make_id(g->stamp, index);
     return 0;
 }
@@ -239,9 +250,12 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
         error = unlink_group(r, g);
     if (!error) {
         __atomic_store_n(&g->stamp, make_stamp(generation(g->stamp), FREE), __ATOMIC_RELEASE);
+        FAULT_POINT(removed);
         touch(&r->groups[g->parent], now);
+        FAULT_POINT(parent_touched);
         g->next_sibling = r->header->groups.free;
         r->header->groups.free = id_index(id);
+        FAULT_POINT(record_freed);
     }
     unlock(r);
     return error;
@@ -271,14 +285,20 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
         j->index = id_index(id);
         j->name_length = (uint32_t)length;
         memcpy(j->name, name, length);
+        FAULT_POINT(journal_written);
         journal_commit(j, JOURNAL_RENAME);
+        FAULT_POINT(journal_committed);
         memcpy(g->name, name, length);
+        FAULT_POINT(name_copied);
         g->name_length = (uint32_t)length;
         journal_commit(j, JOURNAL_EMPTY);
+        FAULT_POINT(journal_emptied);
         if (taken != g)
             hash_link(r, g);
         g->directory.ctime = now;
+        FAULT_POINT(changed);
         touch(&r->groups[g->parent], now);
+        FAULT_POINT(parent_touched);
     }
     unlock(r);
     return error;
@@ -390,7 +410,9 @@ static int keep_attributes(fsm_region *r, fsm_id id, group *g)
     if (error)
         return error;
     memset(file_attributes(r, id, 1), 0, length);
+    FAULT_POINT(cleared);
     __atomic_store_n(&g->custom, 1, __ATOMIC_RELEASE);
+    FAULT_POINT(kept);
     return 0;
 }
 
@@ -433,16 +455,20 @@ int fsm_set_attr(fsm_region *r, fsm_id id, uint32_t slot, uint32_t mask, const f
         attributes *a = slot == 0 ? &g->directory : file_attributes(r, id, slot);
         if (mask & FSM_SET_MODE)
             a->mode = (uint16_t)(attr->mode & 07777);
+        FAULT_POINT(mode_set);
         if (mask & FSM_SET_UID)
             a->uid = attr->uid;
         if (mask & FSM_SET_GID)
             a->gid = attr->gid;
+        FAULT_POINT(owner_set);
         if (mask & FSM_SET_ATIME)
             a->atime = attr->atime;
         if (mask & FSM_SET_MTIME)
             a->mtime = attr->mtime;
         a->ctime = now;
+        FAULT_POINT(times_set);
         a->set |= (uint16_t)mask;
+        FAULT_POINT(set);
     }
     unlock(r);
     return error;

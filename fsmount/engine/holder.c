@@ -28,6 +28,7 @@ static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, u
             return corrupt(r, "holder %u in the free list is not free", of->free);
         *index = of->free;
         of->free = h->next_free;
+        FAULT_POINT(record_reused);
         return 0;
     }
     if (of->high >= room)
@@ -37,6 +38,7 @@ static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, u
         return error;
     *index = of->high;
     __atomic_store_n(&of->high, of->high + 1, __ATOMIC_RELEASE);
+    FAULT_POINT(record_taken);
     return 0;
 }
 
@@ -62,7 +64,9 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
         h->pid_namespace = pid_namespace();
         h->cells = 0;
         h->cells_head = NONE;
+        FAULT_POINT(described);
         __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp) + 1, LIVE), __ATOMIC_RELEASE);
+        FAULT_POINT(made);
         *out = make_id(h->stamp, first + index);
     }
     unlock(r);
@@ -78,6 +82,7 @@ int fsm_holder_set_flags(fsm_region *r, fsm_id id, uint32_t flags)
     error = find_holder(r, id, &h);
     if (!error)
         h->flags = flags;
+    FAULT_POINT(flags_set);
     unlock(r);
     return error;
 }
@@ -94,6 +99,7 @@ void link_cell(fsm_region *r, cell *own, counter *c, holder *h)
         next->counter_prev = index;
     c->cells_head = index;
     c->cells++;
+    FAULT_POINT(among_counters_cells);
     next = cell_at(r, h->cells_head);
     own->holder_prev = NONE;
     own->holder_next = h->cells_head;
@@ -101,6 +107,7 @@ void link_cell(fsm_region *r, cell *own, counter *c, holder *h)
         next->holder_prev = index;
     h->cells_head = index;
     h->cells++;
+    FAULT_POINT(among_holders_cells);
     own->open_next = own->open_prev = NONE;
 }
 
@@ -115,6 +122,7 @@ static void unlink_cell(fsm_region *r, cell *own, counter *c, holder *h)
     else
         c->cells_head = own->counter_next;
     c->cells--;
+    FAULT_POINT(out_of_counters_cells);
     next = cell_at(r, own->holder_next);
     previous = cell_at(r, own->holder_prev);
     if (next)
@@ -124,6 +132,7 @@ static void unlink_cell(fsm_region *r, cell *own, counter *c, holder *h)
     else
         h->cells_head = own->holder_next;
     h->cells--;
+    FAULT_POINT(out_of_holders_cells);
 }
 
 cell *find_cell(fsm_region *r, const holder *h, uint32_t counter_number)
@@ -154,6 +163,7 @@ static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **o
         of->free = own->holder_next;
         if (of->free == NONE)
             of->last_free = NONE;
+        FAULT_POINT(record_reused);
     } else {
         if (of->high >= r->geometry.cells)
             return -ENOSPC;
@@ -163,10 +173,13 @@ static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **o
             return error;
         own->owner = 0;
         __atomic_store_n(&of->high, of->high + 1, __ATOMIC_RELEASE);
+        FAULT_POINT(record_taken);
     }
     own->words = (fsm_words){ .stock = FSM_CLOSED };
     own->counter = counter_number;
+    FAULT_POINT(described);
     __atomic_store_n(&own->owner, holder_index(r, h) + 1, __ATOMIC_RELEASE);
+    FAULT_POINT(made);
     link_cell(r, own, &r->counters[counter_number], h);
     *out = own;
     return 0;
@@ -181,7 +194,9 @@ void free_to_pool(fsm_region *r, cell *own)
         last->holder_next = cell_index(r, own);
     else
         of->free = cell_index(r, own);
+    FAULT_POINT(appended);
     of->last_free = cell_index(r, own);
+    FAULT_POINT(freed);
 }
 
 /*
@@ -199,9 +214,12 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     if (quarantine) {
         own->words.batch = (int64_t)((uint64_t)h->pid_namespace << 32 | (uint32_t)h->pid);
         __atomic_store_n(&own->words.cap, (int64_t)h->start_time, __ATOMIC_RELAXED);
+        FAULT_POINT(quarantine_described);
     }
     __atomic_store_n(&own->owner, quarantine ? QUARANTINED : 0, __ATOMIC_RELEASE);
+    FAULT_POINT(given_up);
     __atomic_store_n(&own->words.used, 0, __ATOMIC_RELAXED);
+    FAULT_POINT(emptied);
     reserve(&p, -used);
     leave_global(&p);
     unlink_cell(r, own, p.at[0], h);
@@ -221,7 +239,9 @@ static void end_quarantine(fsm_region *r)
             fsm_process_alive((int32_t)(uint32_t)who, (uint64_t)own->words.cap))
             continue;
         __atomic_store_n(&own->owner, 0, __ATOMIC_RELEASE);
+        FAULT_POINT(freed);
         r->header->quarantined--;
+        FAULT_POINT(counted);
         free_to_pool(r, own);
     }
 }
@@ -240,10 +260,15 @@ int move_held(fsm_region *r, const ancestry *p, cell *own, int64_t amount)
     j->counter = counter_index(r, c);
     j->used = used - amount;
     j->common = c->common + amount;
+    FAULT_POINT(journal_written);
     journal_commit(j, JOURNAL_MOVE);
+    FAULT_POINT(journal_committed);
     __atomic_store_n(&own->words.used, j->used, __ATOMIC_RELAXED);
+    FAULT_POINT(used_set);
     c->common = j->common;
+    FAULT_POINT(common_set);
     journal_commit(j, JOURNAL_EMPTY);
+    FAULT_POINT(journal_emptied);
     return 0;
 }
 
@@ -355,6 +380,7 @@ int end_holder(fsm_region *r, holder *h, bool by_itself)
     bool quarantine = h->kind == FSM_PROCESS && !by_itself && holder_alive(h);
     /* from here on it is being given back, and whoever finds it goes on with that */
     __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), ENDING), __ATOMIC_RELEASE);
+    FAULT_POINT(ending);
     uint32_t left = r->geometry.cells;
     while (h->cells_head != NONE) {
         cell *own = cell_at(r, h->cells_head);
@@ -365,10 +391,12 @@ int end_holder(fsm_region *r, holder *h, bool by_itself)
             return error;
     }
     __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), FREE), __ATOMIC_RELEASE);
+    FAULT_POINT(ended);
     bool lease = holder_index(r, h) >= r->geometry.holders;
     pool *of = lease ? &r->header->leases : &r->header->processes;
     h->next_free = of->free;
     of->free = holder_index(r, h) - (lease ? r->geometry.holders : 0);
+    FAULT_POINT(record_freed);
     return 0;
 }
 
@@ -427,6 +455,7 @@ bool reap_before_refusal(fsm_region *r, uint32_t self)
         reap(r, self, &ended);
     int64_t cost = monotonic_ns() - now;
     r->header->reap_at = now + (cost * REAP_SHARE > REAP_EVERY ? cost * REAP_SHARE : REAP_EVERY);
+    FAULT_POINT(turn_taken);
     return ended > 0;
 }
 

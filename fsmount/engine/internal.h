@@ -2,6 +2,7 @@
 #ifndef FSM_INTERNAL_H
 #define FSM_INTERNAL_H
 
+#include "fault_point.h"
 #include "layout.h"
 
 #include <pthread.h>

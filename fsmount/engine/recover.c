@@ -33,17 +33,22 @@ static int finish_step(fsm_region *r)
         if (!own || !c || j->used < 0 || j->common < 0)
             return corrupt(r, "the journal moves between cell %u and counter %u", j->index, j->counter);
         __atomic_store_n(&own->words.used, j->used, __ATOMIC_RELAXED);
+        FAULT_POINT(used_set);
         c->common = j->common;
+        FAULT_POINT(common_set);
     } else if (j->step == JOURNAL_RENAME) {
         group *g = group_at(r, j->index);
         if (!g || j->name_length > FSM_NAME_MAX)
             return corrupt(r, "the journal renames group %u to %u bytes", j->index, j->name_length);
         memcpy(g->name, j->name, j->name_length);
+        FAULT_POINT(name_copied);
         g->name_length = j->name_length;
+        FAULT_POINT(renamed);
     } else {
         return corrupt(r, "the journal has a step %u", j->step);
     }
     journal_commit(j, JOURNAL_EMPTY);
+    FAULT_POINT(journal_emptied);
     return 0;
 }
 
@@ -60,6 +65,7 @@ static int rebuild_groups(fsm_region *r)
     for (uint32_t i = 0; i < bucket_count(&r->geometry); i++)
         r->buckets[i] = NONE;
     h->groups.free = NONE;
+    FAULT_POINT(names_forgotten);
     for (uint32_t i = h->groups.high; i-- > 0;) {
         group *g = &r->groups[i];
         for (uint32_t k = 0; k < resources; k++)
@@ -71,6 +77,7 @@ static int rebuild_groups(fsm_region *r)
             g->next_sibling = h->groups.free;
             h->groups.free = i;
         }
+        FAULT_POINT(group_reset);
     }
     /* parents before their children: a group's depth follows from its parent's */
     uint32_t chain[DEPTH_MAX + 1];
@@ -106,6 +113,7 @@ static int rebuild_holders(fsm_region *r)
             holder *h = &first[i];
             h->cells = 0;
             h->cells_head = NONE;
+            FAULT_POINT(holder_reset);
             if (state_of(h->stamp) == FREE) {
                 h->next_free = of->free;
                 of->free = i;
@@ -134,10 +142,12 @@ static int rebuild_cells(fsm_region *r)
         return corrupt(r, "%u cells were used, there is room for %u", h->cells.high, r->geometry.cells);
     h->cells.free = h->cells.last_free = NONE;
     h->quarantined = 0;
+    FAULT_POINT(pool_emptied);
     for (uint32_t i = 0; i < h->cells.high; i++) {
         cell *own = &r->cells[i];
         if (own->owner == 0) {
             own->words = (fsm_words){ .stock = FSM_CLOSED };
+            FAULT_POINT(cell_cleared);
             free_to_pool(r, own);
             continue;
         }
@@ -145,6 +155,7 @@ static int rebuild_cells(fsm_region *r)
             own->words.stock = FSM_CLOSED;
             own->words.used = 0;
             h->quarantined++;
+            FAULT_POINT(quarantine_counted);
             continue;
         }
         holder *by = holder_at(r, own->owner - 1);
@@ -167,6 +178,7 @@ static int rebuild_cells(fsm_region *r)
         error = add_reserved(r, &p, used + (stock > 0 ? stock : 0));
         if (error)
             return error;
+        FAULT_POINT(cell_counted);
     }
     return 0;
 }
@@ -190,6 +202,7 @@ static int rebuild_common(fsm_region *r)
                 error = add_reserved(r, &p, c->common);
             if (error)
                 return error;
+            FAULT_POINT(common_counted);
         }
     }
     return 0;
@@ -236,8 +249,10 @@ int recover(fsm_region *r)
             int64_t peak = c->reserved > c->max_usage ? c->reserved : c->max_usage;
             if (c->peak_reserved < peak)
                 c->peak_reserved = peak;
+            FAULT_POINT(peak_raised);
         }
         r->header->broken = 0;
+        FAULT_POINT(mended);
         r->header->recoveries++;
     }
     return error;

@@ -148,6 +148,7 @@ static int map(fsm_region *r, size_t size)
 
 static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
 {
+    FAULT_POINT(file_mapped);
     size_t fixed = (size_t)((char *)r->groups - (char *)r->header);
     int error = populate(r, r->header, fixed);
     if (!error)
@@ -156,6 +157,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
         error = populate(r, r->counters, sizeof(counter) * r->geometry.resources);
     if (error)
         return error;
+    FAULT_POINT(populated);
     header *h = r->header;
     h->version = FSM_VERSION;
     h->architecture = FSM_ARCHITECTURE;
@@ -164,9 +166,11 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
         return -errno;
     h->geometry = r->geometry;
     h->pid_namespace = pid_namespace();
+    FAULT_POINT(geometry_written);
     h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
+    FAULT_POINT(buckets_emptied);
 
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
@@ -179,14 +183,18 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     root->maker_uid = uid;
     root->maker_gid = gid;
     root->first_child = root->last_child = root->next_sibling = root->prev_sibling = root->hash_next = NONE;
+    FAULT_POINT(root_described);
     for (uint32_t i = 0; i < r->geometry.resources; i++)
         reset_counter(&r->counters[i]);
+    FAULT_POINT(counters_reset);
     h->groups.high = 1;
     root->stamp = make_stamp(0, LIVE);
+    FAULT_POINT(root_made);
     /* last: a region without its magic was not finished and is none */
     uint64_t magic;
     memcpy(&magic, FSM_MAGIC, sizeof magic);
     __atomic_store_n(&h->magic, magic, __ATOMIC_RELEASE);
+    FAULT_POINT(magic_written);
     return 0;
 }
 
@@ -207,6 +215,7 @@ int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uin
         free(r);
         return error;
     }
+    FAULT_POINT(file_made);
     error = fchmod(r->fd, 0600) || ftruncate(r->fd, (off_t)size) ? -errno : map(r, size);
     if (!error)
         error = initialize(r, uid, gid);
@@ -311,6 +320,7 @@ int fsm_set_batch(fsm_region *r, int64_t batch)
         return error;
     ancestry root;
     __atomic_store_n(&r->header->geometry.batch, batch, __ATOMIC_RELAXED);
+    FAULT_POINT(batch_set);
     /* what was reserved under the old rule is given back */
     for (uint32_t i = 0; i < r->geometry.resources && !error; i++) {
         error = path_of(r, i, &root);
@@ -329,11 +339,14 @@ int fsm_set_server(fsm_region *r, const fsm_server *server)
     if (error)
         return error;
     r->header->server.pid = 0;
+    FAULT_POINT(nobody_serves);
     memcpy(r->header->server.mountpoint, server->mountpoint, sizeof server->mountpoint);
     r->header->server.mountpoint[FSM_PATH_MAX] = 0;
     r->header->server.start_time = server->start_time;
     r->header->server_namespace = pid_namespace();
+    FAULT_POINT(server_described);
     __atomic_store_n(&r->header->server.pid, server->pid, __ATOMIC_RELEASE);
+    FAULT_POINT(server_set);
     unlock(r);
     return 0;
 }
