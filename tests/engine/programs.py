@@ -17,10 +17,11 @@ if platform.machine() == "x86_64":
 
 
 class Build:
-    """A program that is being built; gcc works while others are run."""
+    """A program that is being built of sources here and the engine's; gcc works while others are run."""
 
-    def __init__(self, source: str, program: Path, *flags: str) -> None:
-        sources = [str(HERE / source), *map(str, sorted(ENGINE.glob("*.c")))]
+    def __init__(self, sources: str | tuple[str, ...], program: Path, *flags: str) -> None:
+        own = (sources,) if isinstance(sources, str) else sources
+        sources = (*(str(HERE / source) for source in own), *map(str, sorted(ENGINE.glob("*.c"))))
         self._command = ["gcc", *FLAGS, *flags, "-I", str(ENGINE), *sources, "-o", str(program)]
         self._compiler = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._said: str | None = None
@@ -40,9 +41,11 @@ class Build:
 
 
 def run(program: Path, *options: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs it with all addresses where they always are: gcc's ThreadSanitizer cannot do with more randomness."""
+    """Runs it where it is, with all addresses where they always are: ThreadSanitizer cannot do with more randomness."""
     command = [str(program), *map(str, options)]
     fixed = ["setarch", platform.machine(), "--addr-no-randomize"]
     if shutil.which("setarch") and subprocess.run([*fixed, "true"], capture_output=True).returncode == 0:
         command = [*fixed, *command]
-    return subprocess.run(command, env={**os.environ, **(environment or {})}, capture_output=True, text=True)
+    return subprocess.run(
+        command, env={**os.environ, **(environment or {})}, cwd=program.parent, capture_output=True, text=True
+    )

@@ -23,7 +23,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Build
     directory = tmp_path_factory.mktemp("recovery")
     builds = {
         # every function bound before it starts: looking it up would be most of what is stepped through
-        "crash": Build("crash.c", directory / "crash", "-O2", "-Wl,-z,now"),
+        "crash": Build(("crash.c", "plays.c"), directory / "crash", "-O2", "-Wl,-z,now"),
         "stress": Build("stress.c", directory / "stress", "-O2"),
     }
     yield builds

@@ -16,11 +16,12 @@
 
 #include "engine.h"
 
-static uint64_t trial_seed;
-static const char *trial_again = ""; /* the options that run the same again */
+/* weak: one for all the files of a program */
+__attribute__((weak)) uint64_t trial_seed;
+__attribute__((weak)) const char *trial_again = ""; /* the options that run the same again */
 
 /* A violation: says what was seen and how to run it again, and ends the process with status 1. */
-__attribute__((format(printf, 1, 2))) static _Noreturn void violation(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static inline _Noreturn void violation(const char *format, ...)
 {
     char text[1024];
     va_list arguments;
@@ -34,7 +35,7 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void violation(const char
 }
 
 /* For what has to succeed: result is 0 or a negative errno of the engine. */
-static void expect(int64_t result, const char *what)
+static inline void expect(int64_t result, const char *what)
 {
     if (result < 0)
         violation("%s: %s %s", what, strerror((int)-result), fsm_last_fault()->text);
@@ -73,7 +74,7 @@ static inline int64_t monotonic_ns(void)
 }
 
 /* The value of "--name VALUE", which must be a number; fallback if it is not given. */
-static uint64_t option(int argc, char **argv, const char *name, uint64_t fallback)
+static inline uint64_t option(int argc, char **argv, const char *name, uint64_t fallback)
 {
     for (int i = 1; i + 1 < argc; i++)
         if (strcmp(argv[i], name) == 0) {
@@ -88,7 +89,7 @@ static uint64_t option(int argc, char **argv, const char *name, uint64_t fallbac
     return fallback;
 }
 
-static uint64_t fresh_seed(void)
+static inline uint64_t fresh_seed(void)
 {
     random_source source = { (uint64_t)monotonic_ns() ^ (uint64_t)getpid() << 32 };
     return random_bits(&source) >> 32;

@@ -1,0 +1,886 @@
+/*
+ * plays.c - the scene, what the victim does in it, and what the survivors must find.
+ */
+#include <inttypes.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "layout.h"
+#include "plays.h"
+
+/* ---- the scene: the same at the beginning of each play ------------------------- */
+
+int64_t the_batch;
+
+static fsm_id hold(fsm_region *region, fsm_id where, uint32_t flags, fsm_charger *charger, uint32_t resource,
+                   int64_t amount)
+{
+    fsm_id who;
+    expect(fsm_holder_create(region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, flags, &who),
+           "holder_create");
+    expect(fsm_holder_join(region, who, where), "holder_join");
+    fsm_charger_init(charger);
+    expect(fsm_charger_bind(charger, region, who, where, resource), "bind");
+    expect(fsm_charge(charger, amount), "charge");
+    return who;
+}
+
+static fsm_id make(fsm_region *region, fsm_id parent, const char *name)
+{
+    fsm_id id;
+    expect(fsm_mkdir(region, parent, name, strlen(name), 0755, 1, 2, 3, &id), "mkdir");
+    return id;
+}
+
+/* A lease of this process for one counter. */
+static fsm_id lend(fsm_region *region, fsm_id where, uint32_t resource, fsm_charger *charger, int64_t amount)
+{
+    fsm_id lease;
+    expect(fsm_holder_create(region, getpid(), fsm_process_start_time(getpid()), FSM_LEASE, 0, &lease),
+           "holder_create");
+    expect(fsm_holder_join_one(region, lease, where, resource), "join_one");
+    fsm_charger_init(charger);
+    expect(fsm_charger_bind(charger, region, lease, where, resource), "bind");
+    expect(fsm_charge(charger, amount), "charge");
+    return lease;
+}
+
+/*
+ * A process that kept c's tokens and b's, had some of a's, and a lease of b's memory, and was killed; nobody has
+ * noticed yet.
+ */
+static void leave_a_dead_one(scene *s)
+{
+    s->dead_pid = fork();
+    if (s->dead_pid == 0) {
+        fsm_charger charger;
+        fsm_id who = hold(s->region, s->c, FSM_KEEP, &charger, TOKENS, 40);
+        expect(fsm_holder_join(s->region, who, s->b), "holder_join");
+        expect(fsm_charger_bind(&charger, s->region, who, s->b, TOKENS), "bind");
+        expect(fsm_charge(&charger, 4), "charge");
+        hold(s->region, s->a, 0, &charger, TOKENS, 6);
+        lend(s->region, s->b, MEMORY, &charger, 30);
+        _exit(0);
+    }
+    int status;
+    if (waitpid(s->dead_pid, &status, 0) != s->dead_pid || status)
+        violation("the one that is to be dead ended with status %x", (unsigned)status);
+}
+
+static fsm_id holder_of(fsm_region *region, pid_t pid)
+{
+    fsm_holder_info holders[HOLDERS + CELLS];
+    int64_t count = fsm_all_holders(region, holders, HOLDERS + CELLS);
+    expect(count, "all_holders");
+    for (int64_t i = 0; i < count; i++)
+        if (holders[i].pid == pid)
+            return holders[i].id;
+    return UINT64_MAX;
+}
+
+void set_the_scene(scene *s, const play *p)
+{
+    fsm_geometry geometry = { .groups = GROUPS,
+                              .holders = HOLDERS,
+                              .cells = CELLS,
+                              .resources = RESOURCES,
+                              .batch = the_batch,
+                              .resource = { { "memory", 0 }, { "tokens", 1 } } };
+    struct stat status;
+    *s = (scene){ 0 };
+    expect(fsm_create(NULL, &geometry, 0, 0, &s->region), "create");
+    fstat(fsm_fd(s->region), &status);
+    s->size = (size_t)status.st_size;
+    s->bytes = mmap(NULL, s->size, PROT_READ, MAP_SHARED, fsm_fd(s->region), 0);
+    s->a = make(s->region, FSM_ROOT, "a");
+    s->b = make(s->region, s->a, "b");
+    s->c = make(s->region, s->b, "c");
+    s->empty = make(s->region, FSM_ROOT, "empty");
+    expect(fsm_set_limit(s->region, s->a, MEMORY, LIMIT), "set_limit");
+    if (p->after_a_death)
+        leave_a_dead_one(s);
+    s->survivor = hold(s->region, s->c, 0, &s->survives[MEMORY], MEMORY, 700);
+    fsm_charger_init(&s->survives[TOKENS]);
+    expect(fsm_charger_bind(&s->survives[TOKENS], s->region, s->survivor, s->c, TOKENS), "bind");
+    expect(fsm_charge(&s->survives[TOKENS], 7), "charge");
+    s->idle = hold(s->region, s->b, 0, &s->idles, MEMORY, 3000);
+    expect(fsm_uncharge(&s->idles, 2000), "uncharge"); /* leaves stock behind */
+    expect(fsm_common_charge(s->region, s->c, MEMORY, 500), "common_charge");
+}
+
+void strike_the_scene(scene *s)
+{
+    for (int r = 0; r < RESOURCES; r++)
+        fsm_charger_unbind(&s->survives[r]);
+    fsm_charger_unbind(&s->idles);
+    munmap((void *)(uintptr_t)s->bytes, s->size);
+    fsm_close(s->region);
+}
+
+/* ---- what a victim does before its play begins ---------------------------------- */
+
+static int64_t margin_of(const victim *v)
+{
+    fsm_stat stat;
+    expect(fsm_get_stat(v->region, v->scene->c, MEMORY, &stat), "stat");
+    return stat.hierarchical_margin;
+}
+static void reach_the_limit(victim *v)
+{
+    v->more = margin_of(v);
+    expect(fsm_charge(&v->charger, v->more), "charge");
+    fsm_charge(&v->charger, 1);
+}
+static void have_a_lease(victim *v)
+{
+    v->lease = lend(v->region, v->scene->c, TOKENS, &v->leased, 20);
+}
+static void use_records(victim *v)
+{
+    fsm_charger charger;
+    fsm_id where = make(v->region, v->scene->a, "used"), lease = lend(v->region, where, TOKENS, &charger, 0);
+    fsm_id who = hold(v->region, where, 0, &charger, MEMORY, 100);
+    expect(fsm_charger_bind(&charger, v->region, who, where, TOKENS), "bind");
+    expect(fsm_charge(&charger, 10), "charge");
+    expect(fsm_holder_end(v->region, lease), "holder_end");
+    expect(fsm_holder_end(v->region, who), "holder_end");
+    expect(fsm_rmdir(v->region, where, 4), "rmdir");
+}
+static void use_all_holders(victim *v)
+{
+    fsm_holder_info there[HOLDERS + CELLS];
+    int64_t count = fsm_all_holders(v->region, there, HOLDERS + CELLS);
+    expect(count, "all_holders");
+    int left = HOLDERS;
+    for (int64_t i = 0; i < count; i++)
+        left -= there[i].kind == FSM_PROCESS;
+    while (left-- > 0) {
+        fsm_id id;
+        expect(fsm_holder_create(v->region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, 0, &id),
+               "holder_create");
+    }
+}
+static void use_all_cells_but_one(victim *v)
+{
+    fsm_holder_info there[HOLDERS + CELLS];
+    int64_t count = fsm_all_holders(v->region, there, HOLDERS + CELLS);
+    expect(count, "all_holders");
+    uint32_t left = CELLS - 1;
+    for (int64_t i = 0; i < count; i++)
+        left -= there[i].cells;
+    while (left-- > 0) {
+        fsm_charger charger;
+        lend(v->region, v->scene->a, TOKENS, &charger, 0);
+        fsm_charger_unbind(&charger);
+    }
+}
+void kill_victim(pid_t pid)
+{
+    int status;
+    kill(pid, SIGKILL);
+    if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status))
+        violation("the victim did not die: %x", (unsigned)status);
+}
+
+/* A holder that was ended by another while its process lived, which is dead now. */
+static void leave_a_quarantine(victim *v)
+{
+    int ready[2];
+    char byte;
+    if (pipe(ready))
+        violation("pipe: %s", strerror(errno));
+    pid_t pid = fork();
+    if (pid == 0) {
+        fsm_charger charger;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        hold(v->region, v->scene->b, 0, &charger, MEMORY, 100);
+        if (write(ready[1], "", 1) == 1)
+            pause();
+        _exit(1);
+    }
+    if (read(ready[0], &byte, 1) != 1)
+        violation("read: %s", strerror(errno));
+    expect(fsm_holder_end(v->region, holder_of(v->region, pid)), "holder_end");
+    kill_victim(pid);
+}
+static void damage_what_is_derived(victim *v)
+{
+    v->region->counters[id_index(v->scene->b) * RESOURCES + MEMORY].stock_cap += 5;
+}
+/* ---- the plays ---------------------------------------------------------------- */
+
+static void charge_from_stock(victim *v)
+{
+    fsm_charge(&v->charger, 1);
+}
+static void charge_with_refill(victim *v)
+{
+    fsm_charge(&v->charger, 5000);
+}
+static void charge_all_there_is(victim *v)
+{
+    expect(fsm_charge(&v->charger, margin_of(v)), "charge");
+}
+static void charge_too_much(victim *v)
+{
+    fsm_charge(&v->charger, LIMIT);
+}
+static void charge_without_asking(victim *v)
+{
+    bool exceeded;
+    expect(fsm_charge_nofail(&v->charger, LIMIT, &exceeded), "charge_nofail");
+}
+static void uncharge_a_little(victim *v)
+{
+    fsm_uncharge(&v->charger, 1);
+}
+static void uncharge_all(victim *v)
+{
+    expect(fsm_uncharge(&v->charger, 1000), "uncharge");
+}
+static void uncharge_the_limit_away(victim *v)
+{
+    expect(fsm_uncharge(&v->charger, v->more), "uncharge");
+}
+static void uncharge_too_much(victim *v)
+{
+    fsm_uncharge(&v->charger, 1001);
+}
+static void give(victim *v)
+{
+    expect(fsm_give(&v->charger, 300), "give");
+}
+static void give_too_much(victim *v)
+{
+    fsm_give(&v->charger, 3000);
+}
+static void take(victim *v)
+{
+    expect(fsm_take(&v->charger, 300), "take");
+}
+static void take_too_much(victim *v)
+{
+    fsm_take(&v->charger, 3000);
+}
+static void charge_common(victim *v)
+{
+    expect(fsm_common_charge(v->region, v->scene->b, MEMORY, 300), "common_charge");
+}
+static void charge_common_too_much(victim *v)
+{
+    fsm_common_charge(v->region, v->scene->b, MEMORY, LIMIT);
+}
+static void uncharge_common(victim *v)
+{
+    expect(fsm_common_uncharge(v->region, v->scene->c, MEMORY, 300), "common_uncharge");
+}
+static void force_empty(victim *v)
+{
+    expect(fsm_force_empty(v->region, v->scene->c, MEMORY), "force_empty");
+}
+static void set_limit(victim *v)
+{
+    int64_t usage;
+    expect(fsm_usage(v->region, v->scene->b, MEMORY, &usage), "usage");
+    expect(fsm_set_limit(v->region, v->scene->b, MEMORY, usage), "set_limit");
+}
+static void set_limit_too_low(victim *v)
+{
+    fsm_set_limit(v->region, v->scene->b, MEMORY, 1);
+}
+static void set_soft_limit(victim *v)
+{
+    expect(fsm_set_soft_limit(v->region, v->scene->b, MEMORY, 1), "set_soft_limit");
+}
+static void reset_max_usage(victim *v)
+{
+    expect(fsm_reset_max_usage(v->region, v->scene->b, MEMORY), "reset_max_usage");
+}
+static void reset_failcnt(victim *v)
+{
+    expect(fsm_reset_failcnt(v->region, v->scene->a, MEMORY), "reset_failcnt");
+}
+static void read_stat(victim *v)
+{
+    margin_of(v);
+}
+static void change_batch(victim *v)
+{
+    expect(fsm_set_batch(v->region, 128), "set_batch");
+}
+static void mkdir_new(victim *v)
+{
+    make(v->region, v->scene->a, "new");
+}
+static void mkdir_taken(victim *v)
+{
+    fsm_id id;
+    fsm_mkdir(v->region, v->scene->a, "b", 1, 0755, 0, 0, 4, &id);
+}
+static void rename_group(victim *v)
+{
+    expect(fsm_rename(v->region, v->scene->b, "renamed", 7, 4), "rename");
+}
+static void rmdir_empty(victim *v)
+{
+    expect(fsm_rmdir(v->region, v->scene->empty, 4), "rmdir");
+}
+static void rmdir_busy(victim *v)
+{
+    fsm_rmdir(v->region, v->scene->c, 4);
+}
+static void create_holder(victim *v)
+{
+    fsm_id id;
+    expect(fsm_holder_create(v->region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, 0, &id),
+           "holder_create");
+}
+static void create_lease(victim *v)
+{
+    fsm_id id;
+    expect(fsm_holder_create(v->region, getpid(), fsm_process_start_time(getpid()), FSM_LEASE, 0, &id),
+           "holder_create");
+}
+static void charge_lease(victim *v)
+{
+    expect(fsm_charge(&v->leased, 5), "charge");
+}
+static void uncharge_lease(victim *v)
+{
+    expect(fsm_uncharge(&v->leased, 5), "uncharge");
+}
+static void end_lease(victim *v)
+{
+    expect(fsm_holder_end(v->region, v->lease), "holder_end");
+}
+static void set_flags(victim *v)
+{
+    expect(fsm_holder_set_flags(v->region, v->holder, FSM_KEEP), "holder_set_flags");
+}
+static void join_without_room(victim *v)
+{
+    if (fsm_holder_join(v->region, v->holder, v->scene->empty) != -ENOSPC)
+        violation("there was room for two cells more");
+}
+static void join(victim *v)
+{
+    expect(fsm_holder_join(v->region, v->holder, v->scene->empty), "holder_join");
+}
+static void join_one(victim *v)
+{
+    expect(fsm_holder_join_one(v->region, v->holder, v->scene->a, TOKENS), "join_one");
+}
+static void leave(victim *v)
+{
+    expect(fsm_holder_leave(v->region, v->holder, v->scene->c, 0), "leave");
+}
+static void leave_and_keep(victim *v)
+{
+    expect(fsm_holder_leave(v->region, v->holder, v->scene->c, FSM_KEEP), "leave");
+}
+static void end_itself(victim *v)
+{
+    expect(fsm_holder_end(v->region, v->holder), "holder_end");
+}
+static void end_itself_and_keep(victim *v)
+{
+    expect(fsm_holder_set_flags(v->region, v->holder, FSM_KEEP), "holder_set_flags");
+    expect(fsm_holder_end(v->region, v->holder), "holder_end");
+}
+static void end_another(victim *v)
+{
+    expect(fsm_holder_end(v->region, v->scene->idle), "holder_end");
+}
+static void reap_the_dead(victim *v)
+{
+    uint32_t count;
+    expect(fsm_reap_dead(v->region, &count), "reap_dead");
+}
+static const fsm_attr attributes_given = { .mode = 0600, .uid = 70, .gid = 80, .atime = 6, .mtime = 7 };
+enum { ALL_OF_THEM = FSM_SET_MODE | FSM_SET_UID | FSM_SET_GID | FSM_SET_ATIME | FSM_SET_MTIME };
+
+static void set_attributes(victim *v)
+{
+    expect(fsm_set_attr(v->region, v->scene->b, 1, ALL_OF_THEM, &attributes_given, 5), "set_attr");
+}
+static void set_attributes_of_directory(victim *v)
+{
+    expect(fsm_set_attr(v->region, v->scene->b, 0, ALL_OF_THEM, &attributes_given, 5), "set_attr");
+}
+static void become_the_server(victim *v)
+{
+    static fsm_server server = { .mountpoint = "/somewhere" };
+    server.pid = getpid();
+    server.start_time = fsm_process_start_time(server.pid);
+    expect(fsm_set_server(v->region, &server), "set_server");
+}
+static void check_it(victim *v)
+{
+    if (fsm_check(v->region, stderr) != 0)
+        violation("fsm_check in the victim finds these");
+}
+static void repair_it(victim *v)
+{
+    expect(fsm_repair(v->region), "repair");
+}
+
+static const char new_region[] = "the-region-of-a-victim"; /* in the working directory */
+
+static void create_region(victim *v)
+{
+    fsm_region *region;
+    expect(fsm_create(new_region, fsm_geometry_of(v->region), 0, 0, &region), "create");
+}
+/* A region that was not finished is none, and one that was is as good as any. */
+static void judge_new_region(bool is_done)
+{
+    fsm_region *region;
+    int result = fsm_open(new_region, &region);
+    if (result == 0) {
+        make(region, FSM_ROOT, "group");
+        if (fsm_check(region, stderr) != 0)
+            violation("fsm_check finds these in the new region");
+        fsm_close(region);
+    } else if (is_done || (result != -EPROTO && result != -ENOENT)) {
+        expect(result, "open");
+    }
+    if (unlink(new_region) && errno != ENOENT)
+        violation("unlink: %s", strerror(errno));
+}
+
+const play plays[] = {
+    { .name = "charge from stock", .act = charge_from_stock },
+    { .name = "charge with refill", .act = charge_with_refill },
+    { .name = "charge all there is", .act = charge_all_there_is },
+    { .name = "charge too much", .act = charge_too_much },
+    { .name = "charge too much with one dead", .act = charge_too_much, .in_parts = true, .after_a_death = true },
+    { .name = "charge_nofail", .act = charge_without_asking, .in_parts = true, .exceeds = true },
+    { .name = "uncharge a little", .act = uncharge_a_little },
+    { .name = "uncharge all", .act = uncharge_all },
+    { .name = "uncharge in global mode", .prepare = reach_the_limit, .act = uncharge_the_limit_away },
+    { .name = "charge in global mode", .prepare = reach_the_limit, .act = charge_too_much },
+    { .name = "uncharge too much", .act = uncharge_too_much },
+    { .name = "give", .act = give },
+    { .name = "give too much", .act = give_too_much },
+    { .name = "take", .act = take },
+    { .name = "take too much", .act = take_too_much },
+    { .name = "common charge", .act = charge_common },
+    { .name = "common charge too much", .act = charge_common_too_much },
+    { .name = "common uncharge", .act = uncharge_common },
+    { .name = "force_empty", .act = force_empty },
+    { .name = "set_limit", .act = set_limit },
+    { .name = "set_limit too low", .act = set_limit_too_low },
+    { .name = "set_soft_limit", .act = set_soft_limit },
+    { .name = "reset_max_usage", .act = reset_max_usage },
+    { .name = "reset_failcnt", .prepare = reach_the_limit, .act = reset_failcnt },
+    { .name = "get_stat", .act = read_stat },
+    { .name = "set_batch", .act = change_batch },
+    { .name = "mkdir", .act = mkdir_new },
+    { .name = "mkdir in a used record", .prepare = use_records, .act = mkdir_new },
+    { .name = "mkdir of a name that is taken", .act = mkdir_taken },
+    { .name = "rename", .act = rename_group },
+    { .name = "rmdir", .act = rmdir_empty },
+    { .name = "rmdir of a busy group", .act = rmdir_busy },
+    { .name = "rmdir of a busy group with one dead", .act = rmdir_busy, .in_parts = true, .after_a_death = true },
+    { .name = "holder_create", .act = create_holder },
+    { .name = "holder_create of a lease", .act = create_lease },
+    { .name = "holder_create in a used record", .prepare = use_records, .act = create_holder },
+    { .name = "holder_create of a lease in a used record", .prepare = use_records, .act = create_lease },
+    { .name = "holder_create in the place of one dead",
+      .prepare = use_all_holders,
+      .act = create_holder,
+      .in_parts = true,
+      .after_a_death = true },
+    { .name = "holder_set_flags", .act = set_flags },
+    { .name = "charge of a lease", .prepare = have_a_lease, .act = charge_lease },
+    { .name = "uncharge of a lease", .prepare = have_a_lease, .act = uncharge_lease },
+    { .name = "end of a lease", .prepare = have_a_lease, .act = end_lease, .in_parts = true },
+    { .name = "join", .act = join, .in_parts = true },
+    { .name = "join in used records", .prepare = use_records, .act = join, .in_parts = true },
+    { .name = "join without room", .prepare = use_all_cells_but_one, .act = join_without_room, .in_parts = true },
+    { .name = "join in the place of one dead",
+      .prepare = use_all_cells_but_one,
+      .act = join,
+      .in_parts = true,
+      .after_a_death = true },
+    { .name = "join_one", .act = join_one },
+    { .name = "leave", .act = leave, .in_parts = true },
+    { .name = "leave and keep", .act = leave_and_keep, .in_parts = true },
+    { .name = "end itself", .act = end_itself, .in_parts = true },
+    { .name = "end itself and keep", .act = end_itself_and_keep, .in_parts = true },
+    { .name = "end another", .act = end_another, .in_parts = true, .ends_idle = true },
+    { .name = "reap the dead", .act = reap_the_dead, .in_parts = true, .after_a_death = true },
+    { .name = "reap a quarantine", .prepare = leave_a_quarantine, .act = reap_the_dead },
+    { .name = "set_attr", .act = set_attributes, .in_parts = true },
+    { .name = "set_attr of a directory", .act = set_attributes_of_directory, .in_parts = true },
+    { .name = "set_server", .act = become_the_server },
+    { .name = "check", .act = check_it },
+    { .name = "check that repairs", .prepare = damage_what_is_derived, .act = repair_it },
+    { .name = "create", .act = create_region, .judge = judge_new_region, .is_private = true },
+    { .name = "recovery of a charge, and mkdir", .act = mkdir_new, .recovering = "charge with refill" },
+    { .name = "recovery of a give, and a charge", .act = charge_with_refill, .recovering = "give" },
+    { .name = "recovery of a rename, and a charge", .act = charge_with_refill, .recovering = "rename" },
+    { .name = "recovery of an end with keep, and another",
+      .act = end_itself_and_keep,
+      .recovering = "end itself and keep" },
+    { .name = "recovery of the end of another, and a charge",
+      .act = charge_with_refill,
+      .recovering = "end another",
+      .ends_idle = true },
+    { .name = "recovery of rmdir, and a check", .act = check_it, .recovering = "rmdir" },
+};
+const size_t plays_count = sizeof plays / sizeof *plays;
+
+const play *play_named(const char *name)
+{
+    for (const play *p = plays; p < plays + plays_count; p++)
+        if (strcmp(p->name, name) == 0)
+            return p;
+    violation("there is no play %s", name);
+}
+/* ---- what there is to see ------------------------------------------------------- */
+
+__attribute__((format(printf, 4, 5))) static void put(view *v, int64_t number, bool sum, const char *format, ...)
+{
+    if (v->count == VALUES)
+        violation("the test sees more than it has room for");
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(v->at[v->count].name, sizeof v->at->name, format, arguments);
+    va_end(arguments);
+    v->at[v->count].number = number;
+    v->at[v->count++].sum = sum;
+}
+
+static const struct value *get(const view *v, const char *name)
+{
+    for (int i = 0; i < v->count; i++)
+        if (strcmp(v->at[i].name, name) == 0)
+            return &v->at[i];
+    return NULL;
+}
+
+static char role_of(const scene *s, const fsm_holder_info *h)
+{
+    return h->id == s->survivor                   ? 'S'
+           : h->id == s->idle                     ? 'I'
+           : s->dead_pid && h->pid == s->dead_pid ? (h->kind == FSM_LEASE ? 'E' : 'D')
+           : h->pid == s->victim                  ? (h->kind == FSM_LEASE ? 'W' : 'V')
+                                                  : '?';
+}
+
+/* Returns the usage of the group as its parts make it. */
+static void see_group(scene *s, const play *p, view *v, fsm_id id, const char *path, int64_t usage[RESOURCES])
+{
+    fsm_child children[GROUPS];
+    int64_t count = fsm_children(s->region, id, children, GROUPS);
+    expect(count, "children");
+    for (int r = 0; r < RESOURCES; r++)
+        usage[r] = 0;
+    for (int64_t i = 0; i < count; i++) {
+        char below[64];
+        int64_t part[RESOURCES];
+        fsm_id found;
+        expect(fsm_lookup(s->region, id, children[i].name, children[i].length, &found), "lookup");
+        if (found != children[i].id)
+            violation("%s/%s is found as another group", path, children[i].name);
+        snprintf(below, sizeof below, "%.30s/%.30s", path, children[i].name);
+        see_group(s, p, v, children[i].id, below, part);
+        for (int r = 0; r < RESOURCES; r++)
+            usage[r] += part[r];
+    }
+    /* not the times of directories: they follow what is done there, in a step of their own */
+    for (uint32_t slot = 0; slot < 2 && id != FSM_ROOT; slot++) {
+        fsm_attr attr;
+        expect(fsm_get_attr(s->region, id, slot, &attr), "get_attr");
+        put(v, attr.mode, false, "%s mode %u", path, slot);
+        put(v, attr.uid, false, "%s uid %u", path, slot);
+        put(v, attr.gid, false, "%s gid %u", path, slot);
+        put(v, slot == 0 ? 0 : attr.atime, false, "%s atime %u", path, slot);
+        put(v, slot == 0 ? 0 : attr.mtime, false, "%s mtime %u", path, slot);
+    }
+    for (int r = 0; r < RESOURCES; r++) {
+        fsm_stat stat;
+        fsm_holder_info holders[HOLDERS + CELLS];
+        int64_t held = 0;
+        expect(fsm_get_stat(s->region, id, (uint32_t)r, &stat), "stat");
+        count = fsm_counter_holders(s->region, id, (uint32_t)r, holders, HOLDERS + CELLS);
+        expect(count, "counter_holders");
+        for (int64_t i = 0; i < count; i++) {
+            held += holders[i].held;
+            put(v, holders[i].held, false, "%s %d held by %c", path, r, role_of(s, &holders[i]));
+        }
+        put(v, stat.common, false, "%s %d common", path, r);
+        put(v, stat.limit, false, "%s %d limit", path, r);
+        put(v, stat.soft_limit, false, "%s %d soft_limit", path, r);
+        put(v, stat.failcnt, true, "%s %d failcnt", path, r);
+        put(v, stat.usage, true, "%s %d usage", path, r);
+        put(v, stat.usage_local, true, "%s %d usage_local", path, r);
+        usage[r] += held + stat.common;
+        if (stat.usage != usage[r] || stat.usage_local != held + stat.common ||
+            stat.reserved != stat.usage + stat.stock || stat.max_usage < stat.usage || stat.min_usage > stat.usage ||
+            stat.holders != count)
+            violation("%s resource %d contradicts itself: usage %" PRId64 " (its parts: %" PRId64 ") local %" PRId64
+                      " reserved %" PRId64 " stock %" PRId64 " max %" PRId64 " min %" PRId64,
+                      path, r, stat.usage, usage[r], stat.usage_local, stat.reserved, stat.stock, stat.max_usage,
+                      stat.min_usage);
+        if (stat.reserved > stat.limit && !p->exceeds)
+            violation("%s resource %d: %" PRId64 " reserved, above its limit of %" PRId64, path, r, stat.reserved,
+                      stat.limit);
+    }
+}
+
+void see(scene *s, const play *p, view *v)
+{
+    int64_t usage[RESOURCES];
+    fsm_server server;
+    fsm_holder_info holders[HOLDERS + CELLS];
+    v->count = 0;
+    see_group(s, p, v, FSM_ROOT, "", usage);
+    int64_t count = fsm_all_holders(s->region, holders, HOLDERS + CELLS);
+    expect(count, "all_holders");
+    for (const char *role = "SIVWDE?"; *role; role++) {
+        int64_t holding = 0;
+        for (int64_t i = 0; i < count; i++)
+            holding += role_of(s, &holders[i]) == *role;
+        put(v, holding, true, "holders %c", *role);
+    }
+    expect(fsm_get_server(s->region, &server), "get_server");
+    put(v, server.pid ? 1 : 0, false, "served");
+}
+
+static bool same(const view *a, const view *b)
+{
+    for (int i = 0; i < a->count; i++) {
+        const struct value *other = get(b, a->at[i].name);
+        if (!other || other->number != a->at[i].number)
+            return false;
+    }
+    return a->count == b->count;
+}
+
+static bool is_value_of(const struct value *value, const view *v)
+{
+    const struct value *other = get(v, value->name);
+    return other && other->number == value->number;
+}
+
+static void check_parts(const view *before, const view *now, const view *after)
+{
+    for (int i = 0; i < now->count; i++) {
+        const struct value *value = &now->at[i], *was = get(before, value->name), *is = get(after, value->name);
+        if (is_value_of(value, before) || is_value_of(value, after))
+            continue;
+        if (value->number == 0 && !is && strstr(value->name, " held by ")) /* kept by the group already, still joined */
+            continue;
+        int64_t low = was  ? was->number
+                      : is ? is->number
+                           : INT64_MAX,
+                high = is    ? is->number
+                       : was ? was->number
+                             : INT64_MIN;
+        if (low > high) {
+            int64_t swap = low;
+            low = high;
+            high = swap;
+        }
+        if (!value->sum || value->number < low || value->number > high)
+            violation("%s is %" PRId64 ", was %" PRId64 " before and is %" PRId64 " after", value->name, value->number,
+                      was ? was->number : -1, is ? is->number : -1);
+    }
+}
+
+static void check_whole(const view *before, const view *now, const view *after)
+{
+    if (same(now, before) || same(now, after))
+        return;
+    for (int i = 0; i < now->count; i++)
+        if (!is_value_of(&now->at[i], before))
+            fprintf(stderr, "  not as before: %s %" PRId64 "\n", now->at[i].name, now->at[i].number);
+    for (int i = 0; i < now->count; i++)
+        if (!is_value_of(&now->at[i], after))
+            fprintf(stderr, "  not as after: %s %" PRId64 "\n", now->at[i].name, now->at[i].number);
+    violation("neither done nor not done");
+}
+
+static void check_derived(scene *s, const char *when)
+{
+    int64_t findings = fsm_check(s->region, stderr);
+    expect(findings, "check");
+    if (findings)
+        violation("%s, fsm_check finds these %" PRId64, when, findings);
+}
+
+/* ---- what the survivors can still do --------------------------------------------- */
+
+/* Up to the limit, and not one more. */
+static void fill(scene *s)
+{
+    fsm_stat stat;
+    expect(fsm_get_stat(s->region, s->c, MEMORY, &stat), "stat");
+    if (stat.hierarchical_margin > LIMIT)
+        violation("the limit is gone: a margin of %" PRId64, stat.hierarchical_margin);
+    expect(fsm_charge(&s->survives[MEMORY], stat.hierarchical_margin), "charge of the margin");
+    if (fsm_charge(&s->survives[MEMORY], 1) != -ENOMEM)
+        violation("charged one more than the margin");
+    expect(fsm_uncharge(&s->survives[MEMORY], stat.hierarchical_margin), "uncharge");
+    expect(fsm_charge(&s->survives[TOKENS], 100000), "charge of tokens");
+    expect(fsm_uncharge(&s->survives[TOKENS], 100000), "uncharge of tokens");
+}
+
+static int remove_below(scene *s, fsm_id id)
+{
+    fsm_child children[GROUPS];
+    int64_t count = fsm_children(s->region, id, children, GROUPS);
+    int removed = 0;
+    expect(count, "children");
+    for (int64_t i = 0; i < count; i++) {
+        removed += 1 + remove_below(s, children[i].id);
+        for (int r = 0; r < RESOURCES; r++)
+            expect(fsm_force_empty(s->region, children[i].id, (uint32_t)r), "force_empty");
+        expect(fsm_rmdir(s->region, children[i].id, 9), "rmdir");
+    }
+    return removed;
+}
+
+/* Every record can be used again: none was lost, but for the cells of a holder that was ended under a live process. */
+static void fill_the_region(scene *s, int quarantined)
+{
+    fsm_id holders[HOLDERS], groups[GROUPS], id;
+    int cells = 0, made;
+    char name[16];
+    for (made = 0; made < GROUPS + 1; made++) {
+        int length = snprintf(name, sizeof name, "n%d", made);
+        int result = fsm_mkdir(s->region, FSM_ROOT, name, (size_t)length, 0755, 0, 0, 9, &id);
+        if (result == -ENOSPC)
+            break;
+        expect(result, "mkdir");
+        groups[made] = id;
+    }
+    if (made != GROUPS - 1)
+        violation("%d groups can be made, there is room for %d", made, GROUPS - 1);
+    int people = 0;
+    for (; people < HOLDERS + 1; people++) {
+        int result = fsm_holder_create(s->region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, 0, &id);
+        if (result == -ENOSPC)
+            break;
+        expect(result, "holder_create");
+        holders[people] = id;
+    }
+    if (people != HOLDERS)
+        violation("%d holders can be made, there is room for %d", people, HOLDERS);
+    bool is_full = false;
+    for (int i = 0; i < people * made * RESOURCES && !is_full; i++) {
+        int result = fsm_holder_join_one(s->region, holders[i % people], groups[i / people % made],
+                                         (uint32_t)(i / people / made));
+        is_full = result == -ENOSPC;
+        if (!is_full)
+            expect(result, "join_one");
+        cells += !is_full;
+    }
+    if (cells > CELLS || cells < CELLS - quarantined)
+        violation("%d cells can be made, there is room for %d", cells, CELLS);
+    for (int h = 0; h < people; h++)
+        expect(fsm_holder_end(s->region, holders[h]), "holder_end");
+    remove_below(s, FSM_ROOT);
+}
+
+static void end_all(scene *s)
+{
+    fsm_holder_info holders[HOLDERS + CELLS];
+    int64_t count = fsm_all_holders(s->region, holders, HOLDERS + CELLS);
+    expect(count, "all_holders");
+    for (int64_t i = 0; i < count; i++)
+        expect(fsm_holder_end(s->region, holders[i].id), "holder_end");
+    remove_below(s, FSM_ROOT);
+    for (int r = 0; r < RESOURCES; r++) {
+        int64_t usage;
+        expect(fsm_usage(s->region, FSM_ROOT, (uint32_t)r, &usage), "usage");
+        if (usage)
+            violation("when all is gone, the usage is %" PRId64, usage);
+    }
+}
+
+/* ---- the victim ---------------------------------------------------------------------- */
+
+pid_t start_victim(scene *s, const play *p, void (*ready)(void))
+{
+    pid_t parent = getpid(), pid = fork();
+    if (pid < 0)
+        violation("fork: %s", strerror(errno));
+    if (pid == 0) {
+        victim v = { .scene = s, .region = s->region };
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+        v.holder = hold(s->region, s->c, 0, &v.charger, MEMORY, 1000);
+        fsm_charger_init(&v.tokens);
+        expect(fsm_charger_bind(&v.tokens, s->region, v.holder, s->c, TOKENS), "bind");
+        expect(fsm_charge(&v.tokens, 10), "charge");
+        if (p->prepare)
+            p->prepare(&v);
+        if (ready)
+            ready();
+        raise(SIGSTOP);
+        p->act(&v);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    int status;
+    if (waitpid(pid, &status, WUNTRACED) != pid)
+        violation("waitpid: %s", strerror(errno));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        exit(77); /* no ptrace here */
+    if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
+        violation("the victim could not start: status %x", (unsigned)status);
+    return pid;
+}
+
+/* ---- the judgement ------------------------------------------------------------------- */
+
+void judge(scene *s, const play *p, const view *before, const view *after)
+{
+    view now;
+    check_derived(s, "after the play");
+    see(s, p, &now);
+    if (p->recovering)
+        ;
+    else if (p->in_parts)
+        check_parts(before, &now, after);
+    else
+        check_whole(before, &now, after);
+    uint32_t reaped;
+    expect(fsm_reap_dead(s->region, &reaped), "reap_dead");
+    if (holder_of(s->region, s->victim) != UINT64_MAX ||
+        (s->dead_pid && holder_of(s->region, s->dead_pid) != UINT64_MAX))
+        violation("the dead are reaped and are still holders");
+    see(s, p, &now);
+    for (int i = 0; i < now.count; i++) {
+        size_t length = strlen(now.at[i].name);
+        char role = now.at[i].name[length - 1];
+        if (strstr(now.at[i].name, " held by ") && role != 'S' && role != 'I')
+            violation("%s %" PRId64 " after the dead were reaped", now.at[i].name, now.at[i].number);
+    }
+    int64_t held;
+    expect(fsm_held(&s->survives[MEMORY], &held), "held");
+    if (held != 700)
+        violation("the survivor holds %" PRId64 ", not 700", held);
+    if (!p->ends_idle) {
+        expect(fsm_held(&s->idles, &held), "held");
+        if (held != 1000)
+            violation("the idle one holds %" PRId64 ", not 1000", held);
+    }
+    fill(s);
+    check_derived(s, "after the survivors went on");
+    for (int r = 0; r < RESOURCES; r++)
+        fsm_charger_unbind(&s->survives[r]);
+    fsm_charger_unbind(&s->idles);
+    end_all(s);
+    fill_the_region(s, p->ends_idle ? RESOURCES : 0);
+    check_derived(s, "at the end");
+    if (p->judge)
+        p->judge(before == after);
+}
