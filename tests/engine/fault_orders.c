@@ -1,0 +1,51 @@
+/*
+ * fault_orders.c - an engine that dies or stops as it is told by a test.
+ *
+ * The test and the processes with such an engine share the file that FSMOUNT_FAULT_ORDERS names.  The process whose
+ * pid is there sends itself the signal as it passes the place, "function/done", and the order is carried out.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fault_point.h"
+
+/* As in faults.py. */
+typedef struct orders {
+    int32_t pid; /* 0: carried out; ANYBODY: whoever comes first */
+    int32_t signal;
+    char place[120];
+} orders;
+
+enum { ANYBODY = -1 };
+
+static orders *given;
+
+__attribute__((constructor)) static void take_orders(void)
+{
+    const char *path = getenv("FSMOUNT_FAULT_ORDERS");
+    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    void *shared = mmap(NULL, sizeof *given, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (shared != MAP_FAILED)
+        given = shared;
+}
+
+void fault_point(const fault_place *place)
+{
+    int32_t pid = given ? __atomic_load_n(&given->pid, __ATOMIC_ACQUIRE) : 0;
+    if (pid == 0 || (pid != ANYBODY && pid != getpid()))
+        return;
+    char name[sizeof given->place];
+    snprintf(name, sizeof name, "%s/%s", place->function, place->done);
+    if (strcmp(name, given->place) == 0 &&
+        __atomic_compare_exchange_n(&given->pid, &pid, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        raise(given->signal);
+}

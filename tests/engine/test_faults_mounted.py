@@ -1,0 +1,299 @@
+"""Workers and daemons of a mounted tree that die or are stopped between two steps of what they do in the region."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsmount import Tree
+from tests.engine.faults import ANYBODY, FaultOrders, build
+from tests.holder_process import HolderProcess, Refused
+from tests.mounts import GroupFiles, Mount, eventually, fails_with, mounted
+
+AMOUNT = 10**6  # more than anybody has in stock
+
+
+def lease_something(group: GroupFiles) -> None:
+    """In a process of its own: when the daemon has died, a lease lasts as long as the process that opened it."""
+    command = ["sh", "-c", 'exec 3<>"$0" && echo 600 >&3', str(group.file("lease"))]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise ConnectionAbortedError(errno.ECONNABORTED, "the shell failed")
+
+
+# What a worker does that holds 3000 in two resources and may take 500, and where in it.
+WORKER = [
+    ("charge", AMOUNT, "close_cell/closed"),
+    ("charge", AMOUNT, "reserve/level_reserved"),
+    ("charge", AMOUNT, "link_open/cap_added"),
+    ("charge", AMOUNT, "settle/refilled"),
+    ("charge_nofail", AMOUNT, "fsm_charge_nofail/reserved"),
+    ("give", 1000, "move_held/journal_written"),
+    ("give", 1000, "move_held/journal_committed"),
+    ("give", 1000, "move_held/used_set"),
+    ("take", 500, "move_held/common_set"),
+    ("reset_failcnt", None, "fsm_reset_failcnt/forgotten"),
+    ("reset_max_usage", None, "fsm_reset_max_usage/usage_taken"),
+    ("set_limit", 10 * AMOUNT, "drain/batch_reset"),
+    ("set_limit", 10 * AMOUNT, "fsm_set_limit/limit_set"),
+]
+
+# What the daemon is asked to do, and where in it.
+DAEMON: list[tuple[Callable[[GroupFiles], object], str]] = [
+    (lambda group: group.mkdir("new"), "make_group/described"),
+    (lambda group: group.mkdir("new"), "make_group/made"),
+    (lambda group: group.mkdir("new"), "link_group/among_siblings"),
+    (lambda group: os.rmdir(group / "child"), "unlink_group/out_of_name_table"),
+    (lambda group: os.rmdir(group / "child"), "fsm_rmdir/removed"),
+    (lambda group: os.rename(group / "child", group / "renamed"), "fsm_rename/journal_committed"),
+    (lambda group: os.rename(group / "child", group / "renamed"), "fsm_rename/name_copied"),
+    (lambda group: group.set_limit(10 * AMOUNT), "fsm_set_limit/limit_set"),
+    (lambda group: group.set_limit(10 * AMOUNT), "close_cell/unlinked"),
+    (lambda group: group.charge(700), "fsm_common_charge/charged"),
+    (lambda group: group.write("force_empty", 1), "fsm_force_empty/forgotten"),
+    (lambda group: os.chmod(group.file("limit"), 0o600), "keep_attributes/cleared"),
+    (lambda group: lease_something(group), "make_cell/made"),
+    (lambda group: lease_something(group), "fsm_charge_slow/reserved"),
+]
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultOrders]:
+    """Every process that is started has an engine with fault points, and obeys these."""
+    directory = tmp_path_factory.mktemp("faults")
+    build(directory / "package")
+    orders = FaultOrders(directory / "orders")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(directory / "package"))
+        patch.setenv("PYTHONSAFEPATH", "1")
+        patch.setenv("FSMOUNT_FAULT_ORDERS", str(orders.path))
+        yield orders
+    orders.close()
+
+
+@pytest.fixture
+def mount(orders: FaultOrders) -> Iterator[Mount]:
+    with mounted("--resource", "memory", "--resource", "tokens:count") as tree:
+        yield tree
+
+
+class Scene:
+    """A worker that is in for something, in `group`, and one beside it."""
+
+    def __init__(self, mount: Mount) -> None:
+        self.mount = mount
+        self.group = mount.root.mkdir("group")
+        self.group.mkdir("child")
+        self.group.charge(500)
+        self.beside = mount.root.mkdir("beside")
+        self.worker = HolderProcess(self.group.path, transport="memory")
+        self.neighbour = HolderProcess(self.beside.path, transport="memory")
+        for process in (self.worker, self.neighbour):
+            process.charge(3000)
+            process.charge(30, "tokens")
+
+    def tell_worker(self, name: str, amount: int | None) -> None:
+        if name == "set_limit":
+            self.worker.tell("memory", "set", "limit", amount)
+        else:
+            self.worker.tell("memory", name, *([] if amount is None else [amount]))
+
+    def worker_is_forgotten(self) -> bool:
+        return self.worker.pid not in [line.pid for line in self.group.holders()]
+
+    def expect_all_in_order(self) -> None:
+        """The sums are right, the neighbour can charge, and the engine finds nothing."""
+        held = {"memory": self.neighbour.held, "tokens": self.neighbour.get("held", "tokens")}
+        self.neighbour.charge(AMOUNT)
+        self.neighbour.uncharge(AMOUNT)
+        for resource, mine in held.items():
+            stat = self.group.stat(resource)
+            holders = self.group.holders(resource)
+            assert stat["usage"] == sum(line.held for line in holders)
+            assert stat["usage"] <= stat["limit"]
+            assert self.beside.number("usage", resource) == mine
+            assert self.mount.root.number("usage", resource) == mine + stat["usage"]
+        assert self.mount.region is not None
+        with Tree.open(self.mount.region) as tree:
+            assert tree.check() == []
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.worker, self.neighbour):
+            process.kill()
+        if self.mount.ended:
+            return
+        for group in (self.group, self.beside):
+            group.remove()
+
+
+@pytest.fixture
+def scene(mount: Mount) -> Iterator[Scene]:
+    with Scene(mount) as scene:
+        yield scene
+
+
+def some(cases: list[Any], soak: bool, seed: int) -> list[Any]:
+    return cases if soak else random.Random(seed).sample(cases, 2)
+
+
+def wait_until_stopped(pid: int) -> None:
+    stat = Path(f"/proc/{pid}/stat")
+    eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", within=30, what=f"{pid} is stopped")
+
+
+@pytest.mark.timeout(0)
+def test_a_worker_that_dies_at_a_fault_point_leaves_all_in_order(
+    mount: Mount, orders: FaultOrders, seed: int, soak: bool
+) -> None:
+    for name, amount, place in some(WORKER, soak, seed):
+        print(f"{name} {amount}, killed at {place}")
+        with Scene(mount) as scene:
+            orders.give(scene.worker.pid, signal.SIGKILL, place)
+            scene.tell_worker(name, amount)
+            assert scene.worker.process.wait(30) == -signal.SIGKILL
+            assert orders.carried_out
+            eventually(scene.worker_is_forgotten, within=20)
+            assert scene.group.usage in ({500, 1500} if name == "give" else {500, 0} if name == "take" else {500})
+            scene.expect_all_in_order()
+
+
+@pytest.mark.timeout(0)
+def test_a_worker_that_is_stopped_at_a_fault_point_is_named_to_all_who_wait(
+    mount: Mount, orders: FaultOrders, seed: int, soak: bool
+) -> None:
+    for name, amount, place in some(WORKER, soak, seed):
+        print(f"{name} {amount}, stopped at {place}")
+        with Scene(mount) as scene:
+            orders.give(scene.worker.pid, signal.SIGSTOP, place)
+            scene.tell_worker(name, amount)
+            wait_until_stopped(scene.worker.pid)
+            mount.expected_log.append(f"held by process {scene.worker.pid}, which does not run")
+            scene.neighbour.tell("memory", "charge", AMOUNT)
+            begun = time.monotonic()
+            with fails_with(errno.ETIMEDOUT):
+                scene.beside.read("usage")
+            assert time.monotonic() - begun < 60
+            assert f"process {scene.worker.pid}," in mount.log.read_text()
+            with pytest.raises(Refused) as refused:
+                scene.neighbour.answer()
+            assert (refused.value.kind, refused.value.errno) == ("LockTimeout", errno.ETIMEDOUT)
+            assert str(scene.worker.pid) in str(refused.value)
+            os.kill(scene.worker.pid, signal.SIGCONT)
+            scene.worker.answer()
+            scene.expect_all_in_order()
+
+
+@pytest.mark.timeout(0)
+def test_a_daemon_that_dies_at_a_fault_point_is_followed_by_one_that_takes_over(
+    mount: Mount, orders: FaultOrders, seed: int, soak: bool
+) -> None:
+    for action, place in some(DAEMON, soak, seed):
+        print(f"the daemon is killed at {place}")
+        assert mount.daemon is not None
+        with Scene(mount) as scene:
+            orders.give(mount.daemon.pid, signal.SIGKILL, place)
+            with fails_with(errno.ENOTCONN, errno.ECONNABORTED):
+                action(scene.group)
+            assert mount.daemon.wait(30) == -signal.SIGKILL
+            assert orders.carried_out
+            scene.worker.charge(AMOUNT)
+            scene.worker.uncharge(AMOUNT)
+            mount.start()
+            scene.worker.charge(7)
+            assert scene.worker.held == 3007
+            assert scene.group.stat()["common"] in (500, 1200, 0)
+            scene.expect_all_in_order()
+
+
+@pytest.mark.timeout(0)
+def test_a_daemon_that_dies_while_it_gives_back_a_dead_worker_is_followed_by_one_that_goes_on(
+    mount: Mount, orders: FaultOrders, seed: int, soak: bool
+) -> None:
+    places = ["end_holder/ending", "close_cell/unlinked", "free_cell/given_up", "unlink_cell/out_of_counters_cells"]
+    for place in some(places, soak, seed):
+        print(f"the daemon is killed at {place}")
+        assert mount.daemon is not None
+        with Scene(mount) as scene:
+            orders.give(mount.daemon.pid, signal.SIGKILL, place)
+            scene.worker.kill()
+            assert mount.daemon.wait(30) == -signal.SIGKILL
+            scene.neighbour.charge(AMOUNT)
+            scene.neighbour.uncharge(AMOUNT)
+            mount.start()
+            assert scene.worker_is_forgotten()
+            assert scene.group.usage == 500
+            scene.expect_all_in_order()
+
+
+@pytest.mark.timeout(0)
+def test_a_daemon_that_is_stopped_at_a_fault_point_is_named_to_workers_and_goes_on(
+    mount: Mount, orders: FaultOrders, scene: Scene
+) -> None:
+    assert mount.daemon is not None
+    orders.give(mount.daemon.pid, signal.SIGSTOP, "link_group/among_siblings")
+    maker = threading.Thread(target=scene.group.mkdir, args=["new"])
+    maker.start()
+    wait_until_stopped(mount.daemon.pid)
+    with pytest.raises(Refused) as refused:
+        scene.worker.charge(AMOUNT)
+    assert refused.value.kind == "LockTimeout"
+    assert str(mount.daemon.pid) in str(refused.value)
+    os.kill(mount.daemon.pid, signal.SIGCONT)
+    maker.join(30)
+    assert (scene.group / "new").is_dir()
+    scene.worker.charge(AMOUNT)
+    scene.expect_all_in_order()
+
+
+@pytest.mark.timeout(0)
+def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
+    mount: Mount, orders: FaultOrders, scene: Scene, seed: int, soak: bool
+) -> None:
+    for place in some(["fsm_holder_create/described", "fsm_holder_create/made", "make_cell/made"], soak, seed):
+        print(f"killed at {place}")
+        orders.give(ANYBODY, signal.SIGKILL, place)
+        code = "import fsmount, sys; fsmount.attach(sys.argv[1])"
+        done = subprocess.run([sys.executable, "-c", code, str(scene.group.path)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        # the worker and the group itself
+        eventually(lambda: len(scene.group.holders()) == 2, within=20)
+        scene.expect_all_in_order()
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("place", ["fsm_create/file_made", "initialize/root_made", "fsm_set_server/nobody_serves"])
+def test_a_mount_that_dies_while_it_makes_the_region_is_followed_by_one_that_works(
+    orders: FaultOrders, place: str
+) -> None:
+    mount = Mount()
+    with contextlib.closing(_Destroyed(mount)):
+        orders.give(ANYBODY, signal.SIGKILL, place)
+        subprocess.run(
+            [sys.executable, "-m", "fsmount", "mount", str(mount.path), "-f"], capture_output=True, check=False
+        )
+        assert orders.carried_out
+        mount.start()
+        group = mount.root.mkdir("group")
+        group.charge(5)
+        assert mount.root.usage == 5
+        group.remove()
+        mount.umount()
+
+
+class _Destroyed:
+    def __init__(self, mount: Mount) -> None:
+        self.close = mount.destroy
