@@ -88,6 +88,7 @@ static bool take(header *h, uint32_t flags, uint32_t *seen)
     while ((*seen & FUTEX_TID_MASK) == 0) {
         uint32_t mine = self | flags | (*seen & FUTEX_WAITERS);
         if (__atomic_compare_exchange_n(&h->lock, seen, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+            FAULT_POINT(taken);
             if (*seen & FUTEX_OWNER_DIED)
                 h->broken = 1;
             return true;
@@ -102,6 +103,7 @@ static bool seize(header *h, uint32_t seen)
 {
     announce(&h->lock);
     if (__atomic_compare_exchange_n(&h->lock, &seen, self | FUTEX_WAITERS, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        FAULT_POINT(seized);
         h->broken = 1;
         return true;
     }
@@ -139,8 +141,10 @@ static int wait_for(fsm_region *r, uint32_t *seen)
     do {
         uint32_t waited_for = *seen | FUTEX_WAITERS;
         if (*seen == waited_for ||
-            __atomic_compare_exchange_n(&h->lock, seen, waited_for, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            __atomic_compare_exchange_n(&h->lock, seen, waited_for, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+            FAULT_POINT(waiting);
             sleep_on(&h->lock, waited_for, look < deadline ? look : deadline);
+        }
         if (take(h, FUTEX_WAITERS, seen))
             return 0;
         now = monotonic_ns();
@@ -176,10 +180,13 @@ int lock(fsm_region *r)
 void unlock(fsm_region *r)
 {
     header *h = r->header;
+    FAULT_POINT(done);
     uint32_t seen = __atomic_exchange_n(&h->lock, 0, __ATOMIC_RELEASE);
+    FAULT_POINT(given_up);
     if ((seen & FUTEX_TID_MASK) != self) /* it was written over, and somebody else may have come in */
         h->broken = 1;
     if (seen & FUTEX_WAITERS)
         syscall(SYS_futex, &h->lock, FUTEX_WAKE, 1, NULL, NULL, 0);
+    FAULT_POINT(woken);
     disown();
 }

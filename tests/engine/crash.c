@@ -113,7 +113,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < plays_count; i++)
         for (size_t b = 0; b < 2; b++) {
             uint64_t seed = random_bits(&random);
-            if (only != UINT64_MAX && only != i)
+            if ((only != UINT64_MAX && only != i) || plays[i].behind)
                 continue;
             if (points && only == UINT64_MAX && (seed & 1) != b) /* the short way: with stock or without */
                 continue;

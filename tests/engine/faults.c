@@ -8,6 +8,7 @@
  */
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -40,8 +41,11 @@ void fault_point(const fault_place *place)
         return;
     if (orders->passings == PASSINGS_MAX)
         violation("more than %d passings", PASSINGS_MAX);
-    orders->place[orders->passings] = (uint32_t)(place - fault_points);
-    orders->reached[place - fault_points] = true;
+    uint32_t number = (uint32_t)(place - fault_points);
+    if (orders->passings && orders->place[orders->passings - 1] == number && strcmp(place->done, "waiting") == 0)
+        return; /* it has woken and sleeps again, which depends on the clock */
+    orders->place[orders->passings] = number;
+    orders->reached[number] = true;
     if (orders->passings++ == orders->at && orders->signal)
         kill(getpid(), orders->signal);
 }
@@ -79,16 +83,44 @@ static void await(pid_t pid, int signal_number)
     violation("the victim came to status %x", (unsigned)status);
 }
 
-/* The scene with a victim that is ready; if it has to recover first, another died at that passing of its own play. */
-static void prepare(scene *s, const play *p, uint32_t died_at)
+/*
+ * The scene with a victim that is ready.  If it has to recover first, another died at that passing of its own play; if
+ * it has to wait, another, which is returned, is stopped there.
+ */
+static pid_t prepare(scene *s, const play *p, uint32_t at)
 {
     set_the_scene(s, p);
     s->victim = start_victim(s, p, NULL);
-    if (!p->recovering)
-        return;
-    pid_t another = start_victim(s, play_named(p->recovering), NULL);
-    begin(another, SIGKILL, died_at);
-    await(another, SIGKILL);
+    if (!p->recovering && !p->behind)
+        return 0;
+    pid_t another = start_victim(s, play_named(p->behind ? p->behind : p->recovering), NULL);
+    begin(another, p->behind ? SIGSTOP : SIGKILL, at);
+    await(another, p->behind ? SIGSTOP : SIGKILL);
+    return p->behind ? another : 0;
+}
+
+/* The other one, whom the victim waits for, comes to its end. */
+static void release(pid_t *another)
+{
+    kill(*another, SIGCONT);
+    await(*another, SIGSTOP);
+    kill_victim(*another);
+    *another = 0;
+}
+
+/* Whether the victim has come to wait for the other one; else it is, or will be, where it was sent to. */
+static bool waits(pid_t pid)
+{
+    for (;;) {
+        siginfo_t info = { .si_pid = 0 };
+        uint32_t passings = __atomic_load_n(&orders->passings, __ATOMIC_ACQUIRE);
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) || info.si_pid == pid)
+            return false;
+        if (passings && strcmp(fault_points[orders->place[passings - 1]].done, "waiting") == 0 &&
+            (!orders->signal || passings <= orders->at))
+            return true;
+        sched_yield();
+    }
 }
 
 /* ---- the others, while it stands still ------------------------------------------------ */
@@ -151,10 +183,14 @@ static int (*const others[])(scene *s) = { try_charge, try_uncharge, try_nofail,
                                            try_rmdir,  try_holder,   try_leave,  try_reap, try_repair };
 enum { OTHERS = sizeof others / sizeof *others };
 
-/* Points at which the lock may be another's or nobody's. */
+/* Points at which the lock is another's, or nobody's. */
 static bool outside_the_lock(const play *p, uint32_t place)
 {
-    return p->is_private || strstr(fault_points[place].file, "lock.c");
+    static const char *const names[] = { "waiting", "given_up", "woken" };
+    bool found = p->is_private;
+    for (size_t i = 0; i < sizeof names / sizeof *names && strstr(fault_points[place].file, "lock.c"); i++)
+        found |= strcmp(fault_points[place].done, names[i]) == 0;
+    return found;
 }
 
 static void expect_refusal(scene *s, int result, const char *what)
@@ -165,15 +201,15 @@ static void expect_refusal(scene *s, int result, const char *what)
         violation("%s: process %d is said to have the lock, it is %d", what, fsm_last_fault()->pid, s->victim);
 }
 
-/* Whether the victim has the lock; then some of the others get an error that names it, and change nothing. */
-static bool try_others(scene *s, const play *p, uint32_t place, uint32_t first, uint32_t count)
+/* The victim has the lock: others get an error that names it, and change nothing. */
+static void try_others(scene *s, const play *p, uint32_t place, uint32_t first, uint32_t count)
 {
     size_t records = s->size - sizeof(header);
     fsm_set_patience(IMPATIENCE);
     int result = ask_usage(s);
     if (result == 0 && !outside_the_lock(p, place))
         violation("the victim changes the region and does not have the lock");
-    if (result != 0) {
+    if (result != 0 && !outside_the_lock(p, place)) {
         expect_refusal(s, result, "usage");
         unsigned char *copy = malloc(records);
         memcpy(copy, s->bytes + sizeof(header), records);
@@ -184,7 +220,6 @@ static bool try_others(scene *s, const play *p, uint32_t place, uint32_t first, 
         free(copy);
     }
     fsm_set_patience(PATIENCE * INT64_C(1000000000));
-    return result != 0;
 }
 
 static void *wait_patiently(void *s)
@@ -199,21 +234,26 @@ static void *wait_patiently(void *s)
 enum way { DIE, STOP, STOP_AND_DIE, WAYS };
 static const char *const way_names[WAYS] = { "dies", "is stopped", "is stopped and dies" };
 static view before, after;
+static uint32_t course[PASSINGS_MAX]; /* the places that the victim passes, as it was rehearsed */
 
 static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, uint32_t tries)
 {
     scene s;
-    prepare(&s, p, died_at);
+    pid_t another = prepare(&s, p, died_at);
     begin(s.victim, way == DIE ? SIGKILL : SIGSTOP, at);
-    if (way == DIE) {
-        await(s.victim, SIGKILL);
-    } else {
+    if (another && waits(s.victim))
+        release(&another);
+    await(s.victim, way == DIE ? SIGKILL : SIGSTOP);
+    if (way != DIE) {
         pthread_t waiter;
-        await(s.victim, SIGSTOP);
-        if (orders->passings != at + 1)
-            violation("the victim stopped at its passing %u", orders->passings);
-        try_others(&s, p, orders->place[at], at, tries);
+        if (orders->passings != at + 1 || orders->place[at] != course[at])
+            violation("the victim took another course: its passing %u is of %s", orders->passings - 1,
+                      name_of(orders->place[orders->passings - 1]));
+        if (!another)
+            try_others(&s, p, course[at], at, tries);
         pthread_create(&waiter, NULL, wait_patiently, &s);
+        if (another)
+            release(&another);
         if (way == STOP) {
             kill(s.victim, SIGCONT);
             await(s.victim, SIGSTOP);
@@ -221,20 +261,27 @@ static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, 
         kill_victim(s.victim);
         pthread_join(waiter, NULL);
     }
+    if (another)
+        release(&another);
     judge(&s, p, way == STOP ? &after : &before, &after);
     strike_the_scene(&s);
 }
 
-/* Lets the victim go on to its end; returns how many points it passed on the way. */
+/* Lets the victim go on to its end, which sets the course; returns how many points that has. */
 static uint32_t rehearse(const play *p, uint32_t died_at)
 {
     scene s;
-    prepare(&s, p, died_at);
-    if (!p->recovering) /* else that would be the recovery */
+    pid_t another = prepare(&s, p, died_at);
+    if (!p->recovering && !another) /* else that would be the recovery, or wait itself */
         see(&s, p, &before);
     begin(s.victim, 0, 0);
+    if (another && waits(s.victim))
+        release(&another);
     await(s.victim, SIGSTOP);
     uint32_t passings = orders->passings;
+    memcpy(course, orders->place, sizeof course);
+    if (another)
+        release(&another);
     see(&s, p, &after);
     kill_victim(s.victim);
     judge(&s, p, &after, &after);
@@ -254,9 +301,8 @@ static uint64_t walk(const play *p, uint32_t died_at, uint32_t first, uint32_t a
         for (enum way way = DIE; way < WAYS; way++) {
             if (only != UINT64_MAX && only != at)
                 continue;
-            /* the same course each time, so the place is known */
             snprintf(again + length, sizeof again - length, " --passing %u; it %s at %s", at, way_names[way],
-                     name_of(orders->place[at]));
+                     name_of(course[at]));
             perform(p, way, died_at, at, tries);
             played++;
         }
@@ -290,23 +336,22 @@ int main(int argc, char **argv)
                 continue;
             the_batch = batches[b];
             snprintf(again, sizeof again, " --part %" PRIu64 " --all %d --play %u --batch %u", part, all, i, b);
-            /* where the one before dies: in each place, or in one by chance */
-            uint32_t deaths = p->recovering ? rehearse(play_named(p->recovering), 0) : 1,
-                     length = (uint32_t)strlen(again);
+            const char *other = p->behind ? p->behind : p->recovering;
+            /* where the one before dies, or is stopped: in each place, or in one by chance */
+            uint32_t deaths = other ? rehearse(play_named(other), 0) : 1, length = (uint32_t)strlen(again);
             uint64_t now = 0;
             for (uint32_t d = 0; d < deaths; d++) {
                 if (only_death != UINT64_MAX && only_death != d)
                     continue;
-                if (p->recovering)
+                if (other)
                     snprintf(again + length, sizeof again - length, " --death %u", d);
-                if (all || !p->recovering || d == death % deaths || only_death == d)
+                if (all || !other || d == death % deaths || only_death == d)
                     now += walk(p, d, first, (uint32_t)part, only_passing, all ? OTHERS : 1);
                 else
                     rehearse(p, d);
             }
             if (verbose)
-                printf("%u %s, batch %" PRId64 ": %u passings, %" PRIu64 " played\n", i, p->name, the_batch,
-                       orders->passings, now);
+                printf("%u %s, batch %" PRId64 ": %" PRIu64 " played\n", i, p->name, the_batch, now);
             played += now;
         }
     uint32_t reached = 0;

@@ -41,6 +41,7 @@ typedef struct play {
     void (*prepare)(victim *v); /* what the victim does before it begins */
     void (*act)(victim *v);
     const char *recovering;      /* another died in the middle of this play: the victim has to recover first */
+    const char *behind;          /* another is stopped in the middle of this play: the victim has to wait */
     void (*judge)(bool is_done); /* what else is to be seen when all is over */
     bool in_parts;               /* many steps: each part of it is done or not */
     bool ends_idle;
