@@ -395,21 +395,21 @@ int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
 
 /* ---- attributes -------------------------------------------------------------------- */
 
-static attributes *file_attributes(fsm_region *r, fsm_id id, uint32_t slot)
+attributes *attributes_of(fsm_region *r, group *g, uint32_t slot)
 {
-    return &r->attributes[(size_t)id_index(id) * slots_of(r) + slot - 1];
+    return slot == 0 ? &g->directory : &r->attributes[(size_t)group_index(r, g) * slots_of(r) + slot - 1];
 }
 
 /* The files' attributes are kept from the first time one of them is changed: most groups' never are. */
-static int keep_attributes(fsm_region *r, fsm_id id, group *g)
+static int keep_attributes(fsm_region *r, group *g)
 {
     if (g->custom)
         return 0;
     size_t length = slots_of(r) * sizeof(attributes);
-    int error = populate(r, file_attributes(r, id, 1), length);
+    int error = populate(r, attributes_of(r, g, 1), length);
     if (error)
         return error;
-    memset(file_attributes(r, id, 1), 0, length);
+    memset(attributes_of(r, g, 1), 0, length);
     FAULT_POINT(cleared);
     __atomic_store_n(&g->custom, 1, __ATOMIC_RELEASE);
     FAULT_POINT(kept);
@@ -427,7 +427,7 @@ int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out)
     error = find_group(r, id, &g);
     if (!error) {
         attributes unset = { .set = 0 };
-        attributes *a = slot == 0 ? &g->directory : g->custom ? file_attributes(r, id, slot) : &unset;
+        attributes *a = slot == 0 || g->custom ? attributes_of(r, g, slot) : &unset;
         uint32_t set = slot == 0 ? UINT32_MAX : a->set;
         out->mode = set & FSM_SET_MODE ? a->mode : FSM_MODE_UNSET;
         out->uid = set & FSM_SET_UID ? a->uid : g->maker_uid;
@@ -450,25 +450,32 @@ int fsm_set_attr(fsm_region *r, fsm_id id, uint32_t slot, uint32_t mask, const f
     group *g;
     error = find_group(r, id, &g);
     if (!error && slot > 0)
-        error = keep_attributes(r, id, g);
+        error = keep_attributes(r, g);
     if (!error) {
-        attributes *a = slot == 0 ? &g->directory : file_attributes(r, id, slot);
+        attributes *a = attributes_of(r, g, slot);
+        journal *j = &r->header->journal;
+        j->index = id_index(id);
+        j->slot = slot;
+        j->attributes = *a;
         if (mask & FSM_SET_MODE)
-            a->mode = (uint16_t)(attr->mode & 07777);
-        FAULT_POINT(mode_set);
+            j->attributes.mode = (uint16_t)(attr->mode & 07777);
         if (mask & FSM_SET_UID)
-            a->uid = attr->uid;
+            j->attributes.uid = attr->uid;
         if (mask & FSM_SET_GID)
-            a->gid = attr->gid;
-        FAULT_POINT(owner_set);
+            j->attributes.gid = attr->gid;
         if (mask & FSM_SET_ATIME)
-            a->atime = attr->atime;
+            j->attributes.atime = attr->atime;
         if (mask & FSM_SET_MTIME)
-            a->mtime = attr->mtime;
-        a->ctime = now;
-        FAULT_POINT(times_set);
-        a->set |= (uint16_t)mask;
+            j->attributes.mtime = attr->mtime;
+        j->attributes.ctime = now;
+        j->attributes.set |= (uint16_t)mask;
+        FAULT_POINT(journal_written);
+        journal_commit(j, JOURNAL_ATTRIBUTES);
+        FAULT_POINT(journal_committed);
+        *a = j->attributes;
         FAULT_POINT(set);
+        journal_commit(j, JOURNAL_EMPTY);
+        FAULT_POINT(journal_emptied);
     }
     unlock(r);
     return error;

@@ -124,13 +124,14 @@ typedef struct pool {
     uint32_t free, last_free; /* (d) cells are freed at the end, so that one is used again as late as can be */
 } pool;
 
-enum journal_step { JOURNAL_EMPTY = 0, JOURNAL_MOVE = 1, JOURNAL_RENAME = 2 };
+enum journal_step { JOURNAL_EMPTY = 0, JOURNAL_MOVE = 1, JOURNAL_RENAME = 2, JOURNAL_ATTRIBUTES = 3 };
 
 typedef struct journal {
     uint32_t step; /* stored last, cleared last */
-    uint32_t index, counter;
+    uint32_t index, counter, slot;
     uint32_t name_length;
     int64_t used, common;
+    attributes attributes;
     char name[FSM_NAME_MAX + 1];
 } journal;
 

@@ -44,6 +44,12 @@ static int finish_step(fsm_region *r)
         FAULT_POINT(name_copied);
         g->name_length = j->name_length;
         FAULT_POINT(renamed);
+    } else if (j->step == JOURNAL_ATTRIBUTES) {
+        group *g = group_at(r, j->index);
+        if (!g || j->slot > slots_of(r) || (j->slot > 0 && !g->custom))
+            return corrupt(r, "the journal sets attributes %u of group %u", j->slot, j->index);
+        *attributes_of(r, g, j->slot) = j->attributes;
+        FAULT_POINT(attributes_set);
     } else {
         return corrupt(r, "the journal has a step %u", j->step);
     }
