@@ -47,7 +47,7 @@ typedef struct play {
     bool ends_idle;
     bool exceeds;       /* usage may be above the limit */
     bool after_a_death; /* that nobody has noticed: what finds it gives back what the dead one held */
-    bool is_private;    /* what it works on nobody else has yet */
+    bool is_private;    /* it works on what nobody else has, at the end at least: the lock may be free */
 } play;
 
 extern const play plays[];
