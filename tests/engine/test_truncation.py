@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import os
 import signal
@@ -79,6 +80,7 @@ def test_a_bus_error_elsewhere_ends_the_process_as_ever(tmp_path: Path) -> None:
     path.write_bytes(bytes(8192))
     child = os.fork()
     if child == 0:
+        faulthandler.disable()
         signal.alarm(20)
         with Tree.create(tmp_path / "region"), path.open("r+b") as file:
             memory = mmap.mmap(file.fileno(), 8192)
