@@ -16,7 +16,9 @@
  *  - -EUCLEAN: the region holds something impossible (fault.text says what);
  *    -ETIMEDOUT: the lock was not to be had within the thread's patience
  *    (fault.pid is its owner); -ENODEV: the group or holder is gone.
- *    Every function that takes the lock can return these three.
+ *    Every function that takes the lock can return these three.  What reads
+ *    names, attributes and the plain values of a counter takes it only while
+ *    somebody changes groups.
  */
 #ifndef FSM_ENGINE_H
 #define FSM_ENGINE_H

@@ -6,18 +6,26 @@
 
 /* ---- finding ------------------------------------------------------------------- */
 
-int find_group(fsm_region *r, fsm_id id, group **out)
+static const reading under_lock = { .locked = true };
+
+UNLOCKED int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out)
 {
     uint32_t index = id_index(id);
-    if (index >= r->header->groups.high || index >= r->geometry.groups)
+    if (index >= peek(r->header->groups.high) || index >= r->geometry.groups)
         return gone(r);
     group *g = &r->groups[index];
-    if (g->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
+    if (peek(g->stamp) != make_stamp((uint32_t)(id >> 32), LIVE))
         return gone(r);
-    if (g->name_length > FSM_NAME_MAX || (index > 0 && !group_at(r, g->parent)))
-        return corrupt(r, "group %u has parent %u and a name of %u bytes", index, g->parent, g->name_length);
+    uint32_t parent = peek(g->parent), length = peek(g->name_length);
+    if (length > FSM_NAME_MAX || (index > 0 && !group_at(r, parent)))
+        return DAMAGED(r, at, "group %u has parent %u and a name of %u bytes", index, parent, length);
     *out = g;
     return 0;
+}
+
+int find_group(fsm_region *r, fsm_id id, group **out)
+{
+    return seek_group(r, &under_lock, id, out);
 }
 
 static uint32_t *bucket_of(const fsm_region *r, uint32_t parent, const char *name, size_t length)
@@ -30,21 +38,37 @@ static uint32_t *bucket_of(const fsm_region *r, uint32_t parent, const char *nam
     return &r->buckets[hash & (bucket_count(&r->geometry) - 1)];
 }
 
-static int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, group **out)
+UNLOCKED static bool has_name(const group *g, const char *name, size_t length)
 {
+    bool same = peek(g->name_length) == length;
+    for (size_t i = 0; same && i < length; i++)
+        same = peek(g->name[i]) == name[i];
+    return same;
+}
+
+/* Without the lock; -ENOENT. */
+UNLOCKED static int seek_child(fsm_region *r, const reading *at, uint32_t parent, const char *name, size_t length,
+                               group **out)
+{
+    if (length > FSM_NAME_MAX)
+        return -ENOENT;
     uint32_t left = r->geometry.groups;
-    for (uint32_t i = *bucket_of(r, parent, name, length); i != NONE;) {
+    for (uint32_t i = peek(*bucket_of(r, parent, name, length)); i != NONE;) {
         group *g = group_at(r, i);
         if (!g || left-- == 0)
-            return corrupt(r, "the name table is damaged at group %u", i);
-        if (state_of(g->stamp) == LIVE && g->parent == parent && g->name_length == length &&
-            memcmp(g->name, name, length) == 0) {
+            return DAMAGED(r, at, "the name table is damaged at group %u", i);
+        if (state_of(peek(g->stamp)) == LIVE && peek(g->parent) == parent && has_name(g, name, length)) {
             *out = g;
             return 0;
         }
-        i = g->hash_next;
+        i = peek(g->hash_next);
     }
     return -ENOENT;
+}
+
+static int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, group **out)
+{
+    return seek_child(r, &under_lock, parent, name, length, out);
 }
 
 static int check_name(const char *name, size_t length)
@@ -163,6 +187,7 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     group *g = &r->groups[index];
     uint32_t next_free = g->next_sibling;
     stamp before = g->stamp;
+    begin_change(r->header);
     memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* never the stamp: ids of old must stay stale */
     FAULT_POINT(cleared);
     g->parent = parent;
@@ -188,6 +213,7 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     link_group(r, g);
     touch(&r->groups[parent], attr->mtime);
     FAULT_POINT(parent_touched);
+    end_change(r->header);
     *out = make_id(g->stamp, index);
     return 0;
 }
@@ -246,8 +272,10 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
         error = -EBUSY;
     if (!error)
         error = check_unused(r, id_index(id));
-    if (!error)
+    if (!error) {
+        begin_change(r->header); /* that does not end where something is damaged: who recovers ends it */
         error = unlink_group(r, g);
+    }
     if (!error) {
         __atomic_store_n(&g->stamp, make_stamp(generation(g->stamp), FREE), __ATOMIC_RELEASE);
         FAULT_POINT(removed);
@@ -256,6 +284,7 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
         g->next_sibling = r->header->groups.free;
         r->header->groups.free = id_index(id);
         FAULT_POINT(record_freed);
+        end_change(r->header);
     }
     unlock(r);
     return error;
@@ -278,6 +307,11 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
         if (error == 0 && taken != g)
             error = -EEXIST;
         else if (error == -ENOENT)
+            error = 0;
+    }
+    if (!error) {
+        begin_change(r->header);
+        if (!taken)
             error = hash_unlink(r, g);
     }
     if (!error) {
@@ -293,12 +327,13 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
         g->name_length = (uint32_t)length;
         journal_commit(j, JOURNAL_EMPTY);
         FAULT_POINT(journal_emptied);
-        if (taken != g)
+        if (!taken)
             hash_link(r, g);
         g->directory.ctime = now;
         FAULT_POINT(changed);
         touch(&r->groups[g->parent], now);
         FAULT_POINT(parent_touched);
+        end_change(r->header);
     }
     unlock(r);
     return error;
@@ -306,90 +341,115 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
 
 /* ---- reading --------------------------------------------------------------------- */
 
-int fsm_lookup(fsm_region *r, fsm_id parent, const char *name, size_t length, fsm_id *out)
+UNLOCKED static void copy_name(const group *g, char out[FSM_NAME_MAX + 1], uint32_t length)
 {
-    int error = lock(r);
-    if (error)
-        return error;
-    group *above, *g;
-    error = find_group(r, parent, &above);
-    if (!error)
-        error = find_child(r, id_index(parent), name, length, &g);
-    if (!error)
-        *out = make_id(g->stamp, group_index(r, g));
-    unlock(r);
+    for (uint32_t i = 0; i < length; i++)
+        out[i] = peek(g->name[i]);
+    out[length] = 0;
+}
+
+UNLOCKED int fsm_lookup(fsm_region *r, fsm_id parent, const char *name, size_t length, fsm_id *out)
+{
+    int error;
+    reading at = { 0 };
+    do {
+        error = begin_reading(r, &at);
+        if (error)
+            return error;
+        group *above, *g;
+        error = seek_group(r, &at, parent, &above);
+        if (!error)
+            error = seek_child(r, &at, id_index(parent), name, length, &g);
+        if (!error)
+            *out = make_id(peek(g->stamp), group_index(r, g));
+    } while (!end_reading(r, &at, error));
     return error;
 }
 
-int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
+UNLOCKED int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
 {
-    int error = lock(r);
-    if (error)
-        return error;
-    group *g;
-    error = find_group(r, id, &g);
-    if (!error) {
-        uint32_t index = id_index(id) == 0 ? 0 : g->parent;
-        *out = index == 0 ? FSM_ROOT : make_id(r->groups[index].stamp, index);
-    }
-    unlock(r);
+    int error;
+    reading at = { 0 };
+    do {
+        error = begin_reading(r, &at);
+        if (error)
+            return error;
+        group *g;
+        error = seek_group(r, &at, id, &g);
+        uint32_t index = error || id_index(id) == 0 ? 0 : peek(g->parent);
+        const group *above = group_at(r, index);
+        if (!error && !above)
+            error = DAMAGED(r, &at, "group %u has parent %u", id_index(id), index);
+        if (!error)
+            *out = index == 0 ? FSM_ROOT : make_id(peek(above->stamp), index);
+    } while (!end_reading(r, &at, error));
     return error;
 }
 
-int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size_t *length)
+UNLOCKED int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size_t *length)
 {
-    int error = lock(r);
-    if (error)
-        return error;
-    group *g;
-    error = find_group(r, id, &g);
-    if (!error && g->name_length > FSM_NAME_MAX)
-        error = corrupt(r, "group %u has a name of %u bytes", id_index(id), g->name_length);
-    if (!error) {
-        *length = g->name_length;
-        memcpy(out, g->name, g->name_length);
-        out[g->name_length] = 0;
-    }
-    unlock(r);
-    return error;
-}
-
-int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t room)
-{
-    int error = lock(r);
-    if (error)
-        return error;
-    group *g;
-    size_t n = 0;
-    error = find_group(r, id, &g);
-    for (uint32_t i = error ? NONE : g->first_child; i != NONE && !error; n++) {
-        group *child = group_at(r, i);
-        if (!child || child->name_length > FSM_NAME_MAX || n > r->geometry.groups) {
-            error = corrupt(r, "the children of group %u are damaged", id_index(id));
-            break;
+    int error;
+    reading at = { 0 };
+    do {
+        error = begin_reading(r, &at);
+        if (error)
+            return error;
+        group *g;
+        error = seek_group(r, &at, id, &g);
+        uint32_t bytes = error ? 0 : peek(g->name_length);
+        if (bytes > FSM_NAME_MAX)
+            error = DAMAGED(r, &at, "group %u has a name of %u bytes", id_index(id), bytes);
+        if (!error) {
+            *length = bytes;
+            copy_name(g, out, bytes);
         }
-        if (n < room) {
-            out[n].id = make_id(child->stamp, i);
-            out[n].length = child->name_length;
-            memcpy(out[n].name, child->name, child->name_length);
-            out[n].name[child->name_length] = 0;
+    } while (!end_reading(r, &at, error));
+    return error;
+}
+
+UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t room)
+{
+    int error;
+    size_t n;
+    reading at = { 0 };
+    do {
+        error = begin_reading(r, &at);
+        if (error)
+            return error;
+        group *g;
+        n = 0;
+        error = seek_group(r, &at, id, &g);
+        for (uint32_t i = error ? NONE : peek(g->first_child); i != NONE; n++) {
+            const group *child = group_at(r, i);
+            uint32_t length = child ? peek(child->name_length) : 0;
+            if (!child || length > FSM_NAME_MAX || n > r->geometry.groups) {
+                error = DAMAGED(r, &at, "the children of group %u are damaged", id_index(id));
+                break;
+            }
+            if (n < room) {
+                out[n].id = make_id(peek(child->stamp), i);
+                out[n].length = length;
+                copy_name(child, out[n].name, length);
+            }
+            i = peek(child->next_sibling);
         }
-        i = child->next_sibling;
-    }
-    unlock(r);
+    } while (!end_reading(r, &at, error));
     return error ? error : (int64_t)n;
 }
 
-int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
+UNLOCKED int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
 {
-    int error = lock(r);
-    if (error)
-        return error;
-    group *g;
-    error = find_group(r, id, &g);
-    if (!error)
-        *out = g->children;
-    unlock(r);
+    int error;
+    reading at = { 0 };
+    do {
+        error = begin_reading(r, &at);
+        if (error)
+            return error;
+        group *g;
+        error = seek_group(r, &at, id, &g);
+        if (!error)
+            *out = peek(g->children);
+    } while (!end_reading(r, &at, error));
     return error;
 }
 
@@ -416,27 +476,31 @@ static int keep_attributes(fsm_region *r, group *g)
     return 0;
 }
 
-int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out)
+UNLOCKED int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out)
 {
     if (slot > slots_of(r))
         return -EINVAL;
-    int error = lock(r);
-    if (error)
-        return error;
-    group *g;
-    error = find_group(r, id, &g);
-    if (!error) {
-        attributes unset = { .set = 0 };
-        attributes *a = slot == 0 || g->custom ? attributes_of(r, g, slot) : &unset;
-        uint32_t set = slot == 0 ? UINT32_MAX : a->set;
-        out->mode = set & FSM_SET_MODE ? a->mode : FSM_MODE_UNSET;
-        out->uid = set & FSM_SET_UID ? a->uid : g->maker_uid;
-        out->gid = set & FSM_SET_GID ? a->gid : g->maker_gid;
-        out->atime = set & FSM_SET_ATIME ? a->atime : g->birth;
-        out->mtime = set & FSM_SET_MTIME ? a->mtime : g->birth;
-        out->ctime = set ? a->ctime : g->birth;
-    }
-    unlock(r);
+    int error;
+    reading at = { 0 };
+    do {
+        error = begin_reading(r, &at);
+        if (error)
+            return error;
+        group *g;
+        error = seek_group(r, &at, id, &g);
+        if (!error) {
+            const attributes unset = { .set = 0 };
+            bool kept = slot == 0 || __atomic_load_n(&g->custom, __ATOMIC_ACQUIRE) != 0;
+            const attributes *a = kept ? attributes_of(r, g, slot) : &unset;
+            uint32_t set = slot == 0 ? UINT32_MAX : peek(a->set);
+            out->mode = set & FSM_SET_MODE ? peek(a->mode) : FSM_MODE_UNSET;
+            out->uid = set & FSM_SET_UID ? peek(a->uid) : peek(g->maker_uid);
+            out->gid = set & FSM_SET_GID ? peek(a->gid) : peek(g->maker_gid);
+            out->atime = set & FSM_SET_ATIME ? peek(a->atime) : peek(g->birth);
+            out->mtime = set & FSM_SET_MTIME ? peek(a->mtime) : peek(g->birth);
+            out->ctime = set ? peek(a->ctime) : peek(g->birth);
+        }
+    } while (!end_reading(r, &at, error));
     return error;
 }
 
@@ -472,10 +536,12 @@ int fsm_set_attr(fsm_region *r, fsm_id id, uint32_t slot, uint32_t mask, const f
         FAULT_POINT(journal_written);
         journal_commit(j, JOURNAL_ATTRIBUTES);
         FAULT_POINT(journal_committed);
+        begin_change(r->header);
         *a = j->attributes;
         FAULT_POINT(set);
         journal_commit(j, JOURNAL_EMPTY);
         FAULT_POINT(journal_emptied);
+        end_change(r->header);
     }
     unlock(r);
     return error;

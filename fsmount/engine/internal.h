@@ -1,10 +1,12 @@
-/* internal.h - what the engine's files share.  Everything here expects the lock to be held. */
+/* internal.h - what the engine's files share.  Everything here expects the lock to be held, unless it says otherwise.
+ */
 #ifndef FSM_INTERNAL_H
 #define FSM_INTERNAL_H
 
 #include "fault_point.h"
 #include "layout.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 /* ---- region.c ---- */
@@ -30,7 +32,76 @@ void unlock(fsm_region *r);
 int survive_truncation(void *start, size_t size);
 void forget_mapping(void *start);
 
+/* ---- reading without the lock ---- */
+
+/*
+ * Who is stopped while it has the lock must not keep the others from looking around.  So groups, their names and
+ * attributes, and the plain values of counters are read without the lock.  header.changes is odd while somebody
+ * changes the former, or has died doing so.  What was read counts if it was even before and is the same after; else it
+ * is read again, and at last under the lock, which repairs what the dead have left:
+ *
+ *     reading at = { 0 };
+ *     do {
+ *         error = begin_reading(r, &at);
+ *         if (error)
+ *             return error;
+ *         ...
+ *     } while (!end_reading(r, &at, error));
+ *
+ * Between the two anything may be read, half changed or of a record that is another's by now.  So each word is read
+ * once, by peek(), and checked before it is used; and what looks damaged is so only under the lock (DAMAGED).  That
+ * these reads race with the stores of others is what the second look at header.changes is for; UNLOCKED tells
+ * ThreadSanitizer.
+ */
+typedef struct reading {
+    uint64_t changes;
+    uint32_t tries;
+    bool locked;
+} reading;
+
+#define UNLOCKED __attribute__((no_sanitize("thread")))
+#define READ_TRIES 8u
+
+#define peek(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
+#define DAMAGED(r, at, ...) ((at)->locked ? corrupt((r), __VA_ARGS__) : -EUCLEAN)
+
+UNLOCKED static inline int begin_reading(fsm_region *r, reading *at)
+{
+    at->changes = __atomic_load_n(&r->header->changes, __ATOMIC_ACQUIRE); /* pairs with end_change() */
+    if (at->tries++ < READ_TRIES && at->changes % 2 == 0 && !peek(r->header->broken))
+        return 0;
+    at->locked = true;
+    return lock(r);
+}
+
+UNLOCKED static inline bool end_reading(fsm_region *r, reading *at, int error)
+{
+    if (at->locked) {
+        unlock(r);
+        return true;
+    }
+    if (error == -EUCLEAN) {
+        at->tries = READ_TRIES; /* a walk through damaged links is long: the next is the last */
+        return false;
+    }
+    __atomic_thread_fence(__ATOMIC_ACQUIRE); /* pairs with begin_change() */
+    return peek(r->header->changes) == at->changes;
+}
+
+UNLOCKED static inline void begin_change(header *h)
+{
+    __atomic_store_n(&h->changes, h->changes | 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* who sees a store that follows sees that it is odd */
+}
+
+static inline void end_change(header *h)
+{
+    __atomic_store_n(&h->changes, h->changes + 1, __ATOMIC_RELEASE);
+}
+
 /* ---- group.c ---- */
+
+int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out); /* without the lock; -ENODEV */
 
 int find_group(fsm_region *r, fsm_id id, group **out); /* -ENODEV */
 void link_group(fsm_region *r, group *g);              /* into its parent's children and the buckets */

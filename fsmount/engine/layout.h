@@ -26,6 +26,9 @@
  *            it has reserved besides is words.stock (FSM_CLOSED: nothing)
  *   counter  limit, soft_limit, common, and the statistics
  *
+ * Groups, their names and attributes, and the plain values of a counter are read
+ * without the lock (reading without the lock, in internal.h); all else under it.
+ *
  * Nothing that is read from here is used as an index before it was checked: the
  * *_at() functions answer NULL for one that is out of range.
  */
@@ -147,6 +150,7 @@ typedef struct header {
     uint32_t broken;        /* a derived field was found wrong: the next to take the lock recomputes */
     pool groups, processes, leases, cells;
     uint32_t quarantined; /* (d) cells in quarantine */
+    uint64_t changes;     /* odd while groups are made, removed, renamed or given attributes; see internal.h */
     int64_t reap_at;      /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
     uint64_t recoveries;
     journal journal;

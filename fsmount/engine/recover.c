@@ -246,6 +246,7 @@ static int finish_endings(fsm_region *r)
 
 int recover(fsm_region *r)
 {
+    begin_change(r->header); /* that ends when all is in its place, and not before */
     int error = rebuild(r);
     if (!error)
         error = finish_endings(r);
@@ -260,6 +261,7 @@ int recover(fsm_region *r)
         r->header->broken = 0;
         FAULT_POINT(mended);
         r->header->recoveries++;
+        end_change(r->header);
     }
     return error;
 }

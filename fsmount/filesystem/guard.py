@@ -7,8 +7,8 @@ function that answers from memory, and one of the two decorators below makes it 
 - anything else is logged with its traceback and becomes EIO;
 - what would have to wait is begun again in a worker thread, and other requests are served meanwhile.  The event
   loop's thread waits PATIENCE for the region's lock, a worker thread for seconds (its owner may be stopped).  Once one
-  has waited in vain, the others hardly wait at all for a while: the kernel looks up the names in a directory one after
-  the other, so their seconds would add up.
+  has waited in vain, the others hardly wait at all for a while: the kernel makes and removes the names in a directory
+  one after the other, so their seconds would add up.  Names, attributes and limits are read without the lock.
 
 Beginning again is harmless as long as a handler does at most one thing that changes something, and does it last: the
 engine changes nothing when it fails.

@@ -369,6 +369,41 @@ def test_a_process_stopped_in_the_lock_costs_the_others_seconds_at_most_and_no_h
         group.remove()
 
 
+def test_a_process_stopped_in_the_lock_hides_no_name_attribute_or_limit() -> None:
+    """What needs no lock is answered at once, from the daemon's loop: worker threads would take 50 ms for each."""
+    with mounted("--batch", "0") as mount:
+        mount.expected_log = [r"lock is held by process \d+"]
+        group, other = mount.root.mkdir("group"), mount.root.mkdir("other")
+        group.set_limit(5000)
+        other.mkdir("inner").set_limit(77)
+        process = subprocess.Popen([sys.executable, "-c", HAMMER, str(group.path)], stdout=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            with stopped_in_the_lock(group, process) as writing:
+                start = time.monotonic()
+                for _ in range(40):
+                    for one, limit in ((mount.root, UNLIMITED), (group, 5000), (other, UNLIMITED)):
+                        assert (one.limit, one.soft_limit, one.failcnt) == (limit, UNLIMITED, 0)
+                    assert set(os.listdir(mount.path)) == {*resource_files(), "group", "other"}
+                    assert not (other / "missing").exists()
+                    assert (other.child("inner").limit, os.stat(other / "inner").st_nlink) == (77, 2)
+                listed = subprocess.run(["ls", "-lR", str(mount.path)], capture_output=True, text=True, check=True)
+                assert time.monotonic() - start < 2.5 and not writing.done()
+                assert listed.stdout.count("memory.limit_in_bytes") == 4
+                with fails_with(errno.ETIMEDOUT):
+                    _ = group.usage
+            assert f"process {process.pid}" in mount.log.read_text()
+            eventually(writing.done, within=10)
+            assert group.usage <= 1
+        finally:
+            process.kill()
+            process.communicate()
+        eventually(group.empty)
+        mount.root.child("other").remove()
+        group.remove()
+
+
 # ---- a region that was scribbled on
 
 
