@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from tests.cli.place import Place, refused, run
+import pytest
+
+from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess
-from tests.mounts import GroupFiles, eventually
+from tests.mounts import GroupFiles, eventually, fails_with
 
 
 def test_all_that_was_counted_and_set_is_as_before(place: Place) -> None:
@@ -146,6 +150,109 @@ def test_a_second_death_is_taken_over_as_the_first(place: Place) -> None:
         place.mount()
         assert place.server != dead
         assert (len(place.mounts), place.root.usage) == (1, 5)
+    place.umount()
+
+
+REQUESTS = {
+    "fsmount.attach(path, transport='memory')": "TreeGone",
+    "fsmount.attach(path, transport='files')": "TreeGone",
+    "open(path + '/memory.usage_in_bytes').read()": "ConnectionAbortedError",
+    "os.mkdir(path + '/inner')": "ConnectionAbortedError",
+}
+
+
+def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    code = "import os, sys, fsmount\npath = sys.argv[1]\ninput()\nprint(flush=True)\n"
+    code += "try: {}\nexcept OSError as error: print(type(error).__name__)\n"
+    pid = place.server
+    callers = {
+        request: subprocess.Popen(
+            [sys.executable, "-c", code.format(request), str(group.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for request in REQUESTS
+    }
+    os.kill(pid, signal.SIGSTOP)
+    for caller in callers.values():
+        assert caller.stdin is not None and caller.stdout is not None
+        caller.stdin.write("\n")
+        caller.stdin.flush()
+        assert caller.stdout.readline() == "\n"
+        eventually(lambda caller=caller: waits_for_the_daemon(caller.pid), within=10)  # type: ignore[misc]
+    os.kill(pid, signal.SIGKILL)
+    assert {request: caller.communicate(timeout=20)[0].strip() for request, caller in callers.items()} == REQUESTS
+    eventually(lambda: has_ended(pid), within=10)
+    place.mount()
+    with HolderProcess(group.path, transport="memory") as process:
+        process.charge(1)
+        assert group.usage == 1
+    place.umount()
+
+
+def waits_for_the_daemon(pid: int) -> bool:
+    """Whether it sleeps in a request to a FUSE file system."""
+    return Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"
+
+
+def test_who_is_in_a_stale_mount_does_not_hinder_the_next(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    group.charge(5)
+    code = "import os\ntry: os.listdir('.')\nexcept OSError as error: print(error.errno)\ninput()\n"
+    with subprocess.Popen(
+        ["sh", "-c", f'read -r line; exec {sys.executable} -P -c "$0"', code],
+        cwd=group.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as inside:
+        assert inside.stdin is not None and inside.stdout is not None
+        with group.file("stat").open():
+            place.signal(signal.SIGKILL)
+            place.mount()
+            assert group.usage == 5 and len(place.mounts) == 1
+        inside.stdin.write("\n")
+        inside.stdin.flush()
+        assert int(inside.stdout.readline()) in (errno.ENOTCONN, errno.ECONNABORTED)
+        inside.stdin.write("\n")
+    group.uncharge(5)
+    place.umount()
+
+
+@pytest.mark.root
+def test_copies_of_a_stale_mount_do_not_hinder_the_next(place: Place) -> None:
+    """A bind mount, a mount namespace with a copy, and something that is mounted in it."""
+    place.mount()
+    group, bound = place.root.mkdir("group"), place.directory / "bound"
+    group.charge(5)
+    bound.mkdir()
+    subprocess.run(["mount", "--bind", str(group.path), str(bound)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place.root.mkdir("inner").path)], check=True)
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'echo; read -r line; ls "$0"']
+    try:
+        with subprocess.Popen(
+            [*command, str(place.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as namespace:
+            assert namespace.stdout is not None
+            assert namespace.stdout.readline() == "\n"
+            place.signal(signal.SIGKILL)
+            place.mount()
+            assert group.usage == 5 and len(place.mounts) == 1
+            _, said = namespace.communicate("\n", timeout=20)
+            assert "Transport endpoint is not connected" in said, "the old mount is another's matter"
+        with fails_with(errno.ENOTCONN):
+            os.listdir(bound)
+    finally:
+        subprocess.run(["umount", str(bound)], check=True)
+    group.uncharge(5)
     place.umount()
 
 
