@@ -64,7 +64,15 @@ class Claim:
         os.close(self.lock)
 
     def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        """Removes the region, unless something else was put in its place."""
+        try:
+            ours = os.path.samestat(os.lstat(self.path), os.fstat(self.lock))
+        except FileNotFoundError:
+            ours = False
+        else:
+            if not ours:
+                log.warning("%s was replaced while it was served; what is there now stays", self.path)
+        if ours:
             os.unlink(self.path)
         region_path.forget(self.mountpoint)
 

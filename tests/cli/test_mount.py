@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from fsmount import region_path
 from tests.cli.place import Place, has_ended, refused, run
-from tests.mounts import eventually, fails_with, resource_files
+from tests.holder_process import HolderProcess, Refused
+from tests.mounts import as_user, eventually, fails_with, resource_files
 
 # ---- in the background
 
@@ -275,24 +279,80 @@ def test_what_is_no_region_is_not_overwritten(place: Place) -> None:
     assert file.read_bytes() == b"precious" * 1000
 
 
-def test_a_region_of_another_version_is_refused_and_stays(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("offset", "told"),
+    [(8, "layout version"), (12, "made on another architecture"), (16, "bytes long"), (0, "no region of fsmount")],
+    ids=["version", "architecture", "size", "magic"],
+)
+def test_a_region_that_is_not_for_this_program_is_refused_and_stays(place: Place, offset: int, told: str) -> None:
+    """What says what a region is comes first: 8 bytes of magic, the version, the architecture, the size."""
+    region = place.directory / "region"
+    place.mount("--region", region, "--groups", "64", "--cells", "256")
+    place.root.charge(7)
+    place.umount("--keep")
+    there = region.read_bytes()
+    changed = there[:offset] + bytes([there[offset] ^ 0xFF]) + there[offset + 1 :]
+    region.write_bytes(changed)
+    text = refused(run("mount", place.path), place.path)
+    assert text.startswith(f"the region {region} cannot be used: ") and told in text
+    assert text.endswith("; serve it with the version that made it, or remove it to begin anew")
+    assert region.read_bytes() == changed and not place.mounts
+    region.write_bytes(there)
+    place.mount()
+    assert place.root.usage == 7
+    place.umount()
+
+
+def test_a_region_that_was_cut_off_is_refused_and_stays(place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region, "--groups", "64", "--cells", "256")
+    place.root.charge(7)
+    place.umount("--keep")
+    there = region.read_bytes()
+    for length in (0, 100, len(there) - 1):
+        region.write_bytes(there[:length])
+        text = refused(run("mount", place.path), place.path)
+        assert re.search(r"too short to be a region|bytes long, its geometry makes", text), text
+        assert region.read_bytes() == there[:length] and not place.mounts
+    region.write_bytes(there)
+    place.mount()
+    assert place.root.usage == 7
+    place.umount()
+
+
+def test_a_region_that_is_removed_while_it_is_served_costs_no_one_a_charge(place: Place) -> None:
+    """The memory is there as long as somebody has it; who comes later charges through files."""
+    place.mount()
+    group = place.root.mkdir("group")
+    with HolderProcess(group.path, transport="memory") as process:
+        process.charge(5)
+        assert place.region is not None
+        place.region.unlink()
+        with HolderProcess(group.path) as late:
+            late.charge(20)
+            process.charge(5)
+            assert group.usage == 30
+        with pytest.raises(Refused, match="the tree's region cannot be used from here: No such file"):
+            HolderProcess(group.path, transport="memory")
+    eventually(group.empty)
+    place.umount()
+    assert not place.mounts
+
+
+def test_what_was_put_in_the_place_of_a_region_that_is_served_stays(place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
-    place.umount("--keep")
-    with region.open("r+b") as file:
-        version = file.read(16)
-        data = bytearray(version)
-        data[8] ^= 0xFF  # the version follows the 8 bytes that say what it is
-        file.seek(0)
-        file.write(data)
-    text = refused(run("mount", place.path), place.path)
-    assert "layout version" in text and "serve it with the version that made it" in text
-    with region.open("r+b") as file:
-        assert file.read(16) == bytes(data)
-        file.seek(0)
-        file.write(version)
-    place.mount()
+    group = place.root.mkdir("group")
+    region.unlink()
+    region.write_bytes(b"precious")
+    with pytest.raises(Refused, match="the tree's region cannot be used from here"):
+        HolderProcess(group.path, transport="memory")
+    with HolderProcess(group.path) as process:
+        process.charge(5)
+        assert group.usage == 5
+    eventually(group.empty)
     place.umount()
+    assert region.read_bytes() == b"precious"
 
 
 def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
@@ -333,6 +393,47 @@ def test_a_region_where_others_could_replace_it_is_refused(place: Place) -> None
     shared.chmod(0o777)
     text = refused(run("mount", place.path, "--region", shared / "region"), place.path)
     assert text.startswith("other users could replace the region")
+
+
+@pytest.mark.user
+def test_a_region_of_another_user_is_refused(place: Place) -> None:
+    text = refused(run("mount", place.path, "--region", "/etc/passwd"), place.path)
+    assert text == "the region /etc/passwd cannot be opened (Permission denied): name another with --region"
+
+
+@pytest.mark.root
+def test_a_mount_of_another_user_is_his_alive_or_dead(place: Place) -> None:
+    """Root unmounts it, and then the region still is the user's."""
+    user, group = pwd.getpwnam("nobody").pw_uid, place.root / "group"  # fusermount3 wants to know his name
+    os.chown(place.path, user, user)
+
+    def as_him(*arguments: str) -> str:
+        return str(as_user(user, lambda: (done := run(*arguments, place.path)).stderr or str(done.returncode)))
+
+    assert as_him("mount") == "0"
+    as_user(user, lambda: os.mkdir(group))
+    server = int(as_user(user, lambda: place.server))
+    place.servers.add(server)
+    told = f"already an fsmount mount, of user {user}: choose another directory or unmount it first"
+    assert refused(run("mount", place.path), place.path) == told
+    os.kill(server, signal.SIGKILL)
+    eventually(lambda: has_ended(server), within=10)
+    assert refused(run("mount", place.path), place.path) == told
+    region = region_path.find(str(place.path), user)
+    assert (
+        refused(run("umount", place.path, "--keep"), place.path) == f"mounted by user {user}: unmount it as that user"
+    )
+    place.umount()
+    assert not place.mounts and region is not None and region_path.find(str(place.path), user) == region
+    os.chown(place.path, 0, 0)
+    place.mount()
+    assert "belongs to user" not in str(place.region) and "already" in as_him("mount")
+    place.umount()
+    os.chown(place.path, user, user)
+    assert as_him("mount") == "0"
+    assert as_user(user, lambda: os.path.isdir(group))
+    assert as_him("umount") == "0"
+    assert region_path.find(str(place.path), user) is None
 
 
 @pytest.mark.root
