@@ -89,9 +89,11 @@ def claim(request: MountRequest) -> Claim:
             created = _create(path, request) or created
         except BlockingIOError:
             server = server_of(path)
+            if server is not None and not server.alive:
+                server = None  # it died, and somebody else is about to take over from it
             if time.monotonic() > deadline or (server is not None and mount_at(server.mountpoint) is not None):
                 raise _served(path, server) from None
-            time.sleep(0.02)  # its mount is gone: it is about to end
+            time.sleep(0.02)  # it is about to serve, or its mount is gone and it is about to end
         else:
             break
     try:
