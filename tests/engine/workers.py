@@ -180,7 +180,7 @@ def work(seats: list[Group], seed: int, most: int, progress: mmap.mmap | None, s
     """Charges and uncharges in bursts; keeps its own books and compares them with what the engine says."""
     source = random.Random(seed)
     counters = [group[resource] for group in seats for resource in group.resources]
-    held = [0] * len(counters)
+    held = [counter.held for counter in counters]
     refused: Tally[str] = Tally()
     for step in steps(progress, slot):
         if step % 16 == 0 and told_to_stop():
