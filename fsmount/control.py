@@ -1,8 +1,9 @@
 """What a process says to the daemon of a mount: through the hidden file `.fsmount` of any directory of it.
 
 Reading it tells which tree this is and where its region lives.  Writing names a holder, which
-then lives no longer than the open file (the kernel closes it for any death), or a group whose
-children were changed in the region, behind the back of the kernel's caches.
+then lives no longer than the open file (whoever opens it ties it to his memory, so that any
+death releases it), or a group whose children were changed in the region, behind the back of the
+kernel's caches.
 
 A process never talks so to itself: a daemon that opens its own mount waits for ever.
 """

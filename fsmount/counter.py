@@ -32,6 +32,8 @@ class Holder(NamedTuple):
     kind: int
     pid: int
     start_time: int
+    #: Whether the pid means something in our pid namespace.
+    here: bool
     #: What it holds and has reserved in the counter that was asked; 0 when the whole tree was.
     held: int
     stock: int
@@ -40,11 +42,14 @@ class Holder(NamedTuple):
 
     @classmethod
     def of(cls, info: engine.HolderInfo) -> Holder:
-        return cls(info.id, info.kind, info.pid, info.start_time, info.held, info.stock, bool(info.flags & KEEP))
+        return cls(
+            info.id, info.kind, info.pid, info.start_time, info.here, info.held, info.stock, bool(info.flags & KEEP)
+        )
 
     @property
     def alive(self) -> bool:
-        return process_alive(self.pid, self.start_time)
+        """Whether its process lives; what cannot be told counts as alive."""
+        return not self.here or process_alive(self.pid, self.start_time)
 
     @property
     def command(self) -> str:

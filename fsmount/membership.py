@@ -8,7 +8,7 @@ there and leaves it with the last; with the last group it ends.
 An attachment that nobody closes lasts as long as the process, even if the objects are gone:
 what was charged must not vanish because a variable did.  At exit what is left is ended here; of
 a process that cannot do so (kill -9, os._exit) it is the daemon that learns of the end, from the
-control file that the kernel closes, or else whoever looks for dead holders.
+control file that is tied to this process's memory, or else whoever looks for dead holders.
 
 A forked child is another process: it forgets all this at birth (the engine has unbound its
 chargers by then), holds nothing, and becomes a holder of its own with its first charge.
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from .control import introduce, introduce_in
-from .engine import KEEP, PROCESS, Charger, EngineError, process_start_time
+from .engine import KEEP, PROCESS, Charger, EngineError, Tie, process_start_time
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -51,7 +51,7 @@ class Membership:
         self._tree = tree
         self._pid = 0
         self._holder: int | None = None
-        self._control = -1
+        self._control: Tie | None = None
         # by group: the tokens of its attachments, and the chargers that are bound to its counters
         self._joined: dict[int, set[object]] = {}
         self._chargers: dict[int, WeakSet[Charger]] = {}
@@ -147,9 +147,9 @@ class Membership:
         self._holder = None
         self._joined = {}
         self._chargers = {}
-        control, self._control = self._control, -1
-        if control >= 0:
-            os.close(control)
+        control, self._control = self._control, None
+        if control is not None:
+            control.close()
 
     def _become_holder(self, control: int) -> int:
         pid = os.getpid()
@@ -170,14 +170,18 @@ class Membership:
                 raise
         return self._holder
 
-    def _introduce(self, holder: int, control: int) -> int:
+    def _introduce(self, holder: int, control: int) -> Tie | None:
+        """None: there is no daemon, or none to speak to; a daemon of this region sees the holder there all the same."""
         if control >= 0 and introduce(control, holder):
-            return os.dup(control)
+            return Tie(control)
         for directory in self._tree.control_directories():
             descriptor = introduce_in(directory, self._tree.region.tree_id, holder)
             if descriptor >= 0:
-                return descriptor
-        return -1
+                try:
+                    return Tie(descriptor)
+                finally:
+                    os.close(descriptor)
+        return None
 
     def _unbind_all(self) -> None:
         for chargers in self._chargers.values():

@@ -254,6 +254,19 @@ class Tree:
         return [Holder.of(info) for info in self.region.all_holders()]
 
     @in_public
+    def new_holders(self, seen: int) -> list[Holder]:
+        """The processes that became holders after the one with this number."""
+        return [Holder.of(info) for info in self.region.new_holders(seen)]
+
+    @in_public
+    def await_arrival(self, seen: int, seconds: float) -> int:
+        """Waits until another process becomes a holder, for so many seconds at most; returns the number of the newest.
+
+        It is among new_holders() by then, even if it has died already.
+        """
+        return self.region.await_arrival(seen, seconds)
+
+    @in_public
     def end_holder(self, id: int) -> None:
         """Ends a holder: what it holds is given back, or kept by the groups.  One that has ended already is no error.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -162,7 +163,20 @@ def _use(pid: int, root: str, below: str) -> str | None:
         descriptors = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return None
-    return "has a file open there" if any(inside(f"fd/{number}") for number in descriptors) else None
+    if any(inside(f"fd/{number}") for number in descriptors):
+        return "has a file open there"
+    return "is attached to it" if any(path == root or path.startswith(below) for path in _mapped(pid)) else None
+
+
+def _mapped(pid: int) -> Iterator[str]:
+    """The files that a process has in its memory, a holder's control file among them."""
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines,
+    ):
+        for line in lines:
+            if len(fields := line.rstrip("\n").split(None, 5)) == 6:
+                yield _decode(fields[5])
 
 
 def command_of(pid: int) -> str:

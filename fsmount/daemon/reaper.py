@@ -2,47 +2,73 @@
 
 A holder's end is an event, and comes in up to three ways:
 
-- its control file is released.  The kernel does that for any death, at once, but not while a
-  forked child still has the descriptor;
-- its process ends.  A pidfd becomes readable then, whatever the children have;
-- nobody told us of it: it charges in the region without the mount, or died between making itself
-  known in the region and here.  A look at all holders now and then finds it.
+- its control file is released.  Who introduces its holder ties the file to its memory (engine/tie.c), so the kernel
+  releases it at any death and at exec(), whatever descriptors a forked child has;
+- its process ends.  A pidfd becomes readable then;
+- nobody could tell us: a look at all holders now and then finds it.
 
 A holder ends once, whichever comes first; the others then find nothing to do.
 
-A released control file is no death when its process lives and maps the region still: somebody
-closed descriptors that were not his.  A process that called exec() lives too, but the region has
-gone from its memory, and with it everything that could charge there.
+Who becomes a holder is known at once, however it came to the region: the region itself has a number to wait for, and
+it changes before the holder is one.  So there is no instruction at which a process can die and leave a holder nobody
+watches.
 
-When the daemon itself is new, the region is full of holders whose control files were released
-while nobody listened.  The dead are ended then, and the living watched by pidfd.  An open lease
-cannot be told from a closed one any more: it lasts as long as the process that opened it.
+A pidfd costs a descriptor, one for each process.  All get one while there are enough: it also tells of a death while
+a child that was forked in the midst of an introduction has its descriptor still.  Half of those we may have are kept
+for holders without a control file here: who attached under a daemon before this one, or cannot reach the mount.  Only
+when these alone are too many is the end of some seen by the looks alone; that needs a hard limit of descriptors far
+below what systems come with.
+
+When the daemon itself is new, the region is full of holders whose control files were released while nobody listened.
+The dead are ended then, and the living watched by pidfd.  An open lease cannot be told from a closed one any more: it
+lasts as long as the process that opened it.
+
+Many may end at once.  Their pidfds are in one epoll, so that a wake-up brings all who are dead by then; they are ended
+in a worker thread, each under the lock for itself, and the loop serves everybody else meanwhile.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import resource
-from collections.abc import Awaitable, Callable
+import select
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple
 
 import trio
 
+from fsmount.errors import LockTimeout
 from fsmount.filesystem import persist
-from fsmount.tree import PROCESS, Holder, Tree
+from fsmount.tree import PROCESS, Holder, Tree, process_alive
 
 log = logging.getLogger(__name__)
 
 # Seconds between two looks at all holders.
 LOOK_INTERVAL = 5.0
 
-# So many descriptors are left to everything else that the daemon does.
-_SPARE_DESCRIPTORS = 16
+# Descriptors for everything else that the daemon does.
+_OTHER_FILES = 128
 
-T = TypeVar("T")
+
+class _Who(NamedTuple):
+    """A process: a pid alone is used again."""
+
+    pid: int
+    start_time: int
+
+
+class _Process:
+    """A process that is watched, and its holders."""
+
+    __slots__ = ("holders", "pidfd", "who")
+
+    def __init__(self, who: _Who, pidfd: int) -> None:
+        self.who = who
+        self.pidfd = pidfd
+        self.holders: set[int] = set()
 
 
 class Reaper:
@@ -52,137 +78,184 @@ class Reaper:
         """leases: those that were open when the daemon before died."""
         self._tree = tree
         self._leases = leases
-        self._mapped = _as_mapped(tree.path)
-        self._nursery: trio.Nursery | None = None
-        self._watched: dict[int, trio.CancelScope] = {}
-        self._unwatchable = False
+        self._deaths = select.epoll()
+        self._processes: dict[_Who, _Process] = {}
+        self._pidfds: dict[int, _Process] = {}
+        self._watched: dict[int, _Process] = {}  # by holder
+        self._bound: set[int] = set()  # holders with a control file
+        self._ended: list[int] = []
+        self._told = trio.Event()
+        self._room = max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
+        self._warned = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watches until it is cancelled; started when it can be told of holders."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            nursery.start_soon(self._end_as_told)
+            nursery.start_soon(self._await_deaths)
             task_status.started()
-            for lease in self._leases:
-                if not self._watch(lease):
-                    self._start(self._end, lease)
-            while True:
-                await self._look_at_all()
-                await trio.sleep(LOOK_INTERVAL)
-
-    async def _look_at_all(self) -> None:
-        watched = set(self._watched)
-        holders = await _persist(self._tree.holders)
-        if holders is None:
-            return
-        for number in watched.difference(holder.id for holder in holders) & self._watched.keys():
-            self._watched[number].cancel()  # it ended itself
-        unseen = [holder for holder in holders if holder.kind == PROCESS and not self._watch(holder)]
-        if unseen:  # dead, or in a pid namespace that we do not see: the engine can tell
-            await _persist(self._tree.reap)
+            await self._meet(self._leases)
+            await self._await_arrivals()
 
     def holder_bound(self, holder: int) -> None:
-        """A process has introduced its holder."""
-        self._start(self._meet, holder)
+        """A process has introduced its holder: its control file is released when it ends."""
+        self._bound.add(holder)
+        if not self._has_room(holder):
+            self._unwatch(holder)
 
     def holder_released(self, holder: int) -> None:
         """The control file of a holder has been released."""
-        self._start(self._part, holder)
+        if holder in self._bound:
+            self._end([holder])
 
-    def _start(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(_guarded, task, *arguments)
+    # ---- who is there
 
-    async def _meet(self, number: int) -> None:
-        holder = await _persist(partial(self._tree.holder, number))
-        if holder is not None and not self._watch(holder):
-            await self._end(holder)
+    async def _await_arrivals(self) -> None:
+        seen = 0
+        look_at = trio.current_time()
+        while True:
+            if trio.current_time() >= look_at:
+                look_at = trio.current_time() + LOOK_INTERVAL
+                seen = await self._await_arrival(seen, 0)
+                await self._look_at_all()
+            newest = await self._await_arrival(seen, look_at - trio.current_time())
+            if newest != seen:
+                await self._meet(await self._ask(partial(self._tree.new_holders, seen)))
+                seen = newest
 
-    async def _part(self, number: int) -> None:
-        holder = await _persist(partial(self._tree.holder, number))
-        if holder is not None:
-            if await trio.to_thread.run_sync(_can_charge, holder, self._mapped):
-                log.debug("process %d closed its control file and lives on", holder.pid)
-                return
-            await self._end(holder)
-        if number in self._watched:
-            self._watched[number].cancel()
+    async def _await_arrival(self, seen: int, seconds: float) -> int:
+        return await trio.to_thread.run_sync(self._tree.await_arrival, seen, max(seconds, 0), abandon_on_cancel=True)
 
-    def _watch(self, holder: Holder) -> bool:
-        """Has the holder ended when its process ends.  False if there is no such process now."""
-        if holder.id in self._watched:
-            return True
+    async def _look_at_all(self) -> None:
+        holders = await self._ask(self._tree.holders)
+        for holder in self._watched.keys() - {holder.id for holder in holders}:
+            self._unwatch(holder)  # it ended itself
+        await self._meet(holder for holder in holders if holder.kind == PROCESS)
+
+    async def _ask(self, question: Callable[[], list[Holder]]) -> list[Holder]:
+        """The answer from a worker thread, however long the region's lock takes; nobody if it failed."""
+        answer: list[Holder] = []
+        await persist(lambda: answer.extend(question()))
+        return answer
+
+    async def _meet(self, holders: Iterable[Holder]) -> None:
+        """Watches those that are not watched yet, and ends those that are dead."""
+        strangers: dict[_Who, list[int]] = {}
+        for holder in holders:
+            who = _Who(holder.pid, holder.start_time)
+            if holder.id in self._watched or not holder.here:
+                continue
+            if who in self._processes:
+                self._watch(self._processes[who], holder.id)
+            elif self._has_room(holder.id) or holder.id not in self._bound:
+                strangers.setdefault(who, []).append(holder.id)
+        if not strangers:
+            return
+        found = await trio.to_thread.run_sync(_open_all, list(strangers), self._room - len(self._processes))
+        for who, pidfd in found.items():
+            if pidfd is None:
+                self._end(strangers[who])
+            elif pidfd < 0 or not self._add(process := _Process(who, pidfd)):
+                self._cannot_watch()
+            else:
+                for holder_id in strangers[who]:
+                    self._watch(process, holder_id)
+
+    def _has_room(self, holder: int) -> bool:
+        room = self._room // 2 if holder in self._bound else self._room
+        return len(self._processes) < room
+
+    def _cannot_watch(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "too few descriptors to watch every holder of before: the end of some is noticed within %g s; "
+                "raise the hard limit of open files",
+                LOOK_INTERVAL,
+            )
+
+    # ---- who is watched
+
+    def _add(self, process: _Process) -> bool:
         try:
-            process = os.pidfd_open(holder.pid)
-        except OSError as error:
-            return holder.alive and self._cannot_watch(error)
-        if process >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS:
-            os.close(process)
-            return holder.alive and self._cannot_watch(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-        if not holder.alive:  # looked at after the pidfd was made: the pid cannot change hands any more
-            os.close(process)
+            self._deaths.register(process.pidfd, select.EPOLLIN)
+        except OSError:
+            os.close(process.pidfd)
             return False
-        self._watched[holder.id] = trio.CancelScope()
-        self._start(self._wait, holder, process)
+        self._processes[process.who] = self._pidfds[process.pidfd] = process
         return True
 
-    async def _wait(self, holder: Holder, process: int) -> None:
-        try:
-            with self._watched[holder.id]:
-                await trio.lowlevel.wait_readable(process)
-                await self._end(holder)
-        finally:
-            self._watched.pop(holder.id, None)
-            os.close(process)
+    def _remove(self, process: _Process) -> None:
+        self._deaths.unregister(process.pidfd)
+        os.close(process.pidfd)
+        del self._processes[process.who], self._pidfds[process.pidfd]
+        for holder in process.holders:
+            del self._watched[holder]
 
-    async def _end(self, holder: Holder) -> None:
-        log.debug("holder %d ends with process %d", holder.id, holder.pid)
-        await persist(partial(self._tree.end_holder, holder.id))
+    def _watch(self, process: _Process, holder: int) -> None:
+        process.holders.add(holder)
+        self._watched[holder] = process
 
-    def _cannot_watch(self, error: OSError) -> bool:
-        """Too many open files: the next look at all holders tries again, or finds the end of this one."""
-        if not self._unwatchable:
-            self._unwatchable = True
-            log.warning("cannot watch every holder (%s): the end of some is noticed within %g s", error, LOOK_INTERVAL)
-        return True
+    def _unwatch(self, holder: int) -> None:
+        process = self._watched.get(holder)
+        if process is None:
+            return
+        if len(process.holders) == 1:
+            self._remove(process)
+        else:
+            process.holders.remove(holder)
+            del self._watched[holder]
+
+    # ---- who has ended
+
+    async def _await_deaths(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._deaths)
+            for pidfd, _ in self._deaths.poll(0):
+                process = self._pidfds[pidfd]
+                self._remove(process)
+                self._end(process.holders)
+
+    def _end(self, holders: Iterable[int]) -> None:
+        for holder in holders:
+            self._bound.discard(holder)
+            self._unwatch(holder)
+            self._ended.append(holder)
+        self._told.set()
+
+    async def _end_as_told(self) -> None:
+        while True:
+            await self._told.wait()
+            self._told = trio.Event()
+            ended, self._ended = self._ended, []
+            await persist(partial(self._end_each, ended))
+
+    def _end_each(self, holders: list[int]) -> None:
+        """In a worker thread.  Begun again after LockTimeout, it goes on with those that are left."""
+        while holders:
+            log.debug("holder %d ends", holders[-1])
+            try:
+                self._tree.end_holder(holders[-1])
+            except LockTimeout:
+                raise
+            except OSError as error:  # one holder's, and no other's
+                log.error("holder %d is not given back: %s", holders[-1], error)
+            holders.pop()
 
 
-async def _guarded(task: Callable[..., Awaitable[None]], *arguments: object) -> None:
-    """An error about one holder must not end the mount of all."""
-    try:
-        await task(*arguments)
-    except Exception:
-        log.exception("%s failed", task.__name__)
-
-
-async def _persist(function: Callable[[], T]) -> T | None:
-    """The function's value from a worker thread, however long the region's lock takes; None if it failed."""
-    value: list[T] = []
-    await persist(lambda: value.append(function()))
-    return value[0] if value else None
-
-
-def _as_mapped(region: str) -> str:
-    """Device and inode as /proc/PID/maps has them; on some file systems stat() says something else of a device."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            _, _, _, device, inode, *name = line.split(None, 5)
-            if name and name[0].rstrip("\n") == region:
-                return f" {device} {inode} "
-    status = os.stat(region)
-    return f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x} {status.st_ino} "
-
-
-def _can_charge(holder: Holder, mapped: str) -> bool:
-    """Whether the holder's process lives and has the region mapped.  May wait for it: nothing for the event loop."""
-    if not holder.alive:
-        return False
-    try:
-        with open(f"/proc/{holder.pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
-            for line in lines:
-                if mapped in line:
-                    return holder.alive
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError:
-        return holder.alive  # not ours to look into: its pidfd will tell
-    return False
+def _open_all(processes: Iterable[_Who], room: int) -> dict[_Who, int | None]:
+    """A pidfd for each process while there is room, then -1; None: the process has ended."""
+    found: dict[_Who, int | None] = {}
+    for who in processes:
+        pidfd = -1
+        if room > 0:
+            with suppress(OSError):
+                pidfd = os.pidfd_open(who.pid)
+        if process_alive(*who):  # looked at after the pidfd was made: the pid cannot change hands any more
+            found[who] = pidfd
+            room -= pidfd >= 0
+        else:
+            found[who] = None
+            if pidfd >= 0:
+                os.close(pidfd)
+    return found

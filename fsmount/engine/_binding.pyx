@@ -157,9 +157,10 @@ cdef extern from "engine.h":
     int fsm_holder_leave(fsm_region *region, fsm_id holder, fsm_id group, uint32_t flags) nogil
     int fsm_holder_end(fsm_region *region, fsm_id holder) nogil
     int fsm_reap_dead(fsm_region *region, uint32_t *out) nogil
+    uint32_t fsm_await_arrival(fsm_region *region, uint32_t seen, int64_t nanoseconds) nogil
     ctypedef struct fsm_holder_info:
         fsm_id id
-        uint32_t kind, flags
+        uint32_t kind, flags, here
         int32_t pid
         uint64_t start_time
         uint32_t cells
@@ -167,9 +168,12 @@ cdef extern from "engine.h":
     int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out,
                                 size_t room) nogil
     int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room) nogil
+    int64_t fsm_new_holders(fsm_region *region, uint32_t seen, fsm_holder_info *out, size_t room) nogil
     int fsm_holder_get(fsm_region *region, fsm_id holder, fsm_holder_info *out) nogil
     bint fsm_process_alive(int32_t pid, uint64_t start_time) nogil
     uint64_t fsm_process_start_time(int32_t pid) nogil
+    int fsm_tie(int fd, void **out)
+    void fsm_untie(void *tie)
 
     ctypedef struct fsm_charger:
         pass
@@ -210,7 +214,7 @@ SET_GID = FSM_SET_GID
 SET_MTIME = FSM_SET_MTIME
 SET_ATIME = FSM_SET_ATIME
 
-HolderInfo = namedtuple("HolderInfo", "id kind flags pid start_time cells held stock")
+HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells held stock")
 
 
 class EngineError(OSError):
@@ -256,6 +260,28 @@ def process_start_time(int32_t pid, /):
     return fsm_process_start_time(pid)
 
 
+@cython.final
+cdef class Tie:
+    """Keeps an open file open until it is closed, or this address space ends by exec() or any death.
+
+    A forked child has no part in it, and close() there does nothing.
+    """
+
+    cdef void *_page
+    cdef unsigned long _forks
+
+    def __cinit__(self, int fd, /):
+        cdef int status = fsm_tie(fd, &self._page)
+        if status < 0:
+            raise failure(status)
+        self._forks = forks
+
+    def close(self):
+        if self._page != NULL and self._forks == forks:
+            fsm_untie(self._page)
+        self._page = NULL
+
+
 def fork_count():
     """How many forks lie between this process and the one that began it all."""
     return forks
@@ -293,6 +319,10 @@ cdef int refuse_amount(object number) except -1:
 
 
 # ---- the region ---------------------------------------------------------------------------------
+
+
+cdef enum listing:
+    ALL, OF_COUNTER, NEW
 
 
 @cython.final
@@ -780,13 +810,27 @@ cdef class Region:
 
     def counter_holders(self, fsm_id group, uint32_t resource):
         """The holders of one counter, with what each holds there."""
-        return self._list_holders(True, group, resource)
+        return self._list_holders(OF_COUNTER, group, resource)
 
     def all_holders(self):
         """All holders of the region."""
-        return self._list_holders(False, 0, 0)
+        return self._list_holders(ALL, 0, 0)
 
-    cdef list _list_holders(self, bint of_counter, fsm_id group, uint32_t resource):
+    def new_holders(self, uint32_t seen, /):
+        """The processes that became holders after the one with this number."""
+        return self._list_holders(NEW, 0, seen)
+
+    def await_arrival(self, uint32_t seen, double seconds, /):
+        """Waits until a process with a number beyond `seen` becomes a holder; the newest number there is."""
+        cdef fsm_region *region = self._enter()
+        cdef uint32_t newest
+        with nogil:
+            newest = fsm_await_arrival(region, seen, <int64_t>(seconds * 1e9))
+        self._leave(0)
+        return newest
+
+    cdef list _list_holders(self, listing which, fsm_id group, uint32_t number):
+        """number: of the resource, or of the last holder that was seen."""
         cdef fsm_holder_info *found = NULL
         cdef int64_t count = 64
         cdef int64_t room
@@ -800,8 +844,10 @@ cdef class Region:
             try:
                 region = self._enter()
                 with nogil:
-                    if of_counter:
-                        count = fsm_counter_holders(region, group, resource, found, room)
+                    if which == OF_COUNTER:
+                        count = fsm_counter_holders(region, group, number, found, room)
+                    elif which == NEW:
+                        count = fsm_new_holders(region, number, found, room)
                     else:
                         count = fsm_all_holders(region, found, room)
                 self._leave(<int>count if count < 0 else 0)
@@ -848,7 +894,7 @@ cdef class Region:
 
 
 cdef object holder_info(const fsm_holder_info *info):
-    return HolderInfo(info.id, info.kind, info.flags, info.pid, info.start_time, info.cells, info.held, info.stock)
+    return HolderInfo(info.id, info.kind, info.flags, info.here != 0, info.pid, info.start_time, info.cells, info.held, info.stock)
 
 
 # ---- charging -----------------------------------------------------------------------------------

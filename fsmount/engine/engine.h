@@ -231,9 +231,17 @@ int fsm_holder_end(fsm_region *region, fsm_id holder);
  */
 int fsm_reap_dead(fsm_region *region, uint32_t *out);
 
+/*
+ * Processes that become holders are numbered.  Waits until one has a number beyond `seen`, for so many nanoseconds at
+ * most; returns the newest number there is.  A holder is listed once its number is there, or whoever lists waits for
+ * it.
+ */
+uint32_t fsm_await_arrival(fsm_region *region, uint32_t seen, int64_t nanoseconds);
+
 typedef struct fsm_holder_info {
     fsm_id id;
     uint32_t kind, flags;
+    uint32_t here; /* whether its pid means something in this pid namespace */
     int32_t pid;
     uint64_t start_time;
     uint32_t cells;      /* how many counters it may charge */
@@ -243,12 +251,19 @@ typedef struct fsm_holder_info {
 int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out, size_t room);
 /* All holders of the region, likewise. */
 int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room);
+/* The processes among them whose number is beyond `seen`. */
+int64_t fsm_new_holders(fsm_region *region, uint32_t seen, fsm_holder_info *out, size_t room);
 int fsm_holder_get(fsm_region *region, fsm_id holder, fsm_holder_info *out); /* -ENODEV */
 
 /* true if the process lives: its pid is there and its start time is the same. */
 bool fsm_process_alive(int32_t pid, uint64_t start_time);
 /* The start time of a live process, 0 if there is none. */
 uint64_t fsm_process_start_time(int32_t pid);
+
+/* Keeps the open file of a descriptor open until it is untied or this address space ends, whoever else has it; tie.c.
+ */
+int fsm_tie(int fd, void **out);
+void fsm_untie(void *tie); /* not in a forked child: it has no tie */
 
 /* ---- charging ------------------------------------------------------------- */
 

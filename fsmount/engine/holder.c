@@ -2,7 +2,12 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 /* ---- records -------------------------------------------------------------------- */
 
@@ -42,6 +47,23 @@ static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, u
     return 0;
 }
 
+/*
+ * Wakes who waits for new holders.  Before the holder is one, and under the lock: however soon this process dies, who
+ * was woken finds the holder or there is none.
+ */
+static void announce(fsm_region *r, holder *h)
+{
+    h->arrival = __atomic_add_fetch(&r->header->arrivals, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &r->header->arrivals, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+uint32_t fsm_await_arrival(fsm_region *r, uint32_t seen, int64_t nanoseconds)
+{
+    struct timespec patience = { .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000 };
+    syscall(SYS_futex, &r->header->arrivals, FUTEX_WAIT, seen, &patience, NULL, 0);
+    return __atomic_load_n(&r->header->arrivals, __ATOMIC_ACQUIRE);
+}
+
 int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags, fsm_id *out)
 {
     int error = lock(r);
@@ -65,6 +87,8 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
         h->cells = 0;
         h->cells_head = NONE;
         FAULT_POINT(described);
+        if (!lease)
+            announce(r, h);
         __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp) + 1, LIVE), __ATOMIC_RELEASE);
         FAULT_POINT(made);
         *out = make_id(h->stamp, first + index);
@@ -476,6 +500,7 @@ static void describe(const fsm_region *r, const holder *h, const cell *own, fsm_
     *out = (fsm_holder_info){ .id = make_id(h->stamp, holder_index(r, h)),
                               .kind = h->kind,
                               .flags = h->flags,
+                              .here = h->pid_namespace == pid_namespace(),
                               .pid = h->pid,
                               .start_time = h->start_time,
                               .cells = h->cells };
@@ -512,22 +537,36 @@ int64_t fsm_counter_holders(fsm_region *r, fsm_id id, uint32_t resource, fsm_hol
     return error ? error : (int64_t)n;
 }
 
+static size_t list_pool(fsm_region *r, bool leases, const uint32_t *seen, fsm_holder_info *out, size_t room, size_t n)
+{
+    holder *first = &r->holders[leases ? r->geometry.holders : 0];
+    for (holder *h = first; h < first + pool_high(r, leases); h++) {
+        if (state_of(h->stamp) != LIVE || (seen && (int32_t)(h->arrival - *seen) <= 0))
+            continue;
+        if (n < room)
+            describe(r, h, NULL, &out[n]);
+        n++;
+    }
+    return n;
+}
+
 int64_t fsm_all_holders(fsm_region *r, fsm_holder_info *out, size_t room)
 {
     int error = lock(r);
     if (error)
         return error;
-    size_t n = 0;
-    for (int leases = 0; leases < 2; leases++) {
-        holder *first = &r->holders[leases ? r->geometry.holders : 0];
-        for (holder *h = first; h < first + pool_high(r, leases); h++) {
-            if (state_of(h->stamp) != LIVE)
-                continue;
-            if (n < room)
-                describe(r, h, NULL, &out[n]);
-            n++;
-        }
-    }
+    size_t n = list_pool(r, false, NULL, out, room, 0);
+    n = list_pool(r, true, NULL, out, room, n);
+    unlock(r);
+    return (int64_t)n;
+}
+
+int64_t fsm_new_holders(fsm_region *r, uint32_t seen, fsm_holder_info *out, size_t room)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    size_t n = list_pool(r, false, &seen, out, room, 0);
     unlock(r);
     return (int64_t)n;
 }

@@ -100,6 +100,7 @@ typedef struct holder {
     uint32_t pid_namespace;     /* where pid means something */
     uint32_t cells_head, cells; /* (d) */
     uint32_t next_free;         /* (d) */
+    uint32_t arrival;           /* its number among the processes */
 } holder;
 
 /* 64 bytes: cells do not share cache lines, so neighbours do not slow each other down */
@@ -151,6 +152,7 @@ typedef struct header {
     pool groups, processes, leases, cells;
     uint32_t quarantined; /* (d) cells in quarantine */
     uint64_t changes;     /* odd while groups are made, removed, renamed or given attributes; see internal.h */
+    uint32_t arrivals;    /* the number of the newest process, and a futex */
     int64_t reap_at;      /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
     uint64_t recoveries;
     journal journal;

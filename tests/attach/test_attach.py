@@ -28,80 +28,11 @@ def group(mount: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[Gr
 
 
 def control_files() -> list[str]:
-    """The control files that this process has open."""
-    found = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        except FileNotFoundError:
-            continue
-    return [path for path in found if path.endswith("/.fsmount")]
-
-
-# ---- finding it ---------------------------------------------------------------------------------
-
-
-def test_attaching_charges_in_the_region_and_the_files_show_it(mount: Mount, group: GroupFiles) -> None:
-    with fsmount.attach(group.path) as attached:
-        assert isinstance(attached, Group)
-        attached["memory"].charge(4096)
-        assert group.usage == mount.root.usage == 4096
-        assert [(line.pid, line.held) for line in group.holders()] == [(os.getpid(), 4096)]
-    assert (group.usage, group.holders()) == (0, [])
-
-
-def test_a_group_has_the_path_of_its_directory(mount: Mount, group: GroupFiles) -> None:
-    with fsmount.attach(group.path) as attached:
-        assert (attached.path, attached.name) == (str(group.path), group.path.name)
-        parent = attached.parent
-        assert parent is not None
-        assert (parent.path, parent.name, parent.parent) == (str(mount.path), "", None)
-        assert str(group.path) in [child.path for child in parent.children()]
-    with fsmount.attach(mount.path) as root:
-        assert (root.path, root.name) == (str(mount.path), "")
-
-
-def test_any_path_that_leads_there_will_do(group: GroupFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(group.path)
-    monkeypatch.chdir(group.path.parent)
-    for path in (str(link), group.path.name, f"{group.path}/", f"./{group.path.name}/../{group.path.name}"):
-        with fsmount.attach(path) as attached:
-            assert attached.path == str(group.path)
-
-
-@pytest.mark.parametrize("transport", ["auto", "memory", "files"])
-def test_what_is_no_group_is_told_apart(group: GroupFiles, tmp_path: Path, transport: str) -> None:
-    with fails_with(errno.EINVAL) as raised:
-        fsmount.attach(tmp_path, transport=transport)
-    assert raised.value.filename == str(tmp_path)
-    assert "fsmount" in str(raised.value)
-    with pytest.raises(FileNotFoundError) as missing:
-        fsmount.attach(group.path / "none", transport=transport)
-    assert missing.value.filename == str(group.path / "none")
-    with pytest.raises(NotADirectoryError):
-        fsmount.attach(group.file("usage"), transport=transport)
-
-
-def test_other_arguments_are_a_value_error(group: GroupFiles) -> None:
-    with pytest.raises(ValueError, match="'forget'"):
-        fsmount.attach(group.path, on_exit="forget")
-    with pytest.raises(ValueError, match="'telepathy'"):
-        fsmount.attach(group.path, transport="telepathy")
-
-
-def test_a_mount_whose_daemon_was_killed_is_tree_gone_but_who_is_attached_goes_on() -> None:
-    with mounted() as mount:
-        attached = fsmount.attach(mount.path)
-        mount.kill()
-        for transport in ("auto", "memory", "files"):
-            with pytest.raises(fsmount.TreeGone) as caught:
-                fsmount.attach(mount.path, transport=transport)
-            assert caught.value.errno == errno.ENOTCONN
-            assert str(mount.path) in str(caught.value)
-        attached["memory"].charge(5)
-        assert attached["memory"].usage == 5
-        attached.close()
+    """The control files that this process has tied to its memory; none is kept open otherwise."""
+    descriptors = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    assert not any(os.readlink(name).endswith("/.fsmount") for name in descriptors if os.path.islink(name))
+    mapped = (line.split(None, 5)[-1] for line in Path("/proc/self/maps").read_text().splitlines())
+    return [path for path in mapped if path.endswith("/.fsmount")]
 
 
 # ---- one holder, one mapping ----------------------------------------------------------------------
