@@ -43,7 +43,10 @@ uint32_t pid_namespace(void)
     return own_namespace;
 }
 
-/* Field 22 of /proc/PID/stat; 0 of a process that has ended, -errno if it cannot be read. */
+/*
+ * Field 22 of /proc/PID/stat, -errno if it cannot be read; 0 of a process that has ended, or is about to and has let go
+ * of its memory already: it cannot charge any more.
+ */
 static int64_t read_start_time(int32_t pid)
 {
     char text[1024];
@@ -63,15 +66,21 @@ static int64_t read_start_time(int32_t pid)
         return -EIO;
     field += 2;
     bool ended = *field == 'Z' || *field == 'X';
-    for (int i = 3; i < 22; i++) {
-        if (i == 20 && ended && strtol(field, NULL, 10) <= 1) /* no thread is left but the one its parent asks for */
-            return 0;
+    long threads = 0;
+    int64_t start_time = 0;
+    for (int i = 3; i < 23; i++) {
+        if (i == 20)
+            threads = strtol(field, NULL, 10);
+        else if (i == 22)
+            start_time = strtoll(field, NULL, 10);
         field = strchr(field, ' ');
         if (!field)
             return -EIO;
         field++;
     }
-    return strtoll(field, NULL, 10);
+    bool has_memory = *field != '0';
+    /* these are of the first thread, which may end before the others */
+    return (ended || !has_memory) && threads <= 1 ? 0 : start_time;
 }
 
 uint64_t fsm_process_start_time(int32_t pid)
