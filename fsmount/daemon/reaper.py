@@ -53,6 +53,11 @@ LOOK_INTERVAL = 5.0
 _OTHER_FILES = 128
 
 
+def _room() -> int:
+    """How many pidfds we may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
+
+
 class _Who(NamedTuple):
     """A process: a pid alone is used again."""
 
@@ -85,7 +90,6 @@ class Reaper:
         self._bound: set[int] = set()  # holders with a control file
         self._ended: list[int] = []
         self._told = trio.Event()
-        self._room = max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
         self._warned = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -151,7 +155,7 @@ class Reaper:
                 strangers.setdefault(who, []).append(holder.id)
         if not strangers:
             return
-        found = await trio.to_thread.run_sync(_open_all, list(strangers), self._room - len(self._processes))
+        found = await trio.to_thread.run_sync(_open_all, list(strangers), _room() - len(self._processes))
         for who, pidfd in found.items():
             if pidfd is None:
                 self._end(strangers[who])
@@ -162,8 +166,8 @@ class Reaper:
                     self._watch(process, holder_id)
 
     def _has_room(self, holder: int) -> bool:
-        room = self._room // 2 if holder in self._bound else self._room
-        return len(self._processes) < room
+        room = _room()
+        return len(self._processes) < (room // 2 if holder in self._bound else room)
 
     def _cannot_watch(self) -> None:
         if not self._warned:
