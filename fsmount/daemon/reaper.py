@@ -73,7 +73,7 @@ class _Process:
     def __init__(self, who: _Who, pidfd: int) -> None:
         self.who = who
         self.pidfd = pidfd
-        self.holders: set[int] = set()
+        self.holders: list[int] = []
 
 
 class Reaper:
@@ -197,7 +197,7 @@ class Reaper:
             del self._watched[holder]
 
     def _watch(self, process: _Process, holder: int) -> None:
-        process.holders.add(holder)
+        process.holders.append(holder)
         self._watched[holder] = process
 
     def _unwatch(self, holder: int) -> None:

@@ -1,0 +1,375 @@
+"""
+Thousands of holders: killed at random moments, all at once, and each for itself.
+
+FSMOUNT_SOAK=1 takes as many as it says, otherwise a few of them; FSMOUNT_SEED runs one again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import select
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fsmount import Tree
+from tests.filesystem.crowd import (
+    CHARGE,
+    COUNTERS,
+    DONE,
+    GIVE,
+    GROUPS,
+    RESOURCES,
+    STOP,
+    STOPPED,
+    TAKE,
+    UNCHARGE,
+    Crowd,
+    Ledger,
+    Slot,
+    a_crowd,
+)  # fmt: skip
+from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, mounted
+
+pytestmark = pytest.mark.timeout(3000)  # FSMOUNT_SOAK=1 takes minutes
+
+OPTIONS = [word for name in RESOURCES for word in ("--resource", name if name == "memory" else f"{name}:count")]
+VICTIMS = 4
+
+
+@pytest.fixture(params=["auto"])
+def own(request: pytest.FixtureRequest) -> Iterator[Mount]:
+    """A mount of this test alone, with such batches; nothing may be wrong with its region at the end."""
+    with mounted(*OPTIONS, "--batch", request.param) as mount:
+        yield mount
+        mount.check()
+        assert mount.region is not None
+        with Tree.open(mount.region) as tree:
+            assert tree.check() == []
+            assert tree.holders() == []
+
+
+@pytest.fixture
+def crowd() -> Iterator[tuple[Crowd, Ledger]]:
+    with a_crowd() as made:
+        yield made
+
+
+def footprint(mount: Mount) -> tuple[int, int]:
+    """The daemon's own memory in KB, and how many descriptors it has."""
+    assert mount.daemon is not None
+    status = Path(f"/proc/{mount.daemon.pid}/status").read_text()
+    [anonymous] = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
+    return int(anonymous), len(os.listdir(f"/proc/{mount.daemon.pid}/fd"))
+
+
+def as_before(mount: Mount, before: tuple[int, int]) -> None:
+    """Within 5 %."""
+    after = footprint(mount)
+    print(f"the daemon: {before[0]} KB and {before[1]} descriptors before, {after[0]} KB and {after[1]} after")
+    assert after[0] <= before[0] * 1.05
+    assert after[1] == before[1]
+
+
+def twice(mount: Mount, run: Callable[[], None]) -> None:
+    """What is done once more needs no more memory. The first time it may: Python keeps what it will use again."""
+    print(f"the daemon: {footprint(mount)[0]} KB at first")
+    run()
+    before = footprint(mount)
+    run()
+    as_before(mount, before)
+
+
+def kill(pids: list[int]) -> None:
+    """Kills them, and returns when they have ended."""
+    ends = [os.pidfd_open(pid) for pid in pids]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for end in ends:
+        assert select.select([end], [], [], 60)[0]
+        os.close(end)
+
+
+# ---- at random moments --------------------------------------------------------------------------------
+
+
+@dataclass
+class Worker:
+    slot: Slot
+    pid: int
+    keeps: bool
+    dead: bool = False
+    counted: bool = False  # what it gave and was refused
+
+    def newly_kept(self) -> list[int]:
+        """By how much more the group itself holds of each counter: given since it was counted, or kept."""
+        given = [0] * COUNTERS if self.counted else self.slot.given
+        if self.dead and self.keeps:
+            return [one + kept for one, kept in zip(given, self.slot.held, strict=True)]
+        return given
+
+    def kill(self) -> None:
+        kill([self.pid])
+        self.dead = True
+
+    def newly_refused(self) -> int:
+        refused = 0 if self.counted else self.slot.refused
+        self.counted = True
+        return refused
+
+    def effect(self, counter: int) -> int:
+        """By how much more the group itself may hold now: what the worker was at was done, or it was not."""
+        if self.slot.unfinished is None or self.slot.unfinished[1] != counter:
+            return 0
+        kind, _, amount = self.slot.unfinished
+        if self.keeps:
+            return {CHARGE: amount, UNCHARGE: -amount}.get(kind, 0)
+        return {GIVE: amount, TAKE: -amount}.get(kind, 0)
+
+
+class Accounts:
+    """What must be held, by what the workers say, and what the files say is."""
+
+    def __init__(self, top: GroupFiles, rng: random.Random) -> None:
+        self.top, self.rng = top, rng
+        self.groups = [top]
+        while len(self.groups) < GROUPS:
+            self.groups.append(self.groups[-1].mkdir(f"g{len(self.groups)}"))
+        self.common = [0] * COUNTERS
+        self.refused = 0
+        self.limits = [UNLIMITED] * COUNTERS
+
+    @property
+    def counters(self) -> list[tuple[int, str]]:
+        """Group and resource of each, in the order of the ledger."""
+        return [(number, name) for number in range(GROUPS) for name in RESOURCES]
+
+    def stats(self) -> list[dict[str, int]]:
+        return [self.groups[number].stat(name) for number, name in self.counters]
+
+    def squeeze(self) -> None:
+        """Other limits, and some of what was kept given back."""
+        for index, (number, name) in enumerate(self.counters):
+            if self.common[index]:
+                amount = self.rng.randint(0, self.common[index])
+                self.groups[number].uncharge(amount, name)
+                self.common[index] -= amount
+        index = self.rng.randrange(COUNTERS)
+        number, name = self.counters[index]
+        usage = self.groups[number].number("usage", name)
+        limit = UNLIMITED if self.rng.random() < 0.3 else usage + self.rng.choice((0, 500, 5_000, 100_000))
+        self.groups[number].set_limit(limit, name)
+        self.limits[index] = limit
+
+    def settle(self, dead: list[Worker], living: Worker | None = None) -> None:
+        """All that the dead held is given back or kept, all that the living holds is there, and nothing else."""
+        eventually(lambda: self.nobody_but(living), within=60, what="the end of the dead")
+        workers = [*dead, living] if living else dead
+        expected = list(self.common)
+        for worker in workers:
+            expected = [before + more for before, more in zip(expected, worker.newly_kept(), strict=True)]
+        stats = self.stats()
+        held = living.slot.held if living else [0] * COUNTERS
+        for index, stat in enumerate(stats):
+            possible = {expected[index]}
+            for worker in dead:
+                possible |= {amount + worker.effect(index) for amount in possible}
+            assert stat["common"] in possible, (self.counters[index], stat, possible)
+            assert stat["usage_local"] == stat["common"] + held[index], (self.counters[index], stat, held[index])
+            below = range(index, COUNTERS, len(RESOURCES))
+            assert stat["usage"] == sum(stats[one]["usage_local"] for one in below), (self.counters[index], stat)
+            assert stat["reserved"] == stat["usage"] + stat["stock"] <= stat["limit"] == self.limits[index], stat
+            assert stat["usage"] <= stat["max_usage"] + stat["error_bound"], (self.counters[index], stat)
+        self.common = [stat["common"] for stat in stats]
+        failcnt = sum(stat["failcnt"] for stat in stats)
+        self.refused += sum(worker.newly_refused() for worker in workers)
+        assert self.refused <= failcnt <= self.refused + sum(worker.slot.unfinished is not None for worker in dead)
+        self.refused = failcnt
+
+    def nobody_but(self, living: Worker | None) -> bool:
+        pids = (0, living.pid) if living else (0,)
+        return all(line.pid in pids for group in self.groups for name in RESOURCES for line in group.holders(name))
+
+
+@pytest.mark.parametrize(("own", "deaths"), [("auto", 10_000), ("0", 1_000)], indirect=["own"])
+def test_workers_killed_at_random_moments_leave_every_counter_exact(
+    own: Mount, crowd: tuple[Crowd, Ledger], seed: int, soak: bool, deaths: int
+) -> None:
+    rng = random.Random(seed)
+    accounts = Accounts(own.root.mkdir("top"), rng)
+    zygote, ledger = crowd
+    paths = [str(group.path) for group in accounts.groups]
+
+    def hire(number: int) -> Worker:
+        slot = ledger.slots[number]
+        slot.clear()
+        keeps = rng.random() < 0.4
+        pid = zygote.fork(
+            "charge",
+            slot=number,
+            groups=paths,
+            numbers=rng.sample(range(GROUPS), rng.randint(1, 3)),
+            seed=rng.randrange(2**32),
+            transport="files" if rng.random() < 0.2 else "memory",
+            on_exit="keep" if keeps else "release",
+            size=rng.choice((10, 1_000, 20_000)),
+        )
+        return Worker(slot, pid, keeps)
+
+    def kill_a_batch() -> int:
+        living, *victims = [hire(number) for number in range(VICTIMS + 1)]
+        start = time.monotonic()
+        moments = sorted(rng.uniform(0, 0.04) for _ in victims)
+        for moment, victim in zip(moments, victims, strict=True):
+            time.sleep(max(0, start + moment - time.monotonic()))
+            victim.kill()
+        living.slot.words[STOP] = 1
+        eventually(lambda: living.slot.words[STOPPED], within=60, what="the survivor stops")
+        accounts.settle(victims, living)
+        living.kill()
+        accounts.settle([living])
+        accounts.squeeze()
+        return sum(worker.slot.words[DONE] for worker in (living, *victims))
+
+    for _ in range(8):  # a daemon that has served a while
+        kill_a_batch()
+    before = footprint(own)
+    killed = operations = 0
+    began = time.monotonic()
+    while killed < (deaths if soak else 60):
+        operations += kill_a_batch()
+        killed += VICTIMS
+    print(f"{killed} killed in {time.monotonic() - began:.0f} s, after {operations} operations")
+    as_before(own, before)
+    for group in accounts.groups:
+        for name in RESOURCES:
+            group.write("force_empty", "1", name)
+            group.set_limit("max", name)
+    assert all(stat["usage"] == stat["reserved"] == stat["holders"] == 0 for stat in accounts.stats())
+
+
+# ---- all at once --------------------------------------------------------------------------------------
+
+
+class Readings:
+    """What somebody else sees of the mount meanwhile: how long each read of a file takes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self.seconds: list[float] = []
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            start = time.perf_counter()
+            self._path.read_bytes()
+            self.seconds.append(time.perf_counter() - start)
+
+    def __enter__(self) -> Readings:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __str__(self) -> str:
+        return f"{len(self.seconds)} reads meanwhile: {distribution(self.seconds)}"
+
+
+def distribution(seconds: list[float]) -> str:
+    ordered = [1000 * one for one in sorted(seconds)]
+    return (
+        f"median {statistics.median(ordered):.2f} ms, p99 {ordered[int(len(ordered) * 0.99)]:.2f} ms, "
+        f"most {ordered[-1]:.2f} ms"
+    )
+
+
+def test_thousands_of_holders_at_once_and_their_deaths_at_once(
+    own: Mount, crowd: tuple[Crowd, Ledger], soak: bool
+) -> None:
+    zygote, _ = crowd
+    group, other = own.root.mkdir("group"), own.root.mkdir("other")
+    count = 4_000 if soak else 100
+
+    def live_and_die() -> None:
+        start = time.monotonic()
+        pids = [zygote.fork("hold", group=str(group.path), amount=1 + number) for number in range(count)]
+        zygote.until(count)
+        attached = time.monotonic() - start
+        usage = count * (count + 1) // 2
+        assert (group.usage, group.stat()["holders"], len(group.holders())) == (usage, count, count)
+        with Readings(other.file("usage")) as readings:
+            start = time.monotonic()
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            told = time.monotonic()
+            eventually(group.empty, within=120)
+            given_back = time.monotonic()
+        print(
+            f"{count} holders: attached in {attached:.1f} s, killed within {told - start:.2f} s, "
+            f"all given back {given_back - told:.3f} s later; {readings}"
+        )
+        assert group.holders() == []
+
+    twice(own, live_and_die)
+
+
+def test_thousands_of_open_leases_at_once_and_their_last_closes_at_once(
+    own: Mount, crowd: tuple[Crowd, Ledger], soak: bool
+) -> None:
+    zygote, _ = crowd
+    group, other = own.root.mkdir("group"), own.root.mkdir("other")
+    count = 10_000 if soak else 200
+    share = min(2_500, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100)
+
+    def open_and_close() -> None:
+        start = time.monotonic()
+        shares = [min(share, count - begun) for begun in range(0, count, share)]
+        pids = [zygote.fork("leases", path=str(group.file("lease")), count=one) for one in shares]
+        zygote.until(len(pids))
+        opened = time.monotonic() - start
+        assert (group.usage, group.stat()["holders"], len(group.holders())) == (count, count, count)
+        with Readings(other.file("usage")) as readings:
+            start = time.monotonic()
+            kill(pids)
+            eventually(group.empty, within=120)
+            given_back = time.monotonic() - start
+        print(f"{count} leases: opened in {opened:.1f} s, all given back in {given_back:.3f} s; {readings}")
+        assert group.holders() == []
+
+    twice(own, open_and_close)
+
+
+# ---- each for itself ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hold", "leases"])
+def test_what_a_killed_process_held_is_given_back_soon(
+    own: Mount, crowd: tuple[Crowd, Ledger], soak: bool, kind: str
+) -> None:
+    """How soon is printed: a loaded machine may take longer than it should."""
+    zygote, _ = crowd
+    tasks: dict[str, dict[str, object]] = {
+        "hold": {"group": str(own.path), "amount": 100},
+        "leases": {"path": str(own.root.file("lease")), "count": 1},
+    }
+    seconds = []
+    for _ in range(500 if soak else 10):
+        pid = zygote.fork(kind, **tasks[kind])
+        zygote.until(1)
+        assert not own.root.empty()
+        start = time.perf_counter()
+        os.kill(pid, signal.SIGKILL)
+        eventually(own.root.empty, within=30)
+        seconds.append(time.perf_counter() - start)
+    print(f"from kill -9 to the usage without it: {distribution(seconds)}")
