@@ -252,10 +252,10 @@ static int check_unused(fsm_region *r, uint32_t index)
     uint32_t resources = r->geometry.resources;
     for (uint32_t i = 0; i < resources; i++) {
         counter *c = &r->counters[index * resources + i];
-        uint32_t ended;
-        if (c->cells > 0)
-            reap(r, NONE, &ended);
-        if (c->cells > 0 || c->reserved > 0)
+        int error = reap_counter(r, c);
+        if (error)
+            return error;
+        if (c->reserved > 0)
             return -EBUSY;
     }
     return 0;

@@ -256,11 +256,19 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
 
 static void end_quarantine(fsm_region *r)
 {
+    uint64_t last = 0; /* the cells of one process mostly lie together */
+    int64_t last_start = 0;
+    bool last_alive = true;
     for (uint32_t i = 0; i < r->header->cells.high && i < r->geometry.cells && r->header->quarantined > 0; i++) {
         cell *own = &r->cells[i];
         uint64_t who = (uint64_t)own->words.batch;
-        if (own->owner != QUARANTINED || who >> 32 != pid_namespace() ||
-            fsm_process_alive((int32_t)(uint32_t)who, (uint64_t)own->words.cap))
+        if (own->owner != QUARANTINED || who >> 32 != pid_namespace())
+            continue;
+        if (who != last || own->words.cap != last_start)
+            last_alive = fsm_process_alive((int32_t)(uint32_t)who, (uint64_t)own->words.cap);
+        last = who;
+        last_start = own->words.cap;
+        if (last_alive)
             continue;
         __atomic_store_n(&own->owner, 0, __ATOMIC_RELEASE);
         FAULT_POINT(freed);
@@ -462,6 +470,24 @@ int reap(fsm_region *r, uint32_t self, uint32_t *ended)
                 return error;
             ++*ended;
         }
+    }
+    return 0;
+}
+
+int reap_counter(fsm_region *r, const counter *c)
+{
+    uint32_t left = r->geometry.cells;
+    while (c->cells_head != NONE) {
+        cell *own = cell_at(r, c->cells_head);
+        holder *h = own ? holder_at(r, own->owner - 1) : NULL;
+        if (!h || left-- == 0)
+            return corrupt(r, "the cell list of counter %u is damaged", counter_index(r, c));
+        bool lease = holder_index(r, h) >= r->geometry.holders;
+        if ((lease && server_alive(r->header)) || holder_alive(h))
+            return -EBUSY;
+        int error = end_holder(r, h, false);
+        if (error)
+            return error;
     }
     return 0;
 }

@@ -154,6 +154,7 @@ int move_held(fsm_region *r, const ancestry *p, cell *cell, int64_t amount); /* 
 int end_holder(fsm_region *r, holder *h, bool by_itself); /* who ends itself has unbound its chargers */
 bool server_alive(const header *h);
 int reap(fsm_region *r, uint32_t self, uint32_t *ended); /* self: who lives for sure, or NONE */
+int reap_counter(fsm_region *r, const counter *c);       /* -EBUSY: a holder of this counter lives */
 bool reap_before_refusal(fsm_region *r,
                          uint32_t self); /* true if somebody dead was given back; not more often than it can afford */
 
