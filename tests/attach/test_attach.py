@@ -104,29 +104,6 @@ def test_a_forked_child_is_a_holder_of_its_own_until_it_ends(group: GroupFiles) 
         assert attached["memory"].held == 100
 
 
-def test_a_process_that_ends_while_its_forked_child_lives_is_given_back_at_once(group: GroupFiles) -> None:
-    program = """if True:
-        import os, sys, fsmount
-        group = fsmount.attach(sys.argv[1])
-        group["memory"].charge(100)
-        child = os.fork()
-        if child:
-            print(child, flush=True)
-            os.kill(os.getpid(), 9)
-        sys.stdin.read()
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, group.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None and process.stdout is not None
-    assert int(process.stdout.readline()) > 0
-    process.wait(10)
-    eventually(lambda: group.usage == 0, what="the daemon gives back what the dead parent held")
-    process.stdin.close()
-    process.stdout.read()
-    process.stdout.close()
-
-
 def test_who_opens_the_region_itself_is_watched_by_the_daemon_too(mount: Mount, group: GroupFiles) -> None:
     program = """if True:
         import os, sys, fsmount

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.holder_process import HolderProcess, Refused
-from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted
+from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, fails_with
 
 pytestmark = pytest.mark.timeout(900)  # FSMOUNT_SOAK=1 takes minutes
 
@@ -90,9 +90,7 @@ class Crew:
         self.rng, self.stop = rng, stop
         self.workers: list[Worker] = []
 
-    def hire(
-        self, kind: str, groups: list[GroupFiles], *, size: int, most: int, on_exit: str = "release", gives: bool = True
-    ) -> None:
+    def hire(self, kind: str, groups: list[GroupFiles], *, size: int, most: int, on_exit: str = "release") -> None:
         if kind == "shell":
             amounts = [self.rng.choice((1, 1, -1)) * self.rng.randrange(size) for _ in range(60)]
             script = [SHELL_WORKER, "worker", str(self.stop), " ".join(map(str, amounts))]
@@ -105,7 +103,7 @@ class Crew:
                 "size": size,
                 "most": most,
                 "on_exit": on_exit,
-                "gives": gives and kind != "lease",
+                "gives": kind != "lease",
             }
             command, directory = [sys.executable, "-P", str(WORKER), json.dumps(task)], Path.cwd()
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -241,38 +239,6 @@ def test_no_usage_ever_passes_its_limit_and_every_sum_is_what_the_workers_hold(
             one.uncharge(common)
     stat = group.stat()
     assert (stat["usage"], stat["reserved"], stat["stock"], stat["holders"]) == (0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("batch", ["auto", "0"])
-def test_workers_killed_in_the_midst_of_it_take_with_them_what_they_held_and_nothing_else(
-    crew: Crew, soak: bool, batch: str
-) -> None:
-    rng = crew.rng
-    with mounted("--batch", batch) as mount:
-        top = mount.root.mkdir("top")
-        groups = grow(rng, top, 12)
-        top.set_limit(300_000)
-        crew.hire("memory", groups[2:4], size=1_000, most=30_000)
-        crew.ready()
-        [survivor] = crew.workers
-        for _ in range(60 if soak else 2):
-            for kind in ("memory", "memory", "memory", "lease", "files"):
-                crew.hire(kind, rng.sample(groups, 2), size=2_000, most=60_000, gives=False)
-            for victim in crew.workers[1:]:
-                victim.ready()
-            for victim in rng.sample(crew.workers[1:], 5):
-                end = time.monotonic() + rng.uniform(0, 0.05)
-                while time.monotonic() < end:
-                    assert top.usage <= 300_000
-                victim.kill()
-            del crew.workers[1:]
-        [report] = crew.stop_all()
-        eventually(lambda: top.usage == expected_usage([report], top))
-        check_sums(groups, [report])
-        survivor.end()
-        assert report["operations"]
-        eventually(lambda: top.usage == sum(report["given"].values()))
-        top.remove()
 
 
 def test_a_limit_set_while_others_charge_holds_for_good_or_is_ebusy_and_the_old_one_stays(
