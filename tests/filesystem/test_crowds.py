@@ -37,6 +37,7 @@ from tests.filesystem.crowd import (
     Slot,
     a_crowd,
 )  # fmt: skip
+from tests.footprint import Footprint, leaves_nothing
 from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, mounted
 
 pytestmark = pytest.mark.timeout(3000)  # FSMOUNT_SOAK=1 takes minutes
@@ -63,22 +64,15 @@ def crowd() -> Iterator[tuple[Crowd, Ledger]]:
         yield made
 
 
-def footprint(mount: Mount) -> tuple[int, int]:
-    """The daemon's own memory in KB, and how many descriptors it has."""
+def footprint(mount: Mount) -> Footprint:
     assert mount.daemon is not None
-    status = Path(f"/proc/{mount.daemon.pid}/status").read_text()
-    [anonymous] = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
-    return int(anonymous), len(os.listdir(f"/proc/{mount.daemon.pid}/fd"))
+    return Footprint.of(mount.daemon.pid)
 
 
-def as_before(mount: Mount, before: tuple[int, int], kept: float = 0) -> None:
-    """
-    Within 5 %, and so many KB that Python keeps for the next ones: what was there at once leaves its memory in pieces.
-    """
-    after = footprint(mount)
-    print(f"the daemon: {before[0]} KB and {before[1]} descriptors before, {after[0]} KB and {after[1]} after")
-    assert after[0] <= before[0] * 1.05 + kept
-    assert after[1] == before[1]
+def as_before(mount: Mount, before: Footprint) -> None:
+    assert mount.daemon is not None
+    after = leaves_nothing(mount.daemon.pid, before)
+    print(f"the daemon: {before.memory >> 10} KB before, {after.memory >> 10} KB after")
 
 
 def kill(pids: list[int]) -> None:
@@ -314,9 +308,10 @@ def test_thousands_of_holders_at_once_and_their_deaths_at_once(
         )
         assert group.holders() == []
 
+    live_and_die()  # what there was room for once, Python keeps in pieces for the next time
     before = footprint(own)
     live_and_die()
-    as_before(own, before, kept=1.5 * count)
+    as_before(own, before)
 
 
 def test_thousands_of_open_leases_at_once_and_their_last_closes_at_once(
@@ -342,17 +337,18 @@ def test_thousands_of_open_leases_at_once_and_their_last_closes_at_once(
         print(f"{count} leases: opened in {opened:.1f} s, all given back in {given_back:.3f} s; {readings}")
         assert group.holders() == []
 
+    open_and_close()  # what there was room for once, Python keeps in pieces for the next time
     before = footprint(own)
     for _ in range(2):
         open_and_close()
-        as_before(own, before, kept=0.7 * count)
+    as_before(own, before)
 
 
 def test_holders_and_leases_that_come_and_go_leave_nothing_in_the_daemon(
     own: Mount, crowd: tuple[Crowd, Ledger], soak: bool
 ) -> None:
     zygote, _ = crowd
-    before = (0, 0)
+    before = footprint(own)
     for wave in range(100 if soak else 5):
         leases = [own.root.lease() for _ in range(200)]
         for lease in leases:
