@@ -91,7 +91,7 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     charger->region = r;
     charger->holder = holder_id;
     charger->cell = cell_index(r, own);
-    charger->counter = own->counter;
+    charger->counter = id_index(group_id) * r->geometry.resources + resource;
     charger->words = &own->words;
     charger->previous = NULL;
     charger->next = chargers;
@@ -131,9 +131,11 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
     }
     if (!error) {
         c->lease = h->kind == FSM_LEASE;
-        error = path_of(c->region, c->own->counter, &c->path);
+        error = path_of(c->region, charger->counter, &c->path);
         c->path.self = id_index(charger->holder);
     }
+    if (!error && __atomic_load_n(&c->own->words.used, __ATOMIC_RELAXED) < 0)
+        error = corrupt(c->region, "cell %u has a negative amount", charger->cell);
     if (error)
         unlock(c->region);
     return error;

@@ -50,16 +50,17 @@ int path_of(fsm_region *r, uint32_t index, ancestry *out)
     uint32_t resource = index % resources;
     uint32_t g = index / resources;
     out->self = NONE;
-    for (out->n = 0; g != NONE; out->n++) {
-        if (g >= r->header->groups.high || g >= r->geometry.groups)
+    out->n = 0;
+    do {
+        if (g >= groups_high(r))
             return corrupt(r, "group %u, an ancestor in counter %u's path, is out of range", g, index);
         if (state_of(r->groups[g].stamp) != LIVE)
             return corrupt(r, "group %u, an ancestor in counter %u's path, is not live", g, index);
         if (out->n > DEPTH_MAX)
             return corrupt(r, "the path of counter %u has no end", index);
-        out->at[out->n] = &r->counters[g * resources + resource];
-        g = r->groups[g].parent;
-    }
+        out->at[out->n++] = &r->counters[g * resources + resource];
+        g = once(r->groups[g].parent);
+    } while (g != NONE);
     return 0;
 }
 
@@ -71,7 +72,10 @@ int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out)
         return error;
     if (resource >= r->geometry.resources)
         return -EINVAL;
-    return path_of(r, group_index(r, g) * r->geometry.resources + resource, out);
+    error = path_of(r, group_index(r, g) * r->geometry.resources + resource, out);
+    if (!error && (out->at[0]->limit < 0 || out->at[0]->soft_limit < 0 || out->at[0]->common < 0))
+        error = corrupt(r, "counter %u has a negative amount", counter_index(r, out->at[0]));
+    return error;
 }
 
 void reset_derived(counter *c)
@@ -193,6 +197,8 @@ int64_t close_cell(fsm_region *r, const ancestry *p, cell *own)
 {
     int64_t used;
     int64_t stock = take_stock(own, &used);
+    if (stock < FSM_CLOSED)
+        corrupt(r, "cell %u had a stock of %lld", cell_index(r, own), (long long)stock); /* and is recomputed */
     FAULT_POINT(closed);
     if (stock != FSM_CLOSED) {
         unlink_open(r, p, own);
@@ -511,12 +517,14 @@ static int local_usage(fsm_region *r, counter *c, int64_t *used_here, int64_t *s
     *used_here = c->common;
     *stock_here = 0;
     uint32_t left = r->geometry.cells;
-    for (uint32_t i = c->cells_head; i != NONE;) {
+    for (uint32_t i = once(c->cells_head); i != NONE;) {
         cell *own = cell_at(r, i);
         if (!own || left-- == 0)
             return corrupt(r, "the cell list of counter %u is damaged", counter_index(r, c));
         int64_t stock, used;
         words_read(&own->words, &stock, &used);
+        if (used < 0)
+            return corrupt(r, "cell %u has used %lld", i, (long long)used);
         *used_here += used;
         *stock_here += stock > 0 ? stock : 0;
         i = own->counter_next;

@@ -11,7 +11,7 @@ static const reading under_lock = { .locked = true };
 UNLOCKED int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out)
 {
     uint32_t index = id_index(id);
-    if (index >= peek(r->header->groups.high) || index >= r->geometry.groups)
+    if (index >= groups_high(r))
         return gone(r);
     group *g = &r->groups[index];
     if (peek(g->stamp) != make_stamp((uint32_t)(id >> 32), LIVE))
@@ -86,7 +86,7 @@ static int check_name(const char *name, size_t length)
 
 static void hash_link(fsm_region *r, group *g)
 {
-    uint32_t *bucket = bucket_of(r, g->parent, g->name, g->name_length);
+    uint32_t *bucket = bucket_of(r, g->parent, g->name, name_length(g));
     g->hash_next = *bucket;
     *bucket = group_index(r, g);
 }
@@ -94,7 +94,7 @@ static void hash_link(fsm_region *r, group *g)
 static int hash_unlink(fsm_region *r, group *g)
 {
     uint32_t left = r->geometry.groups;
-    uint32_t *at = bucket_of(r, g->parent, g->name, g->name_length);
+    uint32_t *at = bucket_of(r, g->parent, g->name, name_length(g));
     while (*at != group_index(r, g)) {
         group *other = group_at(r, *at);
         if (!other || left-- == 0)
@@ -108,7 +108,7 @@ static int hash_unlink(fsm_region *r, group *g)
 void link_group(fsm_region *r, group *g)
 {
     uint32_t index = group_index(r, g);
-    group *parent = &r->groups[g->parent];
+    group *parent = &r->groups[parent_index(r, g)];
     group *last = group_at(r, parent->last_child);
     g->depth = parent->depth + 1;
     g->next_sibling = NONE;
@@ -130,7 +130,7 @@ int unlink_group(fsm_region *r, group *g)
     if (error)
         return error;
     FAULT_POINT(out_of_name_table);
-    group *parent = &r->groups[g->parent];
+    group *parent = &r->groups[parent_index(r, g)];
     group *next = group_at(r, g->next_sibling);
     group *previous = group_at(r, g->prev_sibling);
     if (next)
@@ -158,15 +158,15 @@ static void touch(group *g, int64_t now)
 /* A free record whose memory is there; it is not taken yet. */
 static int free_group(fsm_region *r, uint32_t *out)
 {
-    header *h = r->header;
-    if (h->groups.free != NONE) {
-        group *g = group_at(r, h->groups.free);
+    uint32_t index = once(r->header->groups.free);
+    if (index != NONE) {
+        group *g = group_at(r, index);
         if (!g || state_of(g->stamp) != FREE)
-            return corrupt(r, "group %u in the free list is not free", h->groups.free);
-        *out = h->groups.free;
+            return corrupt(r, "group %u in the free list is not free", index);
+        *out = index;
         return 0;
     }
-    uint32_t index = h->groups.high;
+    index = once(r->header->groups.high);
     if (index >= r->geometry.groups)
         return -ENOSPC;
     uint32_t resources = r->geometry.resources;
@@ -279,7 +279,7 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
     if (!error) {
         __atomic_store_n(&g->stamp, make_stamp(generation(g->stamp), FREE), __ATOMIC_RELEASE);
         FAULT_POINT(removed);
-        touch(&r->groups[g->parent], now);
+        touch(&r->groups[parent_index(r, g)], now);
         FAULT_POINT(parent_touched);
         g->next_sibling = r->header->groups.free;
         r->header->groups.free = id_index(id);
@@ -331,7 +331,7 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
             hash_link(r, g);
         g->directory.ctime = now;
         FAULT_POINT(changed);
-        touch(&r->groups[g->parent], now);
+        touch(&r->groups[parent_index(r, g)], now);
         FAULT_POINT(parent_touched);
         end_change(r->header);
     }

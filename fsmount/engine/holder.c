@@ -27,22 +27,22 @@ int find_holder(fsm_region *r, fsm_id id, holder **out)
 /* Takes a record from a pool of `room` records; *index is relative to the pool. */
 static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, uint32_t *index)
 {
-    if (of->free != NONE) {
-        holder *h = of->free < room ? &r->holders[first + of->free] : NULL;
+    *index = once(of->free);
+    if (*index != NONE) {
+        holder *h = *index < room ? &r->holders[first + *index] : NULL;
         if (!h || state_of(h->stamp) != FREE)
-            return corrupt(r, "holder %u in the free list is not free", of->free);
-        *index = of->free;
+            return corrupt(r, "holder %u in the free list is not free", *index);
         of->free = h->next_free;
         FAULT_POINT(record_reused);
         return 0;
     }
-    if (of->high >= room)
+    *index = once(of->high);
+    if (*index >= room)
         return -ENOSPC;
-    int error = populate(r, &r->holders[first + of->high], sizeof(holder));
+    int error = populate(r, &r->holders[first + *index], sizeof(holder));
     if (error)
         return error;
-    *index = of->high;
-    __atomic_store_n(&of->high, of->high + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&of->high, *index + 1, __ATOMIC_RELEASE);
     FAULT_POINT(record_taken);
     return 0;
 }
@@ -179,24 +179,26 @@ cell *find_cell(fsm_region *r, const holder *h, uint32_t counter_number)
 static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **out)
 {
     pool *of = &r->header->cells;
+    uint32_t index = once(of->free);
     cell *own;
-    if (of->free != NONE) {
-        own = cell_at(r, of->free);
+    if (index != NONE) {
+        own = cell_at(r, index);
         if (!own || own->owner != 0)
-            return corrupt(r, "cell %u in the free list is not free", of->free);
+            return corrupt(r, "cell %u in the free list is not free", index);
         of->free = own->holder_next;
         if (of->free == NONE)
             of->last_free = NONE;
         FAULT_POINT(record_reused);
     } else {
-        if (of->high >= r->geometry.cells)
+        index = once(of->high);
+        own = cell_at(r, index);
+        if (!own)
             return -ENOSPC;
-        own = &r->cells[of->high];
         int error = populate(r, own, sizeof *own);
         if (error)
             return error;
         own->owner = 0;
-        __atomic_store_n(&of->high, of->high + 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
         FAULT_POINT(record_taken);
     }
     own->words = (fsm_words){ .stock = FSM_CLOSED };
@@ -259,7 +261,7 @@ static void end_quarantine(fsm_region *r)
     uint64_t last = 0; /* the cells of one process mostly lie together */
     int64_t last_start = 0;
     bool last_alive = true;
-    for (uint32_t i = 0; i < r->header->cells.high && i < r->geometry.cells && r->header->quarantined > 0; i++) {
+    for (uint32_t i = 0; i < high_of(&r->header->cells, r->geometry.cells) && r->header->quarantined > 0; i++) {
         cell *own = &r->cells[i];
         uint64_t who = (uint64_t)own->words.batch;
         if (own->owner != QUARANTINED || who >> 32 != pid_namespace())
@@ -338,8 +340,11 @@ static int join(fsm_region *r, holder *h, fsm_id group_id, uint32_t first, uint3
             made |= (uint64_t)1 << i;
     }
     for (uint32_t i = first; i < end && error; i++)
-        if (made >> i & 1)
-            free_cell(r, find_cell(r, h, id_index(group_id) * resources + i), h, false);
+        if (made >> i & 1) {
+            cell *own = find_cell(r, h, id_index(group_id) * resources + i);
+            if (own)
+                free_cell(r, own, h, false);
+        }
     return error;
 }
 
@@ -449,9 +454,8 @@ int fsm_holder_end(fsm_region *r, fsm_id id)
 
 static uint32_t pool_high(const fsm_region *r, bool leases)
 {
-    uint32_t high = leases ? r->header->leases.high : r->header->processes.high;
-    uint32_t room = leases ? r->geometry.cells : r->geometry.holders;
-    return high < room ? high : room;
+    return leases ? high_of(&r->header->leases, r->geometry.cells)
+                  : high_of(&r->header->processes, r->geometry.holders);
 }
 
 int reap(fsm_region *r, uint32_t self, uint32_t *ended)

@@ -29,8 +29,10 @@
  * Groups, their names and attributes, and the plain values of a counter are read
  * without the lock (reading without the lock, in internal.h); all else under it.
  *
- * Nothing that is read from here is used as an index before it was checked: the
- * *_at() functions answer NULL for one that is out of range.
+ * Nothing that is read from here is used as an index or a length before it was
+ * checked, and then it is the checked value that is used: it may be written over
+ * meanwhile.  The *_at() functions answer NULL for an index that is out of range.
+ * Sums of what may be anything are compiled to wrap (-fwrapv in setup.py).
  */
 #ifndef FSM_LAYOUT_H
 #define FSM_LAYOUT_H
@@ -221,13 +223,22 @@ static inline fsm_id make_id(stamp s, uint32_t index)
     return (fsm_id)generation(s) << 32 | index;
 }
 
+/* A value as it was read: the compiler cannot read it again after it was checked. */
+static inline uint32_t once(uint32_t value)
+{
+    __asm__("" : "+r"(value));
+    return value;
+}
+
 static inline group *group_at(const fsm_region *r, uint32_t index)
 {
+    index = once(index);
     return index < r->geometry.groups ? &r->groups[index] : NULL;
 }
 
 static inline counter *counter_at(const fsm_region *r, uint32_t index)
 {
+    index = once(index);
     return index < (uint64_t)r->geometry.groups * r->geometry.resources ? &r->counters[index] : NULL;
 }
 
@@ -238,12 +249,39 @@ static inline uint32_t holders_room(const fsm_region *r)
 
 static inline holder *holder_at(const fsm_region *r, uint32_t index)
 {
+    index = once(index);
     return index < holders_room(r) ? &r->holders[index] : NULL;
 }
 
 static inline cell *cell_at(const fsm_region *r, uint32_t index)
 {
+    index = once(index);
     return index < r->geometry.cells ? &r->cells[index] : NULL;
+}
+
+/* How many of a pool's `room` records were ever used. */
+static inline uint32_t high_of(const pool *of, uint32_t room)
+{
+    uint32_t high = once(of->high);
+    return high < room ? high : room;
+}
+
+static inline uint32_t groups_high(const fsm_region *r)
+{
+    return high_of(&r->header->groups, r->geometry.groups);
+}
+
+/* For a group that was found good: what it has now is safe to use, whatever became of it. */
+static inline uint32_t name_length(const group *g)
+{
+    uint32_t length = once(g->name_length);
+    return length <= FSM_NAME_MAX ? length : 0;
+}
+
+static inline uint32_t parent_index(const fsm_region *r, const group *g)
+{
+    uint32_t index = once(g->parent);
+    return index < r->geometry.groups ? index : 0;
 }
 
 static inline uint32_t group_index(const fsm_region *r, const group *g)

@@ -25,9 +25,10 @@ void words_read(fsm_words *words, int64_t *stock, int64_t *used)
 static int finish_step(fsm_region *r)
 {
     journal *j = &r->header->journal;
-    if (!journal_pending(r->header))
+    uint32_t step = once(j->step);
+    if (step == JOURNAL_EMPTY)
         return 0;
-    if (j->step == JOURNAL_MOVE) {
+    if (step == JOURNAL_MOVE) {
         cell *own = cell_at(r, j->index);
         counter *c = counter_at(r, j->counter);
         if (!own || !c || j->used < 0 || j->common < 0)
@@ -36,22 +37,24 @@ static int finish_step(fsm_region *r)
         FAULT_POINT(used_set);
         c->common = j->common;
         FAULT_POINT(common_set);
-    } else if (j->step == JOURNAL_RENAME) {
+    } else if (step == JOURNAL_RENAME) {
         group *g = group_at(r, j->index);
-        if (!g || j->name_length > FSM_NAME_MAX)
-            return corrupt(r, "the journal renames group %u to %u bytes", j->index, j->name_length);
-        memcpy(g->name, j->name, j->name_length);
+        uint32_t length = once(j->name_length);
+        if (!g || length > FSM_NAME_MAX)
+            return corrupt(r, "the journal renames group %u to %u bytes", j->index, length);
+        memcpy(g->name, j->name, length);
         FAULT_POINT(name_copied);
-        g->name_length = j->name_length;
+        g->name_length = length;
         FAULT_POINT(renamed);
-    } else if (j->step == JOURNAL_ATTRIBUTES) {
+    } else if (step == JOURNAL_ATTRIBUTES) {
         group *g = group_at(r, j->index);
-        if (!g || j->slot > slots_of(r) || (j->slot > 0 && !g->custom))
-            return corrupt(r, "the journal sets attributes %u of group %u", j->slot, j->index);
-        *attributes_of(r, g, j->slot) = j->attributes;
+        uint32_t slot = once(j->slot);
+        if (!g || slot > slots_of(r) || (slot > 0 && !g->custom))
+            return corrupt(r, "the journal sets attributes %u of group %u", slot, j->index);
+        *attributes_of(r, g, slot) = j->attributes;
         FAULT_POINT(attributes_set);
     } else {
-        return corrupt(r, "the journal has a step %u", j->step);
+        return corrupt(r, "the journal has a step %u", step);
     }
     journal_commit(j, JOURNAL_EMPTY);
     FAULT_POINT(journal_emptied);
@@ -63,8 +66,9 @@ static int finish_step(fsm_region *r)
 static int rebuild_groups(fsm_region *r)
 {
     header *h = r->header;
-    if (h->groups.high == 0 || h->groups.high > r->geometry.groups)
-        return corrupt(r, "%u groups were used, there is room for %u", h->groups.high, r->geometry.groups);
+    uint32_t high = once(h->groups.high);
+    if (high == 0 || high > r->geometry.groups)
+        return corrupt(r, "%u groups were used, there is room for %u", high, r->geometry.groups);
     if (state_of(r->groups[0].stamp) != LIVE || r->groups[0].parent != NONE)
         return corrupt(r, "the root group is not there");
     uint32_t resources = r->geometry.resources;
@@ -72,7 +76,7 @@ static int rebuild_groups(fsm_region *r)
         r->buckets[i] = NONE;
     h->groups.free = NONE;
     FAULT_POINT(names_forgotten);
-    for (uint32_t i = h->groups.high; i-- > 0;) {
+    for (uint32_t i = high; i-- > 0;) {
         group *g = &r->groups[i];
         for (uint32_t k = 0; k < resources; k++)
             reset_derived(&r->counters[i * resources + k]);
@@ -87,15 +91,16 @@ static int rebuild_groups(fsm_region *r)
     }
     /* parents before their children: a group's depth follows from its parent's */
     uint32_t chain[DEPTH_MAX + 1];
-    for (uint32_t i = 0; i < h->groups.high; i++) {
+    for (uint32_t i = 0; i < high; i++) {
         uint32_t n = 0;
         if (state_of(r->groups[i].stamp) != LIVE)
             continue;
-        for (uint32_t at = i; r->groups[at].depth == NONE; at = r->groups[at].parent) {
+        for (uint32_t at = i, parent; r->groups[at].depth == NONE; at = parent) {
             const group *g = &r->groups[at];
-            if (g->parent >= h->groups.high || state_of(r->groups[g->parent].stamp) != LIVE || n > DEPTH_MAX ||
+            parent = once(g->parent);
+            if (parent >= high || state_of(r->groups[parent].stamp) != LIVE || n > DEPTH_MAX ||
                 g->name_length > FSM_NAME_MAX)
-                return corrupt(r, "group %u has parent %u and a name of %u bytes", at, g->parent, g->name_length);
+                return corrupt(r, "group %u has parent %u and a name of %u bytes", at, parent, g->name_length);
             chain[n++] = at;
         }
         while (n > 0)
@@ -112,19 +117,21 @@ static int rebuild_holders(fsm_region *r)
         pool *of = leases ? &r->header->leases : &r->header->processes;
         uint32_t room = leases ? r->geometry.cells : r->geometry.holders;
         holder *first = &r->holders[leases ? r->geometry.holders : 0];
-        if (of->high > room)
-            return corrupt(r, "%u holders were used, there is room for %u", of->high, room);
+        uint32_t high = once(of->high);
+        if (high > room)
+            return corrupt(r, "%u holders were used, there is room for %u", high, room);
         of->free = NONE;
-        for (uint32_t i = of->high; i-- > 0;) {
+        for (uint32_t i = high; i-- > 0;) {
             holder *h = &first[i];
             h->cells = 0;
             h->cells_head = NONE;
             FAULT_POINT(holder_reset);
-            if (state_of(h->stamp) == FREE) {
+            uint32_t state = once(state_of(h->stamp));
+            if (state == FREE) {
                 h->next_free = of->free;
                 of->free = i;
-            } else if (state_of(h->stamp) != LIVE && state_of(h->stamp) != ENDING) {
-                return corrupt(r, "holder %u has state %u", holder_index(r, h), state_of(h->stamp));
+            } else if (state != LIVE && state != ENDING) {
+                return corrupt(r, "holder %u has state %u", holder_index(r, h), state);
             }
         }
     }
@@ -144,31 +151,34 @@ static int rebuild_cells(fsm_region *r)
 {
     header *h = r->header;
     ancestry p;
-    if (h->cells.high > r->geometry.cells)
-        return corrupt(r, "%u cells were used, there is room for %u", h->cells.high, r->geometry.cells);
+    uint32_t high = once(h->cells.high);
+    if (high > r->geometry.cells)
+        return corrupt(r, "%u cells were used, there is room for %u", high, r->geometry.cells);
     h->cells.free = h->cells.last_free = NONE;
     h->quarantined = 0;
     FAULT_POINT(pool_emptied);
-    for (uint32_t i = 0; i < h->cells.high; i++) {
+    for (uint32_t i = 0; i < high; i++) {
         cell *own = &r->cells[i];
-        if (own->owner == 0) {
+        uint32_t owner = once(own->owner);
+        if (owner == 0) {
             own->words = (fsm_words){ .stock = FSM_CLOSED };
             FAULT_POINT(cell_cleared);
             free_to_pool(r, own);
             continue;
         }
-        if (own->owner == QUARANTINED) {
+        if (owner == QUARANTINED) {
             own->words.stock = FSM_CLOSED;
             own->words.used = 0;
             h->quarantined++;
             FAULT_POINT(quarantine_counted);
             continue;
         }
-        holder *by = holder_at(r, own->owner - 1);
-        counter *c = counter_at(r, own->counter);
+        holder *by = holder_at(r, owner - 1);
+        uint32_t number = once(own->counter);
+        counter *c = counter_at(r, number);
         if (!by || state_of(by->stamp) == FREE || !c)
-            return corrupt(r, "cell %u belongs to holder %u and counter %u", i, own->owner - 1, own->counter);
-        int error = path_of(r, own->counter, &p);
+            return corrupt(r, "cell %u belongs to holder %u and counter %u", i, owner - 1, number);
+        int error = path_of(r, number, &p);
         if (error)
             return error;
         int64_t stock, used;
@@ -193,7 +203,7 @@ static int rebuild_common(fsm_region *r)
 {
     ancestry p;
     uint32_t resources = r->geometry.resources;
-    for (uint32_t i = 0; i < r->header->groups.high; i++) {
+    for (uint32_t i = 0; i < groups_high(r); i++) {
         if (state_of(r->groups[i].stamp) != LIVE)
             continue;
         for (uint32_t k = 0; k < resources; k++) {
@@ -251,7 +261,7 @@ int recover(fsm_region *r)
     if (!error)
         error = finish_endings(r);
     if (!error) {
-        for (uint32_t i = 0; i < r->header->groups.high * r->geometry.resources; i++) {
+        for (uint32_t i = 0; i < groups_high(r) * r->geometry.resources; i++) {
             counter *c = &r->counters[i];
             int64_t peak = c->reserved > c->max_usage ? c->reserved : c->max_usage;
             if (c->peak_reserved < peak)
