@@ -31,6 +31,9 @@ __attribute__((format(printf, 1, 2))) static inline _Noreturn void violation(con
     fprintf(stderr, "violation: %s\n  (process %d; again with: --seed %llu%s)\n", text, (int)getpid(),
             (unsigned long long)trial_seed, trial_again);
     fflush(stderr);
+#ifdef TRIAL_ABORTS /* libFuzzer keeps the input of what does */
+    abort();
+#endif
     _exit(1);
 }
 

@@ -1,0 +1,47 @@
+"""A region that is written over while threads and processes work in it: any errno, but no crash, no hang, no report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.programs import Build, run
+
+ALONE = "-Wl,--wrap=mmap,--wrap=munmap"  # nothing lies beside a mapping
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Build]]:
+    directory = tmp_path_factory.mktemp("corruption")
+    sanitized = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    builds = {
+        "sanitized": Build("corrupt.c", directory / "sanitized", "-fwrapv", ALONE, *sanitized),
+        "as it is shipped": Build("corrupt.c", directory / "shipped", "-fwrapv", ALONE, "-O2"),
+    }
+    yield builds
+    for build in builds.values():
+        build.wait()
+
+
+def corrupt(program: Path, *options: object) -> None:
+    environment = {"UBSAN_OPTIONS": "print_stacktrace=1", "ASAN_OPTIONS": "handle_abort=1"}
+    result = run(program, *options, environment=environment)
+    print(result.stdout)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("build", ["sanitized", "as it is shipped"])
+def test_whatever_is_written_into_a_region_in_use_nobody_crashes_or_hangs(
+    builds: dict[str, Build], seed: int, soak: bool, build: str
+) -> None:
+    corrupt(builds[build].program, "--seed", seed, "--corruptions", 100_000 if soak else 600)
+
+
+@pytest.mark.timeout(0)
+def test_whatever_is_written_into_a_region_between_operations_none_crashes_or_hangs(
+    builds: dict[str, Build], seed: int, soak: bool
+) -> None:
+    corrupt(builds["sanitized"].program, "--seed", seed, "--corruptions", 100_000 if soak else 300, "--sequential", 1)
