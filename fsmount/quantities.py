@@ -97,5 +97,5 @@ def _number(text: bytes) -> int:
 
 
 def _error(code: int, text: bytes) -> OSError:
-    shown = text[:64].decode("ascii", "backslashreplace") + ("..." if len(text) > 64 else "")
+    shown = repr(text[:64])[2:-1] + ("..." if len(text) > 64 else "")  # it may come to a terminal, or into a log
     return OSError(code, f"{os.strerror(code)}: '{shown}'")
