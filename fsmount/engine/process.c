@@ -137,9 +137,13 @@ static bool own_mapping(const fsm_region *r, mapped *out)
     return found && out->inode != 0;
 }
 
+#define THREAD_MAX (1u << 22) /* the kernel numbers no more, in whatever namespace */
+
 bool may_be_inside(const fsm_region *r, uint32_t thread)
 {
     mapped here, there;
+    if (thread > THREAD_MAX)
+        return false;
     if (__atomic_load_n(&r->header->foreign, __ATOMIC_RELAXED) || !own_mapping(r, &here))
         return true;
     char path[32];
