@@ -72,7 +72,8 @@ def _check_holders(tree: Tree) -> None:
     try:
         holders = [holder for holder in tree.holders() if holder.alive]
     except LockTimeout as error:
-        raise Refused(f"{error.strerror}: continue or end it, and unmount again") from None
+        keep = "or leave the counters to the next mount with --keep"
+        raise Refused(f"{error.strerror}: continue or end it and unmount again, {keep}") from None
     except OSError:
         return  # a damaged region can be unmounted all the same
     processes = {holder.pid: holder.command for holder in holders}

@@ -3,7 +3,8 @@
 pyfuse3 runs all handlers in one thread, and an exception that leaves one ends the mount.  So a handler here is a plain
 function that answers from memory, and one of the two decorators below makes it what pyfuse3 wants:
 
-- an OSError becomes its errno.  Users cause these, so they are logged for debugging only;
+- an OSError becomes its errno, and a damaged region EIO, as everywhere where files are.  Users cause errors, so they
+  are logged for debugging only, and what they cannot cause is logged once;
 - anything else is logged with its traceback and becomes EIO;
 - what would have to wait is begun again in a worker thread, and other requests are served meanwhile.  The event
   loop's thread waits PATIENCE for the region's lock, a worker thread for seconds (its owner may be stopped).  Once one
@@ -46,6 +47,10 @@ _WAITERS = 16
 
 #: These are not a user's doing.
 _ALARMING = frozenset({errno.EUCLEAN, errno.EIO, errno.EBADF, errno.ENOTCONN, errno.EFAULT})
+
+#: What was logged of them.  Everybody runs into a damaged region, again and again.
+_alarms: set[str] = set()
+_ALARMS = 100
 
 
 class MustWait(Exception):
@@ -119,10 +124,18 @@ def _answer(error: Exception, gone: int) -> FUSEError:
         log.warning("a request failed: the region's lock is held by process %d, which does not run", error.pid)
         return FUSEError(errno.ETIMEDOUT)
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 512:
-        log.log(logging.ERROR if error.errno in _ALARMING else logging.DEBUG, "answered: %s", error)
-        return FUSEError(gone if error.errno == errno.ENODEV else error.errno)
+        log.log(_level(error), "answered: %s", error)
+        return FUSEError({errno.ENODEV: gone, errno.EUCLEAN: errno.EIO}.get(error.errno, error.errno))
     log.error("a request failed", exc_info=error)
     return FUSEError(errno.EIO)
+
+
+def _level(error: OSError) -> int:
+    text = str(error)
+    if error.errno not in _ALARMING or text in _alarms or len(_alarms) >= _ALARMS:
+        return logging.DEBUG
+    _alarms.add(text)
+    return logging.ERROR
 
 
 def in_loop(function: Callable[..., T], *arguments: object) -> T:
@@ -148,6 +161,9 @@ async def persist(function: Callable[[], object]) -> None:
         except LockTimeout as error:
             log.warning("the region's lock is held by process %d, which does not run; trying on", error.pid)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _ALARMING:
+                log.log(_level(error), "unfinished: %s", error)
+                return
             gone = isinstance(error, OSError) and error.errno == errno.ENODEV
             log.log(logging.DEBUG if gone else logging.ERROR, "unfinished: %s", error, exc_info=not gone)
             return
