@@ -1,0 +1,45 @@
+"""What is fuzzed in Python: each takes any bytes at all, and raises if something is wrong with what is made of them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+from fsmount.config import ConfigError, read
+from fsmount.config.writing import write
+from fsmount.quantities import UNLIMITED, parse, parse_lease
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def numbers(data: bytes) -> None:
+    """The text of a write is a quantity that is written back the same, or one of three errors that show it."""
+    for reader in (parse, lambda text: parse(text, limit=True), lambda text: parse_lease(text)[1]):
+        try:
+            value = reader(data)
+        except OSError as error:
+            assert error.errno in (errno.EINVAL, errno.ERANGE, errno.E2BIG), error
+            assert len(str(error)) < 500 and str(error).isprintable(), error
+        else:
+            assert 0 <= value <= UNLIMITED, value
+            assert parse(b"%d" % value) == value
+
+
+def config(data: bytes) -> None:
+    """A config is a description that is written and read back the same, or an error in one of its lines."""
+    try:
+        description = read(data)
+    except ConfigError as error:
+        assert 1 <= error.line <= data.count(b"\n") + 1, error
+        assert "\n" not in str(error), error
+    else:
+        assert read(write(description).encode()) == description
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"numbers": numbers, "config": config}
+
+
+def corpus(name: str) -> list[Path]:
+    """Inputs to begin with, those among them that once failed."""
+    return sorted((CORPUS / name).glob("*"))
