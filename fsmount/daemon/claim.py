@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fsmount import config, region_path
@@ -98,11 +99,12 @@ def claim(request: MountRequest) -> Claim:
             break
     try:
         tree = _open(path, lock)
-        if not created:
-            _agree(request, tree, path)
-            if request.config is not None:
-                log.info("the counters from before stay as they are: %s is for new ones", request.config_path)
-        leases = _take_over(tree, path, request.mountpoint)
+        with _in_order(path):
+            if not created:
+                _agree(request, tree, path)
+                if request.config is not None:
+                    log.info("the counters from before stay as they are: %s is for new ones", request.config_path)
+            leases = _take_over(tree, request.mountpoint)
         region_path.remember(request.mountpoint, path)
     except BaseException:
         os.close(lock)
@@ -222,20 +224,26 @@ def _open(path: str, lock: int) -> Tree:
         ) from None
 
 
-def _take_over(tree: Tree, path: str, mountpoint: str) -> list[Holder]:
-    """Ends who died while nobody served the tree, says that this process does now, and returns the open leases."""
+@contextlib.contextmanager
+def _in_order(path: str) -> Iterator[None]:
+    """What the region answers in the block, if it cannot be served, as a refusal."""
     try:
-        if found := tree.check():
-            left = tree.repair()
-            for finding in found:
-                log.warning("%s in the region: %s", "left as it is" if finding in left else "mended", finding)
-        tree.reap()
-        leases = [holder for holder in tree.holders() if holder.kind == LEASE]
-        tree.serve(mountpoint)
+        yield
     except LockTimeout as error:
         raise Refused(f"{error.strerror}: continue or end it, and mount again") from None
     except OSError as error:
         raise Refused(f"the region {path} is damaged: {error.strerror}; remove it to begin anew") from None
+
+
+def _take_over(tree: Tree, mountpoint: str) -> list[Holder]:
+    """Ends who died while nobody served the tree, says that this process does now, and returns the open leases."""
+    if found := tree.check():
+        left = tree.repair()
+        for finding in found:
+            log.warning("%s in the region: %s", "left as it is" if finding in left else "mended", finding)
+    tree.reap()
+    leases = [holder for holder in tree.holders() if holder.kind == LEASE]
+    tree.serve(mountpoint)
     return leases
 
 

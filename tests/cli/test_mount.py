@@ -365,8 +365,9 @@ def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
         for offset in range(4096, size, 4096):  # the header stays, or nobody could tell that this is a region
             file.seek(offset)
             file.write(b"\xff\x00\x5a\xff" * 256)
-    text = refused(run("mount", place.path), place.path)
-    assert text.startswith(f"the region {region} is damaged: ") and text.endswith("; remove it to begin anew")
+    for options in ([], ["--batch", "0"]):
+        text = refused(run("mount", place.path, *options), place.path)
+        assert text.startswith(f"the region {region} is damaged: ") and text.endswith("; remove it to begin anew")
     assert region.stat().st_size == size and not place.mounts
     region.unlink()
     place.mount()
