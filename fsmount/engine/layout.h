@@ -141,6 +141,8 @@ typedef struct journal {
     char name[FSM_NAME_MAX + 1];
 } journal;
 
+#define FOREIGN 0x6e676965u /* no number that nonsense is likely to be */
+
 typedef struct header {
     uint64_t magic; /* FSM_MAGIC */
     uint32_t version, architecture;
@@ -149,7 +151,7 @@ typedef struct header {
     fsm_geometry geometry;  /* never changes, but for batch */
     uint32_t lock;          /* a robust futex: the thread that has it, and the kernel's flags; see lock.c */
     uint32_t pid_namespace; /* where its number means something, */
-    uint32_t foreign;       /* unless processes of another one take the lock too */
+    uint32_t foreign;       /* FOREIGN: processes of another one take the lock too */
     uint32_t broken;        /* a derived field was found wrong: the next to take the lock recomputes */
     pool groups, processes, leases, cells;
     uint32_t quarantined; /* (d) cells in quarantine */
@@ -164,7 +166,8 @@ typedef struct header {
 
 struct fsm_region {
     header *header;
-    fsm_geometry geometry; /* a copy: what is shared is not trusted again */
+    fsm_geometry geometry;  /* a copy: what is shared is not trusted again */
+    uint32_t pid_namespace; /* likewise */
     size_t size;
     int fd;
     uint32_t *buckets;

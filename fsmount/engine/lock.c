@@ -163,8 +163,8 @@ int lock(fsm_region *r)
     uint32_t seen;
     if (!self)
         know_thread();
-    if (h->pid_namespace != pid_namespace())
-        __atomic_store_n(&h->foreign, 1, __ATOMIC_RELAXED);
+    if (r->pid_namespace != pid_namespace())
+        __atomic_store_n(&h->foreign, FOREIGN, __ATOMIC_RELAXED);
     if (!take(h, 0, &seen) && wait_for(r, &seen) != 0) {
         fsm_fault_here.pid = process_of(seen & FUTEX_TID_MASK);
         return -ETIMEDOUT;

@@ -144,7 +144,7 @@ bool may_be_inside(const fsm_region *r, uint32_t thread)
     mapped here, there;
     if (thread > THREAD_MAX)
         return false;
-    if (__atomic_load_n(&r->header->foreign, __ATOMIC_RELAXED) || !own_mapping(r, &here))
+    if (__atomic_load_n(&r->header->foreign, __ATOMIC_RELAXED) == FOREIGN || !own_mapping(r, &here))
         return true;
     char path[32];
     snprintf(path, sizeof path, "/proc/%u/maps", thread);

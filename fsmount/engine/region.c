@@ -165,7 +165,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     if (getrandom(&h->tree_id, sizeof h->tree_id, 0) != (ssize_t)sizeof h->tree_id)
         return -errno;
     h->geometry = r->geometry;
-    h->pid_namespace = pid_namespace();
+    h->pid_namespace = r->pid_namespace = pid_namespace();
     FAULT_POINT(geometry_written);
     h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
@@ -239,6 +239,7 @@ static int examine(fsm_region *r, const header *h, size_t size)
     if (h->architecture != FSM_ARCHITECTURE)
         return say(-EPROTO, "made on another architecture (%#x, this is %#x)", h->architecture, FSM_ARCHITECTURE);
     r->geometry = h->geometry;
+    r->pid_namespace = h->pid_namespace;
     if (check_geometry(&r->geometry) != 0)
         return -EPROTO;
     size_t expected = place(r, NULL);
