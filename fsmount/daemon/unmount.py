@@ -126,6 +126,8 @@ def _ask_to_keep(mount: Mount) -> None:
     except OSError as error:
         if error.errno == errno.EROFS:
             raise Refused("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
+        if error.errno in (errno.EIO, errno.ETIMEDOUT):
+            raise Refused("its region is damaged, so its daemon cannot be told: kill that, and mount again") from None
         raise
     try:
         os.write(control, b"umount keep\n")

@@ -981,7 +981,7 @@ static int repair(fsm_region *r, fsm_region *trial)
     r->header->broken = 1; /* who dies in it leaves the rest to the next */
     error = recover(r);
     uint32_t resources = r->geometry.resources;
-    for (uint32_t i = 0; !error && i < r->header->groups.high * resources; i++) {
+    for (uint32_t i = 0; !error && i < groups_high(r) * resources; i++) {
         counter *c = &r->counters[i];
         if (is_live(&r->groups[i / resources]) && c->reserved > c->limit)
             error = drain(r, c);

@@ -365,7 +365,7 @@ void leave_global(const ancestry *p)
 static void note_refusal(fsm_region *r, const counter *c, int64_t usage)
 {
     uint32_t g = counter_index(r, c) / r->geometry.resources;
-    fsm_fault_here.group = make_id(r->groups[g].stamp, g);
+    fsm_fault_here.group = group_id(r->groups[g].stamp, g);
     fsm_fault_here.usage = usage;
     fsm_fault_here.limit = c->limit;
 }

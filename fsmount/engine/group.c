@@ -214,7 +214,7 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     touch(&r->groups[parent], attr->mtime);
     FAULT_POINT(parent_touched);
     end_change(r->header);
-    *out = make_id(g->stamp, index);
+    *out = group_id(g->stamp, index);
     return 0;
 }
 
@@ -361,7 +361,7 @@ UNLOCKED int fsm_lookup(fsm_region *r, fsm_id parent, const char *name, size_t l
         if (!error)
             error = seek_child(r, &at, id_index(parent), name, length, &g);
         if (!error)
-            *out = make_id(peek(g->stamp), group_index(r, g));
+            *out = group_id(peek(g->stamp), group_index(r, g));
     } while (!end_reading(r, &at, error));
     return error;
 }
@@ -381,7 +381,7 @@ UNLOCKED int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
         if (!error && !above)
             error = DAMAGED(r, &at, "group %u has parent %u", id_index(id), index);
         if (!error)
-            *out = index == 0 ? FSM_ROOT : make_id(peek(above->stamp), index);
+            *out = index == 0 ? FSM_ROOT : group_id(peek(above->stamp), index);
     } while (!end_reading(r, &at, error));
     return error;
 }
@@ -427,7 +427,7 @@ UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t r
                 break;
             }
             if (n < room) {
-                out[n].id = make_id(peek(child->stamp), i);
+                out[n].id = group_id(peek(child->stamp), i);
                 out[n].length = length;
                 copy_name(child, out[n].name, length);
             }

@@ -226,6 +226,12 @@ static inline fsm_id make_id(stamp s, uint32_t index)
     return (fsm_id)generation(s) << 32 | index;
 }
 
+/* Fits into an inode number whatever is in the stamp; of nonsense it is the id of nobody. */
+static inline fsm_id group_id(stamp s, uint32_t index)
+{
+    return make_id(make_stamp(generation(s) & GENERATION_MASK, LIVE), index);
+}
+
 /* A value as it was read: the compiler cannot read it again after it was checked. */
 static inline uint32_t once(uint32_t value)
 {

@@ -1,6 +1,7 @@
 """
 A process that charges in a region which somebody writes over: attaches itself through the memory, charges, and begins
-again after an error, until its input ends. Any OSError is a fine answer; of anything else it dies.
+again after an error, until its input ends. Any OSError is a fine answer, and so is that there is no such resource; of
+anything else it dies.
 
 usage: hostile_charger.py GROUP SEED
 """
@@ -57,6 +58,8 @@ def main(path: str, seed: str) -> None:
             answers["ok"] += 1
         except OSError as error:
             answers[errno.errorcode.get(error.errno or 0, str(error))] += 1
+        except KeyError:  # the name of a resource was written over before it was read
+            answers["KeyError"] += 1
     print(json.dumps(answers))
 
 
