@@ -1,0 +1,44 @@
+/* crew.h - processes that play at once in memory they share, and the trees they play in. */
+#ifndef CREW_H
+#define CREW_H
+
+#include "model.h"
+
+/* Zeros that forked processes share; never freed. */
+void *shared(size_t size);
+
+/* A model's memory for this tree. */
+void *made(const model *m, const tree *t);
+
+/* The seat, or the program ends. */
+seat *joined(const model *m, void *memory, int process);
+
+/* A node below `parent` (-1: the root); returns its number. */
+int grow(tree *t, int parent, int64_t limit);
+
+/* `levels` nodes one below the other; returns the lowest. */
+int grow_chain(tree *t, int parent, int levels);
+
+/* One process more that charges a leaf of its own below `parent`. */
+void seat_below(tree *t, int parent);
+
+typedef struct crew {
+    int size;
+    bool threads;                          /* instead of processes: ThreadSanitizer sees only these */
+    bool pinned;                           /* each to one CPU, in turn; */
+    bool alone;                            /* and the first has one to itself, if there are two */
+    seat *(*sit)(void *scene, int player); /* before anybody begins */
+    void (*play)(void *scene, int player, seat *own, const bool *stop);
+    void (*watch)(void *scene); /* called over and over meanwhile, by nobody of the crew; may be NULL */
+    void *scene;
+} crew;
+
+/*
+ * All begin to play at once and are told to stop after so many milliseconds; returns when all have ended.  The
+ * program ends with a message if one of them fails.
+ */
+void play(const crew *c, int64_t milliseconds);
+
+int64_t now_ns(void);
+
+#endif

@@ -1,0 +1,98 @@
+"""The models that scripts/bench compares with keep what they promise, as they are and under the sanitizers."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.programs import Build, run
+
+MODELS = Path(__file__).parents[2] / "scripts" / "models"
+NAMES = ["fsmount", "res_counter", "RFC", "page_counter", "limited add", "stock"]
+
+OPTIMIZED = ("-O2",)
+SLIPPED = ("-O0", "-DRFC_AS_POSTED")
+THREADS = ("-O1", "-fsanitize=thread", "-fno-sanitize-recover=all")
+ADDRESSES = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, ...], Build]]:
+    directory = tmp_path_factory.mktemp("models")
+    sources = tuple(str(source) for source in sorted(MODELS.glob("*.c")))
+    builds = {
+        flags: Build(sources, directory / f"models-{number}", *flags)
+        for number, flags in enumerate([OPTIMIZED, SLIPPED, THREADS, ADDRESSES])
+    }
+    yield builds
+    for build in builds.values():
+        build.wait()
+
+
+def found(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    return {name: int(value) for name, value in map(str.split, result.stdout.splitlines())}
+
+
+def test_all_models_are_judged_here(builds: dict[tuple[str, ...], Build]) -> None:
+    listed = run(builds[OPTIMIZED].program, "list").stdout.splitlines()
+    assert [line.split("\t")[0] for line in listed] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_keeps_its_promises(builds: dict[tuple[str, ...], Build], name: str, seed: int, soak: bool) -> None:
+    errors = found(run(builds[OPTIMIZED].program, "judge", name, seed, 60_000 if soak else 300))
+    assert errors["in_turn.refusals"] > 0 and errors["overlapping.refusals"] > 0
+    assert errors["in_turn.left"] == errors["overlapping.left"] == 0
+
+
+def test_fsmount_gets_nothing_wrong(builds: dict[tuple[str, ...], Build], seed: int) -> None:
+    errors = found(run(builds[OPTIMIZED].program, "judge", "fsmount", seed, 300))
+    for when in ("in_turn", "overlapping"):
+        assert [errors[f"{when}.{what}"] for what in ("overshoot", "false_refusals", "usage")] == [0, 0, 0]
+
+
+def test_the_judge_sees_what_the_others_accept(builds: dict[tuple[str, ...], Build], seed: int) -> None:
+    stock = found(run(builds[OPTIMIZED].program, "judge", "stock", seed, 200))
+    assert stock["in_turn.false_refusals"] > 0 and stock["in_turn.usage"] > 0 and stock["in_turn.early"] > 0
+    for name in ("RFC", "limited add"):
+        assert found(run(builds[OPTIMIZED].program, "judge", name, seed, 200))["in_turn.late"] > 0
+
+
+def test_the_slip_in_the_posted_rfc_is_found(builds: dict[tuple[str, ...], Build], seed: int) -> None:
+    result = run(builds[SLIPPED].program, "judge", "RFC", seed, 100)
+    assert result.returncode == 1
+    assert "in turn: units above a limit: " in result.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_of_a_model_do_not_race(builds: dict[tuple[str, ...], Build], name: str, seed: int) -> None:
+    result = run(
+        builds[THREADS].program, "judge", name, seed, 200, "threads", environment={"TSAN_OPTIONS": "halt_on_error=1"}
+    )
+    if "unexpected memory mapping" in result.stderr:
+        pytest.skip("ThreadSanitizer cannot run here: addresses are randomized more than it can do with")
+    found(result)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_of_a_model_reach_no_bad_address_and_no_undefined_behaviour(
+    builds: dict[tuple[str, ...], Build], name: str, seed: int
+) -> None:
+    lasting = {"ASAN_OPTIONS": "detect_leaks=0"}  # a model's memory lasts as long as the program
+    found(run(builds[ADDRESSES].program, "judge", name, seed, 200, environment=lasting))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arguments", [("pairs", 4, 2), ("limit", 4, 2), ("neighbour", 4, 2)], ids=lambda a: a[0])
+def test_a_model_is_timed(builds: dict[tuple[str, ...], Build], name: str, arguments: tuple[str, int, int]) -> None:
+    what, depth, processes = arguments
+    more: tuple[object, ...] = (256, "same") if what == "neighbour" else ()
+    result = run(builds[OPTIMIZED].program, what, name, depth, processes, 10, *more)
+    assert (result.returncode, result.stderr) == (0, "")
+    figures = {key: float(value) for key, value in map(str.split, result.stdout.splitlines())}
+    assert figures["ns"] > 0
+    assert (figures["refused"] > 0) == (what == "limit")
