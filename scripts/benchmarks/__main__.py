@@ -15,7 +15,7 @@ import click
 
 from .measure import Figure, Settings, Tick
 
-PARTS = ("python", "files", "start")
+PARTS = ("engine", "python", "files", "start")
 
 # Load a processor above which others disturb too many rounds.
 BUSY = 0.5
@@ -86,8 +86,9 @@ def recorded(figure: Figure) -> dict[str, object]:
 def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Path | None) -> None:
     """Measure fsmount beside what it is compared with.
 
-    PART is python (charging from Python), files (the files of a mount) or start (import and attach); without one all
-    are measured. The cases of a part take turns; a figure is the median over the rounds, with the quartiles beside it.
+    PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount) or
+    start (import and attach); without one all are measured. The cases of a part take turns; a figure is the median over
+    the rounds, with the quartiles beside it.
     The exit status is 0 also where a target is missed, and 1 where something could not be measured.
     """
     on = machine()

@@ -11,6 +11,13 @@ import pytest
 BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 
 FIGURES = {
+    "engine": [
+        "res_counter / fsmount, depth 2, 2 processes",
+        "page_counter / fsmount, depth 16, 2 processes",
+        "fsmount, depth 16 / depth 2, 2 processes",
+        "res_counter / fsmount at limit, depth 16, 16 processes",
+        "fsmount beside a limit, depth 2, 256 ahead / apart",
+    ],
     "python": ["charge, depth 1 / noop", "Value charge / charge, depth 16", "charge, depth 16 / charge, depth 1"],
     "files": ["read usage, open file / bare", "open, read usage, close / bare", "mkdir of 200 groups / bare, in all"],
     "start": ["import fsmount", "attach, the first of a process"],

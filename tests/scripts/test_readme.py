@@ -72,7 +72,8 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_first_block_names_scripts_that_are_there() -> None:
-    named = set(re.findall(r"`?(scripts/\w+)(?=[` ])", README)) - {"scripts/workloads", "scripts/benchmarks"}
+    directories = {"scripts/workloads", "scripts/benchmarks", "scripts/models"}
+    named = set(re.findall(r"`?(scripts/\w+)(?=[` ])", README)) - directories
     assert named <= COMMANDS_OF_THE_PROJECT
     for command in COMMANDS_OF_THE_PROJECT:
         assert os.access(ROOT / command, os.X_OK), command

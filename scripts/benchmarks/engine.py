@@ -1,0 +1,176 @@
+"""The engine in C, beside models of the designs that the RFC and the kernel have for the same thing.
+
+All are compiled alike, with the engine's optimization, and run by the same program (scripts/models). Depth is the
+number of counters that a charge meets: the process's own leaf, and parents that all processes have in common. Ratios
+are a model's cost by fsmount's, above 1 where fsmount is faster.
+
+Far from the limit: a charge and its uncharge, over and over. At the limit: processes that together want a little more
+than there is, each giving one unit back when it is refused, so that half of the charges are; the time of the whole by
+the charges of all.
+
+Beside a limit: a neighbour charges in a subtree of its own, 1 or 256 units ahead of the uncharges, while two such
+processes are at the limit of another subtree; it has a processor to itself. Apart: these two are in another tree,
+where they take as much of the machine.
+
+What a model gets wrong was found by playing it at random: in turn, where the truth is known, and overlapping, where it
+is known within bounds. The engine tells of no events yet.
+"""
+
+import os
+import shlex
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .measure import Case, Figure, Samples, Settings, Spread, Target, Tick, interleave
+
+ROUNDS = 21
+MILLISECONDS = 20
+JUDGED_MILLISECONDS = 2000
+SEED = 2012
+
+OURS = "fsmount"
+LOCKED, ATOMIC = "res_counter", "page_counter"
+MODELS = (LOCKED, "RFC", ATOMIC, "limited add", "stock")
+DEPTHS = (2, 4, 8, 16)
+FAR = {
+    LOCKED: {2: Target(least=15), 4: Target(least=30), 16: Target(least=80)},
+    ATOMIC: {2: Target(least=5), 4: Target(least=15), 16: Target(least=80)},
+}
+FLAT = Target(0.9, 1.1)
+LIMIT_DEPTHS = (2, 16)
+LIMIT_PROCESSES = (2, 4, 16)
+AT_LIMIT = {2: Target(least=1), 16: Target(least=2)}
+NEIGHBOURED = (OURS, LOCKED, ATOMIC)
+AHEAD = (1, 256)
+PLACES = {"beside a limit": "same", "apart": "apart"}
+UNDISTURBED = Target(most=1.1)
+NOTHING = Target(most=0)
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / "fsmount" / "engine"
+SOURCES = [*sorted((ROOT / "scripts" / "models").glob("*.c")), *sorted(ENGINE.glob("*.c"))]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden", "-fwrapv"]  # setup.py's
+if os.uname().machine == "x86_64":
+    FLAGS.append("-mcx16")
+
+
+class Program:
+    """The models' program, built in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "models"
+        compiler = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, "-I", str(ENGINE)]
+
+        def compiled(source: Path) -> str:
+            target = directory / f"{source.parent.name}-{source.stem}.o"
+            subprocess.run([*compiler, "-c", str(source), "-o", str(target)], check=True)
+            return str(target)
+
+        with ThreadPoolExecutor(os.cpu_count()) as compilers:
+            objects = list(compilers.map(compiled, SOURCES))
+        subprocess.run([*compiler, *objects, "-o", str(self._path)], check=True)
+
+    def say(self, *arguments: object) -> dict[str, float]:
+        command = [str(self._path), *map(str, arguments)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
+
+    def cost(self, what: str, *arguments: object) -> Case:
+        return lambda: self.say(what, *arguments)["ns"]
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'es' if number > 1 else ''}"
+
+
+def _far(model: str, depth: int, processes: int) -> str:
+    return f"{model}, depth {depth}, {_processes(processes)}"
+
+
+def _limit(model: str, depth: int, processes: int) -> str:
+    return f"{model} at limit, depth {depth}, {processes} processes"
+
+
+def _neighbour(model: str, depth: int, ahead: int, where: str) -> str:
+    return f"{model} {where}, depth {depth}, {ahead} ahead"
+
+
+def _cases(program: Program, milliseconds: int) -> dict[str, Case]:
+    """What is compared is measured close together."""
+    cases = {}
+    for processes in (1, 2):
+        for depth in DEPTHS:
+            for model in (OURS, *MODELS):
+                case = program.cost("pairs", model, depth, processes, milliseconds)
+                cases[_far(model, depth, processes)] = case
+    for depth in LIMIT_DEPTHS:
+        for processes in LIMIT_PROCESSES:
+            for model in (OURS, *MODELS):
+                case = program.cost("limit", model, depth, processes, milliseconds)
+                cases[_limit(model, depth, processes)] = case
+        for model in NEIGHBOURED:
+            for ahead in AHEAD:
+                for where, tree in PLACES.items():
+                    case = program.cost("neighbour", model, depth, 2, milliseconds, ahead, tree)
+                    cases[_neighbour(model, depth, ahead, where)] = case
+    return cases
+
+
+def _ratios(samples: Samples) -> list[Figure]:
+    figures = []
+    for processes in (2, 1):
+        for model in MODELS:
+            for depth in DEPTHS:
+                target = FAR.get(model, {}).get(depth) if processes == 2 else None
+                base = _far(OURS, depth, processes)
+                figures.append(samples.ratio(_far(model, depth, processes), base, target, what=f"{model} / {base}"))
+        low, high = (_far(OURS, depth, processes) for depth in (DEPTHS[0], DEPTHS[-1]))
+        what = f"{OURS}, depth {DEPTHS[-1]} / depth {DEPTHS[0]}, {_processes(processes)}"
+        figures.append(samples.ratio(high, low, FLAT, what=what))
+    for model in MODELS:
+        for depth in LIMIT_DEPTHS:
+            for processes in LIMIT_PROCESSES:
+                base = _limit(OURS, depth, processes)
+                target = AT_LIMIT[depth] if model == LOCKED else None
+                figures.append(samples.ratio(_limit(model, depth, processes), base, target, what=f"{model} / {base}"))
+    for model in NEIGHBOURED:
+        for depth in LIMIT_DEPTHS:
+            for ahead in AHEAD:
+                case, base = (_neighbour(model, depth, ahead, where) for where in PLACES)
+                target = UNDISTURBED if model == OURS else None
+                figures.append(samples.ratio(case, base, target, what=f"{case} / apart"))
+    return figures
+
+
+def _errors(program: Program, milliseconds: int) -> list[Figure]:
+    """What each gets wrong: for a model only that, for fsmount and of limits all that was looked for."""
+    figures = []
+    for model in (OURS, *MODELS):
+        found = program.say("judge", model, SEED, milliseconds)
+        errors: dict[tuple[str, str], float] = {
+            ("units above a limit", ""): max(found["in_turn.overshoot"], found["overlapping.overshoot"])
+        }
+        for when, key in (("in turn", "in_turn"), ("overlapping", "overlapping")):
+            refused = 100 * found[f"{key}.false_refusals"] / found[f"{key}.charges"]
+            errors[f"refusals of what fits, {when}", "%"] = refused
+            errors[f"units that a usage was off, {when}", ""] = found[f"{key}.usage"]
+        for what in ("early", "late"):
+            if found[f"in_turn.{what}"] >= 0:
+                errors[f"units that an event was {what}", ""] = found[f"in_turn.{what}"]
+        figures += [
+            Figure(f"{model}: {what}", unit, Spread(value, value, value), NOTHING if model == OURS else None)
+            for (what, unit), value in errors.items()
+            if value or model == OURS or "limit" in what
+        ]
+    return figures
+
+
+def measure(settings: Settings, tick: Tick) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
+        program = Program(Path(directory))
+        cases = _cases(program, settings.operations(MILLISECONDS, least=2))
+        samples = interleave(cases, settings.rounds, tick)
+        errors = _errors(program, settings.operations(JUDGED_MILLISECONDS, least=100))
+    return [*_ratios(samples), *errors, *(samples.cost(case) for case in cases)]
