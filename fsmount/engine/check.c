@@ -36,47 +36,16 @@ typedef struct judge {
 
 /* ---- the copies ---------------------------------------------------------------------- */
 
-static size_t align(size_t n)
-{
-    return (n + 4095) & ~(size_t)4095;
-}
-
 /* Room for all that there can be; memory is used by what is copied only. */
 static int map_copy(const fsm_region *of, fsm_region *out)
 {
-    const fsm_geometry *g = &of->geometry;
-    size_t counters = (size_t)g->groups * g->resources;
-    const size_t sizes[] = {
-        sizeof(header),
-        bucket_count(g) * sizeof(uint32_t),
-        g->groups * sizeof(group),
-        counters * sizeof(counter),
-        counters * FSM_SLOTS * sizeof(attributes),
-        holders_room(of) * sizeof(holder),
-        g->cells * sizeof(cell),
-    };
-    enum { PARTS = sizeof sizes / sizeof *sizes };
-    size_t size = 0;
-    for (int i = 0; i < PARTS; i++)
-        size += align(sizes[i]);
-    char *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    *out = (fsm_region){ .geometry = of->geometry, .fd = -1 };
+    out->size = place(out, NULL);
+    void *base = mmap(NULL, out->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return -ENOMEM;
-    void *parts[PARTS];
-    for (int i = 0; i < PARTS; i++) {
-        parts[i] = base;
-        base += align(sizes[i]);
-    }
-    *out = (fsm_region){ .header = parts[0],
-                         .geometry = *g,
-                         .size = size,
-                         .fd = -1,
-                         .buckets = parts[1],
-                         .groups = parts[2],
-                         .counters = parts[3],
-                         .attributes = parts[4],
-                         .holders = parts[5],
-                         .cells = parts[6] };
+    out->header = base;
+    place(out, base);
     return 0;
 }
 
@@ -84,12 +53,6 @@ static void unmap_copy(fsm_region *copy)
 {
     if (copy->header)
         munmap(copy->header, copy->size);
-}
-
-static uint32_t used_of(const uint32_t *high, uint32_t room)
-{
-    uint32_t n = __atomic_load_n(high, __ATOMIC_RELAXED);
-    return n < room ? n : room;
 }
 
 static inline bool is_live(const group *g)
@@ -102,7 +65,7 @@ static int make_real(fsm_region *copy, const fsm_region *of)
 {
     const header *h = of->header;
     const fsm_geometry *g = &of->geometry;
-    uint32_t groups = used_of(&h->groups.high, g->groups);
+    uint32_t groups = high_of(&h->groups, g->groups);
     const struct {
         void *start;
         size_t length;
@@ -110,9 +73,9 @@ static int make_real(fsm_region *copy, const fsm_region *of)
         { copy->buckets, bucket_count(g) * sizeof(uint32_t) },
         { copy->groups, groups * sizeof(group) },
         { copy->counters, (size_t)groups * g->resources * sizeof(counter) },
-        { copy->holders, used_of(&h->processes.high, g->holders) * sizeof(holder) },
-        { &copy->holders[g->holders], used_of(&h->leases.high, g->cells) * sizeof(holder) },
-        { copy->cells, used_of(&h->cells.high, g->cells) * sizeof(cell) },
+        { copy->holders, high_of(&h->processes, g->holders) * sizeof(holder) },
+        { &copy->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder) },
+        { copy->cells, high_of(&h->cells, g->cells) * sizeof(cell) },
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (parts[i].length > 0 && populate(copy, parts[i].start, parts[i].length) != 0)
@@ -137,13 +100,13 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->cells = from->header->cells;
     h->quarantined = from->header->quarantined;
     h->journal = from->header->journal;
-    uint32_t groups = used_of(&h->groups.high, g->groups);
-    uint32_t cells = used_of(&h->cells.high, g->cells);
+    uint32_t groups = high_of(&h->groups, g->groups);
+    uint32_t cells = high_of(&h->cells, g->cells);
     memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
     memcpy(to->groups, from->groups, groups * sizeof(group));
     memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
-    memcpy(to->holders, from->holders, used_of(&h->processes.high, g->holders) * sizeof(holder));
-    memcpy(&to->holders[g->holders], &from->holders[g->holders], used_of(&h->leases.high, g->cells) * sizeof(holder));
+    memcpy(to->holders, from->holders, high_of(&h->processes, g->holders) * sizeof(holder));
+    memcpy(&to->holders[g->holders], &from->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder));
     size_t files = slots_of(from);
     for (uint32_t i = 0; i < groups; i++)
         if (is_live(&to->groups[i]) && to->groups[i].custom)

@@ -268,10 +268,10 @@ static inline cell *cell_at(const fsm_region *r, uint32_t index)
     return index < r->geometry.cells ? &r->cells[index] : NULL;
 }
 
-/* How many of a pool's `room` records were ever used. */
+/* How many of a pool's `room` records were ever used; may be asked without the lock. */
 static inline uint32_t high_of(const pool *of, uint32_t room)
 {
-    uint32_t high = once(of->high);
+    uint32_t high = __atomic_load_n(&of->high, __ATOMIC_RELAXED);
     return high < room ? high : room;
 }
 

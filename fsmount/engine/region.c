@@ -81,8 +81,7 @@ static size_t page_up(size_t n)
     return (n + 4095) & ~(size_t)4095;
 }
 
-/* Sets the record arrays' places after the geometry and returns the whole size. */
-static size_t place(fsm_region *r, char *base)
+size_t place(fsm_region *r, char *base)
 {
     const fsm_geometry *g = &r->geometry;
     size_t counters = (size_t)g->groups * g->resources;

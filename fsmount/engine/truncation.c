@@ -14,16 +14,16 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Where regions are mapped in this process.  A place is never freed, since a signal may be looking at it; start 0:
- * free. */
-typedef struct place {
+/* Where regions are mapped in this process.  A record of one is never freed, since a signal may be looking at it; start
+ * 0: free. */
+typedef struct mapping {
     uintptr_t start;
     size_t size;
-    struct place *next;
-} place;
+    struct mapping *next;
+} mapping;
 
-static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
-static place *places;
+static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER;
+static mapping *mappings;
 static bool watching;
 static struct sigaction before;
 
@@ -31,7 +31,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 {
     int error = errno;
     uintptr_t address = (uintptr_t)info->si_addr;
-    for (place *p = __atomic_load_n(&places, __ATOMIC_ACQUIRE); p; p = p->next) {
+    for (mapping *p = __atomic_load_n(&mappings, __ATOMIC_ACQUIRE); p; p = p->next) {
         uintptr_t start = __atomic_load_n(&p->start, __ATOMIC_ACQUIRE);
         size_t size = __atomic_load_n(&p->size, __ATOMIC_RELAXED);
         if (start == 0 || address - start >= size)
@@ -52,32 +52,32 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
         sigaction(number, &before, NULL); /* the instruction is run again, and then it ends the process */
 }
 
-static void lock_places(void)
+static void lock_mappings(void)
 {
-    pthread_mutex_lock(&places_lock);
+    pthread_mutex_lock(&mappings_lock);
 }
 
-static void unlock_places(void)
+static void unlock_mappings(void)
 {
-    pthread_mutex_unlock(&places_lock);
+    pthread_mutex_unlock(&mappings_lock);
 }
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-    pthread_atfork(lock_places, unlock_places, unlock_places);
+    pthread_atfork(lock_mappings, unlock_mappings, unlock_mappings);
 }
 
 int survive_truncation(void *start, size_t size)
 {
-    lock_places();
-    place *p = places;
+    lock_mappings();
+    mapping *p = mappings;
     while (p && p->start != 0)
         p = p->next;
     if (!p) {
         p = calloc(1, sizeof *p);
         if (p) {
-            p->next = places;
-            __atomic_store_n(&places, p, __ATOMIC_RELEASE);
+            p->next = mappings;
+            __atomic_store_n(&mappings, p, __ATOMIC_RELEASE);
         }
     }
     if (p) {
@@ -89,15 +89,15 @@ int survive_truncation(void *start, size_t size)
             watching = sigaction(SIGBUS, &action, &before) == 0;
         }
     }
-    unlock_places();
+    unlock_mappings();
     return p ? 0 : -ENOMEM;
 }
 
 void forget_mapping(void *start)
 {
-    lock_places();
-    for (place *p = places; p; p = p->next)
+    lock_mappings();
+    for (mapping *p = mappings; p; p = p->next)
         if (p->start == (uintptr_t)start)
             __atomic_store_n(&p->start, 0, __ATOMIC_RELEASE);
-    unlock_places();
+    unlock_mappings();
 }
