@@ -480,19 +480,16 @@ UNLOCKED static int plain_value(fsm_region *r, fsm_id id, uint32_t resource, siz
 {
     if (resource >= r->geometry.resources)
         return -EINVAL;
-    int error;
+    int error = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
         if (!error) {
             const void *c = &r->counters[id_index(id) * r->geometry.resources + resource];
             *out = peek(*(const int64_t *)(const void *)((const char *)c + offset));
         }
-    } while (!end_reading(r, &at, error));
+    }
     return error;
 }
 

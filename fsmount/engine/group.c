@@ -350,30 +350,24 @@ UNLOCKED static void copy_name(const group *g, char out[FSM_NAME_MAX + 1], uint3
 
 UNLOCKED int fsm_lookup(fsm_region *r, fsm_id parent, const char *name, size_t length, fsm_id *out)
 {
-    int error;
+    int error = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *above, *g;
         error = seek_group(r, &at, parent, &above);
         if (!error)
             error = seek_child(r, &at, id_index(parent), name, length, &g);
         if (!error)
             *out = group_id(peek(g->stamp), group_index(r, g));
-    } while (!end_reading(r, &at, error));
+    }
     return error;
 }
 
 UNLOCKED int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
 {
-    int error;
+    int error = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
         uint32_t index = error || id_index(id) == 0 ? 0 : peek(g->parent);
@@ -382,18 +376,15 @@ UNLOCKED int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
             error = DAMAGED(r, &at, "group %u has parent %u", id_index(id), index);
         if (!error)
             *out = index == 0 ? FSM_ROOT : group_id(peek(above->stamp), index);
-    } while (!end_reading(r, &at, error));
+    }
     return error;
 }
 
 UNLOCKED int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size_t *length)
 {
-    int error;
+    int error = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
         uint32_t bytes = error ? 0 : peek(g->name_length);
@@ -403,19 +394,16 @@ UNLOCKED int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size
             *length = bytes;
             copy_name(g, out, bytes);
         }
-    } while (!end_reading(r, &at, error));
+    }
     return error;
 }
 
 UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t room)
 {
-    int error;
-    size_t n;
+    int error = 0;
+    size_t n = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *g;
         n = 0;
         error = seek_group(r, &at, id, &g);
@@ -433,23 +421,20 @@ UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t r
             }
             i = peek(child->next_sibling);
         }
-    } while (!end_reading(r, &at, error));
+    }
     return error ? error : (int64_t)n;
 }
 
 UNLOCKED int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
 {
-    int error;
+    int error = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
         if (!error)
             *out = peek(g->children);
-    } while (!end_reading(r, &at, error));
+    }
     return error;
 }
 
@@ -480,12 +465,9 @@ UNLOCKED int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out
 {
     if (slot > slots_of(r))
         return -EINVAL;
-    int error;
+    int error = 0;
     reading at = { 0 };
-    do {
-        error = begin_reading(r, &at);
-        if (error)
-            return error;
+    while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
         if (!error) {
@@ -500,7 +482,7 @@ UNLOCKED int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out
             out->mtime = set & FSM_SET_MTIME ? peek(a->mtime) : peek(g->birth);
             out->ctime = set ? peek(a->ctime) : peek(g->birth);
         }
-    } while (!end_reading(r, &at, error));
+    }
     return error;
 }
 

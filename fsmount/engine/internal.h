@@ -42,15 +42,12 @@ void forget_mapping(void *start);
  * changes the former, or has died doing so.  What was read counts if it was even before and is the same after; else it
  * is read again, and at last under the lock, which repairs what the dead have left:
  *
+ *     int error = 0;
  *     reading at = { 0 };
- *     do {
- *         error = begin_reading(r, &at);
- *         if (error)
- *             return error;
- *         ...
- *     } while (!end_reading(r, &at, error));
+ *     while (reads(r, &at, &error))
+ *         error = ...;
  *
- * Between the two anything may be read, half changed or of a record that is another's by now.  So each word is read
+ * In the loop anything may be read, half changed or of a record that is another's by now.  So each word is read
  * once, by peek(), and checked before it is used; and what looks damaged is so only under the lock (DAMAGED).  That
  * these reads race with the stores of others is what the second look at header.changes is for; UNLOCKED tells
  * ThreadSanitizer.
@@ -88,6 +85,15 @@ UNLOCKED static inline bool end_reading(fsm_region *r, reading *at, int error)
     }
     __atomic_thread_fence(__ATOMIC_ACQUIRE); /* pairs with begin_change() */
     return peek(r->header->changes) == at->changes;
+}
+
+/* Whether to read (once more); if not, *error is the last reading's, or why there was none. */
+UNLOCKED static inline bool reads(fsm_region *r, reading *at, int *error)
+{
+    if (at->tries > 0 && end_reading(r, at, *error))
+        return false;
+    *error = begin_reading(r, at);
+    return *error == 0;
 }
 
 UNLOCKED static inline void begin_change(header *h)
