@@ -29,6 +29,12 @@ static int64_t random_in(uint64_t *state, int64_t low, int64_t high)
     return low + (int64_t)(random_next(state) % (uint64_t)(high - low + 1));
 }
 
+/* Mostly a small part of `most`, seldom a large one. */
+static int64_t random_step(uint64_t *state, int64_t most)
+{
+    return random_in(state, 1, random_next(state) % 8 && most > 8 ? 8 : most);
+}
+
 static void raise_to(int64_t *most, int64_t value)
 {
     if (value > *most)
@@ -168,7 +174,7 @@ errors judge_in_turn(const model *m, uint64_t seed)
 
 /* ---- all at once ---------------------------------------------------------------- */
 
-enum { PLAYERS = 4, CROWDED = 400, HELD = 10, MISFIT = 1000 };
+enum { PLAYERS = 4, CROWDED = 400, HELD = 10, MISFIT = 1000, SHARE = 300 };
 
 typedef struct ledger {
     _Alignas(CACHE_LINE) int64_t in_begun, in_finished, out_begun, out_finished;
@@ -287,6 +293,40 @@ static void jostle(void *argument, int player, seat *own, const bool *stop)
     s->model->leave(own);
 }
 
+/*
+ * Each fills its share of what there is and empties it, so what they charge always fits, also when the last of it is
+ * taken; but the first wants one more than the others may ever leave.
+ */
+static void share(void *argument, int player, seat *own, const bool *stop)
+{
+    scene *s = argument;
+    uint64_t random = s->seed + (uint64_t)player;
+    int64_t held = 0, too_much = s->tree.limit[0] - SHARE + 1;
+    if (player == 0)
+        charge_by_book(s, player, own, SHARE);
+    while (player == 0 && !__atomic_load_n(stop, __ATOMIC_RELAXED)) {
+        s->ledgers[player].charges++;
+        if (s->model->charge(own, too_much)) {
+            s->errors.overshoot = too_much;
+            s->model->uncharge(own, too_much);
+        }
+    }
+    while (!__atomic_load_n(stop, __ATOMIC_RELAXED)) {
+        while (held < SHARE) {
+            int64_t amount = random_step(&random, SHARE - held);
+            if (!charge_by_book(s, player, own, amount))
+                break;
+            held += amount;
+        }
+        while (held > 0) {
+            int64_t amount = random_step(&random, held);
+            uncharge_by_book(s, player, own, amount);
+            held -= amount;
+        }
+    }
+    s->model->leave(own);
+}
+
 static void perform(scene *s, void (*act)(void *, int, seat *, const bool *), int64_t milliseconds, bool threads)
 {
     s->memory = made(s->model, &s->tree);
@@ -307,33 +347,51 @@ static void perform(scene *s, void (*act)(void *, int, seat *, const bool *), in
     }
 }
 
+/* What a scene found joins what others did; all its refusals were `wrong`, or none can be told to be. */
+static void add_errors(errors *all, const scene *s, bool wrong)
+{
+    const errors *e = &s->errors;
+    raise_to(&all->overshoot, e->overshoot);
+    raise_to(&all->usage, e->usage);
+    raise_to(&all->left, e->left);
+    all->charges += e->charges;
+    all->refusals += e->refusals;
+    all->false_refusals += wrong ? e->refusals : 0;
+}
+
 errors judge_overlapping(const model *m, uint64_t seed, int64_t milliseconds, bool threads)
 {
-    scene *crowded = shared(sizeof *crowded);
-    crowded->model = m;
-    crowded->seed = seed;
+    enum { SCENES = 3 };
+    scene *scenes = shared(SCENES * sizeof *scenes);
+    for (int i = 0; i < SCENES; i++) {
+        scenes[i].model = m;
+        scenes[i].seed = seed;
+    }
+
+    scene *crowded = &scenes[0];
     grow(&crowded->tree, -1, CROWDED);
     int middle = grow_chain(&crowded->tree, 0, 2);
     for (int i = 0; i < PLAYERS; i++)
         seat_below(&crowded->tree, middle);
-    perform(crowded, crowd, milliseconds / 2, threads);
 
     /* the root refuses the misfit, after the node below has taken it and is full */
-    scene *jostled = shared(sizeof *jostled);
-    jostled->model = m;
+    scene *jostled = &scenes[1];
     grow(&jostled->tree, -1, MISFIT + HELD / 2);
     jostled->watched = grow(&jostled->tree, 0, MISFIT + HELD);
     for (int i = 0; i < 3; i++)
         seat_below(&jostled->tree, jostled->watched);
-    perform(jostled, jostle, milliseconds / 2, threads);
 
-    errors e = crowded->errors;
-    raise_to(&e.overshoot, jostled->errors.overshoot);
-    raise_to(&e.usage, jostled->errors.usage);
-    raise_to(&e.left, jostled->errors.left);
-    e.charges += jostled->errors.charges;
-    e.refusals += jostled->errors.refusals;
-    e.false_refusals = jostled->errors.refusals;
+    scene *divided = &scenes[2];
+    middle = grow_chain(&divided->tree, grow(&divided->tree, -1, (int64_t)SHARE * PLAYERS), 2);
+    for (int i = 0; i < PLAYERS; i++)
+        seat_below(&divided->tree, middle);
+
+    perform(crowded, crowd, milliseconds / SCENES, threads);
+    perform(jostled, jostle, milliseconds / SCENES, threads);
+    perform(divided, share, milliseconds / SCENES, threads);
+    errors e = { 0 };
+    for (int i = 0; i < SCENES; i++)
+        add_errors(&e, &scenes[i], i > 0);
     return e;
 }
 
