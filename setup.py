@@ -5,7 +5,6 @@ with FSMOUNT_WERROR=1 in the environment a warning there is an error.
 """
 
 import os
-import platform
 from glob import glob
 
 from Cython.Build import cythonize
@@ -18,8 +17,6 @@ HEADERS = sorted(glob(f"{ENGINE}/*.h"))
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden"]
 FLAGS.append("-fwrapv")  # what is read from a region may be any number, and a sum of such is still one
-if platform.machine() == "x86_64":
-    FLAGS.append("-mcx16")  # cmpxchg16b: a cell's two words change in one compare-and-swap
 if FAULTS := os.environ.get("FSMOUNT_FAULT_POINTS"):  # a test's C file: what is to happen at the fault points
     CORE.append(FAULTS)
     FLAGS.append("-DFSM_FAULT_POINTS")

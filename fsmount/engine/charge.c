@@ -9,10 +9,13 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* ---- chargers of this process ------------------------------------------------------ */
 
-fsm_words fsm_unbound = { .stock = FSM_CLOSED };
+fsm_words fsm_unbound = { .state = FSM_CLOSED };
 
 static pthread_mutex_t chargers_lock = PTHREAD_MUTEX_INITIALIZER;
 static fsm_charger *chargers;
@@ -51,6 +54,8 @@ void fsm_charger_init(fsm_charger *charger)
 
 void fsm_charger_unbind(fsm_charger *charger)
 {
+    free(charger->path);
+    charger->path = NULL;
     pthread_mutex_lock(&chargers_lock);
     if (fsm_charger_bound(charger)) {
         charger->words = &fsm_unbound;
@@ -74,6 +79,7 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     holder *h;
     group *g;
     cell *own = NULL;
+    ancestry p;
     error = find_holder(r, holder_id, &h);
     if (!error)
         error = find_group(r, group_id, &g);
@@ -84,9 +90,17 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
         if (!own)
             error = gone(r);
     }
+    if (!error)
+        error = path_of(r, own->counter, &p);
     unlock(r);
     if (error)
         return error;
+    size_t size = offsetof(ancestry, at) + p.n * sizeof(p.at[0]);
+    charger->path = malloc(size);
+    if (!charger->path)
+        return -ENOMEM;
+    p.self = id_index(holder_id);
+    memcpy(charger->path, &p, size);
     pthread_mutex_lock(&chargers_lock);
     charger->region = r;
     charger->holder = holder_id;
@@ -102,13 +116,74 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     return 0;
 }
 
+/* Whether the cell is still its holder's, and the holder lives: not so when somebody else has ended it. */
+UNLOCKED static bool is_own(const fsm_charger *charger)
+{
+    const fsm_region *r = charger->region;
+    uint32_t index = id_index(charger->holder);
+    const cell *own = &r->cells[charger->cell];
+    return peek(own->owner) == index + 1 && peek(own->counter) == charger->counter &&
+           peek(r->holders[index].stamp) == make_stamp((uint32_t)(charger->holder >> 32), LIVE);
+}
+
+/* ---- refusing without the lock ---------------------------------------------------------- */
+
+/* The lock's owner has died, and nobody has put in order yet what it was at. */
+UNLOCKED static bool is_untidy(const header *h)
+{
+    return (peek(h->lock) & FUTEX_OWNER_DIED) || peek(h->broken);
+}
+
+/*
+ * Whether a counter refuses amount: 1, 0, or -EAGAIN if that takes the lock.  In global mode nobody has stock, so what
+ * is reserved is what is used; and that it was in global mode all the while is seen by the number of that time.
+ */
+UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, int64_t *limit)
+{
+    uint32_t global = __atomic_load_n(&c->global, __ATOMIC_ACQUIRE); /* pairs with enter_global() */
+    *usage = peek(c->reserved);
+    *limit = peek(c->limit);
+    if (*limit - *usage >= amount)
+        return 0;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE); /* pairs with end_global() */
+    return global % 2 == 1 && peek(c->global) == global ? 1 : -EAGAIN;
+}
+
+/*
+ * Whether the charge is refused by a counter in global mode.  That is half of all charges where a limit is fought for,
+ * and it changes nothing but a failcnt, so it keeps nobody waiting.  If not, the lock decides.
+ */
+UNLOCKED static bool is_refused(const fsm_charger *charger, int64_t amount)
+{
+    fsm_region *r = charger->region;
+    if (!fsm_charger_bound(charger) || is_open(peek(charger->words->state)) || is_untidy(r->header))
+        return false;
+    const ancestry *p = charger->path;
+    uint32_t i = 0;
+    int64_t usage, limit;
+    int refused = 0;
+    while (i < p->n && (refused = refuses(p->at[i], amount, &usage, &limit)) == 0)
+        i++;
+    /* who died meanwhile may have left a sum that is too large; and a cell that was taken away is another answer */
+    if (refused != 1 || is_untidy(r->header) || !is_own(charger) || reap_is_due(r))
+        return false;
+    __atomic_add_fetch(&p->at[i]->failcnt, 1, __ATOMIC_RELAXED);
+    note_refusal(r, p->at[i], usage, limit);
+    return true;
+}
+
+/* A holder may reserve no more than this many of the charges it makes, */
+#define BATCH_CHARGES 64
+/* or, if it holds much, one part in so many of it. */
+#define BATCH_PART 16
+
 /* ---- the slow path --------------------------------------------------------------------- */
 
 typedef struct charging {
     fsm_region *region;
     cell *own;
     bool lease;
-    ancestry path;
+    const ancestry *path;
 } charging;
 
 /* Takes the lock and makes sure that the cell is still this holder's. */
@@ -122,19 +197,12 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
     int error = lock(c->region);
     if (error)
         return error;
-    holder *h;
-    error = find_holder(c->region, charger->holder, &h);
-    if (!error) {
-        c->own = cell_at(c->region, charger->cell);
-        if (!c->own || c->own->owner != holder_index(c->region, h) + 1 || c->own->counter != charger->counter)
-            error = gone(c->region);
-    }
-    if (!error) {
-        c->lease = h->kind == FSM_LEASE;
-        error = path_of(c->region, charger->counter, &c->path);
-        c->path.self = id_index(charger->holder);
-    }
-    if (!error && __atomic_load_n(&c->own->words.used, __ATOMIC_RELAXED) < 0)
+    c->own = &c->region->cells[charger->cell];
+    c->lease = id_index(charger->holder) >= c->region->geometry.holders;
+    c->path = charger->path;
+    if (!is_own(charger))
+        error = gone(c->region);
+    else if (used_of(c->own, state_now(c->own)) < 0)
         error = corrupt(c->region, "cell %u has a negative amount", charger->cell);
     if (error)
         unlock(c->region);
@@ -145,35 +213,48 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
 static void settle(charging *c, int64_t stock, int64_t used)
 {
     if (stock > 0) {
-        c->own->words.batch = stock;
-        FAULT_POINT(batch_noted);
-        reserve(&c->path, stock);
-        open_cell(c->region, &c->path, c->own, stock, used, stock > FSM_UNLIMITED / 2 ? FSM_UNLIMITED : 2 * stock);
-        c->path.at[0]->refills++;
-        c->path.at[0]->batch = stock;
+        open_cell(c->region, c->path, c->own, stock, used);
+        c->path->at[0]->refills++;
+        c->path->at[0]->batch = stock;
         FAULT_POINT(refilled);
     } else {
-        __atomic_store_n(&c->own->words.used, used, __ATOMIC_RELEASE);
+        set_used(c->own, used);
         FAULT_POINT(used_set);
     }
-    note_peak(&c->path, c->own);
+}
+
+/*
+ * What to reserve ahead for a holder that charges or uncharges `amount` at a time, once `pending` is reserved: twice
+ * the last time, up to a number of such charges or up to `more`.
+ */
+static int64_t ahead(charging *c, int64_t pending, int64_t amount, int64_t more)
+{
+    int64_t batch = fsm_get_batch(c->region);
+    if (batch == 0 || in_global_mode(c->path))
+        return 0;
+    int64_t twice = __atomic_load_n(&c->own->words.cap, __ATOMIC_RELAXED);
+    int64_t wanted = c->lease                  ? 0
+                     : batch != FSM_BATCH_AUTO ? batch
+                                               : least(most(amount, twice), most(times(amount, BATCH_CHARGES), more));
+    return grant(c->region, c->path, pending, amount, wanted);
 }
 
 int fsm_charge_slow(fsm_charger *charger, int64_t amount)
 {
+    if (is_refused(charger, amount))
+        return -ENOMEM;
     charging c;
     int error = begin(charger, amount, &c);
     if (error)
         return error;
     bool exceeded;
-    int64_t used = close_cell(c.region, &c.path, c.own);
+    int64_t used = close_cell(c.region, c.path, c.own);
     if (amount > 0)
-        error = find_room(c.region, &c.path, amount, false, &exceeded);
+        error = find_room(c.region, c.path, amount, false, &exceeded);
     if (!error && amount > 0) {
-        int64_t wanted = c.lease ? 0 : wanted_batch(c.region, c.own, amount, used);
-        int64_t stock = grant(c.region, &c.path, amount, amount, wanted);
+        int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
         FAULT_POINT(granted);
-        reserve(&c.path, amount);
+        reserve(c.path, amount);
         FAULT_POINT(reserved);
         settle(&c, stock, used + amount);
     }
@@ -187,18 +268,19 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    note_peak(&c.path, c.own);
-    int64_t used = close_cell(c.region, &c.path, c.own);
+    note_peak(c.path, c.own);
+    uint64_t before = state_now(c.own);
+    int64_t reserved = is_open(before) ? total_of(c.own, before) : 0;
+    int64_t used = close_cell(c.region, c.path, c.own);
     if (used < amount) {
         fsm_fault_here.held = used;
         error = -ERANGE;
     } else if (amount > 0) {
-        reserve(&c.path, -amount);
+        reserve(c.path, -amount);
         FAULT_POINT(given_back);
-        leave_global(&c.path);
-        /* keep some of it for the next charge, as much as a charge would have reserved */
-        int64_t wanted = c.lease ? 0 : wanted_batch(c.region, c.own, amount, used);
-        settle(&c, grant(c.region, &c.path, 0, amount, wanted), used - amount);
+        leave_global(c.path);
+        /* Keep some of it for the next charge; who uses much and little by turns soon keeps as much as that is. */
+        settle(&c, ahead(&c, 0, amount, reserved), used - amount);
     }
     unlock(c.region);
     return error;
@@ -207,21 +289,17 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
 int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
 {
     *exceeded = false;
-    fsm_words *words = charger->words;
-    int64_t stock, used;
-    words_read(words, &stock, &used);
-    while (stock >= amount) /* what was reserved is within every limit */
-        if (fsm_words_swap(words, &stock, &used, stock - amount, used + amount))
-            return 0;
+    if (amount >= 0 && fsm_charge_fast(charger, amount)) /* what was reserved is within every limit */
+        return 0;
     charging c;
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    used = close_cell(c.region, &c.path, c.own);
+    int64_t used = close_cell(c.region, c.path, c.own);
     if (amount > 0)
-        error = find_room(c.region, &c.path, amount, true, exceeded);
+        error = find_room(c.region, c.path, amount, true, exceeded);
     if (!error) {
-        reserve(&c.path, amount);
+        reserve(c.path, amount);
         FAULT_POINT(reserved);
         settle(&c, 0, used + amount);
     }
@@ -235,7 +313,7 @@ static int move(fsm_charger *charger, int64_t amount, int sign)
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    error = move_held(c.region, &c.path, c.own, sign * amount);
+    error = move_held(c.region, c.path, c.own, sign * amount);
     unlock(c.region);
     return error;
 }
@@ -256,7 +334,7 @@ int fsm_held(fsm_charger *charger, int64_t *out)
     int error = begin(charger, 0, &c);
     if (error)
         return error;
-    *out = __atomic_load_n(&c.own->words.used, __ATOMIC_RELAXED);
+    *out = used_of(c.own, state_now(c.own));
     unlock(c.region);
     return 0;
 }

@@ -6,10 +6,10 @@
  * derived field and every list of the first must agree with it.  So a check
  * changes nothing, and whoever charges waits for the copying alone.
  *
- * Others go on charging through open cells meanwhile: stock and used of an open
- * cell are all that changes without the lock.  It moves an amount from one to the
- * other, and both are copied as of one moment, so whatever follows from their sum
- * and from the cell's being open is the same at any moment of the copying.
+ * Others go on charging through open cells meanwhile: the state of an open cell is
+ * all that changes without the lock.  It turns stock into usage and back, so
+ * whatever follows from their sum and from the cell's being open is the same at any
+ * moment of the copying.
  *
  * Three derived fields are decided, not computed, and cannot be recomputed: batch,
  * global and global_exit.  Of these the invariants are looked at.
@@ -113,12 +113,10 @@ static void copy_used(fsm_region *to, fsm_region *from)
             memcpy(&to->attributes[i * files], &from->attributes[i * files], files * sizeof(attributes));
     for (uint32_t i = 0; i < cells; i++) {
         cell *own = &from->cells[i], *copy = &to->cells[i];
+        copy->words.state = state_now(own);
         copy->words.cap = __atomic_load_n(&own->words.cap, __ATOMIC_RELAXED);
-        copy->words.batch = own->words.batch;
-        copy->words.stock = __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED);
-        copy->words.used = __atomic_load_n(&own->words.used, __ATOMIC_RELAXED);
-        if (copy->words.stock != FSM_CLOSED) /* a closed one is changed by nobody but the lock's owner */
-            words_read(&own->words, &copy->words.stock, &copy->words.used);
+        for (unsigned side = 0; side < 2; side++)
+            copy->words.total[side] = __atomic_load_n(&own->words.total[side], __ATOMIC_RELAXED);
         memcpy(&copy->owner, &own->owner, sizeof(cell) - offsetof(cell, owner));
     }
 }
@@ -423,9 +421,10 @@ static void check_cells(judge *j)
     uint32_t resources = f->geometry.resources;
     for (uint32_t i = 0; i < f->header->cells.high; i++) {
         const cell *own = &f->cells[i];
-        int64_t stock = own->words.stock, used = own->words.used;
+        uint64_t state = own->words.state;
+        int64_t stock = stock_in(state), used = used_of(own, state), total = total_of(own, state);
         if (!is_owned(own)) {
-            if (stock != FSM_CLOSED || used != 0)
+            if (is_open(state) || used != 0)
                 tell(j, "%s: stock %lld and used %lld, it should be closed and empty", name_cell(f, i).text,
                      (long long)stock, (long long)used);
             continue;
@@ -436,11 +435,12 @@ static void check_cells(judge *j)
             tell(j, "%s: its holder %u is not there", name_cell(f, i).text, own->owner - 1);
         if (!g || !is_live(g))
             tell(j, "%s: its counter %u is not there", name_cell(f, i).text, own->counter);
-        if (used < 0 || stock < FSM_CLOSED || (stock > 0 && used > FSM_UNLIMITED - stock))
+        int64_t most = total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX;
+        if (used < 0 || (is_open(state) && total < 0))
             tell(j, "%s: stock %lld and used %lld cannot be", name_cell(f, i).text, (long long)stock, (long long)used);
-        else if (stock > own->words.cap)
-            tell(j, "cap of %s: %lld, below its stock %lld", name_cell(f, i).text, (long long)own->words.cap,
-                 (long long)stock);
+        else if (is_open(state) && (own->words.cap < stock || own->words.cap > most))
+            tell(j, "cap of %s: %lld, it should be between its stock %lld and %lld", name_cell(f, i).text,
+                 (long long)own->words.cap, (long long)stock, (long long)most);
     }
 }
 
@@ -457,9 +457,8 @@ static void check_sums(judge *j)
         const cell *own = &f->cells[i];
         if (!is_owned(own))
             continue;
-        sums[own->counter % resources] += own->words.used;
-        if (own->words.stock > 0)
-            sums[own->counter % resources] += own->words.stock;
+        uint64_t state = own->words.state;
+        sums[own->counter % resources] += is_open(state) ? total_of(own, state) : used_of(own, state);
     }
     for (uint32_t k = 0; k < resources; k++)
         if (sums[k] > FSM_UNLIMITED)
@@ -608,7 +607,7 @@ static bool is_cell_of_counter(const judge *j, uint32_t owner, uint32_t index)
 
 static bool is_open_cell(const judge *j, uint32_t owner, uint32_t index)
 {
-    return is_cell_of_counter(j, owner, index) && j->found.cells[index].words.stock != FSM_CLOSED;
+    return is_cell_of_counter(j, owner, index) && is_open(j->found.cells[index].words.state);
 }
 
 static bool is_active(const judge *j, uint32_t owner, uint32_t index)
@@ -815,7 +814,7 @@ static void compare_counter(judge *j, uint32_t index)
     if (!active && (c->active_next != NONE || c->active_prev != NONE))
         tell(j, "active_next and active_prev of %s: %u and %u, and it is in no list", name_counter(f, index).text,
              c->active_next, c->active_prev);
-    if (c->global > 1 || (c->global && right->open_below > 0))
+    if (is_global(c) && right->open_below > 0)
         tell(j, "global of %s: %u, with %u open cells below", name_counter(f, index).text, c->global,
              right->open_below);
     /* only charge_nofail passes a limit, and it leaves no stock */
@@ -867,7 +866,7 @@ static int compare_cells(judge *j)
             if (seen[own->owner - 1] == c + 1)
                 tell(j, "%s: not its only one there", name_cell(f, i).text);
             seen[own->owner - 1] = c + 1;
-            if (own->words.stock == FSM_CLOSED && (own->open_next != NONE || own->open_prev != NONE))
+            if (!is_open(own->words.state) && (own->open_next != NONE || own->open_prev != NONE))
                 tell(j, "open_next and open_prev of %s: %u and %u, and it is closed", name_cell(f, i).text,
                      own->open_next, own->open_prev);
         }

@@ -23,24 +23,6 @@
 
 /* A holder may reserve one part in SHARE of the headroom that falls to it. */
 #define SHARE 4
-/* and no more than this many of the charges it makes, or this part of what it holds */
-#define BATCH_CHARGES 64
-#define BATCH_PART 16
-
-static inline int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static inline int64_t times(int64_t amount, int64_t factor)
-{
-    return amount > FSM_UNLIMITED / factor ? FSM_UNLIMITED : amount * factor;
-}
 
 /* ---- paths ---------------------------------------------------------------------- */
 
@@ -80,8 +62,10 @@ int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out)
 
 void reset_derived(counter *c)
 {
-    c->reserved = c->stock_cap = c->batch = c->global_exit = 0;
-    c->global = 0;
+    c->reserved = c->batch = c->global_exit = 0;
+    c->stock_cap = 0;
+    if (is_global(c))
+        end_global(c);
     c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
     c->cells = c->open_below = 0;
 }
@@ -93,6 +77,13 @@ void reset_counter(counter *c)
     reset_derived(c);
 }
 
+/* Stock is at the most all cells' cap: at least the rest of what is reserved is used. */
+static inline void note_least_usage(counter *c, uint64_t stock_cap)
+{
+    if (stock_cap <= (uint64_t)c->reserved)
+        c->max_usage = most(c->max_usage, c->reserved - (int64_t)stock_cap);
+}
+
 void reserve(const ancestry *p, int64_t amount)
 {
     for (uint32_t i = 0; i < p->n; i++) {
@@ -100,6 +91,7 @@ void reserve(const ancestry *p, int64_t amount)
         c->reserved += amount;
         c->peak_reserved = most(c->peak_reserved, c->reserved);
         c->min_usage = least(c->min_usage, c->reserved);
+        note_least_usage(c, c->stock_cap);
         FAULT_POINT(level_reserved);
     }
 }
@@ -169,43 +161,34 @@ static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
     }
 }
 
-void open_cell(fsm_region *r, const ancestry *p, cell *own, int64_t stock, int64_t used, int64_t cap)
+void open_cell(fsm_region *r, const ancestry *p, cell *own, int64_t stock, int64_t used)
 {
-    __atomic_store_n(&own->words.cap, cap, __ATOMIC_RELAXED);
+    uint64_t epochs = FSM_CLOSED - FSM_EPOCH;
+    uint64_t state = ((state_now(own) + FSM_EPOCH) & epochs) | (uint64_t)stock;
+    int64_t total = used + stock;
+    __atomic_store_n(&own->words.cap, least(total, least(2 * stock, FSM_STOCK_MAX)), __ATOMIC_RELAXED);
+    __atomic_store_n(&own->words.total[side_of(state)], total, __ATOMIC_RELAXED);
+    FAULT_POINT(next_total_written);
     link_open(r, p, own);
     FAULT_POINT(linked);
-    int64_t old_stock, old_used;
-    words_read(&own->words, &old_stock, &old_used);
-    /* a closed cell is changed by nobody else, so the first try succeeds */
-    while (!fsm_words_swap(&own->words, &old_stock, &old_used, stock, used))
-        ;
+    reserve(p, stock);
+    /* A closed cell is changed by nobody else.  Pairs with the acquire in fsm_uncharge_fast(). */
+    __atomic_store_n(&own->words.state, state, __ATOMIC_RELEASE);
     FAULT_POINT(opened);
-}
-
-/* Takes the fast path away; from here on only the lock's owner changes the words.  Pairs with fsm_charge and
- * fsm_uncharge. */
-static int64_t take_stock(cell *own, int64_t *used)
-{
-    int64_t stock;
-    words_read(&own->words, &stock, used);
-    while (!fsm_words_swap(&own->words, &stock, used, FSM_CLOSED, *used))
-        ;
-    return stock;
 }
 
 int64_t close_cell(fsm_region *r, const ancestry *p, cell *own)
 {
-    int64_t used;
-    int64_t stock = take_stock(own, &used);
-    if (stock < FSM_CLOSED)
-        corrupt(r, "cell %u had a stock of %lld", cell_index(r, own), (long long)stock); /* and is recomputed */
-    FAULT_POINT(closed);
-    if (stock != FSM_CLOSED) {
+    uint64_t state = state_now(own);
+    if (is_open(state)) {
+        /* From here on only the lock's owner changes the words.  Pairs with fsm_state_swap(). */
+        state = __atomic_fetch_or(&own->words.state, FSM_CLOSED, __ATOMIC_SEQ_CST);
+        FAULT_POINT(closed);
         unlink_open(r, p, own);
         FAULT_POINT(unlinked);
-        reserve(p, -stock);
+        reserve(p, -stock_in(state));
     }
-    return used;
+    return used_of(own, state);
 }
 
 /* The first counter with open cells of its own in c's subtree. */
@@ -234,9 +217,9 @@ int drain(fsm_region *r, counter *c)
         if (error)
             return error;
         uint32_t before = c->open_below;
-        own->words.batch = 0;
-        FAULT_POINT(batch_reset);
         close_cell(r, &p, own);
+        __atomic_store_n(&own->words.cap, 0, __ATOMIC_RELAXED); /* it begins with a small batch again */
+        FAULT_POINT(batch_reset);
         if (c->open_below >= before)
             return corrupt(r, "cell %u is in counter %u's list and not open", cell_index(r, own),
                            counter_index(r, leaf));
@@ -259,9 +242,9 @@ static int precise_stock(fsm_region *r, counter *top, bool own_too, int64_t *out
             cell *own = cell_at(r, i);
             if (!own || steps-- == 0)
                 return corrupt(r, "the open list of counter %u is damaged", counter_index(r, c));
-            int64_t stock = __atomic_load_n(&own->words.stock, __ATOMIC_ACQUIRE);
-            if (stock > 0)
-                sum += stock;
+            uint64_t state = state_now(own);
+            if (is_open(state))
+                sum += stock_in(state);
             i = own->open_next;
         }
         counter *next = counter_at(r, c->active_child);
@@ -301,23 +284,13 @@ static int precise_usage(fsm_region *r, counter *c, int64_t *out)
     return error ? error : note_usage(r, c, c->reserved - stock, out);
 }
 
-/*
- * Brings max_usage up to date without a sum: the caller's own stock is known, the
- * others' is at the most their cap, so at least the rest is used.
- */
+/* Brings max_usage up to date without a sum: of the caller's own cell the stock is known. */
 void note_peak(const ancestry *p, const cell *own)
 {
-    uint64_t slack = 0;
-    if (own) {
-        int64_t stock = __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED);
-        if (stock >= 0)
-            slack = (uint64_t)(own->words.cap - stock);
-    }
+    uint64_t state = state_now(own);
+    uint64_t known = is_open(state) ? (uint64_t)(own->words.cap - stock_in(state)) : 0;
     for (uint32_t i = 0; i < p->n; i++) {
-        counter *c = p->at[i];
-        uint64_t out = c->stock_cap - slack;
-        if (out <= (uint64_t)c->reserved)
-            c->max_usage = most(c->max_usage, c->reserved - (int64_t)out);
+        note_least_usage(p->at[i], p->at[i]->stock_cap - known);
         FAULT_POINT(peak_noted);
     }
 }
@@ -329,45 +302,58 @@ static inline int64_t headroom_of(const counter *c)
     return c->limit - c->reserved;
 }
 
-/* What one holder below may reserve of this headroom. */
-static inline int64_t share_of(const counter *c, int64_t headroom)
+/* One holder below may reserve one part in so many of the headroom. */
+static inline int64_t shares_of(const counter *c)
 {
-    return headroom / (SHARE * ((int64_t)c->open_below + 1));
+    return SHARE * ((int64_t)c->open_below + 1);
 }
 
 static int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
 {
     int64_t twice = least(times(most(headroom, 0), 2), c->limit);
-    int64_t demand = least(times(amount, 2 * SHARE * ((int64_t)c->open_below + 1)), c->limit / 2);
+    int64_t demand = least(times(amount, 2 * shares_of(c)), c->limit / 2);
     c->global_exit = most(twice, demand);
     FAULT_POINT(exit_set);
-    c->global = 1;
+    if (is_global(c))
+        return 0;
+    int error = drain(r, c);
+    /* No sooner: then what is reserved is what is used.  Pairs with refuses() in charge.c. */
+    if (!error)
+        __atomic_store_n(&c->global, c->global + 1, __ATOMIC_RELEASE);
     FAULT_POINT(global);
-    return drain(r, c);
+    return error;
+}
+
+UNLOCKED void end_global(counter *c)
+{
+    __atomic_store_n(&c->global, c->global + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* before anything is reserved ahead; pairs with refuses() in charge.c */
 }
 
 /* Small headroom: stock for a charge of this size would not fit often enough to be worth having. */
 static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
 {
-    int64_t share = share_of(c, headroom);
-    return share <= 0 || (share < amount && headroom < c->limit / 16);
+    int64_t shares = shares_of(c), enough;
+    if (headroom < shares)
+        return true;
+    return (__builtin_mul_overflow(amount, shares, &enough) || headroom < enough) && headroom < c->limit / 16;
 }
 
 void leave_global(const ancestry *p)
 {
     for (uint32_t i = 0; i < p->n; i++)
-        if (p->at[i]->global && headroom_of(p->at[i]) >= p->at[i]->global_exit) {
-            p->at[i]->global = 0;
+        if (is_global(p->at[i]) && headroom_of(p->at[i]) >= p->at[i]->global_exit) {
+            end_global(p->at[i]);
             FAULT_POINT(global_left);
         }
 }
 
-static void note_refusal(fsm_region *r, const counter *c, int64_t usage)
+void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit)
 {
     uint32_t g = counter_index(r, c) / r->geometry.resources;
-    fsm_fault_here.group = group_id(r->groups[g].stamp, g);
+    fsm_fault_here.group = group_id(__atomic_load_n(&r->groups[g].stamp, __ATOMIC_RELAXED), g);
     fsm_fault_here.usage = usage;
-    fsm_fault_here.limit = c->limit;
+    fsm_fault_here.limit = limit;
 }
 
 /* Whether amount fits c once no stock is left below it: 1, 0 or an error. */
@@ -408,10 +394,10 @@ int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, boo
             return error;
         if (c->open_below == 0 && fsm_get_batch(r) != 0 && near_limit(c, headroom_of(c), amount))
             enter_global(r, c, headroom_of(c), amount);
-        c->failcnt++;
+        __atomic_add_fetch(&c->failcnt, 1, __ATOMIC_RELAXED);
         FAULT_POINT(refusal_counted);
         if (!*exceeded)
-            note_refusal(r, c, usage);
+            note_refusal(r, c, usage, c->limit);
         *exceeded = true;
         if (!nofail)
             return -ENOMEM;
@@ -421,27 +407,19 @@ int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, boo
 
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted)
 {
-    if (fsm_get_batch(r) == 0)
-        return 0;
-    int64_t granted = wanted;
+    int64_t granted = least(wanted, FSM_STOCK_MAX);
     for (uint32_t i = 0; i < p->n; i++) {
         counter *c = p->at[i];
-        int64_t headroom = headroom_of(c) - pending;
-        if (!c->global && near_limit(c, headroom, amount))
+        int64_t headroom = headroom_of(c) - pending, shares = shares_of(c);
+        if (near_limit(c, headroom, amount)) {
             enter_global(r, c, headroom, amount);
-        granted = c->global ? 0 : least(granted, share_of(c, headroom));
+            granted = 0;
+        } else if (times(granted, shares) > headroom) {
+            granted = headroom / shares;
+        }
     }
     /* less than one such charge is of no use to its holder and in the way of others */
     return granted < least(amount, wanted) ? 0 : granted;
-}
-
-/* What a holder that charges `amount` would like to reserve: twice the last time, within bounds. */
-int64_t wanted_batch(const fsm_region *r, const cell *own, int64_t amount, int64_t used)
-{
-    int64_t batch = fsm_get_batch(r);
-    if (batch != FSM_BATCH_AUTO)
-        return batch;
-    return least(most(amount, times(own->words.batch, 2)), most(times(amount, BATCH_CHARGES), used / BATCH_PART));
 }
 
 /* ---- reading -------------------------------------------------------------------------- */
@@ -518,12 +496,12 @@ static int local_usage(fsm_region *r, counter *c, int64_t *used_here, int64_t *s
         cell *own = cell_at(r, i);
         if (!own || left-- == 0)
             return corrupt(r, "the cell list of counter %u is damaged", counter_index(r, c));
-        int64_t stock, used;
-        words_read(&own->words, &stock, &used);
+        uint64_t state = state_now(own);
+        int64_t used = used_of(own, state);
         if (used < 0)
             return corrupt(r, "cell %u has used %lld", i, (long long)used);
         *used_here += used;
-        *stock_here += stock > 0 ? stock : 0;
+        *stock_here += is_open(state) ? stock_in(state) : 0;
         i = own->counter_next;
     }
     return 0;
@@ -540,7 +518,7 @@ int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
                    .soft_limit = c->soft_limit,
                    .hierarchical_limit = FSM_UNLIMITED,
                    .hierarchical_margin = FSM_UNLIMITED,
-                   .failcnt = c->failcnt,
+                   .failcnt = __atomic_load_n(&c->failcnt, __ATOMIC_RELAXED),
                    .batch = c->batch,
                    .refills = c->refills,
                    .drains = c->drains };
@@ -559,7 +537,7 @@ int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
         int64_t margin = most(above->limit - usage, 0);
         s.hierarchical_limit = least(s.hierarchical_limit, above->limit);
         s.hierarchical_margin = least(s.hierarchical_margin, margin);
-        s.global |= above->global;
+        s.global |= is_global(above);
     }
     s.stock = s.reserved - s.usage;
     s.soft_limit_excess = most(s.usage - s.soft_limit, 0);
@@ -589,10 +567,12 @@ int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
         error = -EBUSY;
     }
     if (!error) {
-        c->limit = limit;
-        FAULT_POINT(limit_set);
-        c->global = 0; /* decided anew by the next charge */
+        if (is_global(c))
+            end_global(
+                c); /* decided anew by the next charge; and first, so that nobody refuses by the new one before */
         FAULT_POINT(global_left);
+        __atomic_store_n(&c->limit, limit, __ATOMIC_RELEASE);
+        FAULT_POINT(limit_set);
     }
     unlock(r);
     return error;
@@ -628,7 +608,7 @@ int fsm_reset_max_usage(fsm_region *r, fsm_id id, uint32_t resource)
 int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
 {
     WITH_COUNTER(p)
-    p.at[0]->failcnt = 0;
+    __atomic_store_n(&p.at[0]->failcnt, 0, __ATOMIC_RELAXED);
     FAULT_POINT(forgotten);
     unlock(r);
     return 0;
@@ -643,12 +623,12 @@ int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amoun
     if (amount > 0)
         error = find_room(r, &p, amount, false, &exceeded);
     if (!error && amount > 0) {
-        grant(r, &p, amount, amount, 0);
+        if (fsm_get_batch(r) != 0 && !in_global_mode(&p))
+            grant(r, &p, amount, amount, 0); /* nothing, but global mode where the limit is near now */
         FAULT_POINT(granted);
         reserve(&p, amount);
         p.at[0]->common += amount;
         FAULT_POINT(charged);
-        note_peak(&p, NULL);
     }
     unlock(r);
     return error;

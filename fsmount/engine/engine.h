@@ -3,7 +3,7 @@
  *
  * A region holds a tree of groups.  A group has one counter for each resource;
  * charging a counter charges every ancestor.  Whoever charges is a holder, and
- * every (holder, counter) pair has one cell: the two words {stock, used}.
+ * every (holder, counter) pair has one cell: what it has used, and its stock.
  * Charging within the stock is one compare-and-swap on the cell, at any depth;
  * everything else takes the region's one lock.  layout.h tells how it is kept
  * in memory, counter.c how it is decided.
@@ -267,13 +267,17 @@ void fsm_untie(void *tie); /* not in a forked child: it has no tie */
 
 /* ---- charging ------------------------------------------------------------- */
 
-/* The two words of a cell; see layout.h.  stock == FSM_CLOSED: no fast path here. */
-#define FSM_CLOSED ((int64_t)-1)
+/*
+ * The words of a cell; layout.h tells what they mean.  `state` alone is what the fast paths change: from its highest
+ * bit on FSM_CLOSED (no fast path here), an epoch of 23 bits, and a stock of 40.
+ */
+#define FSM_CLOSED (UINT64_C(1) << 63)
+#define FSM_EPOCH (UINT64_C(1) << 40)
+#define FSM_STOCK_MAX ((int64_t)(FSM_EPOCH - 1))
 typedef struct fsm_words {
-    _Alignas(16) int64_t stock;
-    int64_t used;
-    int64_t cap;   /* the most stock the cell may keep */
-    int64_t batch; /* what its last refill reserved ahead */
+    uint64_t state;
+    int64_t cap;      /* the most stock the cell may keep; never more than all that it has reserved */
+    int64_t total[2]; /* used and stock together, in an even epoch and in an odd one */
 } fsm_words;
 
 /*
@@ -287,6 +291,7 @@ typedef struct fsm_charger {
     fsm_region *region;
     fsm_id holder;
     uint32_t cell, counter;
+    struct ancestry *path; /* the counter and its ancestors: they stay while the holder has its cell */
     struct fsm_charger *next, *previous;
 } fsm_charger;
 
@@ -303,43 +308,34 @@ static inline bool fsm_charger_bound(const fsm_charger *charger)
 int fsm_charge_slow(fsm_charger *charger, int64_t amount);
 int fsm_uncharge_slow(fsm_charger *charger, int64_t amount);
 
-typedef unsigned __int128 fsm_pair __attribute__((aligned(16), may_alias));
-
-/* One 16-byte compare-and-swap of {stock, used}; a full barrier.  On failure the found words come back. */
-static inline bool fsm_words_swap(fsm_words *words, int64_t *stock, int64_t *used, int64_t new_stock, int64_t new_used)
+/*
+ * The fast paths: one compare-and-swap of the state, a full barrier; false if the stock, or the room for more of it, is
+ * not enough.  Closing a cell (close_cell() in counter.c) changes the same word, so it is seen before or after, never
+ * between.
+ */
+static inline bool fsm_state_swap(fsm_words *words, uint64_t *state, uint64_t to)
 {
-    fsm_pair expected = (fsm_pair)(uint64_t)*used << 64 | (uint64_t)*stock;
-    fsm_pair desired = (fsm_pair)(uint64_t)new_used << 64 | (uint64_t)new_stock;
-    fsm_pair found = __sync_val_compare_and_swap((fsm_pair *)(void *)&words->stock, expected, desired);
-    if (found == expected)
-        return true;
-    *stock = (int64_t)(uint64_t)found;
-    *used = (int64_t)(uint64_t)(found >> 64);
-    return false;
+    return __atomic_compare_exchange_n(&words->state, state, to, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
 }
 
-/*
- * The fast paths: one swap within the stock; false if that is not enough.  Closing a cell
- * (take_stock in counter.c) is a swap of the same words, so it is seen before or after, never between.
- */
 static inline bool fsm_charge_fast(fsm_charger *charger, int64_t amount)
 {
     fsm_words *words = charger->words;
-    int64_t stock = __atomic_load_n(&words->stock, __ATOMIC_RELAXED);
-    int64_t used = __atomic_load_n(&words->used, __ATOMIC_RELAXED);
-    while (stock >= amount)
-        if (fsm_words_swap(words, &stock, &used, stock - amount, used + amount))
+    uint64_t state = __atomic_load_n(&words->state, __ATOMIC_RELAXED);
+    while (amount <= (int64_t)(state & (FSM_CLOSED | FSM_STOCK_MAX))) /* a closed one's is negative */
+        if (fsm_state_swap(words, &state, state - (uint64_t)amount))
             return true;
     return false;
 }
 
+/* Cap may be of another epoch than the state that was read before it: then the swap fails.  Pairs with open_cell(). */
 static inline bool fsm_uncharge_fast(fsm_charger *charger, int64_t amount)
 {
     fsm_words *words = charger->words;
-    int64_t stock = __atomic_load_n(&words->stock, __ATOMIC_RELAXED);
-    int64_t used = __atomic_load_n(&words->used, __ATOMIC_RELAXED);
-    while (stock >= 0 && used >= amount && amount <= __atomic_load_n(&words->cap, __ATOMIC_RELAXED) - stock)
-        if (fsm_words_swap(words, &stock, &used, stock + amount, used - amount))
+    uint64_t state = __atomic_load_n(&words->state, __ATOMIC_ACQUIRE);
+    while (!(state & FSM_CLOSED) &&
+           amount <= __atomic_load_n(&words->cap, __ATOMIC_RELAXED) - (int64_t)(state & FSM_STOCK_MAX))
+        if (fsm_state_swap(words, &state, state + (uint64_t)amount))
             return true;
     return false;
 }

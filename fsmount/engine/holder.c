@@ -201,7 +201,7 @@ static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **o
         __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
         FAULT_POINT(record_taken);
     }
-    own->words = (fsm_words){ .stock = FSM_CLOSED };
+    own->words = (fsm_words){ .state = FSM_CLOSED };
     own->counter = counter_number;
     FAULT_POINT(described);
     __atomic_store_n(&own->owner, holder_index(r, h) + 1, __ATOMIC_RELEASE);
@@ -235,16 +235,16 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     int error = path_of(r, own->counter, &p);
     if (error)
         return error;
+    note_peak(&p, own);
     int64_t used = close_cell(r, &p, own);
-    note_peak(&p, NULL);
     if (quarantine) {
-        own->words.batch = (int64_t)((uint64_t)h->pid_namespace << 32 | (uint32_t)h->pid);
+        own->words.total[!side_of(state_now(own))] = (int64_t)((uint64_t)h->pid_namespace << 32 | (uint32_t)h->pid);
         __atomic_store_n(&own->words.cap, (int64_t)h->start_time, __ATOMIC_RELAXED);
         FAULT_POINT(quarantine_described);
     }
     __atomic_store_n(&own->owner, quarantine ? QUARANTINED : 0, __ATOMIC_RELEASE);
     FAULT_POINT(given_up);
-    __atomic_store_n(&own->words.used, 0, __ATOMIC_RELAXED);
+    set_used(own, 0);
     FAULT_POINT(emptied);
     reserve(&p, -used);
     leave_global(&p);
@@ -263,7 +263,7 @@ static void end_quarantine(fsm_region *r)
     bool last_alive = true;
     for (uint32_t i = 0; i < high_of(&r->header->cells, r->geometry.cells) && r->header->quarantined > 0; i++) {
         cell *own = &r->cells[i];
-        uint64_t who = (uint64_t)own->words.batch;
+        uint64_t who = (uint64_t)own->words.total[!side_of(state_now(own))];
         if (own->owner != QUARANTINED || who >> 32 != pid_namespace())
             continue;
         if (who != last || own->words.cap != last_start)
@@ -297,7 +297,7 @@ int move_held(fsm_region *r, const ancestry *p, cell *own, int64_t amount)
     FAULT_POINT(journal_written);
     journal_commit(j, JOURNAL_MOVE);
     FAULT_POINT(journal_committed);
-    __atomic_store_n(&own->words.used, j->used, __ATOMIC_RELAXED);
+    set_used(own, j->used);
     FAULT_POINT(used_set);
     c->common = j->common;
     FAULT_POINT(common_set);
@@ -496,19 +496,27 @@ int reap_counter(fsm_region *r, const counter *c)
     return 0;
 }
 
-#define REAP_EVERY 50000000 /* ns */
-#define REAP_SHARE 20       /* at most one part in so many of the time goes into it */
+#define REAP_EVERY 50000000            /* ns */
+#define REAP_SOON INT64_C(60000000000) /* later is nonsense */
+#define REAP_SHARE 20                  /* at most one part in so many of the time goes into it */
+
+UNLOCKED bool reap_is_due(const fsm_region *r)
+{
+    int64_t wait = peek(r->header->reap_at) - coarse_ns();
+    return wait <= 0 || wait >= REAP_SOON;
+}
 
 bool reap_before_refusal(fsm_region *r, uint32_t self)
 {
+    if (!reap_is_due(r))
+        return false;
     int64_t now = monotonic_ns();
     uint32_t ended = 0;
-    if (now < r->header->reap_at && r->header->reap_at - now < 60000000000)
-        return false;
     if (!server_alive(r->header))
         reap(r, self, &ended);
     int64_t cost = monotonic_ns() - now;
-    r->header->reap_at = now + (cost * REAP_SHARE > REAP_EVERY ? cost * REAP_SHARE : REAP_EVERY);
+    __atomic_store_n(&r->header->reap_at, now + (cost * REAP_SHARE > REAP_EVERY ? cost * REAP_SHARE : REAP_EVERY),
+                     __ATOMIC_RELAXED);
     FAULT_POINT(turn_taken);
     return ended > 0;
 }
@@ -535,9 +543,9 @@ static void describe(const fsm_region *r, const holder *h, const cell *own, fsm_
                               .start_time = h->start_time,
                               .cells = h->cells };
     if (own) {
-        int64_t stock = __atomic_load_n(&own->words.stock, __ATOMIC_RELAXED);
-        out->stock = stock > 0 ? stock : 0;
-        out->held = __atomic_load_n(&own->words.used, __ATOMIC_RELAXED);
+        uint64_t state = state_now(own);
+        out->stock = is_open(state) ? stock_in(state) : 0;
+        out->held = used_of(own, state);
     }
 }
 

@@ -22,6 +22,7 @@ int populate(fsm_region *r, const void *start, size_t length);
 /* Sets the record arrays' places after the geometry, and returns the whole size. */
 size_t place(fsm_region *r, char *base);
 int64_t monotonic_ns(void);
+int64_t coarse_ns(void); /* the same, some milliseconds old, and for a few ns */
 
 /* ---- lock.c ---- */
 
@@ -116,6 +117,24 @@ void link_group(fsm_region *r, group *g);              /* into its parent's chil
 int unlink_group(fsm_region *r, group *g);
 attributes *attributes_of(fsm_region *r, group *g, uint32_t slot); /* a file's are there if the group's are custom */
 
+/* ---- amounts ---- */
+
+static inline int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t times(int64_t amount, int64_t factor)
+{
+    int64_t product;
+    return __builtin_mul_overflow(amount, factor, &product) ? FSM_UNLIMITED : product;
+}
+
 /* ---- counter.c ---- */
 
 /* A counter and its ancestors, checked once and then safe to walk: at[0] is the counter, at[n - 1] the root's. */
@@ -125,15 +144,20 @@ typedef struct ancestry {
     counter *at[DEPTH_MAX + 1];
 } ancestry;
 
+static inline bool is_global(const counter *c)
+{
+    return c->global % 2 == 1;
+}
+
 int path_of(fsm_region *r, uint32_t counter, ancestry *out);
 int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out);
 void reset_counter(counter *c);
 void reset_derived(counter *c);
 void reserve(const ancestry *p, int64_t amount); /* at every level; negative gives back */
 
-/* An open cell is in its counter's open list and counted above; its words.stock is >= 0. */
+/* An open cell is in its counter's open list and counted above. */
 void link_open(fsm_region *r, const ancestry *p, cell *cell);
-void open_cell(fsm_region *r, const ancestry *p, cell *cell, int64_t stock, int64_t used, int64_t cap);
+void open_cell(fsm_region *r, const ancestry *p, cell *cell, int64_t stock, int64_t used);
 /* Closes it if it is open and gives its stock back; returns what it holds. */
 int64_t close_cell(fsm_region *r, const ancestry *p, cell *cell);
 int drain(fsm_region *r, counter *c);
@@ -143,13 +167,22 @@ int drain(fsm_region *r, counter *c);
  * and goes on; *exceeded tells.  -ENOMEM: refused, and noted in the fault.
  */
 int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, bool *exceeded);
+static inline bool in_global_mode(const ancestry *p)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (is_global(p->at[i]))
+            return true;
+    return false;
+}
+
 /*
- * What a holder that charges `amount` at a time may reserve ahead, `wanted` at the most, once `pending`
- * is reserved; 0 near a limit, where it switches stock off.
+ * What a holder that charges `amount` at a time, outside of global mode, may reserve ahead, `wanted` at the most, once
+ * `pending` is reserved; 0 near a limit, where it switches stock off.
  */
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);
 void leave_global(const ancestry *p);
-int64_t wanted_batch(const fsm_region *r, const cell *own, int64_t amount, int64_t used);
+void end_global(counter *c); /* of one that is_global() */
+void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit);
 void note_peak(const ancestry *p, const cell *own);
 
 /* ---- holder.c ---- */
@@ -163,12 +196,17 @@ int end_holder(fsm_region *r, holder *h, bool by_itself); /* who ends itself has
 bool server_alive(const header *h);
 int reap(fsm_region *r, uint32_t self, uint32_t *ended); /* self: who lives for sure, or NONE */
 int reap_counter(fsm_region *r, const counter *c);       /* -EBUSY: a holder of this counter lives */
-bool reap_before_refusal(fsm_region *r,
-                         uint32_t self); /* true if somebody dead was given back; not more often than it can afford */
+/* Not more often than can be afforded, the dead are looked for before a charge is refused. */
+bool reap_is_due(const fsm_region *r);                  /* without the lock */
+bool reap_before_refusal(fsm_region *r, uint32_t self); /* true if somebody dead was given back */
 
 /* ---- process.c ---- */
 
-uint32_t pid_namespace(void); /* of this process */
+extern uint32_t own_namespace;
+static inline uint32_t pid_namespace(void) /* of this process */
+{
+    return own_namespace;
+}
 int32_t own_pid(void);
 int32_t process_of(uint32_t thread); /* its process as far as can be told, else the number itself */
 /* Whether this thread may be at work in the region; false only of what is dead, or never mapped it. */
@@ -176,7 +214,6 @@ bool may_be_inside(const fsm_region *r, uint32_t thread);
 
 /* ---- recover.c ---- */
 
-void words_read(fsm_words *words, int64_t *stock, int64_t *used); /* both of one moment */
 int rebuild(fsm_region *r); /* touches nothing but this region, so it does for a copy */
 int recover(fsm_region *r);
 

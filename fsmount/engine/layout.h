@@ -42,7 +42,7 @@
 #include <string.h>
 
 #define FSM_MAGIC "fsmount\n"
-#define FSM_VERSION 2u
+#define FSM_VERSION 3u
 #define FSM_ARCHITECTURE ((uint32_t)(sizeof(long) << 8 | sizeof(void *)))
 
 #define NONE UINT32_MAX
@@ -76,23 +76,28 @@ typedef struct group {
     char name[FSM_NAME_MAX + 1];
 } group;
 
+/* What every charge looks at comes first and is one cache line. */
 typedef struct counter {
-    int64_t limit, soft_limit;
-    int64_t common; /* what the group itself holds */
-    int64_t max_usage, min_usage;
+    _Alignas(64) int64_t limit;
+    int64_t reserved;      /* (d) used + stock of the subtree; <= limit, charge_nofail aside */
     int64_t peak_reserved; /* the most that was reserved since max_usage was reset: the true peak lies below */
-    int64_t failcnt, refills, drains;
-    int64_t reserved;           /* (d) used + stock of the subtree; <= limit, charge_nofail aside */
-    uint64_t stock_cap;         /* (d) sum of cap over the open cells of the subtree; at most twice what is reserved */
-    int64_t batch;              /* (d) what the last refill here reserved ahead */
-    int64_t global_exit;        /* (d) the headroom at which global mode ends */
-    uint32_t global;            /* (d) stock is switched off in this subtree */
-    uint32_t cells_head, cells; /* (d) this counter's own cells */
-    uint32_t open_head;         /* (d) those of them that are open */
-    uint32_t open_below;        /* (d) open cells of the subtree */
-    uint32_t active_child;      /* (d) children with open cells below them */
+    int64_t max_usage, min_usage;
+    uint64_t stock_cap;  /* (d) sum of cap over the open cells of the subtree; at most what is reserved */
+    int64_t global_exit; /* (d) the headroom at which global mode ends */
+    uint32_t global;     /* (d) odd: stock is switched off in this subtree; never the same again in another such time */
+    uint32_t open_below; /* (d) open cells of the subtree */
+    int64_t soft_limit;
+    int64_t common;  /* what the group itself holds */
+    int64_t failcnt; /* changes without the lock, too */
+    int64_t refills, drains;
+    int64_t batch;                     /* (d) what the last refill here reserved ahead */
+    uint32_t cells_head, cells;        /* (d) this counter's own cells */
+    uint32_t open_head;                /* (d) those of them that are open */
+    uint32_t active_child;             /* (d) children with open cells below them */
     uint32_t active_next, active_prev; /* (d) */
 } counter;
+
+_Static_assert(offsetof(counter, soft_limit) == 64, "what every charge looks at is one cache line");
 
 typedef struct holder {
     stamp stamp;
@@ -105,7 +110,19 @@ typedef struct holder {
     uint32_t arrival;           /* its number among the processes */
 } holder;
 
-/* 64 bytes: cells do not share cache lines, so neighbours do not slow each other down */
+/*
+ * The words of a cell.  What it has reserved is total[epoch & 1]; of that words.state says how much is stock, and the
+ * rest is used.  An open cell's stock is reserved at every level.  When it is closed, the stock that it had stays where
+ * it is, so that the rest is what is used in one store, and is reserved no more.
+ *
+ * So charging is one swap of the state alone, and everything else one store under the lock: of the total of a closed
+ * cell, or, after the other total was written, of a state with the next epoch, which makes that one count.  The epoch
+ * also tells a cell that was closed and opened again from one that was not, when a thread of the holder is kept from
+ * its swap in between: it would be taken in only if that happened 2^23 times and to the same stock, and even then no
+ * more is given back than the holder reserved, unless its threads give back more than they hold.
+ *
+ * 64 bytes: cells do not share cache lines, so neighbours do not slow each other down.
+ */
 typedef struct cell {
     fsm_words words;
     uint32_t owner;                      /* holder's index + 1; 0: the cell is free; or QUARANTINED */
@@ -117,7 +134,7 @@ typedef struct cell {
 
 /*
  * A cell whose holder was ended by another process while its own lives, and may look at it still: closed, empty, and
- * nobody's until that process (pid namespace and pid in words.batch, start time in words.cap) is dead.
+ * nobody's until that process (pid namespace and pid in the total that does not count, start time in cap) is dead.
  */
 #define QUARANTINED UINT32_MAX
 
@@ -182,6 +199,47 @@ struct fsm_region {
 static inline bool is_region(const header *h)
 {
     return memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) == 0 && __atomic_load_n(&h->groups.high, __ATOMIC_RELAXED) > 0;
+}
+
+/* ---- the words of a cell; under the lock, which keeps closed cells closed and open ones' totals as they are ---- */
+
+static inline bool is_open(uint64_t state)
+{
+    return !(state & FSM_CLOSED);
+}
+
+static inline uint64_t state_now(const cell *own)
+{
+    return __atomic_load_n(&own->words.state, __ATOMIC_ACQUIRE);
+}
+
+/* The stock in the state; of a closed cell it is not reserved any more. */
+static inline int64_t stock_in(uint64_t state)
+{
+    return (int64_t)(state & FSM_STOCK_MAX);
+}
+
+/* Which total counts. */
+static inline unsigned side_of(uint64_t state)
+{
+    return state / FSM_EPOCH % 2;
+}
+
+static inline int64_t total_of(const cell *own, uint64_t state)
+{
+    return __atomic_load_n(&own->words.total[side_of(state)], __ATOMIC_RELAXED);
+}
+
+static inline int64_t used_of(const cell *own, uint64_t state)
+{
+    return total_of(own, state) - stock_in(state);
+}
+
+/* Of a closed cell. */
+static inline void set_used(cell *own, int64_t used)
+{
+    uint64_t state = state_now(own);
+    __atomic_store_n(&own->words.total[side_of(state)], used + stock_in(state), __ATOMIC_RELEASE);
 }
 
 /* A power of two, about one for each group. */

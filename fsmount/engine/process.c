@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 static int32_t pid_here;
-static uint32_t own_namespace;
+uint32_t own_namespace;
 
 static void learn_self(void)
 {
@@ -36,11 +36,6 @@ __attribute__((constructor)) static void know_self(void)
 int32_t own_pid(void)
 {
     return __atomic_load_n(&pid_here, __ATOMIC_RELAXED);
-}
-
-uint32_t pid_namespace(void)
-{
-    return own_namespace;
 }
 
 /*

@@ -2,23 +2,13 @@
  * recover.c - everything derived, once more from the truth.
  *
  * Runs under the lock, after an owner died or a derived field was found wrong,
- * while other processes may go on charging through open cells: these only move
- * an amount between the two words of one cell, so the sum of the two, read at
- * one moment, is what the cell has reserved.
+ * while other processes may go on charging through open cells: these only turn
+ * stock into usage and back, and what the cell has reserved stays as it is.
  */
 #include "internal.h"
 
 #include <errno.h>
 #include <string.h>
-
-void words_read(fsm_words *words, int64_t *stock, int64_t *used)
-{
-    *stock = __atomic_load_n(&words->stock, __ATOMIC_RELAXED);
-    *used = __atomic_load_n(&words->used, __ATOMIC_RELAXED);
-    /* swapping a pair for itself fails unless both words were of one moment, and then says what they are */
-    while (!fsm_words_swap(words, stock, used, *stock, *used))
-        ;
-}
 
 /* ---- the journal ------------------------------------------------------------------ */
 
@@ -33,7 +23,7 @@ static int finish_step(fsm_region *r)
         counter *c = counter_at(r, j->counter);
         if (!own || !c || j->used < 0 || j->common < 0)
             return corrupt(r, "the journal moves between cell %u and counter %u", j->index, j->counter);
-        __atomic_store_n(&own->words.used, j->used, __ATOMIC_RELAXED);
+        set_used(own, j->used);
         FAULT_POINT(used_set);
         c->common = j->common;
         FAULT_POINT(common_set);
@@ -161,14 +151,14 @@ static int rebuild_cells(fsm_region *r)
         cell *own = &r->cells[i];
         uint32_t owner = once(own->owner);
         if (owner == 0) {
-            own->words = (fsm_words){ .stock = FSM_CLOSED };
+            own->words = (fsm_words){ .state = FSM_CLOSED };
             FAULT_POINT(cell_cleared);
             free_to_pool(r, own);
             continue;
         }
         if (owner == QUARANTINED) {
-            own->words.stock = FSM_CLOSED;
-            own->words.used = 0;
+            __atomic_fetch_or(&own->words.state, FSM_CLOSED, __ATOMIC_RELAXED);
+            set_used(own, 0);
             h->quarantined++;
             FAULT_POINT(quarantine_counted);
             continue;
@@ -181,17 +171,17 @@ static int rebuild_cells(fsm_region *r)
         int error = path_of(r, number, &p);
         if (error)
             return error;
-        int64_t stock, used;
-        words_read(&own->words, &stock, &used);
-        if (used < 0 || stock < FSM_CLOSED || (stock > 0 && used > FSM_UNLIMITED - stock))
-            return corrupt(r, "cell %u has stock %lld and used %lld", i, (long long)stock, (long long)used);
+        uint64_t words = state_now(own);
+        int64_t used = used_of(own, words), total = total_of(own, words);
+        if (used < 0 || (is_open(words) && total < 0))
+            return corrupt(r, "cell %u has stock %lld and used %lld", i, (long long)stock_in(words), (long long)used);
         link_cell(r, own, c, by);
-        if (stock != FSM_CLOSED) {
-            if (own->words.cap < stock)
-                __atomic_store_n(&own->words.cap, stock, __ATOMIC_RELAXED);
+        if (is_open(words)) {
+            if (own->words.cap < stock_in(words) || own->words.cap > (total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX))
+                __atomic_store_n(&own->words.cap, stock_in(words), __ATOMIC_RELAXED);
             link_open(r, &p, own);
         }
-        error = add_reserved(r, &p, used + (stock > 0 ? stock : 0));
+        error = add_reserved(r, &p, is_open(words) ? total : used);
         if (error)
             return error;
         FAULT_POINT(cell_counted);

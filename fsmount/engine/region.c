@@ -27,6 +27,13 @@ int64_t monotonic_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+int64_t coarse_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static int say(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static int say(int code, const char *format, ...)
 {

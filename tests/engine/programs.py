@@ -12,8 +12,6 @@ HERE = Path(__file__).parent
 ENGINE = HERE.parent.parent / "fsmount" / "engine"
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-g", "-pthread", "-fno-omit-frame-pointer"]
 FLAGS += ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wundef", "-Wvla", "-Werror"]
-if platform.machine() == "x86_64":
-    FLAGS.append("-mcx16")
 
 
 class Build:

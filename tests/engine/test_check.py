@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -113,7 +114,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Places, 
     good, places = furnish(directory / "region")
     (directory / "good").write_bytes(good)
     names = {damaged.at for damaged in DERIVED} | {damage.at for damaged in TRUTH for damage in damaged.damages}
-    names |= {"cell.owner", "cell.counter", "cell.words.stock", "header.broken"}
+    names |= {"cell.owner", "cell.counter", "cell.words.state", "header.broken"}
     fields = " ".join(f"FIELD({', '.join(name.split('.', 1))})" for name in sorted(names) if "." in name)
     layout = Layout({}, {})
     said = run(Build("layout.c", directory / "layout", f"-DFIELDS={fields}").program, directory / "good").stdout
@@ -261,8 +262,7 @@ DERIVED = [
     Derived("counter.stock_cap", counter("/web"), "stock_cap of /web memory: "),
     Derived("counter.batch", counter("/web", 1), "batch of /web tokens: ", (-1, -MOST - 1)),
     Derived("counter.global_exit", counter("/web"), "global_exit of /web memory: ", (-1, -MOST - 1)),
-    Derived("counter.global", counter("/web"), "global of /web memory: "),
-    Derived("counter.global", counter("/web/idle"), "global of /web/idle memory: ", (2, NONE)),
+    Derived("counter.global", counter("/web"), "global of /web memory: ", (1, 3, NONE)),
     Derived("counter.cells_head", counter("/web"), "cells of /web memory: "),
     Derived("counter.cells_head", counter("/web/idle"), "cells of /web/idle memory: "),
     Derived("counter.cells", counter("/web"), "cells of /web memory: "),
@@ -360,6 +360,14 @@ def lone(at: str, where: Where, value: int | bytes | Callable[[Scene], int], sai
 
 WEB, API = counter("/web"), cell("releasing", "/web/api")
 
+# API's cell is in its first epoch; of 2000 that it reserved 1400 are stock.
+EPOCH = 1 << 40
+STOCK_MAX = EPOCH - 1
+
+
+def totals(even: int, odd: int) -> bytes:
+    return struct.pack("=qq", even, odd)
+
 
 def the_quarantined_cell(scene: Scene) -> int:
     return scene.cell_of(NONE)
@@ -388,13 +396,19 @@ TRUTH = [
     lone("counter.drains", WEB, -1, "drains of /web memory: -1", LEFT),
     lone("counter.limit", WEB, 1, "above the limit 1 with ", MENDED),
     lone("counter.common", counter("/"), MOST, "reserved of / memory: what the cells hold is above ", CORRUPT),
-    lone("cell.words.used", API, -1, "of process {releasing} (pid {pid}) in /web/api memory: stock ", CORRUPT),
-    lone("cell.words.stock", API, -2, "in /web/api memory: stock -2 and used 600 cannot be", CORRUPT),
-    lone("cell.words.used", API, MOST, "and used 9223372036854775807 cannot be", CORRUPT),
-    lone("cell.words.stock", API, 1 << 40, "cap of cell ", MENDED),
+    lone(
+        "cell.words.state", API, EPOCH | 2001, "of process {releasing} (pid {pid}) in /web/api memory: stock ", CORRUPT
+    ),
+    lone("cell.words.state", API, EPOCH | STOCK_MAX, "in /web/api memory: stock 1099511627775 and used ", CORRUPT),
+    lone("cell.words.total", API, totals(0, -1), "in /web/api memory: stock 1400 and used -1401 cannot be", CORRUPT),
+    lone("cell.words.total", API, totals(0, -MOST - 1), " and used 9223372036854774408 cannot be", CORRUPT),
+    lone("cell.words.total", API, totals(0, MOST), "reserved of / memory: what the cells hold is above ", CORRUPT),
+    lone("cell.words.total", API, totals(0, 1400), "cap of cell ", MENDED),
+    lone("cell.words.cap", API, 1399, "cap of cell ", MENDED),
+    lone("cell.words.cap", API, 2001, "cap of cell ", MENDED),
     lone("cell.words.cap", API, -1, "cap of cell ", MENDED),
-    lone("cell.words.stock", the_first_free_cell, 5, "free cell ", MENDED),
-    lone("cell.words.used", the_quarantined_cell, 5, "quarantined cell ", MENDED),
+    lone("cell.words.state", the_first_free_cell, 5, "free cell ", MENDED),
+    lone("cell.words.total", the_quarantined_cell, (5).to_bytes(8, "little"), "quarantined cell ", MENDED),
     lone("cell.owner", API, lambda scene: scene.holder("free") + 1, "is not there", CORRUPT),
     lone("cell.owner", API, FAR, "is not there", CORRUPT),
     lone("cell.counter", API, lambda scene: scene.counter("free"), "its counter ", CORRUPT),
@@ -479,11 +493,11 @@ def test_what_cannot_be_true_is_found_and_mended_only_if_that_can_be(scene: Scen
         assert [line for line in left if truth.said.format(**names(scene)) in line], left
     else:
         assert scene.tree.repair() == []
-        assert truth.damages[0].at.startswith(("holder.", "cell.words.stock")) or scene.usages() == usages
+        assert truth.damages[0].at in ("holder.stamp", "cell.words.total") or scene.usages() == usages
 
 
 def test_a_region_that_gives_its_lock_to_nobody_is_judged_all_the_same(scene: Scene) -> None:
-    scene.put("cell.words.used", scene.cell("releasing", "/web/api"), -1)
+    scene.put("cell.words.total", scene.cell("releasing", "/web/api"), totals(-1, -1))
     scene.put("header.broken", 0, 1)
     with pytest.raises(RegionCorrupt):
         scene.tree.root["memory"].usage  # noqa: B018
