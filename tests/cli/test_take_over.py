@@ -105,6 +105,9 @@ def serves(place: Place, pid: int) -> bool:
         return False
 
 
+UNLIMITED = b"\xff" * 7 + b"\x7f"
+
+
 def damage(place: Place, found: bytes, instead: bytes) -> None:
     """Writes over the last place where this is in the region."""
     assert place.region is not None and len(found) == len(instead)
@@ -120,7 +123,8 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     group = place.root.mkdir("group")
     group.charge(123456789)
     place.signal(signal.SIGKILL)
-    damage(place, (123456789).to_bytes(8, "little"), (5).to_bytes(8, "little"))  # `reserved` is what comes last
+    amount = (123456789).to_bytes(8, "little")
+    damage(place, UNLIMITED + amount + amount, UNLIMITED + (5).to_bytes(8, "little") + amount)  # `reserved`, at its limit
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     place.servers.add(daemon.pid)
@@ -136,8 +140,8 @@ def test_what_cannot_be_recomputed_is_not_served(place: Place) -> None:
     place.mount()
     place.root.mkdir("group").charge(123456789)
     place.signal(signal.SIGKILL)
-    unlimited = b"\xff" * 7 + b"\x7f"
-    damage(place, unlimited + (123456789).to_bytes(8, "little"), unlimited + b"\xff" * 8)  # what the group itself holds
+    amount = (123456789).to_bytes(8, "little")
+    damage(place, UNLIMITED + amount, UNLIMITED + b"\xff" * 8)  # what the group itself holds, at its soft limit
     said = refused(run("mount", place.path), place.path)
     assert f"the region {place.region} is damaged: " in said and " has common -1 " in said
 
