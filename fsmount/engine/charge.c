@@ -268,9 +268,12 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    note_peak(c.path, c.own);
     uint64_t before = state_now(c.own);
-    int64_t reserved = is_open(before) ? total_of(c.own, before) : 0;
+    int64_t reserved = 0;
+    if (is_open(before)) {
+        note_peak(c.path, c.own);
+        reserved = total_of(c.own, before);
+    }
     int64_t used = close_cell(c.region, c.path, c.own);
     if (used < amount) {
         fsm_fault_here.held = used;
@@ -278,7 +281,7 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
     } else if (amount > 0) {
         reserve(c.path, -amount);
         FAULT_POINT(given_back);
-        leave_global(c.path);
+        leave_global(c.path, amount);
         /* Keep some of it for the next charge; who uses much and little by turns soon keeps as much as that is. */
         settle(&c, ahead(&c, 0, amount, reserved), used - amount);
     }

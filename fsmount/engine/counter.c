@@ -10,7 +10,8 @@
  * While draining is needed again and again nobody gains from stock, so a counter
  * whose headroom has become small against what its holders would reserve goes
  * global: no cell below it is open, every charge takes the lock, and usage is
- * exactly what is reserved.  It comes back at twice that headroom.
+ * exactly what is reserved.  It comes back at twice that headroom, or, when charges
+ * have become small against it, once nobody has been refused for a while.
  *
  * Accepted inaccuracy: the fast path does not tell anybody about a peak.
  * max_usage is the highest sum that was taken; the true peak lies below
@@ -23,6 +24,9 @@
 
 /* A holder may reserve one part in SHARE of the headroom that falls to it. */
 #define SHARE 4
+/* Uncharges without a refusal in between, and charges that there is headroom for, after which global mode ends anyway
+ */
+#define CALM 64
 
 /* ---- paths ---------------------------------------------------------------------- */
 
@@ -339,13 +343,27 @@ static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
     return (__builtin_mul_overflow(amount, shares, &enough) || headroom < enough) && headroom < c->limit / 16;
 }
 
-void leave_global(const ancestry *p)
+/* Whether nobody was refused at c while so much was given back that it is like this for good. */
+static bool is_calm(counter *c)
 {
-    for (uint32_t i = 0; i < p->n; i++)
-        if (is_global(p->at[i]) && headroom_of(p->at[i]) >= p->at[i]->global_exit) {
-            end_global(p->at[i]);
+    int64_t failcnt = __atomic_load_n(&c->failcnt, __ATOMIC_RELAXED);
+    c->calm = failcnt == c->calm_failcnt ? c->calm + 1 : 0;
+    c->calm_failcnt = failcnt;
+    return c->calm >= CALM;
+}
+
+void leave_global(const ancestry *p, int64_t amount)
+{
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        if (!is_global(c))
+            continue;
+        int64_t exit = is_calm(c) ? least(times(amount, CALM), c->global_exit) : c->global_exit;
+        if (headroom_of(c) >= exit) {
+            end_global(c);
             FAULT_POINT(global_left);
         }
+    }
 }
 
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit)
@@ -647,7 +665,7 @@ int fsm_common_uncharge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amo
         c->common -= amount;
         FAULT_POINT(uncharged);
         reserve(&p, -amount);
-        leave_global(&p);
+        leave_global(&p, amount);
     }
     unlock(r);
     return error;
@@ -663,7 +681,7 @@ int fsm_force_empty(fsm_region *r, fsm_id id, uint32_t resource)
         c->common = 0;
         FAULT_POINT(forgotten);
         reserve(&p, -common);
-        leave_global(&p);
+        leave_global(&p, common);
     }
     unlock(r);
     return error;

@@ -247,7 +247,7 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     set_used(own, 0);
     FAULT_POINT(emptied);
     reserve(&p, -used);
-    leave_global(&p);
+    leave_global(&p, used);
     unlink_cell(r, own, p.at[0], h);
     if (quarantine)
         r->header->quarantined++;

@@ -180,8 +180,8 @@ static inline bool in_global_mode(const ancestry *p)
  * `pending` is reserved; 0 near a limit, where it switches stock off.
  */
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);
-void leave_global(const ancestry *p);
-void end_global(counter *c); /* of one that is_global() */
+void leave_global(const ancestry *p, int64_t amount); /* after so much was given back */
+void end_global(counter *c);                          /* of one that is_global() */
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit);
 void note_peak(const ancestry *p, const cell *own);
 

@@ -87,8 +87,10 @@ typedef struct counter {
     uint32_t global;     /* (d) odd: stock is switched off in this subtree; never the same again in another such time */
     uint32_t open_below; /* (d) open cells of the subtree */
     int64_t soft_limit;
-    int64_t common;  /* what the group itself holds */
-    int64_t failcnt; /* changes without the lock, too */
+    int64_t common;       /* what the group itself holds */
+    int64_t failcnt;      /* changes without the lock, too */
+    int64_t calm_failcnt; /* failcnt when something was last given back in global mode, */
+    uint32_t calm;        /* and how many times in a row it was the same then */
     int64_t refills, drains;
     int64_t batch;                     /* (d) what the last refill here reserved ahead */
     uint32_t cells_head, cells;        /* (d) this counter's own cells */
