@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def recorded(figure: Figure) -> dict[str, object]:
         "high": figure.spread.high,
         "target": None if figure.target is None else str(figure.target),
         "reached": figure.reached,
+        "at": None if figure.at is None else asdict(figure.at),
     }
 
 

@@ -53,13 +53,23 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where a figure stands in a picture: its unit is what goes up, `x` is how far to the right."""
+
+    plot: str  # "depth", "processes", "headroom" or "groups": what x counts
+    series: str  # the line it is on
+    x: float
+
+
+@dataclass(frozen=True)
 class Figure:
-    """One line of the report."""
+    """One line of the report, and maybe a point of a picture."""
 
     what: str
     unit: str  # "x" for a ratio
     spread: Spread
     target: Target | None = None
+    at: Point | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -83,8 +93,10 @@ class Samples:
     def __init__(self, costs: Mapping[str, Sequence[float]]) -> None:
         self._costs = costs
 
-    def cost(self, case: str, unit: str = "ns", *, what: str = "", divisor: float = 1) -> Figure:
-        return Figure(what or case, unit, Spread.of([cost / divisor for cost in self._costs[case]]))
+    def cost(
+        self, case: str, unit: str = "ns", *, what: str = "", divisor: float = 1, at: Point | None = None
+    ) -> Figure:
+        return Figure(what or case, unit, Spread.of([cost / divisor for cost in self._costs[case]]), at=at)
 
     def ratio(self, case: str, base: str, target: Target | None = None, *, what: str = "") -> Figure:
         """How many times as much as the base the case costs."""
