@@ -4,9 +4,10 @@ All are compiled alike, with the engine's optimization, and run by the same prog
 number of counters that a charge meets: the process's own leaf, and parents that all processes have in common. Ratios
 are a model's cost by fsmount's, above 1 where fsmount is faster.
 
-Far from the limit: a charge and its uncharge, over and over. At the limit: processes that together want a little more
-than there is, each giving one unit back when it is refused, so that half of the charges are; the time of the whole by
-the charges of all.
+Far from the limit: a charge and its uncharge, over and over; the time of each process, or ("together") the time of the
+whole by the pairs of all. With headroom: the same, so many units below the root's limit. At the limit: processes that
+together want a little more than there is, each giving one unit back when it is refused, so that half of the charges
+are; the time of the whole by the charges of all.
 
 Beside a limit: a neighbour charges in a subtree of its own, 1 or 256 units ahead of the uncharges, while two such
 processes are at the limit of another subtree; it has a processor to itself. Apart: these two are in another tree,
@@ -23,11 +24,11 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .measure import Case, Figure, Samples, Settings, Spread, Target, Tick, interleave
+from .measure import Case, Figure, Point, Samples, Settings, Spread, Target, Tick, interleave
 
-ROUNDS = 21
+ROUNDS = 9
 MILLISECONDS = 20
-JUDGED_MILLISECONDS = 2000
+JUDGED_MILLISECONDS = 1000
 SEED = 2012
 
 OURS = "fsmount"
@@ -42,6 +43,9 @@ FLAT = Target(0.9, 1.1)
 LIMIT_DEPTHS = (2, 16)
 LIMIT_PROCESSES = (2, 4, 16)
 AT_LIMIT = {2: Target(least=1), 16: Target(least=2)}
+CROWDS = (1, 2, 4, 8, 16)
+HEADROOMS = (0, 1, 4, 16, 64, 256, 1024, 4096)
+MIDDLE = 4  # the depth that these are measured at
 NEIGHBOURED = (OURS, LOCKED, ATOMIC)
 AHEAD = (1, 256)
 PLACES = {"beside a limit": "same", "apart": "apart"}
@@ -77,8 +81,9 @@ class Program:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
 
-    def cost(self, what: str, *arguments: object) -> Case:
-        return lambda: self.say(what, *arguments)["ns"]
+    def cost(self, of: str, what: str, *arguments: object) -> Case:
+        """The cost by the time of "each" process or of "all", in nanoseconds."""
+        return lambda: self.say(what, *arguments)[of]
 
 
 def _processes(number: int) -> str:
@@ -87,6 +92,14 @@ def _processes(number: int) -> str:
 
 def _far(model: str, depth: int, processes: int) -> str:
     return f"{model}, depth {depth}, {_processes(processes)}"
+
+
+def _together(model: str, processes: int) -> str:
+    return f"{_far(model, MIDDLE, processes)} together"
+
+
+def _near(model: str, headroom: int) -> str:
+    return f"{model}, depth {MIDDLE}, 2 processes, headroom {headroom}"
 
 
 def _limit(model: str, depth: int, processes: int) -> str:
@@ -100,22 +113,42 @@ def _neighbour(model: str, depth: int, ahead: int, where: str) -> str:
 def _cases(program: Program, milliseconds: int) -> dict[str, Case]:
     """What is compared is measured close together."""
     cases = {}
+    everybody = (OURS, *MODELS)
     for processes in (1, 2):
         for depth in DEPTHS:
-            for model in (OURS, *MODELS):
-                case = program.cost("pairs", model, depth, processes, milliseconds)
-                cases[_far(model, depth, processes)] = case
+            for model in everybody:
+                cases[_far(model, depth, processes)] = program.cost(
+                    "each", "pairs", model, depth, processes, milliseconds
+                )
+    for processes in CROWDS:
+        for model in everybody:
+            cases[_together(model, processes)] = program.cost("all", "pairs", model, MIDDLE, processes, milliseconds)
+    for headroom in HEADROOMS:
+        for model in everybody:
+            cases[_near(model, headroom)] = program.cost("each", "pairs", model, MIDDLE, 2, milliseconds, headroom)
     for depth in LIMIT_DEPTHS:
         for processes in LIMIT_PROCESSES:
-            for model in (OURS, *MODELS):
-                case = program.cost("limit", model, depth, processes, milliseconds)
-                cases[_limit(model, depth, processes)] = case
+            for model in everybody:
+                cases[_limit(model, depth, processes)] = program.cost(
+                    "all", "limit", model, depth, processes, milliseconds
+                )
         for model in NEIGHBOURED:
             for ahead in AHEAD:
                 for where, tree in PLACES.items():
-                    case = program.cost("neighbour", model, depth, 2, milliseconds, ahead, tree)
-                    cases[_neighbour(model, depth, ahead, where)] = case
+                    cases[_neighbour(model, depth, ahead, where)] = program.cost(
+                        "each", "neighbour", model, depth, 2, milliseconds, ahead, tree
+                    )
     return cases
+
+
+def _points() -> dict[str, Point]:
+    """The cases that stand in pictures."""
+    points: dict[str, Point] = {}
+    for model in (OURS, *MODELS):
+        points |= {_far(model, depth, 2): Point("depth", model, depth) for depth in DEPTHS}
+        points |= {_together(model, crowd): Point("processes", model, crowd) for crowd in CROWDS}
+        points |= {_near(model, headroom): Point("headroom", model, headroom) for headroom in HEADROOMS}
+    return points
 
 
 def _ratios(samples: Samples) -> list[Figure]:
@@ -129,6 +162,13 @@ def _ratios(samples: Samples) -> list[Figure]:
         low, high = (_far(OURS, depth, processes) for depth in (DEPTHS[0], DEPTHS[-1]))
         what = f"{OURS}, depth {DEPTHS[-1]} / depth {DEPTHS[0]}, {_processes(processes)}"
         figures.append(samples.ratio(high, low, FLAT, what=what))
+    for model in MODELS:
+        for crowd in CROWDS[2:]:
+            base = _together(OURS, crowd)
+            figures.append(samples.ratio(_together(model, crowd), base, what=f"{model} / {base}"))
+        for headroom in HEADROOMS:
+            base = _near(OURS, headroom)
+            figures.append(samples.ratio(_near(model, headroom), base, what=f"{model} / {base}"))
     for model in MODELS:
         for depth in LIMIT_DEPTHS:
             for processes in LIMIT_PROCESSES:
@@ -173,4 +213,5 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
         cases = _cases(program, settings.operations(MILLISECONDS, least=2))
         samples = interleave(cases, settings.rounds, tick)
         errors = _errors(program, settings.operations(JUDGED_MILLISECONDS, least=100))
-    return [*_ratios(samples), *errors, *(samples.cost(case) for case in cases)]
+    points = _points()
+    return [*_ratios(samples), *errors, *(samples.cost(case, at=points.get(case)) for case in cases)]

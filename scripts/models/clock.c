@@ -19,12 +19,6 @@ typedef struct timing {
     result results[PROCESSES_MAX];
 } timing;
 
-static seat *sit(void *argument, int player)
-{
-    timing *t = argument;
-    return joined(t->model, t->memory, player);
-}
-
 static void pairs(void *argument, int player, seat *own, const bool *stop)
 {
     timing *t = argument;
@@ -34,18 +28,14 @@ static void pairs(void *argument, int player, seat *own, const bool *stop)
     t->results[player] = r;
 }
 
-static void charge_share(const model *m, seat *own)
+static seat *sit_holding(void *argument, int player)
 {
-    if (!m->charge(own, START)) {
-        fprintf(stderr, "models: %s refuses what is far from the limit\n", m->name);
+    timing *t = argument;
+    seat *own = joined(t->model, t->memory, player);
+    if (!t->model->charge(own, START)) {
+        fprintf(stderr, "models: %s refuses what is far from the limit\n", t->model->name);
         exit(1);
     }
-}
-
-static seat *sit_at_limit(void *argument, int player)
-{
-    seat *own = sit(argument, player);
-    charge_share(((timing *)argument)->model, own);
     return own;
 }
 
@@ -53,7 +43,7 @@ static seat *sit_at_limit(void *argument, int player)
 static seat *sit_beside_limit(void *argument, int player)
 {
     timing *t = argument;
-    return player > 0 ? sit_at_limit(argument, player) : joined(t->model, t->neighbours_memory, player);
+    return player > 0 ? sit_holding(argument, player) : joined(t->model, t->neighbours_memory, player);
 }
 
 static void live_at_limit(void *argument, int player, seat *own, const bool *stop)
@@ -114,33 +104,30 @@ static timing *run(const model *m, const tree *in, seat *(*sits)(void *, int),
     return t;
 }
 
-cost time_pairs(const model *m, int depth, int processes, int64_t milliseconds)
+static cost of_first(const result *results, int number)
+{
+    double charges = 0, refused = 0, each = 0;
+    int64_t start = results[0].start, end = results[0].end;
+    for (int i = 0; i < number; i++) {
+        const result *r = &results[i];
+        charges += (double)r->charges;
+        refused += (double)r->refused;
+        each += (double)(r->end - r->start) / (double)r->charges / number;
+        start = r->start < start ? r->start : start;
+        end = r->end > end ? r->end : end;
+    }
+    return (cost){ .each = each, .all = (double)(end - start) / charges, .refused = refused / charges };
+}
+
+cost time_pairs(const model *m, int depth, int processes, int64_t headroom, int64_t milliseconds)
 {
     tree t = { 0 };
     int parent = grow_chain(&t, -1, depth - 1);
+    if (headroom < UNLIMITED)
+        t.limit[0] = (int64_t)START * processes + headroom;
     for (int i = 0; i < processes; i++)
         seat_below(&t, parent);
-    const timing *done = run(m, &t, sit, pairs, 0, false, milliseconds);
-    cost c = { 0 };
-    for (int i = 0; i < processes; i++) {
-        const result *r = &done->results[i];
-        c.ns += (double)(r->end - r->start) / (double)r->charges / processes;
-    }
-    return c;
-}
-
-/* From the first beginning to the last end. */
-static cost of_all(const result *results, int number)
-{
-    double charges = 0, refused = 0;
-    int64_t start = results[0].start, end = results[0].end;
-    for (int i = 0; i < number; i++) {
-        charges += (double)results[i].charges;
-        refused += (double)results[i].refused;
-        start = results[i].start < start ? results[i].start : start;
-        end = results[i].end > end ? results[i].end : end;
-    }
-    return (cost){ .ns = (double)(end - start) / charges, .refused = refused / charges };
+    return of_first(run(m, &t, sit_holding, pairs, 0, false, milliseconds)->results, processes);
 }
 
 cost time_limit(const model *m, int depth, int processes, int64_t milliseconds)
@@ -150,7 +137,7 @@ cost time_limit(const model *m, int depth, int processes, int64_t milliseconds)
     t.limit[0] = (int64_t)SHARE * processes;
     for (int i = 0; i < processes; i++)
         seat_below(&t, parent);
-    return of_all(run(m, &t, sit_at_limit, live_at_limit, 0, false, milliseconds)->results, processes);
+    return of_first(run(m, &t, sit_holding, live_at_limit, 0, false, milliseconds)->results, processes);
 }
 
 cost time_neighbour(const model *m, int depth, int processes, int ahead, bool apart, int64_t milliseconds)
@@ -163,5 +150,5 @@ cost time_neighbour(const model *m, int depth, int processes, int ahead, bool ap
     t.limit[limited] = (int64_t)SHARE * processes;
     for (int i = 0; i < processes; i++)
         seat_below(&t, parent);
-    return of_all(run(m, &t, sit_beside_limit, live_beside_limit, ahead, apart, milliseconds)->results, 1);
+    return of_first(run(m, &t, sit_beside_limit, live_beside_limit, ahead, apart, milliseconds)->results, 1);
 }

@@ -3,7 +3,7 @@
  *
  * usage: models list
  *        models judge MODEL SEED MILLISECONDS [threads]
- *        models pairs MODEL DEPTH PROCESSES MILLISECONDS
+ *        models pairs MODEL DEPTH PROCESSES MILLISECONDS [HEADROOM]
  *        models limit MODEL DEPTH PROCESSES MILLISECONDS
  *        models neighbour MODEL DEPTH PROCESSES MILLISECONDS AHEAD same|apart
  *
@@ -76,13 +76,13 @@ int main(int count, char **words)
     int ahead = count > 6 ? atoi(words[6]) : 0;
     cost c;
     if (strcmp(words[1], "pairs") == 0)
-        c = time_pairs(m, depth, processes, milliseconds);
+        c = time_pairs(m, depth, processes, count > 6 ? atoll(words[6]) : UNLIMITED, milliseconds);
     else if (strcmp(words[1], "limit") == 0)
         c = time_limit(m, depth, processes, milliseconds);
     else if (strcmp(words[1], "neighbour") == 0 && count == 8 && ahead >= 1 && ahead <= AHEAD_MAX)
         c = time_neighbour(m, depth, processes, ahead, strcmp(words[7], "apart") == 0, milliseconds);
     else
         return misused();
-    printf("ns %f\nrefused %f\n", c.ns, c.refused);
+    printf("each %f\nall %f\nrefused %f\n", c.each, c.all, c.refused);
     return 0;
 }
