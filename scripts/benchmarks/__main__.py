@@ -5,18 +5,17 @@ import os
 import platform
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
 import click
 
-from .measure import Figure, Settings, Tick
+from . import report
+from .measure import Figure, Note, Settings, Tick
 
-PARTS = ("engine", "python", "files", "start")
+PARTS = ("engine", "python", "files", "peers", "start")
 
 # Load a processor above which others disturb too many rounds.
 BUSY = 0.5
@@ -37,45 +36,6 @@ def machine() -> dict[str, str]:
     }
 
 
-def number(value: float) -> str:
-    """About three digits that count."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def line(figure: Figure) -> str:
-    spread = f"{number(figure.spread.low)} .. {number(figure.spread.high)}"
-    verdict = {None: "", True: "reached", False: "NOT reached"}[figure.reached]
-    target = "" if figure.target is None else str(figure.target)
-    return (
-        f"  {figure.what:<56} {number(figure.spread.median):>9} {figure.unit:<2} {spread:>18}  {target:>10}  {verdict}"
-    )
-
-
-def table(part: str, explanation: str, rounds: int, figures: Sequence[Figure], seconds: float) -> str:
-    return "\n".join(
-        [
-            f"\n{part}: {rounds} rounds, {seconds:.0f} s",
-            textwrap.indent(explanation.strip(), "  "),
-            "",
-            f"  {'':<56} {'median':>9}    {'quartiles':>18}  {'target':>10}".rstrip(),
-            *(line(figure).rstrip() for figure in figures),
-        ]
-    )
-
-
-def recorded(figure: Figure) -> dict[str, object]:
-    return {
-        "what": figure.what,
-        "unit": figure.unit,
-        "median": figure.spread.median,
-        "low": figure.spread.low,
-        "high": figure.spread.high,
-        "target": None if figure.target is None else str(figure.target),
-        "reached": figure.reached,
-        "at": None if figure.at is None else asdict(figure.at),
-    }
-
-
 @click.command(name="bench")
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar="[PART]...")
 @click.option("--quick", is_flag=True, help="Few short rounds: shows that it works, not how fast it is.")
@@ -88,9 +48,9 @@ def recorded(figure: Figure) -> dict[str, object]:
 def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Path | None) -> None:
     """Measure fsmount beside what it is compared with.
 
-    PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount) or
-    start (import and attach); without one all are measured. The cases of a part take turns; a figure is the median over
-    the rounds, with the quartiles beside it.
+    PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount),
+    peers (charging from Python beside what one would take instead) or start (import and attach); without one all are
+    measured. The cases of a part take turns; a figure is the median over the rounds, with the quartiles beside it.
     The exit status is 0 also where a target is missed, and 1 where something could not be measured.
     """
     on = machine()
@@ -104,19 +64,21 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
         try:
             module = import_module(f".{part}", __package__)
             settings = Settings(rounds=rounds or (3 if quick else module.ROUNDS), scale=0.02 if quick else 1)
-            figures: list[Figure] = _with_progress(part, settings, module.measure)
+            entries: Sequence[Figure | Note] = _with_progress(part, settings, module.measure)
         except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as error:
             click.echo(f"bench: {part}: cannot be measured: {error}", err=True)
             failed = True
             continue
-        click.echo(table(part, module.__doc__ or "", settings.rounds, figures, time.monotonic() - start))
-        record[part] = {"rounds": settings.rounds, "figures": [recorded(figure) for figure in figures]}
+        click.echo(report.text(part, module.__doc__ or "", settings.rounds, entries, time.monotonic() - start))
+        record[part] = report.record(settings.rounds, entries)
     if json_path:
         json_path.write_text(json.dumps(record, indent=1) + "\n")
     sys.exit(1 if failed else 0)
 
 
-def _with_progress(part: str, settings: Settings, measure: Callable[[Settings, Tick], list[Figure]]) -> list[Figure]:
+def _with_progress(
+    part: str, settings: Settings, measure: Callable[[Settings, Tick], Sequence[Figure | Note]]
+) -> Sequence[Figure | Note]:
     """Measures a part; on a terminal a bar shows how far it is."""
     if not sys.stderr.isatty():
         return measure(settings, lambda: None)

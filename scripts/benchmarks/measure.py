@@ -18,6 +18,11 @@ Tick = Callable[[], None]
 UNROLLED = 20
 
 
+def number(value: float) -> str:
+    """About three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
 @dataclass(frozen=True)
 class Spread:
     """A median and the quartiles around it."""
@@ -74,6 +79,13 @@ class Figure:
     @property
     def reached(self) -> bool | None:
         return None if self.target is None else self.target.reached(self.spread.median)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the report that says why something is not in it."""
+
+    text: str
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+from scripts.benchmarks import admission, peers
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "scripts" / "bench"
 
 FIGURES = {
     "engine": [
@@ -18,10 +25,15 @@ FIGURES = {
         "res_counter / fsmount at limit, depth 16, 16 processes",
         "fsmount beside a limit, depth 2, 256 ahead / apart",
     ],
-    "python": ["charge, depth 1 / noop", "Value charge / charge, depth 16", "charge, depth 16 / charge, depth 1"],
+    "python": ["charge, depth 2 / noop", "counter.charge(n), depth 16 / noop", "charge, depth 16 / charge, depth 2"],
     "files": ["read usage, open file / bare", "open, read usage, close / bare", "mkdir of 200 groups / bare, in all"],
+    "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
     "start": ["import fsmount", "attach, the first of a process"],
 }
+
+
+if shutil.which("redis-server") or os.geteuid() == 0:
+    FIGURES["peers"].append("Redis, Lua script / fsmount, 1 process")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +51,25 @@ def test_a_part_measures_and_prints_each_figure_with_its_target(part: str, tmp_p
         assert "reached" in line
         assert figures[what]["median"] > 0
         assert figures[what]["low"] <= figures[what]["median"] <= figures[what]["high"]
+
+
+def test_a_peer_that_passes_a_limit_is_not_measured() -> None:
+    @contextmanager
+    def apart(limits: admission.Limits) -> Iterator[admission.Join]:
+        """Each process has a parent of its own."""
+        with admission.values(limits) as first, admission.values(limits) as second:
+            yield lambda process: (first, second)[process](process)
+
+    with pytest.raises(RuntimeError, match="apart admits 60 and 60 under limits of 60 and 100"):
+        peers.check("apart", apart)
+
+
+def test_without_redis_and_without_a_way_to_install_it_the_peer_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(admission.Unavailable, match="redis-server is missing"), admission.keys(peers.SMALL):
+        pass
 
 
 def test_an_unknown_part_is_a_wrong_command_line() -> None:

@@ -1,0 +1,62 @@
+"""A second process that works beside the one that is measured."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+from .measure import Case
+
+_fork = multiprocessing.get_context("fork")
+
+
+class Companion:
+    """Does its work over and over, while it is told to. `prepare` is called in it, once, and returns the work.
+
+    It ends with the process that made it, whose end of the pipe is then closed.
+    """
+
+    def __init__(self, prepare: Callable[[], Case]) -> None:
+        self._control, control = _fork.Pipe()
+        self._process = _fork.Process(target=self._live, args=(control, prepare), daemon=True)
+        self._process.start()
+        control.close()
+
+    def _live(self, control: Connection, prepare: Callable[[], Case]) -> None:
+        self._control.close()
+        work = prepare()
+        try:
+            while control.recv():
+                work()
+                control.send(True)
+                while not control.poll():
+                    work()
+                control.recv()
+                control.send(True)
+        except (EOFError, BrokenPipeError):
+            pass
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        self._ask()
+        yield
+        self._ask()
+
+    def _ask(self) -> None:
+        self._control.send(True)
+        if not self._control.poll(30):
+            raise RuntimeError("the second process does not answer")
+        self._control.recv()
+
+    def beside(self, case: Case) -> Case:
+        """The case, while the companion works."""
+
+        def run() -> float:
+            with self.working():
+                return case()
+
+        return run
+
+    def end(self) -> None:
+        self._control.send(False)
+        self._process.join()
