@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 
 from . import report
-from .measure import Figure, Note, Settings, Tick
+from .measure import Figure, Note, Settings, Table, Tick
 
 PARTS = ("engine", "python", "files", "peers", "start")
 
@@ -45,7 +46,13 @@ def machine() -> dict[str, str]:
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here."
 )
-def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Path | None) -> None:
+@click.option(
+    "--plot",
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    metavar="DIR",
+    help="Also draw pictures into this directory, and write the page that shows them beside it, as DIR.md.",
+)
+def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Path | None, plot: Path | None) -> None:
     """Measure fsmount beside what it is compared with.
 
     PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount),
@@ -53,11 +60,18 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
     measured. The cases of a part take turns; a figure is the median over the rounds, with the quartiles beside it.
     The exit status is 0 also where a target is missed, and 1 where something could not be measured.
     """
+    if plot:
+        try:
+            plot.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.FileError(str(plot), error.strerror) from None
     on = machine()
     click.echo("\n".join(f"{name}: {value}" for name, value in on.items()))
     if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
         click.echo("The machine is busy with something else: the figures tell little.")
     record: dict[str, object] = {"machine": on, "quick": quick}
+    figures: list[Figure] = []
+    tables: dict[str, Table] = {}
     failed = False
     for part in dict.fromkeys(parts or PARTS):
         start = time.monotonic()
@@ -71,8 +85,16 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
             continue
         click.echo(report.text(part, module.__doc__ or "", settings.rounds, entries, time.monotonic() - start))
         record[part] = report.record(settings.rounds, entries)
+        measured = [entry for entry in entries if isinstance(entry, Figure)]
+        figures += measured
+        if hasattr(module, "table"):
+            tables[part] = module.table({figure.what: figure for figure in measured})
     if json_path:
         json_path.write_text(json.dumps(record, indent=1) + "\n")
+    if plot:
+        from . import page  # matplotlib takes its time, which only pictures are worth
+
+        page.write(plot, figures, tables, on, shlex.join(["scripts/bench", *sys.argv[1:]]), quick)
     sys.exit(1 if failed else 0)
 
 

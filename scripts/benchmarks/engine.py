@@ -21,10 +21,11 @@ import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .measure import Case, Figure, Point, Samples, Settings, Spread, Target, Tick, interleave
+from .measure import Case, Figure, Point, Samples, Settings, Spread, Table, Target, Tick, interleave, number
 
 ROUNDS = 9
 MILLISECONDS = 20
@@ -34,6 +35,14 @@ SEED = 2012
 OURS = "fsmount"
 LOCKED, ATOMIC = "res_counter", "page_counter"
 MODELS = (LOCKED, "RFC", ATOMIC, "limited add", "stock")
+LINES = {
+    OURS: OURS,
+    LOCKED: "res_counter (2012)\na lock for each level",
+    "RFC": "the RFC (2012)\nper-CPU deltas, summed near",
+    ATOMIC: "page_counter (today)\nan atomic add for each level",
+    "limited add": "percpu limited add\nper-CPU deltas, bounded",
+    "stock": "memcg's stock\nnever counted precisely",
+}
 DEPTHS = (2, 4, 8, 16)
 FAR = {
     LOCKED: {2: Target(least=15), 4: Target(least=30), 16: Target(least=80)},
@@ -144,10 +153,10 @@ def _cases(program: Program, milliseconds: int) -> dict[str, Case]:
 def _points() -> dict[str, Point]:
     """The cases that stand in pictures."""
     points: dict[str, Point] = {}
-    for model in (OURS, *MODELS):
-        points |= {_far(model, depth, 2): Point("depth", model, depth) for depth in DEPTHS}
-        points |= {_together(model, crowd): Point("processes", model, crowd) for crowd in CROWDS}
-        points |= {_near(model, headroom): Point("headroom", model, headroom) for headroom in HEADROOMS}
+    for model, name in LINES.items():
+        points |= {_far(model, depth, 2): Point("depth", name, depth) for depth in DEPTHS}
+        points |= {_together(model, crowd): Point("processes", name, crowd) for crowd in CROWDS}
+        points |= {_near(model, headroom): Point("headroom", name, headroom) for headroom in HEADROOMS}
     return points
 
 
@@ -215,3 +224,19 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
         errors = _errors(program, settings.operations(JUDGED_MILLISECONDS, least=100))
     points = _points()
     return [*_ratios(samples), *errors, *(samples.cost(case, at=points.get(case)) for case in cases)]
+
+
+def table(figures: Mapping[str, Figure]) -> Table:
+    """A row for each model: how much slower it is than fsmount with two processes, and what it gets wrong."""
+    bases = {f"depth {depth}": _far(OURS, depth, 2) for depth in DEPTHS if depth != 8}
+    bases |= {f"at a limit, depth {depth}": _limit(OURS, depth, 2) for depth in LIMIT_DEPTHS}
+    rows = []
+    for model in MODELS:
+        ratios = (figures[f"{model} / {base}"].spread.median for base in bases.values())
+        wrong = [
+            f"{what.partition(': ')[2]}: {number(figure.spread.median)} {figure.unit}".rstrip()
+            for what, figure in figures.items()
+            if what.startswith(f"{model}: ") and figure.spread.median
+        ]
+        rows.append([LINES[model].replace("\n", ": "), *map(number, ratios), "; ".join(wrong) or "nothing"])
+    return Table(["times as slow as fsmount, 2 processes", *bases, "what it gets wrong"], rows)

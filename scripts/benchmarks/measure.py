@@ -89,6 +89,14 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a part has for the page, in Markdown."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Settings:
     """How long a part may measure."""
 

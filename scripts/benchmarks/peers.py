@@ -25,7 +25,7 @@ from . import admission
 from .admission import Counter, Join, Limits, Refused, Unavailable
 from .cgroup import control_files
 from .companion import Companion
-from .measure import Case, Figure, Note, Point, Settings, Target, Tick, interleave, statement
+from .measure import Case, Figure, Note, Point, Settings, Table, Target, Tick, interleave, number, statement
 
 ROUNDS = 25
 FAR = Limits(leaf=1 << 30, parent=1 << 30)
@@ -199,3 +199,14 @@ def measure(settings: Settings, tick: Tick) -> list[Figure | Note]:
         for name in alone
     ]
     return [*ratios, *notes, *costs]
+
+
+def table(figures: Mapping[str, Figure]) -> Table:
+    """A row for each peer: how much slower it is than fsmount, and what it lacks."""
+    rows = []
+    for name, peer in PEERS.items():
+        found = [figures.get(_ratio(name, processes)) for processes in PROCESSES]
+        ratios = [number(figure.spread.median) for figure in found if figure]
+        if ratios:
+            rows.append([name, *ratios, peer.lacks])
+    return Table(["times as slow as fsmount", *PROCESSES.values(), "what it lacks"], rows)

@@ -51,13 +51,13 @@ def test_the_sdist_holds_all_sources_and_nothing_built(packages: Path) -> None:
     assert not [name for name in names if name.endswith((".so", ".o", ".a", ".pyc")) or name.startswith("build")]
 
 
-def test_the_wheel_holds_the_typed_package_and_no_c(packages: Path) -> None:
+def test_the_wheel_holds_the_typed_package_and_no_c_and_no_pictures(packages: Path) -> None:
     with zipfile.ZipFile(the_one(packages, "*.whl")) as wheel:
         names = wheel.namelist()
     assert {"fsmount/py.typed", "fsmount/engine/_binding.pyi"} <= set(names)
     assert len([name for name in names if name.startswith("fsmount/engine/_binding.") and name.endswith(".so")]) == 1
     assert not [name for name in names if not name.startswith(("fsmount/", "fsmount-"))]
-    assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]
+    assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".svg"))]
     modules = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "fsmount").rglob("*.py")}
     assert modules <= set(names)
 

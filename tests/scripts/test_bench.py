@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -35,15 +37,37 @@ FIGURES = {
 if shutil.which("redis-server") or os.geteuid() == 0:
     FIGURES["peers"].append("Redis, Lua script / fsmount, 1 process")
 
+# What must be on the pictures that a part has points for.
+PICTURES = {
+    "engine": {
+        "depth": ["as the tree gets deeper", "fsmount", "res_counter (2012)", "memcg's stock", "16"],
+        "processes": ["as more processes charge", "fsmount", "page_counter (today)", "16"],
+        "headroom": ["as the limit comes near", "fsmount", "percpu limited add", "0", "4,096"],
+    },
+    "python": {"depth": ["fsmount, from Python", "2", "4", "16"]},
+    "peers": {"peers": ["Charging under two limits", "fsmount", "multiprocessing.Value", "SQLite (WAL)"]},
+}
+
+
+def written(picture: Path) -> list[str]:
+    """What is written on a picture: letters are drawn, and each text is in a comment before them."""
+    drawn = picture.read_text()
+    ElementTree.fromstring(drawn)
+    return re.findall(r"<!-- (.*?) -->", drawn, re.DOTALL)
+
+
+def shown(page: Path) -> list[Path]:
+    return [page.parent / name for name in re.findall(r"!\[[^]]*\]\((.*?)\)", page.read_text())]
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BENCH), *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("part", FIGURES)
-def test_a_part_measures_and_prints_each_figure_with_its_target(part: str, tmp_path: Path) -> None:
+def test_a_part_measures_and_prints_each_figure_with_its_target_and_draws_its_points(part: str, tmp_path: Path) -> None:
     record = tmp_path / "figures.json"
-    done = bench(part, "--quick", "--rounds", "2", "--json", str(record))
+    done = bench(part, "--quick", "--rounds", "2", "--json", str(record), "--plot", str(tmp_path / "page"))
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {figure["what"]: figure for figure in json.loads(record.read_text())[part]["figures"]}
     for what in FIGURES[part]:
@@ -51,6 +75,21 @@ def test_a_part_measures_and_prints_each_figure_with_its_target(part: str, tmp_p
         assert "reached" in line
         assert figures[what]["median"] > 0
         assert figures[what]["low"] <= figures[what]["median"] <= figures[what]["high"]
+
+    pictures = PICTURES.get(part, {})
+    assert {figure["at"]["plot"] for figure in figures.values() if figure["at"]} == set(pictures)
+    assert {picture.stem for picture in shown(tmp_path / "page.md")} == set(pictures)
+    for name, texts in pictures.items():
+        found = written(tmp_path / "page" / f"{name}.svg")
+        assert [text for text in texts if not any(text in line for line in found)] == []
+
+
+def test_the_page_in_the_documentation_shows_small_pictures_of_a_whole_run() -> None:
+    page = ROOT / "fsmount" / "docs" / "bench.md"
+    pictures = shown(page)
+    assert {picture.stem for picture in pictures} >= {name for part in PICTURES.values() for name in part}
+    assert [picture for picture in pictures if picture.stat().st_size > 100_000] == []
+    assert "--quick" not in page.read_text()
 
 
 def test_a_peer_that_passes_a_limit_is_not_measured() -> None:
@@ -74,3 +113,11 @@ def test_without_redis_and_without_a_way_to_install_it_the_peer_is_unavailable(
 
 def test_an_unknown_part_is_a_wrong_command_line() -> None:
     assert bench("nothing").returncode == 2
+
+
+def test_a_directory_that_cannot_be_made_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = bench("start", "--plot", str(tmp_path / "file" / "page"))
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr and "Traceback" not in done.stderr
+    assert "processor" not in done.stdout
