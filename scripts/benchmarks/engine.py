@@ -65,8 +65,6 @@ ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "fsmount" / "engine"
 SOURCES = [*sorted((ROOT / "scripts" / "models").glob("*.c")), *sorted(ENGINE.glob("*.c"))]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden", "-fwrapv"]  # setup.py's
-if os.uname().machine == "x86_64":
-    FLAGS.append("-mcx16")
 
 
 class Program:
