@@ -35,6 +35,7 @@ from .engine import (
     UNLIMITED,
     EngineError,
     Region,
+    Surveyed,
     process_alive,
     process_start_time,
     set_patience,
@@ -66,6 +67,7 @@ __all__ = [
     "Holder",
     "Lease",
     "Server",
+    "Surveyed",
     "Tree",
     "ends_with_keep",
     "parse_resource",
@@ -242,6 +244,20 @@ class Tree:
     @in_public
     def batch(self, batch: int | str) -> None:
         self.region.batch = _batch_number(batch)
+
+    @in_public
+    def survey(self, resource: str) -> list[Surveyed]:
+        """Every group with its counter of a resource, parents before their children, the root first.
+
+        id and parent are the groups' (the root is its own parent), holders are those of this very counter; usage,
+        stock (what holders have reserved in the subtree and not used), limit, soft_limit and max_usage are in the
+        resource's unit. All is of one moment, so no usage is below the sum of those of the groups within; names are of
+        just after it, and a group that was removed by then is left out.
+
+        Each group and each cell is looked at once, under the region's lock: about 10 ms for 100,000 groups with a
+        million open cells. KeyError: there is no such resource.
+        """
+        return self.region.survey(self.root[resource].index)
 
     @in_public
     def reap(self) -> int:

@@ -27,6 +27,18 @@ class HolderInfo(NamedTuple):
     held: int
     stock: int
 
+class Surveyed(NamedTuple):
+    id: int
+    parent: int
+    name: str
+    usage: int
+    stock: int
+    limit: int
+    soft_limit: int
+    max_usage: int
+    failcnt: int
+    holders: int
+
 class EngineError(OSError):
     errno: int
     group: int
@@ -114,6 +126,7 @@ class Region:
     def soft_limit(self, group: int, resource: int) -> int: ...
     def max_usage(self, group: int, resource: int) -> int: ...
     def failcnt(self, group: int, resource: int) -> int: ...
+    def survey(self, resource: int, /) -> list[Surveyed]: ...
     def set_limit(self, group: int, resource: int, limit: int) -> None: ...
     def set_soft_limit(self, group: int, resource: int, limit: int) -> None: ...
     def reset_max_usage(self, group: int, resource: int) -> None: ...

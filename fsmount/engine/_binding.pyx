@@ -14,11 +14,11 @@ close() notwithstanding.  A charger is rebound only while no thread is inside it
 """
 cimport cython
 from cpython.exc cimport PyErr_Clear
-from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
+from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENODEV, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 import operator
 import os
@@ -37,6 +37,7 @@ cdef extern from "stdio.h":
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow)
+    object PyUnicode_DecodeFSDefault(const char *text)
 
 cdef extern from "engine.h":
     """
@@ -69,6 +70,7 @@ cdef extern from "engine.h":
         pass
 
     const int64_t FSM_UNLIMITED
+    const fsm_id FSM_ROOT
     const int FSM_NAME_MAX
     const int FSM_RESOURCES_MAX
     const int FSM_RESOURCE_NAME_MAX
@@ -141,6 +143,11 @@ cdef extern from "engine.h":
     int fsm_get_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
     int fsm_get_max_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
     int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
+    ctypedef struct fsm_surveyed:
+        fsm_id id
+        uint32_t parent, holders
+        int64_t usage, stock, limit, soft_limit, max_usage, failcnt
+    int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows) nogil
     int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource) nogil
@@ -215,6 +222,7 @@ SET_MTIME = FSM_SET_MTIME
 SET_ATIME = FSM_SET_ATIME
 
 HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells held stock")
+Surveyed = namedtuple("Surveyed", "id parent name usage stock limit soft_limit max_usage failcnt holders")
 
 
 class EngineError(OSError):
@@ -691,6 +699,27 @@ cdef class Region:
         self._leave(status)
         return value
 
+    def survey(self, uint32_t resource, /):
+        """A Surveyed for each group, parents before their children; of one moment, but for the names."""
+        cdef fsm_surveyed *rows
+        cdef char *names = NULL
+        cdef int64_t count = -ENOMEM
+        cdef fsm_region *region = self._enter()
+        cdef int status = 0
+        rows = <fsm_surveyed *>malloc(fsm_geometry_of(region).groups * sizeof(fsm_surveyed))
+        with nogil:
+            if rows != NULL:
+                count = fsm_survey(region, resource, rows)
+            if count > 0:
+                names = <char *>malloc(count * (FSM_NAME_MAX + 1))
+                status = -ENOMEM if names == NULL else read_names(region, rows, count, names)
+        try:
+            self._leave(<int>count if count < 0 else status)
+            return surveyed(rows, names, count)
+        finally:
+            free(names)
+            free(rows)
+
     def set_limit(self, fsm_id group, uint32_t resource, limit):
         """Drains all stock below first.  EBUSY: the usage is above it."""
         cdef int64_t value = amount_of(limit)
@@ -891,6 +920,36 @@ cdef class Region:
         with nogil:
             status = fsm_repair(region)
         self._leave(status)
+
+
+cdef int read_names(fsm_region *region, const fsm_surveyed *rows, int64_t count, char *name) noexcept nogil:
+    """The rows' names, each with its NUL; empty where the group has been removed since."""
+    cdef int64_t i
+    cdef size_t length
+    cdef int status
+    for i in range(count):
+        status = fsm_name(region, rows[i].id, name, &length)
+        if status == -ENODEV:
+            name[0] = 0
+        elif status < 0:
+            return status
+        name += strlen(name) + 1
+    return 0
+
+
+cdef list surveyed(const fsm_surveyed *rows, const char *name, int64_t count):
+    """The rows that have a name, and the root."""
+    cdef const fsm_surveyed *row
+    cdef fsm_id parent
+    found = []
+    make = Surveyed._make
+    for row in rows[:count]:
+        parent = FSM_ROOT if row.id == FSM_ROOT else rows[row.parent].id
+        if name[0] or row.id == FSM_ROOT:
+            found.append(make((row.id, parent, PyUnicode_DecodeFSDefault(name), row.usage, row.stock, row.limit,
+                               row.soft_limit, row.max_usage, row.failcnt, row.holders)))
+        name += strlen(name) + 1
+    return found
 
 
 cdef object holder_info(const fsm_holder_info *info):

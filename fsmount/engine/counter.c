@@ -270,7 +270,7 @@ static int precise_stock(fsm_region *r, counter *top, bool own_too, int64_t *out
     return 0;
 }
 
-static int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out)
+int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out)
 {
     if (usage < 0)
         return corrupt(r, "counter %u has more stock than it has reserved", counter_index(r, c));

@@ -187,6 +187,20 @@ int fsm_get_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int6
 int fsm_get_max_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 
+/*
+ * The same counter of every group in one pass, all of one moment: parents come before their children, the root first.
+ * Each group and, unless none is open, each cell that was ever used is looked at once: so long the lock is held.  Fills
+ * in a row for each group (at most the geometry's) and returns how many there are, or a negative errno (-ENOMEM).
+ */
+typedef struct fsm_surveyed {
+    fsm_id id;
+    uint32_t parent;      /* its parent's row; of the root UINT32_MAX */
+    uint32_t holders;     /* of this very counter */
+    int64_t usage, stock; /* of the subtree */
+    int64_t limit, soft_limit, max_usage, failcnt;
+} fsm_surveyed;
+int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows);
+
 /* Drains all stock below, then sets the limit; -EBUSY (fault.usage) if the usage is above it. */
 int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
 int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);

@@ -184,6 +184,8 @@ void leave_global(const ancestry *p, int64_t amount); /* after so much was given
 void end_global(counter *c);                          /* of one that is_global() */
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit);
 void note_peak(const ancestry *p, const cell *own);
+/* Takes a precise sum for the usage: max_usage and min_usage follow it. */
+int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out);
 
 /* ---- holder.c ---- */
 

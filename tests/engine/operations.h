@@ -165,7 +165,18 @@ static int64_t name_of(worker *w)
     return error;
 }
 
-#define OPERATIONS 40
+static int64_t survey(worker *w)
+{
+    fsm_surveyed *rows = malloc(GROUPS * sizeof *rows);
+    int64_t n = fsm_survey(w->region, (uint32_t)random_below(&w->source, RESOURCES), rows);
+    for (int64_t i = 1; i < n; i++)
+        if (rows[i].parent >= i)
+            violation("row %lld has parent %u", (long long)i, rows[i].parent);
+    free(rows);
+    return n > 0 ? 0 : n;
+}
+
+#define OPERATIONS 41
 
 static int64_t operate(worker *w, int operation)
 {
@@ -268,6 +279,8 @@ static int64_t operate(worker *w, int operation)
         return check(w);
     case 38:
         return open_again(w);
+    case 39:
+        return survey(w);
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);

@@ -32,6 +32,7 @@ enum { STRICT, WILD, RESOURCES };
 enum {
     WORKERS_MAX = 16,
     GROUPS_MAX = 64, /* a subtree is one word of bits */
+    REGION_GROUPS = 128,
     OTHER_GROUPS = 14,
     CHARGERS = 6,
     SHARED = 2,
@@ -735,6 +736,25 @@ static void check_stat(int g, int resource, const fsm_stat *s)
                   s->max_usage, s->min_usage, s->error_bound, s->failcnt);
 }
 
+/* A group's usage in a survey; at any moment no usage there is below those of the groups within. */
+static int64_t surveyed_usage(fsm_region *region, int g, int resource)
+{
+    int64_t usage = -1, within[REGION_GROUPS] = { 0 };
+    fsm_surveyed rows[REGION_GROUPS];
+    int64_t n = fsm_survey(region, (uint32_t)resource, rows);
+    expect(n, "survey");
+    for (int64_t i = n - 1; i >= 0; i--) {
+        if (rows[i].usage < within[i])
+            violation("row %" PRId64 " of %" PRId64 ": usage %" PRId64 " with %" PRId64 " within", i, n, rows[i].usage,
+                      within[i]);
+        if (i > 0)
+            within[rows[i].parent] += rows[i].usage;
+        if (rows[i].id == world->group[g].id)
+            usage = rows[i].usage;
+    }
+    return usage;
+}
+
 static void watch(fsm_region *region, random_source *random)
 {
     int g = (int)random_below(random, (uint64_t)world->groups), resource = random_bits(random) & 1;
@@ -747,7 +767,9 @@ static void watch(fsm_region *region, random_source *random)
     if (whole) {
         expect(fsm_get_stat(region, it->id, (uint32_t)resource, &stat), "stat");
         usage = stat.usage;
-    } else
+    } else if (random_bits(random) & 1)
+        usage = surveyed_usage(region, g, resource);
+    else
         expect(fsm_usage(region, it->id, (uint32_t)resource, &usage), "usage");
     sum_ledgers(it->subtree, resource, AFTER, &in_begun, &out_begun);
     if (whole)
@@ -817,6 +839,10 @@ static void check_sums(fsm_region *region)
                 violation("group %d resource %d: usage %" PRId64 " local %" PRId64 " but %" PRId64 " held, %" PRId64
                           " its own, %" PRId64 " below",
                           g, r, stat.usage, stat.usage_local, listed, stat.common, below[g][r]);
+            int64_t surveyed = surveyed_usage(region, g, r);
+            if (surveyed != usage[g][r])
+                violation("group %d resource %d: usage %" PRId64 " in a survey, not %" PRId64, g, r, surveyed,
+                          usage[g][r]);
             if (g)
                 below[world->group[g].parent][r] += usage[g][r];
         }
@@ -889,7 +915,7 @@ static fsm_region *new_world(int workers, int depth, int64_t batch, random_sourc
     memset(settled_refused, 0, sizeof settled_refused);
     memset(seen, 0, sizeof seen);
     memset(shared_charger, 0, sizeof shared_charger);
-    fsm_geometry geometry = { .groups = 128,
+    fsm_geometry geometry = { .groups = REGION_GROUPS,
                               .holders = 32,
                               .cells = 512,
                               .resources = RESOURCES,

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from fsmount import LimitExceeded, NotHeld, Tree
 from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, process_start_time
 from fsmount.errors import GroupRemoved
-from fsmount.tree import Group
+from fsmount.tree import Group, Surveyed
 
 SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
 
@@ -577,6 +577,8 @@ class Counters(RuleBasedStateMachine):
             assert [child.name for child in real.children()] == [child.name for child in group.children]
             for resource in RESOURCES:
                 self.compare_counter(group, real, resource)
+        for resource in RESOURCES:
+            self.compare_survey(resource)
         for seat in self.seats:
             for resource, charger in seat.chargers.items():
                 assert charger.held == seat.group.counters[resource].held[seat.holder]
@@ -609,6 +611,32 @@ class Counters(RuleBasedStateMachine):
             assert (stat["max_usage"], stat["min_usage"]) == (counter.peak, counter.low)
         assert (real[resource].usage, real[resource].max_usage) == (usage, stat["max_usage"])
         assert sorted(holder.held for holder in real[resource].holders()) == sorted(counter.held.values())
+
+    def compare_survey(self, resource: str) -> None:
+        expected = []
+        for group, real in self.real.items():
+            counter, stat = group.counters[resource], real[resource].stat()
+            parent = group.parent or group
+            expected.append(
+                Surveyed(
+                    id=real.id,
+                    parent=self.real[parent].id,
+                    name=group.name,
+                    usage=group.usage(resource),
+                    stock=stat["stock"],
+                    limit=counter.limit,
+                    soft_limit=counter.soft_limit,
+                    max_usage=stat["max_usage"],
+                    failcnt=counter.failcnt,
+                    holders=len(counter.held),
+                )
+            )
+        surveyed = self.tree.survey(resource)
+        assert sorted(surveyed) == sorted(expected)
+        seen = {surveyed[0].id}
+        for row in surveyed:
+            assert row.parent in seen, "its parent is to come before it"
+            seen.add(row.id)
 
     def end_all(self) -> None:
         """When everybody has gone, what is left is what the groups hold themselves."""

@@ -1,0 +1,101 @@
+/*
+ * survey.c - every group's counter in one pass.
+ *
+ * A usage that is asked for group by group sums each open cell once for every
+ * ancestor, and each sum is of another moment.  Here one pass over the cells
+ * finds what each group's own have in stock, one walk meets every group after
+ * its parent, and from the last row to the first each row's stock is added to
+ * its parent's.  All of it under one hold of the lock, so all rows are of one
+ * moment: a usage is never below the sum of the usages of the groups within.
+ *
+ * The cells are met as they lie in memory and not along their lists, idle ones
+ * too: a million of them take 4 ms so, and 80 ms along lists in random order.
+ *
+ * Names are not of that moment: fsm_name() reads them without the lock.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+/* Adds what is in stock in the counters of a resource, by group. */
+static int add_stock(fsm_region *r, uint32_t resource, int64_t *stock)
+{
+    uint32_t resources = r->geometry.resources, high = high_of(&r->header->cells, r->geometry.cells);
+    if (r->counters[resource].open_below == 0)
+        return 0;
+    for (uint32_t i = 0; i < high; i++) {
+        const cell *own = &r->cells[i];
+        int64_t here = __atomic_load_n(&own->words.stock, __ATOMIC_ACQUIRE);
+        uint32_t number = once(own->counter);
+        if (here <= 0 || own->owner == 0 || number % resources != resource)
+            continue;
+        if (number / resources >= r->geometry.groups)
+            return corrupt(r, "cell %u belongs to counter %u", i, number);
+        stock[number / resources] += here;
+    }
+    return 0;
+}
+
+/* A row for each group, as yet with what is reserved for the usage and the stock of its own cells alone. */
+static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock, fsm_surveyed *rows)
+{
+    uint32_t parent = NONE, n = 0;
+    for (uint32_t index = 0;;) {
+        const group *g = group_at(r, index);
+        uint32_t above = n == 0 ? NONE : id_index(rows[parent].id);
+        if (!g || n == r->geometry.groups || state_of(g->stamp) != LIVE || g->parent != above)
+            return corrupt(r, "the children of group %u are damaged at group %u", above, index);
+        const counter *c = &r->counters[(size_t)index * r->geometry.resources + resource];
+        rows[n] = (fsm_surveyed){ .id = group_id(g->stamp, index),
+                                  .parent = parent,
+                                  .holders = c->cells,
+                                  .usage = c->reserved,
+                                  .stock = stock[index],
+                                  .limit = c->limit,
+                                  .soft_limit = c->soft_limit,
+                                  .failcnt = c->failcnt };
+        /* its first child, or the next sibling of the nearest on the way up that has one */
+        uint32_t at = n++;
+        index = once(g->first_child);
+        if (index != NONE) {
+            parent = at;
+            continue;
+        }
+        while (at > 0 && (index = once(r->groups[id_index(rows[at].id)].next_sibling)) == NONE)
+            at = rows[at].parent;
+        if (at == 0)
+            return n;
+        parent = rows[at].parent;
+    }
+}
+
+static int64_t survey(fsm_region *r, uint32_t resource, int64_t *stock, fsm_surveyed *rows)
+{
+    int error = add_stock(r, resource, stock);
+    int64_t n = error ? error : list_rows(r, resource, stock, rows);
+    for (int64_t i = n - 1; i >= 0 && !error; i--) {
+        fsm_surveyed *row = &rows[i];
+        counter *c = &r->counters[(size_t)id_index(row->id) * r->geometry.resources + resource];
+        error = note_usage(r, c, row->usage - row->stock, &row->usage);
+        row->max_usage = c->max_usage;
+        if (i > 0)
+            rows[row->parent].stock += row->stock;
+    }
+    return error ? error : n;
+}
+
+int64_t fsm_survey(fsm_region *r, uint32_t resource, fsm_surveyed *rows)
+{
+    if (resource >= r->geometry.resources)
+        return -EINVAL;
+    int64_t *stock = calloc(r->geometry.groups, sizeof *stock);
+    if (!stock)
+        return -ENOMEM;
+    int64_t n = lock(r);
+    if (n == 0) {
+        n = survey(r, resource, stock, rows);
+        unlock(r);
+    }
+    free(stock);
+    return n;
+}
