@@ -170,9 +170,9 @@ static int free_group(fsm_region *r, uint32_t *out)
     if (index >= r->geometry.groups)
         return -ENOSPC;
     uint32_t resources = r->geometry.resources;
-    int error = populate(r, &r->groups[index], sizeof(group));
+    int error = populate_next(r, &r->groups[index], sizeof(group));
     if (!error)
-        error = populate(r, &r->counters[(size_t)index * resources], sizeof(counter) * resources);
+        error = populate_next(r, &r->counters[(size_t)index * resources], sizeof(counter) * resources);
     *out = index;
     return error;
 }

@@ -19,6 +19,8 @@ int corrupt(fsm_region *r, const char *format, ...) __attribute__((format(printf
 int gone(fsm_region *r); /* -ENODEV; or -EUCLEAN if what says so are the zeros after a truncation */
 /* Makes the pages of a record real; -ENOSPC when there is no memory for them, -EUCLEAN when the file ends before. */
 int populate(fsm_region *r, const void *start, size_t length);
+/* The same for a record that lies after one whose pages are real already. */
+int populate_next(fsm_region *r, const void *start, size_t length);
 /* Sets the record arrays' places after the geometry, and returns the whole size. */
 size_t place(fsm_region *r, char *base);
 int64_t monotonic_ns(void);

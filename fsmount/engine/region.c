@@ -81,6 +81,13 @@ int populate(fsm_region *r, const void *start, size_t length)
     return 0;
 }
 
+int populate_next(fsm_region *r, const void *start, size_t length)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)start + page - 1) & ~(page - 1), end = (uintptr_t)start + length;
+    return from < end ? populate(r, (const void *)from, end - from) : 0;
+}
+
 /* ---- geometry --------------------------------------------------------------- */
 
 static size_t page_up(size_t n)
