@@ -30,6 +30,15 @@ FIGURES = {
     "python": ["charge, depth 2 / noop", "counter.charge(n), depth 16 / noop", "charge, depth 16 / charge, depth 2"],
     "files": ["read usage, open file / bare", "open, read usage, close / bare", "mkdir of 200 groups / bare, in all"],
     "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
+    "scale": [
+        "usage of a leaf, 2,000 / 20",
+        "usage of the root, 200 cells open, 2,000 / 20",
+        "every group in one pass, all cells open, 2,000 / 20, a group",
+        "mkdir of 2,000 groups / bare, in all",
+        "region, each of 2,000 groups",
+        "memory of the daemon, 2,000 groups listed",
+        "take-over, 20,000 cells open",
+    ],
     "start": ["import fsmount", "attach, the first of a process"],
 }
 

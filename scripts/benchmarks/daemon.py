@@ -1,0 +1,86 @@
+"""fsmount in the background, that can be killed and mounted again."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fsmount import Tree, region_path
+
+from .mounted import PATIENCE
+
+
+class Daemon:
+    def __init__(self, mountpoint: Path, *options: str) -> None:
+        self.mountpoint = mountpoint
+        self._options = options
+
+    def mount(self) -> float:
+        """How many seconds the command takes."""
+        start = time.perf_counter()
+        self._run("mount", *self._options)
+        return time.perf_counter() - start
+
+    def unmount(self) -> None:
+        self._run("umount")
+
+    def _run(self, command: str, *options: str) -> None:
+        subprocess.run([sys.executable, "-m", "fsmount", command, *options, str(self.mountpoint)], check=True)
+
+    @property
+    def region(self) -> Path:
+        found = region_path.find(str(self.mountpoint))
+        if found is None:
+            raise RuntimeError(f"{self.mountpoint} has no region")
+        return Path(found)
+
+    @property
+    def pid(self) -> int:
+        with Tree.open(self.region) as tree:
+            return tree.server.pid if tree.server else 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are resident, those of the region included."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError(f"{self.mountpoint} has no daemon")
+
+    def kill(self) -> None:
+        """Returns when it is dead."""
+        process = os.pidfd_open(self.pid)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [], PATIENCE)
+        finally:
+            os.close(process)
+
+    def discard(self) -> None:
+        """The end, whatever is held there."""
+        self.kill()
+        subprocess.run(["fusermount3", "-uz", str(self.mountpoint)], check=False)
+        self.region.unlink()
+        region_path.forget(str(self.mountpoint))
+
+
+@contextmanager
+def daemon(*options: str) -> Iterator[Daemon]:
+    """A tree of fsmount that is served in the background."""
+    with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
+        mountpoint = Path(directory).resolve() / "tree"
+        mountpoint.mkdir()
+        served = Daemon(mountpoint, *options)
+        served.mount()
+        try:
+            yield served
+            served.unmount()
+        except BaseException:
+            served.discard()
+            raise
