@@ -39,7 +39,7 @@ static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, u
     *index = once(of->high);
     if (*index >= room)
         return -ENOSPC;
-    int error = populate(r, &r->holders[first + *index], sizeof(holder));
+    int error = populate_next(r, &r->holders[first + *index], sizeof(holder));
     if (error)
         return error;
     __atomic_store_n(&of->high, *index + 1, __ATOMIC_RELEASE);
@@ -194,7 +194,7 @@ static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **o
         own = cell_at(r, index);
         if (!own)
             return -ENOSPC;
-        int error = populate(r, own, sizeof *own);
+        int error = populate_next(r, own, sizeof *own);
         if (error)
             return error;
         own->owner = 0;

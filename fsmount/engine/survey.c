@@ -25,13 +25,13 @@ static int add_stock(fsm_region *r, uint32_t resource, int64_t *stock)
         return 0;
     for (uint32_t i = 0; i < high; i++) {
         const cell *own = &r->cells[i];
-        int64_t here = __atomic_load_n(&own->words.stock, __ATOMIC_ACQUIRE);
+        uint64_t state = state_now(own);
         uint32_t number = once(own->counter);
-        if (here <= 0 || own->owner == 0 || number % resources != resource)
+        if (!is_open(state) || own->owner == 0 || number % resources != resource)
             continue;
         if (number / resources >= r->geometry.groups)
             return corrupt(r, "cell %u belongs to counter %u", i, number);
-        stock[number / resources] += here;
+        stock[number / resources] += stock_in(state);
     }
     return 0;
 }
