@@ -24,7 +24,7 @@ from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
-from fsmount.filesystem import Operations
+from fsmount.filesystem import Operations, serve_requests
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class _Server:
                     nursery.start_soon(self._end_by_signal, signals)
                     await nursery.start(self._reaper.run)
                     nursery.start_soon(self._announce, ready)
-                    await pyfuse3.main()
+                    await serve_requests()
                     nursery.cancel_scope.cancel()
             finally:
                 self._running = False

@@ -3,5 +3,6 @@
 from .guard import persist
 from .host import Host
 from .operations import Operations
+from .request_loop import serve_requests
 
-__all__ = ["Host", "Operations", "persist"]
+__all__ = ["Host", "Operations", "persist", "serve_requests"]
