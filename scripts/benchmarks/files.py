@@ -1,10 +1,14 @@
-"""The files of a mounted tree, beside a bare pyfuse3 file system with one constant file.
+"""The files of a mounted tree, beside two bare file systems: one constant file, served by pyfuse3 or by libfuse in C.
 
-Both are mounted alike and asked in turn by one process. fsmount computes what is read, and checks and does what is
-written; the bare file system answers with a constant and forgets what it is told.
+All are mounted alike and asked in turn by one process. fsmount computes what is read, and checks and does what is
+written; the bare ones ("bare" with pyfuse3, "C" with libfuse) answer with a constant and forget what they are told.
 
 All of them share one processor: where the scheduler puts a server and its client, together or apart, changes a
-request's time more than twofold, and it may put the two servers differently.
+request's time more than twofold, and it may put the servers differently.
+
+Only writers, each a process with a file of its own, have the other processors: where the servers shared theirs with
+them, four could write no more than one. Compared are the writes of all in a second. How fair it is: how often the
+slowest of four has written, by the mean of the four.
 """
 
 import os
@@ -13,17 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from . import bare
+from . import bare, writers
 from .measure import Case, Figure, Samples, Settings, Spread, Target, Tick, interleave
-from .mounted import bare_tree, fsmount_tree
+from .mounted import bare_tree, bare_tree_in_c, fsmount_tree
 
 ROUNDS = 75
 GROUPS = 10_000
 TURNS = 100
-OPERATION = Target(most=1.15)
-MKDIR = Target(most=1.5)
+WRITERS = 4
+SECONDS = 0.03
+BESIDE = {"bare": Target(most=1.1), "C": Target(most=2)}
+MKDIR = Target(most=1.3)
+AT_ONCE = Target(least=1.8)
 
 AMOUNT = b"4096\n"
+LIMIT = b"1G\n"
 
 
 def _repeated(operation: Callable[[], object], number: int) -> Case:
@@ -63,7 +71,7 @@ def _operations(stack: ExitStack, directory: Path, names: dict[str, str]) -> dic
         os.read(descriptor, 4096)
         os.close(descriptor)
 
-    def open_write_close(path: str = limit_path, text: bytes = b"1G\n") -> None:
+    def open_write_close(path: str = limit_path, text: bytes = LIMIT) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
         os.write(descriptor, text)
         os.close(descriptor)
@@ -71,7 +79,7 @@ def _operations(stack: ExitStack, directory: Path, names: dict[str, str]) -> dic
     return {
         "read usage, open file": lambda: os.pread(usage, 4096, 0),
         "read limit, open file": lambda: os.pread(limit, 4096, 0),
-        "write limit, open file": lambda: os.write(limit, b"1G\n"),
+        "write limit, open file": lambda: os.write(limit, LIMIT),
         "write charge and uncharge, open files": charge_and_back,
         "write lease + and -, open file": lease_and_back,
         "open, read usage, close": open_read_close,
@@ -90,10 +98,10 @@ OURS = {
 
 
 @contextmanager
-def _on_one_processor() -> Iterator[None]:
+def _only_on(processors: set[int]) -> Iterator[None]:
     """This process and those it starts."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
+    os.sched_setaffinity(0, processors)
     try:
         yield
     finally:
@@ -101,27 +109,85 @@ def _on_one_processor() -> Iterator[None]:
 
 
 def measure(settings: Settings, tick: Tick) -> list[Figure]:
-    with _on_one_processor(), fsmount_tree() as ours, bare_tree() as theirs:
-        figures = _file_operations(settings, tick, ours, theirs)
-        figures += _mkdir(settings, tick, ours, theirs)
-    return sorted(figures, key=lambda figure: figure.unit != "x")
+    all_there_are = os.sched_getaffinity(0)
+    servers = {min(all_there_are)}
+    with _only_on(servers), _all_mounted() as trees:
+        with _only_on(all_there_are - servers or servers):
+            figures = _at_once(settings, trees)
+        figures += _file_operations(settings, tick, trees)
+        figures += _mkdir(settings, tick, trees["fsmount"], trees["bare"])
+    figures.sort(key=lambda figure: (figure.unit != "x", figure.target is None))
+    return figures
 
 
-def _file_operations(settings: Settings, tick: Tick, ours: Path, theirs: Path) -> list[Figure]:
+@contextmanager
+def _all_mounted() -> Iterator[dict[str, Path]]:
+    with fsmount_tree() as ours, bare_tree() as theirs, bare_tree_in_c() as theirs_in_c:
+        yield {"fsmount": ours, "bare": theirs, "C": theirs_in_c}
+
+
+def _file_operations(settings: Settings, tick: Tick, trees: dict[str, Path]) -> list[Figure]:
     number = settings.operations(100, least=20)
     with ExitStack() as stack:
-        for tree in (ours, theirs):
+        operations = {}
+        for name, tree in trees.items():
             (tree / "group").mkdir()
-        file = os.fsdecode(bare.FILE)
-        cases: dict[str, Case] = {}
-        bare_operations = _operations(stack, theirs / "group", dict.fromkeys(OURS, file))
-        for name, operation in _operations(stack, ours / "group", OURS).items():
-            cases[name] = _repeated(operation, number)
-            cases[f"bare: {name}"] = _repeated(bare_operations[name], number)
+            files = OURS if name == "fsmount" else dict.fromkeys(OURS, os.fsdecode(bare.FILE))
+            operations[name] = _operations(stack, tree / "group", files)
+        names = list(operations["fsmount"])
+        cases = {_case(tree, name): _repeated(operations[tree][name], number) for name in names for tree in trees}
         samples = interleave(cases, settings.rounds, tick)
-    names = list(bare_operations)
-    figures = [samples.ratio(name, f"bare: {name}", OPERATION, what=f"{name} / bare") for name in names]
+    figures = [
+        samples.ratio(name, _case(other, name), target, what=f"{name} / {other}")
+        for other, target in BESIDE.items()
+        for name in names
+    ]
     return figures + [samples.cost(case, "us") for case in cases]
+
+
+def _case(tree: str, what: str) -> str:
+    return what if tree == "fsmount" else f"{tree}: {what}"
+
+
+def _at_once(settings: Settings, trees: dict[str, Path]) -> list[Figure]:
+    seconds = max(0.005, SECONDS * settings.scale)
+    one, all_of_them = "one writer", f"{WRITERS} writers"
+    cases: dict[str, Case] = {}
+    shares: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        for name, tree in trees.items():
+            file = OURS["limit"] if name == "fsmount" else os.fsdecode(bare.FILE)
+            paths = [tree / f"writer{number}" / file for number in range(WRITERS)]
+            for path in paths:
+                path.parent.mkdir()
+            crew = stack.enter_context(writers.running(list(map(str, paths)), LIMIT))
+            fair = shares[name] = []
+            for what, number in ((one, 1), (all_of_them, WRITERS)):
+                cases[_case(name, what)] = _writing(crew, number, seconds, fair if number > 1 else [])
+        samples = interleave(cases, settings.rounds, lambda: None)
+    return [
+        samples.ratio(one, all_of_them, AT_ONCE, what=f"writes of {all_of_them} / of one"),
+        *(
+            samples.ratio(_case(name, one), _case(name, all_of_them), what=f"{name}: writes of {all_of_them} / of one")
+            for name in BESIDE
+        ),
+        *(
+            Figure(_case(name, f"slowest of {all_of_them} / mean"), "x", Spread.of(fair))
+            for name, fair in shares.items()
+        ),
+        *(samples.cost(case, "us", what=f"{case}, a write") for case in cases),
+    ]
+
+
+def _writing(crew: writers.Writers, number: int, seconds: float, shares: list[float]) -> Case:
+    """The time by all writes; how fair it was goes to `shares`."""
+
+    def run() -> float:
+        written = crew.write(number, seconds)
+        shares.append(min(written) * number / sum(written))
+        return seconds / sum(written) * 1e6
+
+    return run
 
 
 def _mkdir(settings: Settings, tick: Tick, ours: Path, theirs: Path) -> list[Figure]:

@@ -1,5 +1,7 @@
-"""fsmount and the bare file system, each mounted in a temporary directory for as long as a part measures."""
+"""fsmount and the bare file systems, each mounted in a temporary directory for as long as a part measures."""
 
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -9,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE = 20.0
+
+SOURCE = Path(__file__).with_name("bare.c")
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2"]
 
 
 @contextmanager
@@ -23,6 +28,20 @@ def bare_tree() -> Iterator[Path]:
     """A mounted bare file system."""
     with _served([sys.executable, "-m", "benchmarks.bare"]) as mountpoint:
         yield mountpoint
+
+
+@contextmanager
+def bare_tree_in_c() -> Iterator[Path]:
+    """A mounted bare file system that is written in C, and compiled first."""
+    with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
+        program = str(Path(directory) / "bare")
+        library = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", "fuse3"], check=True, stdout=subprocess.PIPE, text=True
+        )
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        subprocess.run([*compiler, *FLAGS, str(SOURCE), *library.stdout.split(), "-o", program], check=True)
+        with _served([program]) as mountpoint:
+            yield mountpoint
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from scripts.benchmarks import admission, peers
+from tests.engine.programs import FLAGS
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "scripts" / "bench"
@@ -27,17 +28,11 @@ FIGURES = {
         "res_counter / fsmount at limit, depth 16, 16 processes",
         "fsmount beside a limit, depth 2, 256 ahead / apart",
     ],
-    "python": ["charge, depth 2 / noop", "counter.charge(n), depth 16 / noop", "charge, depth 16 / charge, depth 2"],
-    "files": ["read usage, open file / bare", "open, read usage, close / bare", "mkdir of 200 groups / bare, in all"],
-    "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
-    "scale": [
-        "usage of a leaf, 2,000 / 20",
-        "usage of the root, 200 cells open, 2,000 / 20",
-        "every group in one pass, all cells open, 2,000 / 20, a group",
-        "mkdir of 2,000 groups / bare, in all",
-        "region, each of 2,000 groups",
-        "memory of the daemon, 2,000 groups listed",
-        "take-over, 20,000 cells open",
+from scripts.benchmarks import admission, peers
+from tests.engine.programs import FLAGS
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "scripts" / "bench"
     ],
     "start": ["import fsmount", "attach, the first of a process"],
 }
@@ -118,6 +113,14 @@ def test_without_redis_and_without_a_way_to_install_it_the_peer_is_unavailable(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(admission.Unavailable, match="redis-server is missing"), admission.keys(peers.SMALL):
         pass
+
+
+def test_the_bare_file_system_in_c_compiles_without_a_warning() -> None:
+    source = BENCH.with_name("benchmarks") / "bare.c"
+    library = subprocess.run(["pkg-config", "--cflags", "fuse3"], capture_output=True, text=True, check=True)
+    command = ["gcc", *FLAGS, "-fsyntax-only", *library.stdout.split(), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_unknown_part_is_a_wrong_command_line() -> None:
