@@ -148,13 +148,11 @@ class Group:
 
     def find(self, name: str | bytes) -> Group | None:
         """The group of this name in it, if there is one."""
-        text = os.fsdecode(name)
         try:
-            return Group(self.tree, self.tree.region.lookup(self.id, os.fsencode(name)), (self, text))
+            id = self.tree.region.lookup(self.id, os.fsencode(name))
         except EngineError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise self._name_error(error, text) from None
+            raise self._name_error(error, os.fsdecode(name)) from None
+        return None if id is None else Group(self.tree, id, (self, os.fsdecode(name)))
 
     def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
         """Makes a group in it, with unlimited counters, that belongs to this user unless told.

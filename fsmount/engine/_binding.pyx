@@ -14,7 +14,7 @@ close() notwithstanding.  A charger is rebound only while no thread is inside it
 """
 cimport cython
 from cpython.exc cimport PyErr_Clear
-from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENODEV, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
+from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
@@ -551,7 +551,7 @@ cdef class Region:
         self._leave(status)
 
     def lookup(self, fsm_id parent, bytes name):
-        """The child of this name.  ENOENT."""
+        """The child of this name, None if there is none."""
         cdef fsm_id group
         cdef const char *text = name
         cdef size_t length = len(name)
@@ -559,8 +559,8 @@ cdef class Region:
         cdef int status
         with nogil:
             status = fsm_lookup(region, parent, text, length, &group)
-        self._leave(status)
-        return group
+        self._leave(0 if status == -ENOENT else status)
+        return group if status == 0 else None
 
     def parent(self, fsm_id group, /):
         """The root's parent is the root."""

@@ -82,6 +82,8 @@ def _guarded(operation: Callable[P, T], gone: int) -> Callable[P, Coroutine[Any,
     async def handler(*arguments: P.args, **named: P.kwargs) -> T:
         try:
             return operation(*arguments, **named)
+        except FUSEError:
+            raise
         except Exception as error:
             return await recover(error, gone, functools.partial(operation, *arguments, **named))
 

@@ -365,10 +365,10 @@ class Operations(pyfuse3.Operations):
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         try:
-            length = self._open[fh].write(buf)
+            opened = self._open[fh]
+            length = opened.write(buf)
         except Exception as error:
-            length = await guard.recover(error, errno.ENODEV, lambda: self._open[fh].write(buf))
-        opened = self._open[fh]
+            length = await guard.recover(error, errno.ENODEV, lambda: opened.write(buf))
         if length and opened.timed:
             self._written[opened.inode] = time_ns()
             if self._written.many:

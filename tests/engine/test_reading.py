@@ -69,7 +69,9 @@ def look(tree: Tree, group: int) -> tuple[bytes, int, tuple[int, ...]]:
     listed = [found for found, _ in region.children(ROOT)]
     assert listed[0] == b"first" and b"last" in listed and len({LONG, SHORT} & set(listed)) == 1
     assert all(found in (b"first", b"last", LONG, SHORT) or found.isdigit() for found in listed), listed
-    assert region.parent(group) == region.parent(region.lookup(ROOT, b"last")) == ROOT
+    last = region.lookup(ROOT, b"last")
+    assert last is not None
+    assert region.parent(group) == region.parent(last) == ROOT
     owners = []
     for slot in (0, 1):
         mode, uid, gid, *_ = region.get_attr(group, slot)
