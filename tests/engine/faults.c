@@ -125,14 +125,25 @@ static bool waits(pid_t pid)
 
 /* ---- the others, while it stands still ------------------------------------------------ */
 
+enum { REFUSED = 1 };
+
 static int ask_usage(scene *s)
 {
     int64_t usage;
     return fsm_usage(s->region, FSM_ROOT, MEMORY, &usage);
 }
+/* A refusal in global mode takes no lock and changes a failcnt: it is judged here, and the failcnt put back. */
 static int try_charge(scene *s)
 {
-    return fsm_charge_slow(&s->survives[MEMORY], 1);
+    int result = fsm_charge_slow(&s->survives[MEMORY], 1);
+    const fsm_fault *fault = fsm_last_fault();
+    if (result != -ENOMEM)
+        return result;
+    if (fault->usage + 1 <= fault->limit)
+        violation("a charge of 1 is refused at a usage of %" PRId64 " and a limit of %" PRId64, fault->usage,
+                  fault->limit);
+    s->region->counters[id_index(fault->group) * RESOURCES + MEMORY].failcnt--;
+    return REFUSED;
 }
 static int try_uncharge(scene *s)
 {
@@ -195,6 +206,8 @@ static bool outside_the_lock(const play *p, uint32_t place)
 
 static void expect_refusal(scene *s, int result, const char *what)
 {
+    if (result == REFUSED)
+        return;
     if (result != -ETIMEDOUT)
         violation("%s is answered %d while another stands still with the lock", what, result);
     if (fsm_last_fault()->pid != s->victim)
