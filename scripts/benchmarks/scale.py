@@ -98,11 +98,12 @@ class _Tree:
         names = [(region.parent(group), region.name(group)) for group in self._sample]
         parent = region.parent(self.groups[-1])
         new = [b"new%d" % number for number in range(SAMPLE)]
+        made: list[int] = []
         return {
             "usage of a leaf": _each(lambda group: region.usage(group, 0), self._sample),
             "lookup": _each(lambda found: region.lookup(*found), names),
-            "mkdir": _each(lambda name: region.mkdir(parent, name, 0o755, 0, 0, 0), new),
-            "rmdir": _each(lambda name: region.rmdir(region.lookup(parent, name), 0), new),
+            "mkdir": _each(lambda name: made.append(region.mkdir(parent, name, 0o755, 0, 0, 0)), new),
+            "rmdir": _each(lambda _: region.rmdir(made.pop(), 0), new),
         }
 
     def of_the_root(self, open_cells: str) -> dict[str, Case]:

@@ -124,7 +124,9 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     group.charge(123456789)
     place.signal(signal.SIGKILL)
     amount = (123456789).to_bytes(8, "little")
-    damage(place, UNLIMITED + amount + amount, UNLIMITED + (5).to_bytes(8, "little") + amount)  # `reserved`, at its limit
+    damage(
+        place, UNLIMITED + amount + amount, UNLIMITED + (5).to_bytes(8, "little") + amount
+    )  # `reserved`, at its limit
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     place.servers.add(daemon.pid)

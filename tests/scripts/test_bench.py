@@ -28,12 +28,23 @@ FIGURES = {
         "res_counter / fsmount at limit, depth 16, 16 processes",
         "fsmount beside a limit, depth 2, 256 ahead / apart",
     ],
-from scripts.benchmarks import admission, peers
-from tests.engine.programs import FLAGS
-
-ROOT = Path(__file__).parents[2]
-BENCH = ROOT / "scripts" / "bench"
+    "python": ["charge, depth 2 / noop", "counter.charge(n), depth 16 / noop", "charge, depth 16 / charge, depth 2"],
+    "files": [
+        "read usage, open file / bare",
+        "open, read usage, close / C",
+        "writes of 4 writers / of one",
+        "mkdir of 200 groups / bare, in all",
     ],
+    "scale": [
+        "usage of a leaf, 2,000 / 20",
+        "usage of the root, 200 cells open, 2,000 / 20",
+        "every group in one pass, all cells open, 2,000 / 20, a group",
+        "mkdir of 2,000 groups / bare, in all",
+        "region, each of 2,000 groups",
+        "memory of the daemon, 2,000 groups listed",
+        "take-over, 20,000 cells open",
+    ],
+    "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
     "start": ["import fsmount", "attach, the first of a process"],
 }
 
@@ -49,6 +60,7 @@ PICTURES = {
         "headroom": ["as the limit comes near", "fsmount", "percpu limited add", "0", "4,096"],
     },
     "python": {"depth": ["fsmount, from Python", "2", "4", "16"]},
+    "scale": {"groups": ["as the tree gets larger", "usage of a leaf", "mkdir"]},
     "peers": {"peers": ["Charging under two limits", "fsmount", "multiprocessing.Value", "SQLite (WAL)"]},
 }
 
