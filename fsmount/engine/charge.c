@@ -156,8 +156,8 @@ UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, in
 UNLOCKED static bool is_refused(const fsm_charger *charger, int64_t amount)
 {
     fsm_region *r = charger->region;
-    if (!fsm_charger_bound(charger) || is_open(peek(charger->words->state)) || is_untidy(r->header))
-        return false;
+    if (amount <= 0 || !fsm_charger_bound(charger) || is_open(peek(charger->words->state)) || is_untidy(r->header))
+        return false; /* nothing always fits, also above a limit */
     const ancestry *p = charger->path;
     uint32_t i = 0;
     int64_t usage, limit;
