@@ -304,18 +304,19 @@ class Operations(pyfuse3.Operations):
         directory = self._directories[fh]
         if start_id == 0:  # rewinddir() looks again
             directory.entries = self._list(directory.group)
-        for position, (name, inode) in enumerate(directory.entries[start_id:], start_id + 1):
+        for index in range(start_id, len(directory.entries)):
+            name, inode = directory.entries[index]
             try:
                 attributes = self._entry(inode)
             except LockTimeout:
-                if position == start_id + 1:
+                if index == start_id:
                     raise
                 return  # what is in the reply already must not be put there again
             except OSError as error:
                 if error.errno != errno.ENODEV:
                     raise
                 continue
-            if not pyfuse3.readdir_reply(token, name, attributes, position):
+            if not pyfuse3.readdir_reply(token, name, attributes, index + 1):
                 return
             if inodes.slot_of(inode) == inodes.DIRECTORY and name not in (b".", b".."):
                 self._known.add(directory.group.id, name, inodes.group_of(inode))
