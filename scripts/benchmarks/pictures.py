@@ -47,7 +47,7 @@ PICTURES = (
     Picture(
         "groups",
         "What an operation costs as the tree gets larger",
-        "a mounted tree of fsmount",
+        "from Python in the shared region; a cell is a holder's in one counter, and all are ten in each group",
         "groups in the tree",
         "time for one",
     ),
