@@ -88,6 +88,15 @@ def test_charge_nofail_charges_past_the_limit_and_says_so(tree: Tree, memory: Co
     assert memory.usage == 0
 
 
+def test_nothing_can_be_charged_also_above_a_limit_that_refuses_everything_else(memory: Counter) -> None:
+    memory.limit = 0
+    memory.charge_nofail(10)
+    for _ in range(3):  # the first refusal switches stock off
+        assert not memory.try_charge(1)
+        memory.charge(0)
+    assert (memory.usage, memory.failcnt, memory.stat()["global"]) == (10, 4, 1)
+
+
 def test_charge_nofail_stops_where_numbers_end(memory: Counter) -> None:
     assert memory.charge_nofail(UNLIMITED)
     with pytest.raises(OSError) as caught:
