@@ -9,7 +9,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 
 import pyfuse3
 import trio
@@ -88,6 +88,29 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+@contextlib.contextmanager
+def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
+    """Calls act in the event loop with the number of the first signal that asks for the end; the others are ignored.
+
+    They are so from the first instant: handlers that interrupt each other pile up, and signals can come faster than
+    Python handles one.
+    """
+    token = trio.lowlevel.current_trio_token()
+
+    def on_signal(number: int, _frame: object) -> None:
+        for ending in _END:
+            signal.signal(ending, signal.SIG_IGN)
+        token.run_sync_soon(act, number)
+
+    for number in _END:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in _END:
+            signal.signal(number, signal.SIG_IGN)
+
+
 class _Server:
     """The mounted file system's life; what the file system asks of its host."""
 
@@ -113,13 +136,10 @@ class _Server:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serves until the end, then unmounts and leaves or removes the region."""
-        for number in _END:
-            signal.signal(number, signal.SIG_IGN)  # what the receiver restores: a second one must not disturb the end
-        with trio.open_signal_receiver(*_END) as signals:
+        with _first_signal(self._end_by_signal):
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._heart.run)
-                    nursery.start_soon(self._end_by_signal, signals)
                     await nursery.start(self._reaper.run)
                     nursery.start_soon(self._announce, ready)
                     await serve_requests()
@@ -144,10 +164,9 @@ class _Server:
         except BrokenPipeError:
             self._terminate()
 
-    async def _end_by_signal(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            log.info("%s: unmounting", signal.Signals(number).name)
-            self._terminate()
+    def _end_by_signal(self, number: int) -> None:
+        log.info("%s: unmounting", signal.Signals(number).name)
+        self._terminate()
 
     def _terminate(self) -> None:
         if self._running:
