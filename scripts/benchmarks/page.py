@@ -29,7 +29,7 @@ EXPLANATIONS = {
     "depth": "The designs are written in C and compiled alike (`scripts/models`); their charges meet in the parents.",
     "processes": "With more processes than processors, who holds a lock is at times not running.",
     "headroom": "All processes together hold so much less than the limit. At 0 every charge is refused.",
-    "groups": "What asks for one group costs the same in any tree; what sums all cells costs as much as there are open.",
+    "groups": "What asks for one group costs the same in any tree; a sum of all costs as much as cells are open.",
     "peers": "The same loop in Python around each; each is shown to keep both limits before it is timed.",
 }
 
