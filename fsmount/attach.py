@@ -14,12 +14,13 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from .control import Description, open_control
 from .errors import TreeGone
-from .tree import Group, Tree, ends_with_keep
 
+# The rest is imported where it is used: it takes longer than a short command does.
 if TYPE_CHECKING:
+    from .control import Description
     from .lease import LeaseGroup
+    from .tree import Group, Tree
 
 _lock = threading.Lock()
 # One mapping of a region for this process, whatever directories lead to it.
@@ -52,6 +53,8 @@ def attach(path: str | os.PathLike[str], *, on_exit: str = "release", transport:
     FileNotFoundError, NotADirectoryError; EINVAL: no directory of an fsmount tree; TreeGone: its daemon is gone;
     ENOSPC: no room for another holder.
     """
+    from .group import ends_with_keep
+
     ends_with_keep(on_exit)
     if transport not in ("auto", "memory", "files"):
         raise ValueError(f'transport is "auto", "memory" or "files", not {transport!r}')
@@ -85,6 +88,8 @@ def _attach_memory(directory: str, on_exit: str) -> Group:
 
 
 def _ask(directory: str) -> tuple[int, Description]:
+    from .control import open_control
+
     try:
         return open_control(directory)
     except PermissionError as error:
@@ -104,6 +109,8 @@ def _ask(directory: str) -> tuple[int, Description]:
 
 
 def _tree(description: Description) -> Tree:
+    from .tree import Tree
+
     with _lock:
         tree = _trees.get(description.tree_id)
         if tree is not None and not tree.region.closed:

@@ -24,12 +24,24 @@ from collections.abc import Iterator, Mapping
 from weakref import WeakSet
 
 from . import engine
-from .control_files import FAILCNT, HOLDERS, LEASE, LIMIT, MAX_USAGE, SOFT_LIMIT, STAT, USAGE, Kind, file_name
+from .control_files import (
+    CHARGE,
+    FAILCNT,
+    HOLDERS,
+    LEASE,
+    LIMIT,
+    MAX_USAGE,
+    SOFT_LIMIT,
+    STAT,
+    UNCHARGE,
+    USAGE,
+    Kind,
+    file_name,
+)
 from .counter import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
-from .group import ends_with_keep
 
-__all__ = ["LeaseCounter", "LeaseGroup", "attach_files"]
+__all__ = ["LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
 
 # Over the opening of leases and directories.  A fork waits for it, so that no child has a descriptor nobody knows of;
 # reentrant because of signal handlers.
@@ -45,21 +57,30 @@ def attach_files(directory: str, on_exit: str) -> LeaseGroup:
     FileNotFoundError, NotADirectoryError; EINVAL: no directory of an fsmount tree; TreeGone: its daemon is
     gone; PermissionError: none of its lease files may be opened.
     """
-    keep = ends_with_keep(on_exit)
-    try:
-        resources = _resources(directory)
-    except GroupRemoved:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory) from None
-    if not resources:
-        raise OSError(errno.EINVAL, "this directory is in no fsmount tree", directory)
-    group = LeaseGroup(directory, resources, keep)
-    leases = [os.path.join(directory, file_name(name, unit, LEASE)) for name, unit in resources.items()]
+    from .group import ends_with_keep
+
+    group = group_at(directory, keep=ends_with_keep(on_exit))
+    leases = [os.path.join(directory, file_name(name, unit, LEASE)) for name, unit in group.units.items()]
     if not any(os.access(lease, os.R_OK | os.W_OK, effective_ids=True) for lease in leases):
         raise PermissionError(
             errno.EACCES, "no lease file of this group is ours to open; its owner can change that", leases[0]
         )
     group.pin()
     return group
+
+
+def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:
+    """The group at this real path, to be asked, and attached when it is first charged.
+
+    FileNotFoundError, NotADirectoryError, PermissionError; EINVAL: no directory of an fsmount tree; TreeGone.
+    """
+    try:
+        resources = _resources(directory)
+    except GroupRemoved:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory) from None
+    if not resources:
+        raise OSError(errno.EINVAL, "this directory is in no fsmount tree", directory)
+    return LeaseGroup(directory, resources, keep)
 
 
 def _resources(directory: str) -> dict[str, str]:
@@ -362,6 +383,26 @@ class LeaseCounter:
 
     def reset_failcnt(self) -> None:
         self._write(FAILCNT, b"0")
+
+    def charge_common(self, amount: int) -> None:
+        """Charges the group itself: it stays until it is uncharged, whoever lives or dies.  LimitExceeded."""
+        amount = engine.amount(amount)
+        try:
+            self._write(CHARGE, b"%d" % amount)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise self._limit_exceeded(amount) from None
+
+    def uncharge_common(self, amount: int) -> None:
+        """Gives back of what the group itself holds.  NotHeld."""
+        amount = engine.amount(amount)
+        try:
+            self._write(UNCHARGE, b"%d" % amount)
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
+            raise NotHeld(self.resource, amount, self.stat()["common"], self.group.path) from None
 
     # ---- files
 

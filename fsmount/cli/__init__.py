@@ -1,22 +1,30 @@
-"""The command fsmount: one module for each subcommand."""
+"""The command fsmount: one module for each subcommand, imported when it is used."""
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
-from fsmount.cli.doctor import doctor
-from fsmount.cli.mount import mount
-from fsmount.cli.save import save
-from fsmount.cli.umount import umount
+#: In the order of the help.
+COMMANDS = ("mount", "umount", "get", "set", "charge", "uncharge", "save", "doctor")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Finds a subcommand by its name in the module of that name: `fsmount get` need not wait for the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"fsmount.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fsmount")
 def main() -> None:
     """Resource counters as files: charged from parallel processes, exact, and never past a limit."""
-
-
-main.add_command(mount)
-main.add_command(umount)
-main.add_command(save)
-main.add_command(doctor)

@@ -1,4 +1,9 @@
-"""How a command reports what went wrong: one line, and its exit status."""
+"""How a command reports what went wrong: one line, and its exit status.
+
+0 is success, 1 an error of any kind, 2 a wrong command line (which click reports), and 75 a refusal for what is charged
+now, so that the same command may succeed later: a script can tell that from what it has to be corrected for.  75 is
+EX_TEMPFAIL of sysexits.h, "the user is invited to retry".
+"""
 
 from __future__ import annotations
 
@@ -6,23 +11,36 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
+from fsmount.cli.printable import printable
 from fsmount.daemon.refused import Refused
+
+FAILED = 1
+NO_ROOM = os.EX_TEMPFAIL
+
+
+class NoRoom(Refused):
+    """Refused for what is charged now."""
 
 
 @contextlib.contextmanager
-def one_line(subject: str) -> Iterator[None]:
-    """Ends the program with status 1 and one line about the subject for what a user can cause."""
+def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
+    """Ends the program with a status and one line about the subject for what a user can cause."""
     try:
         yield
+    except NoRoom as refused:
+        end(subject, str(refused), NO_ROOM)
     except Refused as refused:
-        _end(subject, str(refused))
+        end(subject, str(refused), status)
+    except BrokenPipeError:
+        raise  # nobody reads on, and click ends quietly
     except OSError as error:
         where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
-        _end(subject, f"{error.strerror or error}{where}")
+        end(subject, f"{error.strerror or error}{where}", status)
 
 
-def _end(subject: str, text: str) -> None:
-    line = " ".join(f"fsmount: {subject}: {text}".splitlines())
-    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)
-    sys.exit(1)
+def end(subject: str, text: str, status: int) -> NoReturn:
+    """Ends the program with a status and one line."""
+    print(printable(" ".join(f"fsmount: {subject}: {text}".splitlines())), file=sys.stderr)
+    sys.exit(status)

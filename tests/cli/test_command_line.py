@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from fsmount.cli import COMMANDS
 from tests.cli.place import Place, run
 
 
@@ -45,6 +46,10 @@ def test_a_wrong_command_line_has_status_2(place: Place, options: list[str]) -> 
         ["umount"],
         ["save"],
         ["doctor"],
+        ["get"],
+        ["set", "/a"],
+        ["charge", "/a"],
+        ["uncharge"],
         ["dismount"],
         ["umount", "--drop", "/tmp"],
         ["save", "/a", "/b", "/c"],
@@ -55,14 +60,18 @@ def test_a_command_needs_its_arguments(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
-@pytest.mark.parametrize("command", [[], ["mount"], ["umount"], ["save"], ["doctor"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_names_what_there_is(command: list[str]) -> None:
     done = run(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     wanted = {
-        (): ["mount", "umount", "save", "doctor"],
+        (): list(COMMANDS),
         ("mount",): "-f --debug --resource --batch --config --region --groups --holders --cells -o".split(),
         ("umount",): ["--keep"],
+        ("get",): ["GROUP", "[R[.KEY]]...", "--json", "Examples:", "exit status"],
+        ("set",): ["GROUP", "R.limit=N|R.soft_limit=N...", "Examples:", "75"],
+        ("charge",): ["GROUP", "R=N...", "Examples:", "75"],
+        ("uncharge",): ["GROUP", "R=N...", "Examples:", "exit status"],
         ("save",): ["MOUNTPOINT", "TREE.toml"],
         ("doctor",): ["MOUNTPOINT", "REGION", "--repair"],
     }

@@ -1,0 +1,34 @@
+"""fsmount charge."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from fsmount.cli.amounts import Amount, amounts
+from fsmount.cli.group import counter, directories, named_group
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount charge /run/counters/web memory=64M
+  fsmount charge /run/counters/web memory=2G tokens=100 || [ $? != 75 ] || echo no room
+
+The exit status is 0 if all is charged, 75 if a limit refuses, 1 for any other error and 2 for a wrong command line."""
+)
+@click.argument("path", metavar="GROUP", shell_complete=directories)
+@click.argument("wanted", metavar="R=N...", nargs=-1, required=True, callback=amounts)
+def charge(path: str, wanted: tuple[Amount, ...]) -> None:
+    """Charge the group itself with N of each resource R; it stays until it is uncharged.
+
+    All of it is charged, or nothing: what was charged is taken back when a later one is refused.
+    """
+    with named_group(path) as group:
+        counters = [(counter(group, resource), amount) for resource, amount in wanted]
+        with contextlib.ExitStack() as undo:
+            for counted, amount in counters:
+                counted.charge_common(amount)
+                undo.callback(counted.uncharge_common, amount)
+            undo.pop_all()

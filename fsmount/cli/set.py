@@ -1,0 +1,54 @@
+"""fsmount set."""
+
+from __future__ import annotations
+
+import errno
+
+import click
+
+from fsmount.cli.amounts import Amount, limits
+from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli.report import NoRoom
+from fsmount.lease import LeaseCounter
+
+#: What can be set, by the name of its file.
+KEYS = ("limit", "soft_limit")
+
+
+def _settable(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Amount, ...]:
+    wanted = limits(ctx, param, value)
+    for name, _ in wanted:
+        if name.partition(".")[2] not in KEYS:
+            raise click.BadParameter(f"{name} cannot be set, but R.{' and R.'.join(KEYS)} can", ctx, param)
+    return wanted
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount set /run/counters/web memory.limit=1G
+  fsmount set /run/counters/web memory.limit=1G memory.soft_limit=768M tokens.limit=max
+
+The exit status is 0 if all is set, 75 if more is used than a limit would allow, 1 for any other error and 2 for a wrong
+command line."""
+)
+@click.argument("path", metavar="GROUP", shell_complete=directories)
+@click.argument("wanted", metavar="R.limit=N|R.soft_limit=N...", nargs=-1, required=True, callback=_settable)
+def set(path: str, wanted: tuple[Amount, ...]) -> None:
+    """Set limits and soft limits of a group; max is none.
+
+    They are set in this order. The first that fails ends it, and those before it stay set.
+    """
+    with named_group(path) as group:
+        counters = [(counter(group, name.partition(".")[0]), name.partition(".")[2], amount) for name, amount in wanted]
+        for counted, key, amount in counters:
+            _set(counted, key, amount)
+
+
+def _set(counted: LeaseCounter, key: str, amount: int) -> None:
+    try:
+        setattr(counted, key, amount)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise NoRoom(error.strerror or str(error)) from None

@@ -1,0 +1,34 @@
+"""fsmount uncharge."""
+
+from __future__ import annotations
+
+import click
+
+from fsmount.cli.amounts import Amount, amounts
+from fsmount.cli.group import counter, directories, named_group
+from fsmount.errors import NotHeld
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount uncharge /run/counters/web memory=64M
+  fsmount uncharge /run/counters/web memory=2G tokens=100
+
+The exit status is 0 if all is given back, 1 for an error and 2 for a wrong command line."""
+)
+@click.argument("path", metavar="GROUP", shell_complete=directories)
+@click.argument("wanted", metavar="R=N...", nargs=-1, required=True, callback=amounts)
+def uncharge(path: str, wanted: tuple[Amount, ...]) -> None:
+    """Give back N of each resource R that the group itself holds.
+
+    Nothing is given back if it holds less than that of one of them. What processes and leases hold is theirs.
+    """
+    with named_group(path) as group:
+        counters = [(counter(group, resource), amount) for resource, amount in wanted]
+        # Looked at before, not charged again after: meanwhile somebody else could have taken the room.
+        for held, amount in counters:
+            if amount > (common := held.stat()["common"]):
+                raise NotHeld(held.resource, amount, common)
+        for held, amount in counters:
+            held.uncharge_common(amount)

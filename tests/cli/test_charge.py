@@ -1,0 +1,90 @@
+"""fsmount charge and uncharge: what the group itself holds, all of it or nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.place import refused, run
+from tests.mounts import GroupFiles, as_user, mounted
+
+NOBODY = 65534
+
+
+def usages(group: GroupFiles) -> tuple[int, int]:
+    return group.usage, group.number("usage", "tokens")
+
+
+def test_what_is_charged_stays_until_it_is_uncharged(group: GroupFiles) -> None:
+    done = run("charge", group.path, "memory=64K", "tokens=3")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert usages(group) == (64 << 10, 3)
+    assert group.stat()["common"] == 64 << 10
+    done = run("uncharge", group.path, "memory=0x1000", "tokens=3")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert usages(group) == (60 << 10, 0)
+
+
+def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    group.set_limit(10, "tokens")
+    group.charge(4, "tokens")
+    done = run("charge", child.path, "memory=4096", "tokens=7")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert done.stderr == (
+        f"fsmount: {child.path}: 7 more of tokens would pass the limit of {group.path}: 4 of 10 are used; give some "
+        "back there, or raise the limit\n"
+    )
+    assert usages(child) == (0, 0) and usages(group) == (0, 4)
+    assert (group.number("failcnt", "tokens"), group.failcnt) == (1, 0)
+
+
+def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
+    group.charge(4096)
+    group.charge(3, "tokens")
+    said = refused(run("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
+    assert said.startswith("4 of tokens cannot be given back: the group itself holds 3;")
+    assert usages(group) == (4096, 3)
+
+
+def test_what_a_lease_holds_is_not_given_back(group: GroupFiles) -> None:
+    with group.lease() as lease:
+        lease.write("4096")
+        assert "the group itself holds 0" in refused(run("uncharge", group.path, "memory=1"), group.path)
+        assert lease.held == 4096
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ([], "Missing argument"),
+        (["tokens"], "'tokens' is not of the form NAME=N"),
+        (["=1"], "'=1' is not of the form NAME=N"),
+        (["tokens=-1"], "'-1' in 'tokens=-1' is no amount"),
+        (["tokens=max"], "'max' in 'tokens=max' is no amount"),
+        (["tokens=1\x1b[2J"], r"'1\x1b[2J' in"),
+        (["tokens=8E"], "'8E' in 'tokens=8E' is above 2^63-1"),
+        (["memory=1"], "memory is named twice"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(map(ascii, value)) or "nothing",
+)
+def test_a_wrong_amount_has_status_2_and_changes_nothing(group: GroupFiles, words: list[str], wrong: str) -> None:
+    group.charge(1)
+    done = run("charge", group.path, *["memory=1", *words][not words :])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert wrong in done.stderr and "Traceback" not in done.stderr
+    assert usages(group) == (1, 0)
+
+
+@pytest.mark.root
+def test_whom_the_files_were_handed_to_can_charge_in_a_tree_of_somebody_else() -> None:
+    from fsmount.cli import charge, main, uncharge  # noqa: F401  before the other user, who may not see the sources
+
+    with mounted("-o", "allow_other") as tree:
+        theirs = tree.root.mkdir("theirs")
+        for file in (theirs.file("charge"), theirs.file("uncharge")):
+            file.chmod(0o222)
+        path = str(theirs.path)
+        as_user(NOBODY, lambda: main(["charge", path, "memory=4096"], standalone_mode=False))
+        assert theirs.usage == 4096
+        as_user(NOBODY, lambda: main(["uncharge", path, "memory=4096"], standalone_mode=False))
+        assert theirs.usage == 0

@@ -1,0 +1,57 @@
+"""fsmount get: what the counters say, to be read by people and by programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.cli.place import refused, run
+from tests.mounts import STAT_KEYS, UNLIMITED, GroupFiles
+
+
+def printed(*arguments: object) -> str:
+    done = run("get", *arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def test_without_words_it_is_everything(group: GroupFiles) -> None:
+    group.charge(4096)
+    group.charge(3, "tokens")
+    lines = [line.split(" ") for line in printed(group.path).splitlines()]
+    assert [name for name, _ in lines] == [f"{resource}.{key}" for resource in group.units for key in STAT_KEYS]
+    said = {name: int(number) for name, number in lines}
+    assert (said["memory.usage"], said["tokens.usage"], said["memory.limit"]) == (4096, 3, UNLIMITED)
+
+
+def test_words_choose_and_keep_their_order(group: GroupFiles) -> None:
+    group.charge(4096)
+    group.set_limit(100, "tokens")
+    assert printed(group.path, "tokens.limit", "memory.usage") == "tokens.limit 100\nmemory.usage 4096\n"
+    assert [line.split(".")[0] for line in printed(group.path, "tokens").splitlines()] == ["tokens"] * len(STAT_KEYS)
+
+
+def test_one_key_is_a_number_alone(group: GroupFiles) -> None:
+    group.charge(4096)
+    assert printed(group.path, "memory.usage") == "4096\n"
+
+
+def test_json_is_the_same_in_one_object(group: GroupFiles) -> None:
+    group.charge(4096)
+    assert json.loads(printed("--json", group.path, "memory.usage")) == {"memory": {"usage": 4096}}
+    everything = json.loads(printed(group.path, "--json"))
+    assert {resource: list(stat) for resource, stat in everything.items()} == dict.fromkeys(group.units, STAT_KEYS)
+
+
+def test_what_is_not_there_is_told_with_what_is(group: GroupFiles) -> None:
+    assert refused(run("get", group.path, "beans"), group.path) == "no resource 'beans' here; there are: memory, tokens"
+    said = refused(run("get", group.path, "memory.use"), group.path)
+    assert said.startswith("there is no memory.use; the keys of memory are: usage, ")
+
+
+def test_output_that_cannot_be_written_is_an_error(group: GroupFiles) -> None:
+    command = [sys.executable, "-m", "fsmount", "get", str(group.path)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"fsmount: {group.path}: No space left on device\n")
