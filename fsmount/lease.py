@@ -226,6 +226,14 @@ class LeaseGroup:
 
     detach = close
 
+    def hand_down(self) -> None:
+        """Has the programs that are started from now on inherit the open leases.
+
+        What is held is given back by close() then too, but without it only when the last of them has ended as well.
+        """
+        for counter in list(self._counters.values()):
+            counter.hand_down()
+
     def __enter__(self) -> LeaseGroup:
         return self
 
@@ -442,6 +450,12 @@ class LeaseCounter:
                 _charged.add(self)
                 if self.group.keep:
                     os.pwrite(self._lease, b"keep", 0)
+
+    def hand_down(self) -> None:
+        """Has the programs that are started from now on inherit the lease."""
+        with self._lock:
+            if self._lease >= 0:
+                os.set_inheritable(self._lease, True)
 
     def end(self) -> None:
         """Gives back what is held, or leaves it to the group, and closes the lease.
