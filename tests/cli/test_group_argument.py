@@ -17,6 +17,7 @@ from tests.mounts import GroupFiles
 COMMANDS = {
     "get": ["get", "{}"],
     "set": ["set", "{}", "memory.limit=1"],
+    "tree": ["tree", "{}"],
     "charge": ["charge", "{}", "memory=1"],
     "uncharge": ["uncharge", "{}", "memory=1"],
 }

@@ -1,0 +1,143 @@
+"""fsmount tree: the hierarchy for people, on a terminal and elsewhere, and for programs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.cli.place import refused, run
+from tests.mounts import STAT_KEYS, GroupFiles
+
+
+def printed(*arguments: object) -> list[str]:
+    done = run("tree", *arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return [line.rstrip() for line in done.stdout.splitlines()]
+
+
+def on_terminal(*arguments: object, columns: int) -> list[str]:
+    """What a terminal of so many columns gets."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    environment["TERM"] = "xterm-256color"
+    command = [sys.executable, "-m", "fsmount", "tree", *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    text = b""
+    while part := read(ours):
+        text += part
+    os.close(ours)
+    assert process.wait(10) == 0, text
+    return text.decode().splitlines()
+
+
+def read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # nobody has the other side open any more
+        return b""
+
+
+def without_colours(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)
+
+
+@pytest.fixture
+def furnished(group: GroupFiles) -> GroupFiles:
+    web = group.mkdir("web")
+    web.set_limit("1M")
+    web.set_limit(10, "tokens")
+    web.mkdir("api").charge("950K")
+    web.mkdir("static").charge(3, "tokens")
+    group.mkdir("batch").write("soft_limit", 1)
+    return group
+
+
+def test_it_shows_usage_against_limits(furnished: GroupFiles) -> None:
+    done = run("tree", "web", cwd=furnished.path)
+    assert [line.rstrip() for line in done.stdout.splitlines()] == [
+        "group      resource   usage   limit",
+        "web        memory      950K    1.0M  ███████████░   92%",
+        "│          tokens         3      10  ███░░░░░░░░░   30%",
+        "├─ api     memory      950K     max",
+        "│          tokens         0     max",
+        "└─ static  memory         0     max",
+        "           tokens         3     max",
+    ]
+
+
+def test_one_resource_is_one_line_for_a_group(furnished: GroupFiles) -> None:
+    lines = printed(furnished.path, "-r", "tokens")
+    assert [line.split()[-2:] for line in lines[1:]] == [
+        ["3", "max"],
+        ["0", "max"],
+        ["███░░░░░░░░░", "30%"],
+        ["0", "max"],
+        ["3", "max"],
+    ]
+    assert refused(run("tree", furnished.path, "-r", "beans"), furnished.path).startswith("no resource 'beans' here")
+
+
+def test_json_has_every_number_of_every_group(furnished: GroupFiles) -> None:
+    found = json.loads("".join(printed(furnished.path, "--json")))
+    below = ["", "/batch", "/web", "/web/api", "/web/static"]
+    assert [node["group"] for node in found] == [str(furnished.path) + path for path in below]
+    assert all(list(node["counters"]) == list(furnished.units) for node in found)
+    assert all(list(stat) == STAT_KEYS for node in found for stat in node["counters"].values())
+    assert [node["counters"]["memory"]["usage"] for node in found] == [950 << 10, 0, 950 << 10, 950 << 10, 0]
+
+
+def test_a_terminal_gets_colours_and_no_line_too_long(furnished: GroupFiles) -> None:
+    (furnished.path / "web" / ("long" * 50)).mkdir()
+    lines = on_terminal(furnished.path, columns=80)
+    assert all(len(without_colours(line)) <= 80 for line in lines)
+    (web,) = (line for line in lines if "92%" in line)
+    assert "\x1b[31m 92%" in web and without_colours(web).endswith("950K    1.0M  ███████████░   92%")
+    (shortened,) = (without_colours(line) for line in lines if "longlong" in line)
+    assert re.fullmatch(r"   ├─ (long)+l?o?n?g?…  memory         0     max +", shortened)
+    assert [line for line in lines if "\x1b[32m 30%" in line]
+
+
+def test_what_is_no_terminal_gets_no_colours_and_whole_names(furnished: GroupFiles) -> None:
+    (furnished.path / "web" / ("long" * 50)).mkdir()
+    lines = printed(furnished.path)
+    assert [line for line in lines if "long" * 50 in line]
+    assert not [line for line in lines if "\x1b" in line]
+
+
+def test_names_are_harmless(group: GroupFiles) -> None:
+    for name in (b"\x1b]0;title\x07", b"\xff", "a\u202eb".encode(), b"[bold]x"):
+        os.mkdir(os.fsencode(group.path) + b"/" + name)
+    text = "\n".join(printed(group.path))
+    assert r"─ \x1b]0;title\x07" in text and r"─ \udcff" in text and r"─ a\u202eb" in text and "─ [bold]x " in text
+    assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_what_cannot_show_lines_gets_others(furnished: GroupFiles) -> None:
+    command = [sys.executable, "-m", "fsmount", "tree", str(furnished.path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert b"|- batch" in done.stdout and b"`- web" in done.stdout and b"###########." in done.stdout
+
+
+@pytest.mark.user
+def test_a_group_that_may_not_be_read_is_shown_as_such(furnished: GroupFiles) -> None:
+    closed = furnished.path / "web"
+    closed.chmod(0)
+    done = run("tree", furnished.path, "-r", "memory")
+    as_json = run("tree", furnished.path, "--json")
+    closed.chmod(0o755)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [line.split() for line in done.stdout.splitlines()[-1:]] == [["└─", "web", "Permission", "denied"]]
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)[-1] == {"group": str(closed), "error": "Permission denied"}
