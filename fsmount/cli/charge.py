@@ -6,8 +6,9 @@ import contextlib
 
 import click
 
+from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, amounts
-from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli.group import counter, named_group
 
 
 @click.command(
@@ -18,8 +19,8 @@ Examples:
 
 The exit status is 0 if all is charged, 75 if a limit refuses, 1 for any other error and 2 for a wrong command line."""
 )
-@click.argument("path", metavar="GROUP", shell_complete=directories)
-@click.argument("wanted", metavar="R=N...", nargs=-1, required=True, callback=amounts)
+@click.argument("path", metavar="GROUP", shell_complete=complete.directories)
+@click.argument("wanted", metavar="R=N...", nargs=-1, required=True, callback=amounts, shell_complete=complete.amounts)
 def charge(path: str, wanted: tuple[Amount, ...]) -> None:
     """Charge the group itself with N of each resource R; it stays until it is uncharged.
 

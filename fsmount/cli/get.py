@@ -6,7 +6,8 @@ import json
 
 import click
 
-from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli import complete
+from fsmount.cli.group import counter, named_group
 from fsmount.daemon.refused import Refused
 from fsmount.lease import LeaseGroup
 
@@ -23,8 +24,8 @@ No limit is 9223372036854775807, as in the files.
 
 The exit status is 0, 1 for an error and 2 for a wrong command line."""
 )
-@click.argument("path", metavar="GROUP", shell_complete=directories)
-@click.argument("words", metavar="[R[.KEY]]...", nargs=-1)
+@click.argument("path", metavar="GROUP", shell_complete=complete.directories)
+@click.argument("words", metavar="[R[.KEY]]...", nargs=-1, shell_complete=complete.keys)
 @click.option("--json", "as_json", is_flag=True, help="Print one object: resource, key, number.")
 def get(path: str, words: tuple[str, ...], as_json: bool) -> None:
     """Print what the counters of a group say: a line R.KEY NUMBER for each KEY of R.stat.

@@ -6,24 +6,11 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-import click
 
 from fsmount.cli.report import FAILED, NoRoom, one_line
 from fsmount.daemon.refused import Refused
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.lease import LeaseCounter, LeaseGroup, group_at
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
-
-def directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Has the shell complete a GROUP itself."""
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(incomplete, type="dir")]
 
 
 @contextlib.contextmanager

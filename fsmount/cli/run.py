@@ -10,9 +10,10 @@ import sys
 
 import click
 
+from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, amounts
 from fsmount.cli.child import run_to_end
-from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli.group import counter, named_group
 from fsmount.cli.report import end
 
 # Those of env(1): the command cannot be told from us by a status that it is unlikely to have.
@@ -35,7 +36,9 @@ Signals are passed on to COMMAND, and its exit status is that of fsmount run, 12
 COMMAND that ran it is 75 if a limit refuses, 127 if there is no such command, 126 if it cannot be run, 125 for any
 other error and 2 for a wrong command line.""",
 )
-@click.option("-g", "--group", "path", metavar="GROUP", required=True, shell_complete=directories, help="Who pays.")
+@click.option(
+    "-g", "--group", "path", metavar="GROUP", required=True, shell_complete=complete.directories, help="Who pays."
+)
 @click.option(
     "-r",
     "--resource",
@@ -44,9 +47,10 @@ other error and 2 for a wrong command line.""",
     required=True,
     multiple=True,
     callback=amounts,
+    shell_complete=complete.amounts,
     help="How much of what; may be repeated.",
 )
-@click.argument("command", metavar="[--] COMMAND...", nargs=-1, required=True)
+@click.argument("command", metavar="[--] COMMAND...", nargs=-1, required=True, shell_complete=complete.files)
 def run(path: str, wanted: tuple[Amount, ...], command: tuple[str, ...]) -> None:
     """Hold N of each resource R in GROUP while COMMAND runs.
 

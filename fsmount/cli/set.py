@@ -6,8 +6,9 @@ import errno
 
 import click
 
+from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, limits
-from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli.group import counter, named_group
 from fsmount.cli.report import NoRoom
 from fsmount.lease import LeaseCounter
 
@@ -32,8 +33,15 @@ Examples:
 The exit status is 0 if all is set, 75 if more is used than a limit would allow, 1 for any other error and 2 for a wrong
 command line."""
 )
-@click.argument("path", metavar="GROUP", shell_complete=directories)
-@click.argument("wanted", metavar="R.limit=N|R.soft_limit=N...", nargs=-1, required=True, callback=_settable)
+@click.argument("path", metavar="GROUP", shell_complete=complete.directories)
+@click.argument(
+    "wanted",
+    metavar="R.limit=N|R.soft_limit=N...",
+    nargs=-1,
+    required=True,
+    callback=_settable,
+    shell_complete=complete.limits,
+)
 def set(path: str, wanted: tuple[Amount, ...]) -> None:
     """Set limits and soft limits of a group; max is none.
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import click
 
-from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli import complete
+from fsmount.cli.group import counter, named_group
 from fsmount.cli.report import FAILED, one_line
 from fsmount.errors import GroupRemoved
 from fsmount.lease import LeaseGroup
@@ -43,21 +44,28 @@ Red: nine tenths of the limit are used. Yellow: three quarters are, or more than
 
 The exit status is 0, 1 for an error, also if some group may not be read, and 2 for a wrong command line."""
 )
-@click.argument("place", metavar="[MOUNTPOINT|GROUP]", required=False, shell_complete=directories)
-@click.option("-r", "--resource", "resources", metavar="R", multiple=True, help="Of this resource; may be repeated.")
+@click.argument("path", metavar="[MOUNTPOINT|GROUP]", required=False, shell_complete=complete.directories)
+@click.option(
+    "-r",
+    "--resource",
+    "resources",
+    metavar="R",
+    multiple=True,
+    help="Of this resource; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print an array with an object for each group.")
-def tree(place: str | None, resources: tuple[str, ...], as_json: bool) -> None:
+def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
     """Print a hierarchy of groups with what each uses of its limit, once.
 
     MOUNTPOINT need not be said where it is your only one. A group is read when its turn comes: the numbers of different
     groups are not of one moment.
     """
-    if place is None:
+    if path is None:
         from fsmount.daemon.trees import only_mount
 
         with one_line("tree"):
-            place = only_mount()
-    with named_group(place) as top:
+            path = only_mount()
+    with named_group(path) as top:
         units = {resource: counter(top, resource).unit for resource in resources or top.resources}
         nodes = list(_walk(top, list(units)))
         if as_json:
@@ -65,7 +73,7 @@ def tree(place: str | None, resources: tuple[str, ...], as_json: bool) -> None:
         else:
             from fsmount.cli.tree_table import draw
 
-            draw(nodes, place, units)
+            draw(nodes, path, units)
     sys.exit(FAILED if any(node.closed for node in nodes) else 0)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, amounts
-from fsmount.cli.group import counter, directories, named_group
+from fsmount.cli.group import counter, named_group
 from fsmount.errors import NotHeld
 
 
@@ -17,8 +18,8 @@ Examples:
 
 The exit status is 0 if all is given back, 1 for an error and 2 for a wrong command line."""
 )
-@click.argument("path", metavar="GROUP", shell_complete=directories)
-@click.argument("wanted", metavar="R=N...", nargs=-1, required=True, callback=amounts)
+@click.argument("path", metavar="GROUP", shell_complete=complete.directories)
+@click.argument("wanted", metavar="R=N...", nargs=-1, required=True, callback=amounts, shell_complete=complete.amounts)
 def uncharge(path: str, wanted: tuple[Amount, ...]) -> None:
     """Give back N of each resource R that the group itself holds.
 

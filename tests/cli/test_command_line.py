@@ -76,6 +76,7 @@ def test_help_names_what_there_is(command: list[str]) -> None:
         ("charge",): ["GROUP", "R=N...", "Examples:", "75"],
         ("run",): ["--group", "--resource", "COMMAND...", "Examples:", "125", "126", "127", "75"],
         ("tree",): ["[MOUNTPOINT|GROUP]", "--resource", "--json", "Examples:", "exit status"],
+        ("completion",): ["bash|zsh|fish", "Examples:", "exit status"],
         ("uncharge",): ["GROUP", "R=N...", "Examples:", "exit status"],
         ("save",): ["MOUNTPOINT", "TREE.toml"],
         ("doctor",): ["MOUNTPOINT", "REGION", "--repair"],
