@@ -43,7 +43,8 @@ static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock,
     for (uint32_t index = 0;;) {
         const group *g = group_at(r, index);
         uint32_t above = n == 0 ? NONE : id_index(rows[parent].id);
-        if (!g || n == r->geometry.groups || state_of(g->stamp) != LIVE || g->parent != above)
+        if (!g || n == r->geometry.groups || state_of(g->stamp) != LIVE || g->parent != above ||
+            (n == 0 && generation(g->stamp) != 0))
             return corrupt(r, "the children of group %u are damaged at group %u", above, index);
         const counter *c = &r->counters[(size_t)index * r->geometry.resources + resource];
         rows[n] = (fsm_surveyed){ .id = group_id(g->stamp, index),

@@ -137,6 +137,12 @@ def test_a_damaged_link_is_an_error_and_the_next_survey_finds_it_mended(
     assert by_name(scene.tree.survey("memory")) == good
 
 
+def test_a_root_of_another_generation_is_an_error(scene: Scene) -> None:
+    scene.put("group.stamp", 0, test_check.with_state(1, test_check.LIVE))
+    with pytest.raises(RegionCorrupt):
+        scene.tree.survey("memory")
+
+
 def test_an_open_cell_of_no_counter_is_an_error(scene: Scene) -> None:
     scene.put("cell.counter", scene.cell("keeping", "/web"), FAR)
     with pytest.raises(RegionCorrupt, match=f"belongs to counter {FAR}"):
