@@ -36,12 +36,10 @@ UNCHARGE = Kind(7, "uncharge", 0o200)
 FORCE_EMPTY = Kind(8, "force_empty", 0o200)
 LEASE = Kind(9, "lease", 0o600)
 HOLDERS = Kind(10, "holders", 0o444)
-
-#: A name that is kept free for the counter's events; no directory has this file yet.
 EVENTS = Kind(11, "events", 0o444)
 
 #: In the order a directory lists them.
-KINDS = (USAGE, LIMIT, SOFT_LIMIT, MAX_USAGE, FAILCNT, STAT, CHARGE, UNCHARGE, FORCE_EMPTY, LEASE, HOLDERS)
+KINDS = (USAGE, LIMIT, SOFT_LIMIT, MAX_USAGE, FAILCNT, STAT, CHARGE, UNCHARGE, FORCE_EMPTY, LEASE, HOLDERS, EVENTS)
 
 
 def file_name(resource: str, unit: str, kind: Kind) -> str:
@@ -60,8 +58,7 @@ def files(resources: Mapping[str, str]) -> dict[str, tuple[int, Kind]]:
 
 def reserved_names(resources: Mapping[str, str]) -> frozenset[str]:
     """The names that no group can have."""
-    events = {file_name(resource, unit, EVENTS) for resource, unit in resources.items()}
-    return frozenset(files(resources)) | events | {CONTROL_FILE}
+    return frozenset(files(resources)) | {CONTROL_FILE}
 
 
 def slot(resource: int, kind: Kind) -> int:

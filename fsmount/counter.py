@@ -25,6 +25,9 @@ STAT_KEYS = (
 )  # fmt: skip
 
 
+EVENT_KEYS = ("limit", "soft_limit")
+
+
 class Holder(NamedTuple):
     """Who holds charges: an attached process or an open lease (kind PROCESS or LEASE)."""
 
@@ -156,6 +159,19 @@ class Counter(engine.Charger):
     def stat(self) -> dict[str, int]:
         """All there is to know of it, of one moment; the keys of R.stat in their order."""
         return dict(zip(STAT_KEYS, self.group.tree.region.get_stat(self.group.id, self.index), strict=True))
+
+    @in_public
+    def events(self) -> dict[str, int]:
+        """What happened in the subtree, ever: `limit` counts the charges that a limit refused, `soft_limit` how often
+        a usage came above its soft limit or back.  The keys of R.events in their order; no count ever falls.
+        """
+        return dict(zip(EVENT_KEYS, self.group.tree.region.get_events(self.group.id, self.index), strict=True))
+
+    @property
+    @in_public
+    def news(self) -> int:
+        """Another number whenever events() may have changed, while somebody listens to the tree's."""
+        return self.group.tree.region.get_news(self.group.id, self.index)
 
     @in_public
     def holders(self) -> list[Holder]:

@@ -26,6 +26,7 @@ from weakref import WeakSet
 from . import engine
 from .control_files import (
     CHARGE,
+    EVENTS,
     FAILCNT,
     HOLDERS,
     LEASE,
@@ -381,7 +382,11 @@ class LeaseCounter:
 
     def stat(self) -> dict[str, int]:
         """All there is to know of it, of one moment; the keys of R.stat in their order."""
-        return _parse_stat(self._read(STAT))
+        return _parse_counts(self._read(STAT))
+
+    def events(self) -> dict[str, int]:
+        """What happened in the subtree, ever; the keys of R.events in their order."""
+        return _parse_counts(self._read(EVENTS))
 
     # ---- what it can be told
 
@@ -505,7 +510,7 @@ class LeaseCounter:
         return LimitExceeded(path, self.resource, requested, stat["usage"], stat["limit"])
 
 
-def _parse_stat(text: bytes) -> dict[str, int]:
+def _parse_counts(text: bytes) -> dict[str, int]:
     return {key: int(value) for key, value in (line.split() for line in text.decode().splitlines())}
 
 

@@ -283,6 +283,19 @@ class Tree:
         return self.region.await_arrival(seen, seconds)
 
     @in_public
+    def listen(self, on: bool) -> None:
+        """The next event in the tree ends a wait for it, and events change their counters' news; or not any more.
+
+        One process may listen to a tree at a time: the one that serves it.
+        """
+        self.region.listen(on)
+
+    @in_public
+    def await_event(self, seconds: float) -> bool:
+        """Waits until there was an event since listen(); False: none for so many seconds."""
+        return self.region.await_event(seconds)
+
+    @in_public
     def end_holder(self, id: int) -> None:
         """Ends a holder: what it holds is given back, or kept by the groups.  One that has ended already is no error.
 

@@ -148,6 +148,12 @@ cdef extern from "engine.h":
         uint32_t parent, holders
         int64_t usage, stock, limit, soft_limit, max_usage, failcnt
     int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows) nogil
+    ctypedef struct fsm_events:
+        int64_t limit, soft_limit
+    int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out) nogil
+    void fsm_listen(fsm_region *region, c_bool on) nogil
+    int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out) nogil
+    c_bool fsm_await_event(fsm_region *region, int64_t nanoseconds) nogil
     int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource) nogil
@@ -719,6 +725,41 @@ cdef class Region:
         finally:
             free(names)
             free(rows)
+
+    def get_events(self, fsm_id group, uint32_t resource):
+        """What was counted in the subtree: (charges at a limit, soft limits crossed)."""
+        cdef fsm_events events
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_events(region, group, resource, &events)
+        self._leave(status)
+        return events.limit, events.soft_limit
+
+    def listen(self, bint on, /):
+        """From now on what is counted changes the news, and the first of it ends a wait; or not any more."""
+        fsm_listen(self._enter(), on)
+        self._leave(0)
+
+    def get_news(self, fsm_id group, uint32_t resource):
+        """A number that changes, while somebody listens, when something was counted in the subtree."""
+        cdef uint32_t news
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_get_news(region, group, resource, &news)
+        self._leave(status)
+        return news
+
+    def await_event(self, double seconds, /):
+        """Waits until something was counted since listen(); False: nothing for so long."""
+        cdef fsm_region *region = self._enter()
+        cdef bint rung
+        cdef int64_t nanoseconds = <int64_t>(seconds * 1e9)
+        with nogil:
+            rung = fsm_await_event(region, nanoseconds)
+        self._leave(0)
+        return rung
 
     def set_limit(self, fsm_id group, uint32_t resource, limit):
         """Drains all stock below first.  EBUSY: the usage is above it."""

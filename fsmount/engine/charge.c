@@ -151,7 +151,7 @@ UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, in
 
 /*
  * Whether the charge is refused by a counter in global mode.  That is half of all charges where a limit is fought for,
- * and it changes nothing but a failcnt, so it keeps nobody waiting.  If not, the lock decides.
+ * and it changes nothing but what is counted, so it keeps nobody waiting.  If not, the lock decides.
  */
 UNLOCKED static bool is_refused(const fsm_charger *charger, int64_t amount)
 {
@@ -167,7 +167,8 @@ UNLOCKED static bool is_refused(const fsm_charger *charger, int64_t amount)
     /* who died meanwhile may have left a sum that is too large; and a cell that was taken away is another answer */
     if (refused != 1 || is_untidy(r->header) || !is_own(charger) || reap_is_due(r))
         return false;
-    __atomic_add_fetch(&p->at[i]->failcnt, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&p->at[i]->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
+    tell_listener(r, p, i);
     note_refusal(r, p->at[i], usage, limit);
     return true;
 }
@@ -254,9 +255,11 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     if (!error && amount > 0) {
         int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
         FAULT_POINT(granted);
-        reserve(c.path, amount);
+        bool marked = reserve(c.path, amount);
         FAULT_POINT(reserved);
         settle(&c, stock, used + amount);
+        if (marked)
+            cross_marks(c.region, c.path);
     }
     unlock(c.region);
     return error;
@@ -279,11 +282,13 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
         fsm_fault_here.held = used;
         error = -ERANGE;
     } else if (amount > 0) {
-        reserve(c.path, -amount);
+        bool marked = reserve(c.path, -amount);
         FAULT_POINT(given_back);
         leave_global(c.path, amount);
         /* Keep some of it for the next charge; who uses much and little by turns soon keeps as much as that is. */
         settle(&c, ahead(&c, 0, amount, reserved), used - amount);
+        if (marked)
+            cross_marks(c.region, c.path);
     }
     unlock(c.region);
     return error;
@@ -302,9 +307,11 @@ int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
     if (amount > 0)
         error = find_room(c.region, c.path, amount, true, exceeded);
     if (!error) {
-        reserve(c.path, amount);
+        bool marked = reserve(c.path, amount);
         FAULT_POINT(reserved);
         settle(&c, 0, used + amount);
+        if (marked)
+            cross_marks(c.region, c.path);
     }
     unlock(c.region);
     return error;

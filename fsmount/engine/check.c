@@ -370,9 +370,21 @@ static void check_amounts(judge *j)
         size_t offset;
     } amounts[] = {
 #define AMOUNT(field) { #field, offsetof(counter, field) }
-        AMOUNT(limit),     AMOUNT(soft_limit),    AMOUNT(common),      AMOUNT(max_usage),
-        AMOUNT(min_usage), AMOUNT(peak_reserved), AMOUNT(failcnt),     AMOUNT(refills),
-        AMOUNT(drains),    AMOUNT(batch),         AMOUNT(global_exit),
+        AMOUNT(limit),
+        AMOUNT(soft_limit),
+        AMOUNT(common),
+        AMOUNT(max_usage),
+        AMOUNT(min_usage),
+        AMOUNT(peak_reserved),
+        AMOUNT(refusals),
+        AMOUNT(forgotten),
+        AMOUNT(soft_crossings),
+        AMOUNT(past.refusals),
+        AMOUNT(past.soft_crossings),
+        AMOUNT(refills),
+        AMOUNT(drains),
+        AMOUNT(batch),
+        AMOUNT(global_exit),
 #undef AMOUNT
     };
     const fsm_region *f = &j->found;
@@ -387,6 +399,9 @@ static void check_amounts(judge *j)
             if (amount < 0)
                 tell(j, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
         }
+        if (c->forgotten > c->refusals)
+            tell(j, "forgotten of %s: %lld, of %lld refusals", name_counter(f, i).text, (long long)c->forgotten,
+                 (long long)c->refusals);
         if (c->min_usage > c->max_usage)
             tell(j, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text, (long long)c->min_usage,
                  (long long)c->max_usage);
@@ -806,6 +821,13 @@ static void compare_counter(judge *j, uint32_t index)
     SAME(name_counter, counters, index, stock_cap);
     SAME(name_counter, counters, index, cells);
     SAME(name_counter, counters, index, open_below);
+    SAME(name_counter, counters, index, marked);
+    SAME(name_counter, counters, index, low);
+    SAME(name_counter, counters, index, high);
+    if (!is_between_marks(right))
+        tell(j, "reserved of %s: %lld, and %lld at least used, not between its marks %lld and %lld",
+             name_counter(f, index).text, (long long)right->reserved,
+             (long long)(right->reserved - (int64_t)right->stock_cap), (long long)right->low, (long long)right->high);
     check_list(j, &cells_of_counter, index, c->cells_head, right->cells, &last);
     check_list(j, &open_cells, index, c->open_head, length_of(&j->right, &open_cells, right->open_head), &last);
     check_list(j, &active_children, index, c->active_child, length_of(&j->right, &active_children, right->active_child),

@@ -72,6 +72,7 @@ void reset_derived(counter *c)
         end_global(c);
     c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
     c->cells = c->open_below = 0;
+    find_marks(c);
 }
 
 void reset_counter(counter *c)
@@ -88,16 +89,19 @@ static inline void note_least_usage(counter *c, uint64_t stock_cap)
         c->max_usage = most(c->max_usage, c->reserved - (int64_t)stock_cap);
 }
 
-void reserve(const ancestry *p, int64_t amount)
+bool reserve(const ancestry *p, int64_t amount)
 {
+    uint32_t marked = 0;
     for (uint32_t i = 0; i < p->n; i++) {
         counter *c = p->at[i];
         c->reserved += amount;
         c->peak_reserved = most(c->peak_reserved, c->reserved);
         c->min_usage = least(c->min_usage, c->reserved);
         note_least_usage(c, c->stock_cap);
+        marked |= c->marked;
         FAULT_POINT(level_reserved);
     }
+    return marked != 0;
 }
 
 /* ---- open cells ------------------------------------------------------------------ */
@@ -165,12 +169,26 @@ static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
     }
 }
 
+/* The most stock that the cell may come to keep: what is given back at once must not pass a mark unseen. */
+static int64_t cap_of(const ancestry *p, int64_t stock, int64_t total)
+{
+    int64_t cap = least(total, least(2 * stock, FSM_STOCK_MAX));
+    for (uint32_t i = 0; i < p->n; i++) {
+        const counter *c = p->at[i];
+        if (!c->marked || c->low < 0)
+            continue;
+        int64_t room = c->reserved - (int64_t)c->stock_cap - c->low - 1;
+        cap = least(cap, stock + most(room, 0) / shares_of(c));
+    }
+    return cap;
+}
+
 void open_cell(fsm_region *r, const ancestry *p, cell *own, int64_t stock, int64_t used)
 {
     uint64_t epochs = FSM_CLOSED - FSM_EPOCH;
     uint64_t state = ((state_now(own) + FSM_EPOCH) & epochs) | (uint64_t)stock;
     int64_t total = used + stock;
-    __atomic_store_n(&own->words.cap, least(total, least(2 * stock, FSM_STOCK_MAX)), __ATOMIC_RELAXED);
+    __atomic_store_n(&own->words.cap, cap_of(p, stock, total), __ATOMIC_RELAXED);
     __atomic_store_n(&own->words.total[side_of(state)], total, __ATOMIC_RELAXED);
     FAULT_POINT(next_total_written);
     link_open(r, p, own);
@@ -312,8 +330,7 @@ static inline int64_t headroom_of(const counter *c)
     return c->limit - c->reserved;
 }
 
-/* One holder below may reserve one part in so many of the headroom. */
-static inline int64_t shares_of(const counter *c)
+int64_t shares_of(const counter *c)
 {
     return SHARE * ((int64_t)c->open_below + 1);
 }
@@ -352,9 +369,9 @@ static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
 /* Whether nobody was refused at c while so much was given back that it is like this for good. */
 static bool is_calm(counter *c)
 {
-    int64_t failcnt = __atomic_load_n(&c->failcnt, __ATOMIC_RELAXED);
-    c->calm = failcnt == c->calm_failcnt ? c->calm + 1 : 0;
-    c->calm_failcnt = failcnt;
+    int64_t refusals = peek(c->refusals);
+    c->calm = refusals == c->calm_refusals ? c->calm + 1 : 0;
+    c->calm_refusals = refusals;
     return c->calm >= CALM;
 }
 
@@ -418,8 +435,9 @@ int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, boo
             return error;
         if (c->open_below == 0 && fsm_get_batch(r) != 0 && near_limit(c, headroom_of(c), amount))
             enter_global(r, c, headroom_of(c), amount);
-        __atomic_add_fetch(&c->failcnt, 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&c->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
         FAULT_POINT(refusal_counted);
+        tell_listener(r, p, i);
         if (!*exceeded)
             note_refusal(r, c, usage, c->limit);
         *exceeded = true;
@@ -441,6 +459,8 @@ int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount,
         } else if (times(granted, shares) > headroom) {
             granted = headroom / shares;
         }
+        if (c->marked && times(granted, shares) > c->high - c->reserved - pending)
+            granted = (c->high - c->reserved - pending) / shares;
     }
     /* less than one such charge is of no use to its holder and in the way of others */
     return granted < least(amount, wanted) ? 0 : granted;
@@ -477,20 +497,27 @@ int fsm_get_max_usage(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
     return error;
 }
 
-/* A word of a counter that means something by itself: it needs no lock. */
-UNLOCKED static int plain_value(fsm_region *r, fsm_id id, uint32_t resource, size_t offset, int64_t *out)
+UNLOCKED int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource, counter **out)
 {
     if (resource >= r->geometry.resources)
         return -EINVAL;
+    group *g;
+    int error = seek_group(r, at, id, &g);
+    if (!error)
+        *out = &r->counters[group_index(r, g) * r->geometry.resources + resource];
+    return error;
+}
+
+/* A word of a counter that means something by itself: it needs no lock. */
+UNLOCKED static int plain_value(fsm_region *r, fsm_id id, uint32_t resource, size_t offset, int64_t *out)
+{
     int error = 0;
     reading at = { 0 };
     while (reads(r, &at, &error)) {
-        group *g;
-        error = seek_group(r, &at, id, &g);
-        if (!error) {
-            const void *c = &r->counters[id_index(id) * r->geometry.resources + resource];
+        counter *c;
+        error = seek_counter(r, &at, id, resource, &c);
+        if (!error)
             *out = peek(*(const int64_t *)(const void *)((const char *)c + offset));
-        }
     }
     return error;
 }
@@ -505,9 +532,17 @@ int fsm_get_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out
     return plain_value(r, id, resource, offsetof(counter, soft_limit), out);
 }
 
-int fsm_get_failcnt(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+UNLOCKED int fsm_get_failcnt(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
 {
-    return plain_value(r, id, resource, offsetof(counter, failcnt), out);
+    int error = 0;
+    reading at = { 0 };
+    while (reads(r, &at, &error)) {
+        counter *c;
+        error = seek_counter(r, &at, id, resource, &c);
+        if (!error)
+            *out = failcnt_of(c);
+    }
+    return error;
 }
 
 /* What is used and what is stocked here, not below; each cell's two words of one moment. */
@@ -542,7 +577,7 @@ int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
                    .soft_limit = c->soft_limit,
                    .hierarchical_limit = FSM_UNLIMITED,
                    .hierarchical_margin = FSM_UNLIMITED,
-                   .failcnt = __atomic_load_n(&c->failcnt, __ATOMIC_RELAXED),
+                   .failcnt = failcnt_of(c),
                    .batch = c->batch,
                    .refills = c->refills,
                    .drains = c->drains };
@@ -609,6 +644,8 @@ int fsm_set_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limi
     WITH_COUNTER(p)
     p.at[0]->soft_limit = limit;
     FAULT_POINT(soft_limit_set);
+    find_marks(p.at[0]);
+    cross_marks(r, &p);
     unlock(r);
     return 0;
 }
@@ -632,7 +669,8 @@ int fsm_reset_max_usage(fsm_region *r, fsm_id id, uint32_t resource)
 int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
 {
     WITH_COUNTER(p)
-    __atomic_store_n(&p.at[0]->failcnt, 0, __ATOMIC_RELAXED);
+    counter *c = p.at[0];
+    __atomic_store_n(&c->forgotten, peek(c->refusals), __ATOMIC_RELEASE);
     FAULT_POINT(forgotten);
     unlock(r);
     return 0;
@@ -653,6 +691,7 @@ int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amoun
         reserve(&p, amount);
         p.at[0]->common += amount;
         FAULT_POINT(charged);
+        cross_marks(r, &p);
     }
     unlock(r);
     return error;
@@ -672,6 +711,7 @@ int fsm_common_uncharge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amo
         FAULT_POINT(uncharged);
         reserve(&p, -amount);
         leave_global(&p, amount);
+        cross_marks(r, &p);
     }
     unlock(r);
     return error;
@@ -688,6 +728,7 @@ int fsm_force_empty(fsm_region *r, fsm_id id, uint32_t resource)
         FAULT_POINT(forgotten);
         reserve(&p, -common);
         leave_global(&p, common);
+        cross_marks(r, &p);
     }
     unlock(r);
     return error;

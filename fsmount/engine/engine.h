@@ -201,6 +201,25 @@ typedef struct fsm_surveyed {
 } fsm_surveyed;
 int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows);
 
+/*
+ * What was counted in the subtree since the region was made; no sum ever falls.  limit: charges that a limit refused,
+ * or that charge_nofail took past it, at each counter where that was so.  soft_limit: how often the usage of a counter
+ * came above its soft limit, or back.
+ */
+typedef struct fsm_events {
+    int64_t limit, soft_limit;
+} fsm_events;
+int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out);
+
+/*
+ * One process may listen: it calls fsm_listen(), reads, and waits.  From the call on, whatever is counted changes the
+ * news of its counter and of all above, and then ends the wait.  News that did not change mean events that did not
+ * either; the first that is counted after a call ends one wait, so call it before each, and with false at the end.
+ */
+void fsm_listen(fsm_region *region, bool on);
+int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out);
+bool fsm_await_event(fsm_region *region, int64_t nanoseconds); /* false: there was none for so long */
+
 /* Drains all stock below, then sets the limit; -EBUSY (fault.usage) if the usage is above it. */
 int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
 int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);

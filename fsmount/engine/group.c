@@ -261,6 +261,28 @@ static int check_unused(fsm_region *r, uint32_t index)
     return 0;
 }
 
+/* What was counted in a group that is to be removed is the past of its parent: from here on it is removed. */
+static void bequeath(fsm_region *r, const group *g)
+{
+    uint32_t resources = r->geometry.resources;
+    const counter *from = &r->counters[group_index(r, g) * resources];
+    counter *to = &r->counters[parent_index(r, g) * resources];
+    journal *j = &r->header->journal;
+    j->index = group_index(r, g);
+    for (uint32_t i = 0; i < resources; i++)
+        j->past[i] = (counts){
+            .refusals = to[i].past.refusals + from[i].past.refusals + peek(from[i].refusals),
+            .soft_crossings = to[i].past.soft_crossings + from[i].past.soft_crossings + from[i].soft_crossings,
+        };
+    FAULT_POINT(journal_written);
+    journal_commit(j, JOURNAL_REMOVE);
+    FAULT_POINT(journal_committed);
+    for (uint32_t i = 0; i < resources; i++) {
+        to[i].past = j->past[i];
+        FAULT_POINT(past_set);
+    }
+}
+
 int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
 {
     int error = lock(r);
@@ -277,8 +299,11 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
         error = unlink_group(r, g);
     }
     if (!error) {
+        bequeath(r, g);
         __atomic_store_n(&g->stamp, make_stamp(generation(g->stamp), FREE), __ATOMIC_RELEASE);
         FAULT_POINT(removed);
+        journal_commit(&r->header->journal, JOURNAL_EMPTY);
+        FAULT_POINT(journal_emptied);
         touch(&r->groups[parent_index(r, g)], now);
         FAULT_POINT(parent_touched);
         g->next_sibling = r->header->groups.free;

@@ -253,6 +253,8 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
         r->header->quarantined++;
     else
         free_to_pool(r, own);
+    cross_marks(r, &p);
+    tell_listener(r, &p, 0); /* whose holder died may have counted a refusal, without the lock, and not told of it */
     return 0;
 }
 

@@ -151,11 +151,20 @@ static inline bool is_global(const counter *c)
     return c->global % 2 == 1;
 }
 
+/* Without the lock.  What was forgotten comes first: there are never more forgotten than refusals. */
+UNLOCKED static inline int64_t failcnt_of(const counter *c)
+{
+    int64_t forgotten = __atomic_load_n(&c->forgotten, __ATOMIC_ACQUIRE);
+    return peek(c->refusals) - forgotten;
+}
+
 int path_of(fsm_region *r, uint32_t counter, ancestry *out);
 int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out);
+int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource, counter **out); /* without the lock */
 void reset_counter(counter *c);
 void reset_derived(counter *c);
-void reserve(const ancestry *p, int64_t amount); /* at every level; negative gives back */
+/* At every level; negative gives back.  Whether some level has marks. */
+bool reserve(const ancestry *p, int64_t amount);
 
 /* An open cell is in its counter's open list and counted above. */
 void link_open(fsm_region *r, const ancestry *p, cell *cell);
@@ -182,12 +191,34 @@ static inline bool in_global_mode(const ancestry *p)
  * `pending` is reserved; 0 near a limit, where it switches stock off.
  */
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);
+/* What a holder may have of a counter's room beside all others: one part in so many. */
+int64_t shares_of(const counter *c);
 void leave_global(const ancestry *p, int64_t amount); /* after so much was given back */
 void end_global(counter *c);                          /* of one that is_global() */
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit);
 void note_peak(const ancestry *p, const cell *own);
 /* Takes a precise sum for the usage: max_usage and min_usage follow it. */
 int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out);
+
+/* ---- events.c ---- */
+
+void find_marks(counter *c); /* the marks around its usage, after the side on which that was last */
+/* After the usage of the path's counters has changed: counts what was crossed, and tells. */
+void cross_marks(fsm_region *r, const ancestry *p);
+void look_again(fsm_region *r, const ancestry *p); /* the same for the first of them, by who recovers; always tells */
+/* Something was counted at a level of the path, with the lock or without. */
+void tell_listener(fsm_region *r, const ancestry *p, uint32_t level);
+
+static inline bool is_above_soft_limit(const counter *c)
+{
+    return c->soft_crossings & 1;
+}
+
+/* No fast path can leave the interval between the marks: it turns stock into usage and back. */
+static inline bool is_between_marks(const counter *c)
+{
+    return c->reserved <= c->high && c->reserved - (int64_t)c->stock_cap > c->low;
+}
 
 /* ---- holder.c ---- */
 

@@ -24,7 +24,7 @@
  *   holder   likewise; ENDING: it is being given back, whoever finds it goes on
  *   cell     is there when its owner is not 0; what it holds is words.used, what
  *            it has reserved besides is words.stock (FSM_CLOSED: nothing)
- *   counter  limit, soft_limit, common, and the statistics
+ *   counter  limit, soft_limit, common, what it counted, and the statistics
  *
  * Groups, their names and attributes, and the plain values of a counter are read
  * without the lock (reading without the lock, in internal.h); all else under it.
@@ -76,6 +76,11 @@ typedef struct group {
     char name[FSM_NAME_MAX + 1];
 } group;
 
+/* What was counted here for R.events. */
+typedef struct counts {
+    int64_t refusals, soft_crossings;
+} counts;
+
 /* What every charge looks at comes first and is one cache line. */
 typedef struct counter {
     _Alignas(64) int64_t limit;
@@ -83,23 +88,29 @@ typedef struct counter {
     int64_t peak_reserved; /* the most that was reserved since max_usage was reset: the true peak lies below */
     int64_t max_usage, min_usage;
     uint64_t stock_cap;  /* (d) sum of cap over the open cells of the subtree; at most what is reserved */
-    int64_t global_exit; /* (d) the headroom at which global mode ends */
     uint32_t global;     /* (d) odd: stock is switched off in this subtree; never the same again in another such time */
     uint32_t open_below; /* (d) open cells of the subtree */
+    uint32_t open_head;  /* (d) this counter's own open cells */
+    uint32_t marked;     /* (d) 1: its usage may cross something; see events.c */
+    int64_t low, high;   /* (d) the marks around its usage: low < usage <= high */
+    int64_t global_exit; /* (d) the headroom at which global mode ends */
+    int64_t refusals;    /* ever; changes without the lock, too */
+    int64_t forgotten;   /* of these: failcnt is the rest */
     int64_t soft_limit;
-    int64_t common;       /* what the group itself holds */
-    int64_t failcnt;      /* changes without the lock, too */
-    int64_t calm_failcnt; /* failcnt when something was last given back in global mode, */
-    uint32_t calm;        /* and how many times in a row it was the same then */
+    int64_t soft_crossings; /* ever; odd: its usage was above the soft limit when it was last looked at */
+    int64_t common;         /* what the group itself holds */
+    int64_t calm_refusals;  /* refusals when something was last given back in global mode, */
+    uint32_t calm;          /* and how many times in a row they were the same then */
     int64_t refills, drains;
     int64_t batch;                     /* (d) what the last refill here reserved ahead */
+    counts past;                       /* of groups that were removed below this one */
     uint32_t cells_head, cells;        /* (d) this counter's own cells */
-    uint32_t open_head;                /* (d) those of them that are open */
     uint32_t active_child;             /* (d) children with open cells below them */
     uint32_t active_next, active_prev; /* (d) */
+    uint32_t news;                     /* changes while somebody listens: something was counted in the subtree */
 } counter;
 
-_Static_assert(offsetof(counter, soft_limit) == 64, "what every charge looks at is one cache line");
+_Static_assert(offsetof(counter, low) == 64, "what every charge looks at is one cache line");
 
 typedef struct holder {
     stamp stamp;
@@ -149,7 +160,13 @@ typedef struct pool {
     uint32_t free, last_free; /* (d) cells are freed at the end, so that one is used again as late as can be */
 } pool;
 
-enum journal_step { JOURNAL_EMPTY = 0, JOURNAL_MOVE = 1, JOURNAL_RENAME = 2, JOURNAL_ATTRIBUTES = 3 };
+enum journal_step {
+    JOURNAL_EMPTY = 0,
+    JOURNAL_MOVE = 1,
+    JOURNAL_RENAME = 2,
+    JOURNAL_ATTRIBUTES = 3,
+    JOURNAL_REMOVE = 4
+};
 
 typedef struct journal {
     uint32_t step; /* stored last, cleared last */
@@ -158,7 +175,10 @@ typedef struct journal {
     int64_t used, common;
     attributes attributes;
     char name[FSM_NAME_MAX + 1];
+    counts past[FSM_RESOURCES_MAX];
 } journal;
+
+enum bell { SILENT = 0, RUNG = 1, ARMED = 2 };
 
 #define FOREIGN 0x6e676965u /* no number that nonsense is likely to be */
 
@@ -176,6 +196,7 @@ typedef struct header {
     uint32_t quarantined; /* (d) cells in quarantine */
     uint64_t changes;     /* odd while groups are made, removed, renamed or given attributes; see internal.h */
     uint32_t arrivals;    /* the number of the newest process, and a futex */
+    uint32_t bell;        /* enum bell: who listens to events; a futex */
     int64_t reap_at;      /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
     uint64_t recoveries;
     journal journal;

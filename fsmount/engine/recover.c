@@ -43,6 +43,17 @@ static int finish_step(fsm_region *r)
             return corrupt(r, "the journal sets attributes %u of group %u", slot, j->index);
         *attributes_of(r, g, slot) = j->attributes;
         FAULT_POINT(attributes_set);
+    } else if (step == JOURNAL_REMOVE) {
+        group *g = group_at(r, j->index);
+        uint32_t parent = g ? once(g->parent) : NONE;
+        if (!group_at(r, parent))
+            return corrupt(r, "the journal removes group %u, whose parent is %u", j->index, parent);
+        for (uint32_t i = 0; i < r->geometry.resources; i++) {
+            r->counters[parent * r->geometry.resources + i].past = j->past[i];
+            FAULT_POINT(past_set);
+        }
+        g->stamp = make_stamp(generation(g->stamp), FREE);
+        FAULT_POINT(removed);
     } else {
         return corrupt(r, "the journal has a step %u", step);
     }
@@ -244,6 +255,21 @@ static int finish_endings(fsm_region *r)
     return 0;
 }
 
+/* Who died may have crossed a mark, or counted something, and told nobody. */
+static int look_at_all(fsm_region *r)
+{
+    ancestry p;
+    for (uint32_t i = 0; i < groups_high(r) * r->geometry.resources; i++) {
+        if (state_of(r->groups[i / r->geometry.resources].stamp) != LIVE)
+            continue;
+        int error = path_of(r, i, &p);
+        if (error)
+            return error;
+        look_again(r, &p);
+    }
+    return 0;
+}
+
 int recover(fsm_region *r)
 {
     begin_change(r->header); /* that ends when all is in its place, and not before */
@@ -258,6 +284,9 @@ int recover(fsm_region *r)
                 c->peak_reserved = peak;
             FAULT_POINT(peak_raised);
         }
+        error = look_at_all(r);
+    }
+    if (!error) {
         r->header->broken = 0;
         FAULT_POINT(mended);
         r->header->recoveries++;

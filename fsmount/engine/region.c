@@ -353,6 +353,7 @@ int fsm_set_server(fsm_region *r, const fsm_server *server)
     if (error)
         return error;
     r->header->server.pid = 0;
+    fsm_listen(r, false); /* who served before may have died listening */
     FAULT_POINT(nobody_serves);
     memcpy(r->header->server.mountpoint, server->mountpoint, sizeof server->mountpoint);
     r->header->server.mountpoint[FSM_PATH_MAX] = 0;

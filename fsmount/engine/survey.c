@@ -54,7 +54,7 @@ static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock,
                                   .stock = stock[index],
                                   .limit = c->limit,
                                   .soft_limit = c->soft_limit,
-                                  .failcnt = c->failcnt };
+                                  .failcnt = failcnt_of(c) };
         /* its first child, or the next sibling of the nearest on the way up that has one */
         uint32_t at = n++;
         index = once(g->first_child);

@@ -6,6 +6,7 @@ from .. import control_files
 from ..control_files import Kind
 from ..quantities import parse
 from ..tree import LEASE, Holder
+from .events_file import EventsFile
 from .lease_file import LeaseFile
 from .open_file import CounterFile
 
@@ -129,4 +130,5 @@ CLASSES: tuple[type[CounterFile], ...] = (
     ForceEmptyFile,
     LeaseFile,
     HoldersFile,
+    EventsFile,
 )

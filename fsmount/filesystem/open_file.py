@@ -27,6 +27,9 @@ class OpenFile:
     #: Whether the time of its last write is kept.
     timed: ClassVar[bool] = True
 
+    #: Whether what poll() reports may change with an event of the tree.
+    listens: ClassVar[bool] = False
+
     def __init__(self, group: Group, inode: int, flags: int) -> None:
         self.group = group
         self.inode = inode
@@ -76,6 +79,10 @@ class OpenFile:
         """What poll() reports now."""
         ready = _READY.get(self._flags & os.O_ACCMODE, 0)
         return ready if self.group.exists else ready | select.POLLERR
+
+    def has_news(self) -> bool:
+        """After an event of the tree: whether poll() reports something else than it did.  OSError counts as such."""
+        return False
 
     def _first(self, error: OSError) -> Exception:
         """The error that counts: a group that is gone comes before whatever is wrong with the text."""

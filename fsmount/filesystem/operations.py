@@ -27,6 +27,7 @@ from ..tree import MODE_UNSET, SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_UID,
 from . import guard, inodes
 from .control_handle import ControlHandle
 from .counter_files import CLASSES
+from .doorbell import Doorbell
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
 from .host import Host
@@ -91,6 +92,8 @@ class Operations(pyfuse3.Operations):
         self._open: dict[int, OpenFile] = {}
         self._directories: dict[int, _Directory] = {}
         self._polled: dict[int, OpenFile] = {}
+        self._listening: set[int] = set()  # those of them that wait for events
+        self._doorbell = Doorbell(tree, self._wake_for_events)
         self._known = KnownNames()
         self._written = WriteTimes(self._store_time)
         self._removed: dict[int, Attributes] = {}
@@ -380,14 +383,18 @@ class Operations(pyfuse3.Operations):
     def release(self, fh: int) -> None:
         if self._polled:
             self._polled.pop(fh, None)
+            self._listening.discard(fh)
         self._open.pop(fh).release()
 
     @by_handle
     def poll(self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: RequestContext) -> int:
         opened = self._open[fh]
-        if poll_handle is not None:  # before the group is looked at: its removal is noticed either here or there
+        if poll_handle is not None:  # before anything is looked at: a change is noticed either here or there
             opened.waiter = poll_handle
             self._polled[fh] = opened
+            if opened.listens:
+                self._listening.add(fh)
+                self._doorbell.arm()
         return opened.poll()
 
     # ---- what the kernel has to be told ----
@@ -402,10 +409,30 @@ class Operations(pyfuse3.Operations):
             return
         gone = set(removed)
         for handle, opened in list(self._polled.items()):
-            if opened.group.id in gone and opened.waiter is not None:
-                self._polled.pop(handle, None)
-                with suppress(OSError):
-                    opened.waiter.notify()
+            if opened.group.id in gone:
+                self._notify(handle)
+
+    def _notify(self, handle: int) -> None:
+        """Has the kernel ask once more; it gives us another handle when somebody goes on polling."""
+        opened = self._polled.pop(handle)
+        self._listening.discard(handle)
+        if opened.waiter is not None:
+            with suppress(OSError):
+                opened.waiter.notify()
+
+    async def hear_events(self) -> None:
+        """Wakes who polls for events, until it is cancelled."""
+        await self._doorbell.run()
+
+    def _wake_for_events(self) -> bool:
+        for handle in list(self._listening):
+            try:
+                news = self._polled[handle].has_news()
+            except OSError:
+                news = True  # poll() tells
+            if news:
+                self._notify(handle)
+        return bool(self._listening)
 
     def _children_changed(self, number: int) -> None:
         """Somebody has made, renamed or removed children of this group in the region.  It may wait."""

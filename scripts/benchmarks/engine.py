@@ -14,7 +14,7 @@ processes are at the limit of another subtree; it has a processor to itself. Apa
 where they take as much of the machine.
 
 What a model gets wrong was found by playing it at random: in turn, where the truth is known, and overlapping, where it
-is known within bounds. The engine tells of no events yet.
+is known within bounds.
 """
 
 import os

@@ -2,7 +2,7 @@
  * fsmount.c - fsmount's own engine, behind the interface of the models.
  *
  * A node is a group and a seat is a holder with a charger.  The region is made before the processes fork, and each
- * joins for itself.  The engine tells of no events yet, so there is nothing to be seen of them.
+ * joins for itself.  Its events follow the precise usage, which no charge sees.
  */
 #include "engine.h"
 #include "model.h"

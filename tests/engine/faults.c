@@ -132,7 +132,7 @@ static int ask_usage(scene *s)
     int64_t usage;
     return fsm_usage(s->region, FSM_ROOT, MEMORY, &usage);
 }
-/* A refusal in global mode takes no lock and changes a failcnt: it is judged here, and the failcnt put back. */
+/* A refusal in global mode takes no lock and counts it: it is judged here, and not counted any more. */
 static int try_charge(scene *s)
 {
     int result = fsm_charge_slow(&s->survives[MEMORY], 1);
@@ -142,7 +142,7 @@ static int try_charge(scene *s)
     if (fault->usage + 1 <= fault->limit)
         violation("a charge of 1 is refused at a usage of %" PRId64 " and a limit of %" PRId64, fault->usage,
                   fault->limit);
-    s->region->counters[id_index(fault->group) * RESOURCES + MEMORY].failcnt--;
+    s->region->counters[id_index(fault->group) * RESOURCES + MEMORY].refusals--;
     return REFUSED;
 }
 static int try_uncharge(scene *s)

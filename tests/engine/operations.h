@@ -176,7 +176,7 @@ static int64_t survey(worker *w)
     return n > 0 ? 0 : n;
 }
 
-#define OPERATIONS 41
+#define OPERATIONS 43
 
 static int64_t operate(worker *w, int operation)
 {
@@ -198,6 +198,7 @@ static int64_t operate(worker *w, int operation)
         name[0] = (char)('a' + random_below(s, 6));
     }
     fsm_stat stat;
+    fsm_events events;
     fsm_attr attr = { .mode = 0640 };
     fsm_holder_info info;
     bool exceeded;
@@ -281,6 +282,12 @@ static int64_t operate(worker *w, int operation)
         return open_again(w);
     case 39:
         return survey(w);
+    case 40:
+        return fsm_get_events(r, g, resource, &events);
+    case 41:
+        fsm_listen(r, random_below(s, 4) > 0);
+        fsm_await_event(r, 1000);
+        return fsm_get_news(r, g, resource, &count);
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);

@@ -303,6 +303,40 @@ static void reset_failcnt(victim *v)
 {
     expect(fsm_reset_failcnt(v->region, v->scene->a, MEMORY), "reset_failcnt");
 }
+static int64_t usage_of(const victim *v, fsm_id id)
+{
+    int64_t usage;
+    expect(fsm_usage(v->region, id, MEMORY, &usage), "usage");
+    return usage;
+}
+static void listen_below_a_soft_limit(victim *v)
+{
+    fsm_listen(v->region, true);
+    expect(fsm_set_soft_limit(v->region, v->scene->a, MEMORY, usage_of(v, v->scene->a) + 10), "set_soft_limit");
+    expect(fsm_charge(&v->charger, 2), "charge");
+}
+static void listen_above_a_soft_limit(victim *v)
+{
+    expect(fsm_set_soft_limit(v->region, v->scene->a, MEMORY, usage_of(v, v->scene->a) - 10), "set_soft_limit");
+    expect(fsm_charge(&v->charger, 2), "charge");
+    fsm_listen(v->region, true);
+}
+static void listen(victim *v)
+{
+    fsm_listen(v->region, true);
+}
+static void listen_at_the_limit(victim *v)
+{
+    reach_the_limit(v);
+    listen(v);
+}
+static void have_counted(victim *v)
+{
+    expect(fsm_set_soft_limit(v->region, v->scene->empty, MEMORY, 1), "set_soft_limit");
+    expect(fsm_common_charge(v->region, v->scene->empty, MEMORY, 2), "common_charge");
+    expect(fsm_common_uncharge(v->region, v->scene->empty, MEMORY, 2), "common_uncharge");
+    listen(v);
+}
 static void read_stat(victim *v)
 {
     margin_of(v);
@@ -462,12 +496,19 @@ const play plays[] = {
     { .name = "charge with refill", .act = charge_with_refill },
     { .name = "charge all there is", .act = charge_all_there_is },
     { .name = "charge too much", .act = charge_too_much },
+    { .name = "charge too much, and be heard", .prepare = listen, .act = charge_too_much },
     { .name = "charge too much with one dead", .act = charge_too_much, .in_parts = true, .after_a_death = true },
     { .name = "charge_nofail", .act = charge_without_asking, .in_parts = true, .exceeds = true },
     { .name = "uncharge a little", .act = uncharge_a_little },
     { .name = "uncharge all", .act = uncharge_all },
+    { .name = "charge past a soft limit", .prepare = listen_below_a_soft_limit, .act = charge_with_refill },
+    { .name = "uncharge past a soft limit", .prepare = listen_above_a_soft_limit, .act = uncharge_all },
     { .name = "uncharge in global mode", .prepare = reach_the_limit, .act = uncharge_the_limit_away },
     { .name = "charge in global mode", .prepare = reach_the_limit, .act = charge_too_much },
+    { .name = "charge in global mode, and be heard",
+      .prepare = listen_at_the_limit,
+      .act = charge_too_much,
+      .is_private = true },
     { .name = "uncharge too much", .act = uncharge_too_much },
     { .name = "give", .act = give },
     { .name = "give too much", .act = give_too_much },
@@ -489,6 +530,7 @@ const play plays[] = {
     { .name = "mkdir of a name that is taken", .act = mkdir_taken },
     { .name = "rename", .act = rename_group },
     { .name = "rmdir", .act = rmdir_empty },
+    { .name = "rmdir of a group that has counted", .prepare = have_counted, .act = rmdir_empty },
     { .name = "rmdir of a busy group", .act = rmdir_busy },
     { .name = "rmdir of a busy group with one dead", .act = rmdir_busy, .in_parts = true, .after_a_death = true },
     { .name = "holder_create", .act = create_holder },
@@ -539,6 +581,11 @@ const play plays[] = {
       .recovering = "end another",
       .ends_idle = true },
     { .name = "recovery of rmdir, and a check", .act = check_it, .is_private = true, .recovering = "rmdir" },
+    { .name = "recovery of a charge past a soft limit, and a check",
+      .prepare = listen,
+      .act = check_it,
+      .is_private = true,
+      .recovering = "charge past a soft limit" },
     { .name = "mkdir behind a charge", .act = mkdir_new, .behind = "charge with refill" },
     { .name = "charge behind the end of another",
       .act = charge_with_refill,
@@ -630,6 +677,10 @@ static void see_group(scene *s, const play *p, view *v, fsm_id id, const char *p
         put(v, stat.limit, false, "%s %d limit", path, r);
         put(v, stat.soft_limit, false, "%s %d soft_limit", path, r);
         put(v, stat.failcnt, true, "%s %d failcnt", path, r);
+        fsm_events events;
+        expect(fsm_get_events(s->region, id, (uint32_t)r, &events), "get_events");
+        put(v, events.limit, true, "%s %d events at the limit", path, r);
+        put(v, events.soft_limit, true, "%s %d events at the soft limit", path, r);
         put(v, stat.usage, true, "%s %d usage", path, r);
         put(v, stat.usage_local, true, "%s %d usage_local", path, r);
         usage[r] += held + stat.common;
@@ -704,6 +755,15 @@ static void check_parts(const view *before, const view *now, const view *after)
             violation("%s is %" PRId64 ", was %" PRId64 " before and is %" PRId64 " after", value->name, value->number,
                       was ? was->number : -1, is ? is->number : -1);
     }
+}
+
+/* Whoever listens was told of it. */
+static void check_bell(const scene *s, const view *before, const view *now)
+{
+    for (int i = 0; i < now->count; i++)
+        if (strstr(now->at[i].name, " events ") && !is_value_of(&now->at[i], before) &&
+            s->region->header->bell == ARMED)
+            violation("%s are %" PRId64 ", and the bell was not rung", now->at[i].name, now->at[i].number);
 }
 
 static void check_whole(const view *before, const view *now, const view *after)
@@ -871,6 +931,8 @@ void judge(scene *s, const play *p, const view *before, const view *after)
         (s->dead_pid && holder_of(s->region, s->dead_pid) != UINT64_MAX))
         violation("the dead are reaped and are still holders");
     see(s, p, &now);
+    if (!p->recovering && !p->behind)
+        check_bell(s, before, &now);
     for (int i = 0; i < now.count; i++) {
         size_t length = strlen(now.at[i].name);
         char role = now.at[i].name[length - 1];

@@ -137,6 +137,7 @@ static bounds settled_pot[GROUPS_MAX][RESOURCES];
 static bounds settled_refused[GROUPS_MAX];
 
 static int64_t seen[GROUPS_MAX]; /* the highest STRICT usage ever read */
+static fsm_events counted[GROUPS_MAX][RESOURCES];
 
 static fsm_charger shared_charger[SHARED];
 static int shared_group[SHARED], shared_resource[SHARED];
@@ -755,6 +756,17 @@ static int64_t surveyed_usage(fsm_region *region, int g, int resource)
     return usage;
 }
 
+/* What was counted below a group never becomes less, whatever is removed there. */
+static void count_events(fsm_region *region, int g, int resource)
+{
+    fsm_events *before = &counted[g][resource], now;
+    expect(fsm_get_events(region, world->group[g].id, (uint32_t)resource, &now), "get_events");
+    if (now.limit < before->limit || now.soft_limit < before->soft_limit)
+        violation("group %d resource %d: %" PRId64 " and %" PRId64 " events, there were %" PRId64 " and %" PRId64, g,
+                  resource, now.limit, now.soft_limit, before->limit, before->soft_limit);
+    *before = now;
+}
+
 static void watch(fsm_region *region, random_source *random)
 {
     int g = (int)random_below(random, (uint64_t)world->groups), resource = random_bits(random) & 1;
@@ -763,6 +775,7 @@ static void watch(fsm_region *region, random_source *random)
     bool whole = random_bits(random) & 1;
     fsm_stat stat = { 0 };
     int64_t usage;
+    count_events(region, g, resource);
     sum_ledgers(it->subtree, resource, BEFORE, &in_finished, &out_finished);
     if (whole) {
         expect(fsm_get_stat(region, it->id, (uint32_t)resource, &stat), "stat");
@@ -843,6 +856,7 @@ static void check_sums(fsm_region *region)
             if (surveyed != usage[g][r])
                 violation("group %d resource %d: usage %" PRId64 " in a survey, not %" PRId64, g, r, surveyed,
                           usage[g][r]);
+            count_events(region, g, r);
             if (g)
                 below[world->group[g].parent][r] += usage[g][r];
         }
@@ -914,6 +928,7 @@ static fsm_region *new_world(int workers, int depth, int64_t batch, random_sourc
     memset(settled_pot, 0, sizeof settled_pot);
     memset(settled_refused, 0, sizeof settled_refused);
     memset(seen, 0, sizeof seen);
+    memset(counted, 0, sizeof counted);
     memset(shared_charger, 0, sizeof shared_charger);
     fsm_geometry geometry = { .groups = REGION_GROUPS,
                               .holders = 32,
@@ -925,6 +940,7 @@ static fsm_region *new_world(int workers, int depth, int64_t batch, random_sourc
     fsm_set_patience((int64_t)PATIENCE_S * 1000000000);
     expect(fsm_create(NULL, &geometry, 0, 0, &region), "create");
     plant(region, random, depth, workers);
+    fsm_listen(region, true);
     return region;
 }
 

@@ -40,6 +40,19 @@ class ModelCounter:
     held: dict[str, int] = field(default_factory=dict)  # by the name of the holder
     peak: int = 0
     low: int = 0
+    above_soft_limit: bool = False
+    # what happened here and in groups that were removed below
+    refusals: int = 0
+    soft_crossings: int = 0
+
+    def refuse(self) -> None:
+        self.failcnt += 1
+        self.refusals += 1
+
+    def look(self, usage: int) -> None:
+        if (usage > self.soft_limit) != self.above_soft_limit:
+            self.above_soft_limit = not self.above_soft_limit
+            self.soft_crossings += 1
 
 
 class ModelGroup:
@@ -83,11 +96,19 @@ class ModelGroup:
         return min(group.margin(resource) for group in self.upward())
 
     def changed(self, resource: str) -> None:
-        """Notes new peaks and lows."""
+        """Notes new peaks and lows, and what was crossed."""
         for group in self.upward():
             counter, usage = group.counters[resource], group.usage(resource)
             counter.peak = max(counter.peak, usage)
             counter.low = min(counter.low, usage)
+            counter.look(usage)
+
+    def events(self, resource: str) -> dict[str, int]:
+        counter = self.counters[resource]
+        events = {"limit": counter.refusals, "soft_limit": counter.soft_crossings}
+        for child in self.children:
+            events = {key: events[key] + count for key, count in child.events(resource).items()}
+        return events
 
 
 class Seat:
@@ -212,6 +233,10 @@ class Counters(RuleBasedStateMachine):
             assert group.parent is not None
             self.real[group.parent].rmdir(group.name)
             group.parent.children.remove(group)
+            for resource, counter in group.counters.items():
+                above = group.parent.counters[resource]
+                above.refusals += counter.refusals
+                above.soft_crossings += counter.soft_crossings
             del self.real[group]
             self.removed.append(real)
         self.after()
@@ -351,7 +376,7 @@ class Counters(RuleBasedStateMachine):
         assert refuser is not None, f"{amount} was refused, it fits: {error}"
         assert error.errno == errno.ENOMEM
         counter = refuser.counters[resource]
-        counter.failcnt += 1
+        counter.refuse()
         assert isinstance(error, LimitExceeded | EngineError)
         assert (error.usage, error.limit) == (refuser.usage(resource), counter.limit)
         if isinstance(error, LimitExceeded):
@@ -371,7 +396,7 @@ class Counters(RuleBasedStateMachine):
             if not fits:
                 refuser = seat.group.refuser(resource, n)
                 assert refuser is not None
-                refuser.counters[resource].failcnt += 1
+                refuser.counters[resource].refuse()
         else:
             try:
                 charger.charge(n)
@@ -400,7 +425,7 @@ class Counters(RuleBasedStateMachine):
             else:
                 refuser = seat.group.refuser(resource, amount)
                 assert refuser is not None
-                refuser.counters[resource].failcnt += 1
+                refuser.counters[resource].refuse()
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE, amount=AMOUNTS)
@@ -418,7 +443,7 @@ class Counters(RuleBasedStateMachine):
             seat.group.changed(resource)
             over = [group for group in seat.group.upward() if group.usage(resource) > group.counters[resource].limit]
             for group in over:
-                group.counters[resource].failcnt += 1
+                group.counters[resource].refuse()
             assert within is (not over)
         self.after()
 
@@ -539,6 +564,7 @@ class Counters(RuleBasedStateMachine):
         limit = clamp(amount(group.usage(resource)))
         self.real[group][resource].soft_limit = limit
         group.counters[resource].soft_limit = limit
+        group.changed(resource)
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE)
@@ -610,6 +636,7 @@ class Counters(RuleBasedStateMachine):
             assert (stat["stock"], stat["error_bound"], stat["refills"], stat["batch"]) == (0, 0, 0, 0)
             assert (stat["max_usage"], stat["min_usage"]) == (counter.peak, counter.low)
         assert (real[resource].usage, real[resource].max_usage) == (usage, stat["max_usage"])
+        assert real[resource].events() == group.events(resource), f"{resource} of {group}"
         assert sorted(holder.held for holder in real[resource].holders()) == sorted(counter.held.values())
 
     def compare_survey(self, resource: str) -> None:

@@ -82,6 +82,10 @@ class Counter:
     usage: int = 0
     common: int = 0
     leases: list[Lease] = field(default_factory=list)  # those that are holders
+    above_soft_limit: bool = False
+    # what happened in the subtree, removed groups included
+    refusals: int = 0
+    soft_crossings: int = 0
 
     def way_up(self) -> Iterator[Counter]:
         counter: Counter | None = self
@@ -98,15 +102,25 @@ class Counter:
         for counter in self.way_up():
             if counter.usage + amount > counter.limit:
                 counter.failcnt += 1
+                for above in counter.way_up():
+                    above.refusals += 1
                 if not nofail:
                     raise Refused(errno.ENOMEM)
         for counter in self.way_up():
             counter.usage += amount
             counter.max_usage = max(counter.max_usage, counter.usage)
+            counter.look()
 
     def uncharge(self, amount: int) -> None:
         for counter in self.way_up():
             counter.usage -= amount
+            counter.look()
+
+    def look(self) -> None:
+        if (self.usage > self.soft_limit) != self.above_soft_limit:
+            self.above_soft_limit = not self.above_soft_limit
+            for above in self.way_up():
+                above.soft_crossings += 1
 
     # ---- its files
 
@@ -118,6 +132,7 @@ class Counter:
 
     def write_soft_limit(self, text: bytes) -> None:
         self.soft_limit = limit_number(text)
+        self.look()
 
     def write_max_usage(self, text: bytes) -> None:
         self.max_usage = self.usage
@@ -293,7 +308,6 @@ class Model:
         self.users, self.units, self.cells = users, units, cells
         self.room = groups
         self.leases = 0
-        self.events = {f"{resource}.events".encode() for resource in units}
         self.directories: list[Directory] = []
         self.descriptors: list[dict[int, OpenFile]] = [{} for _ in users]
         owner = users[0]
@@ -377,8 +391,6 @@ class Model:
             raise Refused(errno.EISDIR)
 
     def check_name(self, name: bytes) -> None:
-        if name in self.events:
-            raise Refused(errno.EEXIST)
         if b"\n" in name:
             raise Refused(errno.EINVAL)
 
@@ -655,6 +667,8 @@ class Model:
             return counter.stat()
         if file.kind == "holders":
             return counter.holders()
+        if file.kind == "events":
+            return b"limit %d\nsoft_limit %d\n" % (counter.refusals, counter.soft_crossings)
         if file.kind not in PLAIN_FILES:
             raise Refused(errno.EINVAL)
         return b"%d\n" % getattr(counter, file.kind)
