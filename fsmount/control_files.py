@@ -37,9 +37,24 @@ FORCE_EMPTY = Kind(8, "force_empty", 0o200)
 LEASE = Kind(9, "lease", 0o600)
 HOLDERS = Kind(10, "holders", 0o444)
 EVENTS = Kind(11, "events", 0o444)
+THRESHOLD = Kind(12, "threshold", 0o644)
 
 #: In the order a directory lists them.
-KINDS = (USAGE, LIMIT, SOFT_LIMIT, MAX_USAGE, FAILCNT, STAT, CHARGE, UNCHARGE, FORCE_EMPTY, LEASE, HOLDERS, EVENTS)
+KINDS = (
+    USAGE,
+    LIMIT,
+    SOFT_LIMIT,
+    MAX_USAGE,
+    FAILCNT,
+    STAT,
+    CHARGE,
+    UNCHARGE,
+    FORCE_EMPTY,
+    LEASE,
+    HOLDERS,
+    EVENTS,
+    THRESHOLD,
+)
 
 
 def file_name(resource: str, unit: str, kind: Kind) -> str:

@@ -8,12 +8,14 @@ how it becomes one, at the latest with its first charge.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from . import engine
 from .answers import in_public
-from .engine import KEEP, EngineError, process_alive
+from .engine import BELOW, KEEP, PERCENT, EngineError, process_alive
 from .errors import LimitExceeded, NotHeld, TreeGone
+from .marks import Mark
 
 if TYPE_CHECKING:
     from .group import Group
@@ -25,7 +27,7 @@ STAT_KEYS = (
 )  # fmt: skip
 
 
-EVENT_KEYS = ("limit", "soft_limit")
+EVENT_KEYS = ("limit", "soft_limit", "threshold")
 
 
 class Holder(NamedTuple):
@@ -163,9 +165,30 @@ class Counter(engine.Charger):
     @in_public
     def events(self) -> dict[str, int]:
         """What happened in the subtree, ever: `limit` counts the charges that a limit refused, `soft_limit` how often
-        a usage came above its soft limit or back.  The keys of R.events in their order; no count ever falls.
+        a usage came above its soft limit or back, `threshold` how often one crossed what somebody watches for.  The
+        keys of R.events in their order; no count ever falls.
         """
         return dict(zip(EVENT_KEYS, self.group.tree.region.get_events(self.group.id, self.index), strict=True))
+
+    @in_public
+    def watch(self, marks: Sequence[Mark], old: Sequence[int] = ()) -> list[int]:
+        """The ids of new watches, one for each mark, in the place of the old ones: all or, with an error, nothing.
+
+        They last until somebody ends them, the group is removed, or another process serves the tree.  OSError: ENOSPC.
+        """
+        flags = [(BELOW if mark.below else 0) | (PERCENT if mark.percent else 0) for mark in marks]
+        wanted = [(mark.amount, flag) for mark, flag in zip(marks, flags, strict=True)]
+        return self.group.tree.region.watch(self.group.id, self.index, wanted, old)
+
+    @in_public
+    def unwatch(self, watches: Sequence[int]) -> None:
+        """Ends watches; one that has ended already is no error."""
+        self.group.tree.region.unwatch(watches)
+
+    @in_public
+    def crossings(self, watch: int) -> int:
+        """How often the usage crossed the mark of a watch since it was made.  GroupRemoved: it has ended."""
+        return self.group.tree.region.watch_crossings(watch)
 
     @property
     @in_public

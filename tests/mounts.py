@@ -95,6 +95,7 @@ def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, i
         f"{resource}.lease": 0o600,
         f"{resource}.holders": 0o444,
         f"{resource}.events": 0o444,
+        f"{resource}.threshold": 0o644,
     }
 
 

@@ -2,9 +2,11 @@
 
 from ._binding import (
     BATCH_AUTO,
+    BELOW,
     KEEP,
     LEASE,
     MODE_UNSET,
+    PERCENT,
     PROCESS,
     ROOT,
     SET_ATIME,
@@ -30,9 +32,11 @@ from ._binding import (
 
 __all__ = [
     "BATCH_AUTO",
+    "BELOW",
     "KEEP",
     "LEASE",
     "MODE_UNSET",
+    "PERCENT",
     "PROCESS",
     "ROOT",
     "SET_ATIME",

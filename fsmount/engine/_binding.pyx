@@ -149,11 +149,19 @@ cdef extern from "engine.h":
         int64_t usage, stock, limit, soft_limit, max_usage, failcnt
     int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows) nogil
     ctypedef struct fsm_events:
-        int64_t limit, soft_limit
+        int64_t limit, soft_limit, threshold
     int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out) nogil
     void fsm_listen(fsm_region *region, c_bool on) nogil
     int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out) nogil
     c_bool fsm_await_event(fsm_region *region, int64_t nanoseconds) nogil
+    const uint32_t FSM_BELOW, FSM_PERCENT
+    ctypedef struct fsm_mark:
+        int64_t amount
+        uint32_t flags
+    int fsm_watch(fsm_region *region, fsm_id group, uint32_t resource, const fsm_mark *marks, size_t count,
+                  const fsm_id *old, size_t old_count, fsm_id *out) nogil
+    int fsm_unwatch(fsm_region *region, const fsm_id *old, size_t count) nogil
+    int fsm_watch_crossings(fsm_region *region, fsm_id watch, int64_t *out) nogil
     int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource) nogil
@@ -221,6 +229,8 @@ SLOTS = FSM_SLOTS
 PROCESS = FSM_PROCESS
 LEASE = FSM_LEASE
 KEEP = FSM_KEEP
+BELOW = FSM_BELOW
+PERCENT = FSM_PERCENT
 SET_MODE = FSM_SET_MODE
 SET_UID = FSM_SET_UID
 SET_GID = FSM_SET_GID
@@ -727,14 +737,14 @@ cdef class Region:
             free(rows)
 
     def get_events(self, fsm_id group, uint32_t resource):
-        """What was counted in the subtree: (charges at a limit, soft limits crossed)."""
+        """What was counted in the subtree: (charges at a limit, soft limits crossed, thresholds crossed)."""
         cdef fsm_events events
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
             status = fsm_get_events(region, group, resource, &events)
         self._leave(status)
-        return events.limit, events.soft_limit
+        return events.limit, events.soft_limit, events.threshold
 
     def listen(self, bint on, /):
         """From now on what is counted changes the news, and the first of it ends a wait; or not any more."""
@@ -760,6 +770,54 @@ cdef class Region:
             rung = fsm_await_event(region, nanoseconds)
         self._leave(0)
         return rung
+
+    def watch(self, fsm_id group, uint32_t resource, marks, old):
+        """Ends the old watches and makes one for each (amount, BELOW | PERCENT); all or nothing.  EINVAL, ENOSPC."""
+        cdef size_t count = len(marks), old_count = len(old), i
+        cdef fsm_mark *wanted = <fsm_mark *>malloc((count + 1) * sizeof(fsm_mark))
+        cdef fsm_id *ids = <fsm_id *>malloc((count + old_count + 1) * sizeof(fsm_id))
+        cdef fsm_region *region
+        cdef int status
+        try:
+            if wanted == NULL or ids == NULL:
+                raise MemoryError
+            for i in range(count):
+                wanted[i].amount, wanted[i].flags = marks[i]
+            for i in range(old_count):
+                ids[count + i] = old[i]
+            region = self._enter()
+            with nogil:
+                status = fsm_watch(region, group, resource, wanted, count, ids + count, old_count, ids)
+            self._leave(status)
+            return [ids[i] for i in range(count)]
+        finally:
+            free(wanted)
+            free(ids)
+
+    def unwatch(self, old, /):
+        """Ends those of the watches that are still there."""
+        cdef size_t count = len(old), i
+        cdef fsm_id *ids = <fsm_id *>malloc((count + 1) * sizeof(fsm_id))
+        cdef fsm_region *region
+        cdef int status
+        try:
+            if ids == NULL:
+                raise MemoryError
+            for i in range(count):
+                ids[i] = old[i]
+            region = self._enter()
+            with nogil:
+                status = fsm_unwatch(region, ids, count)
+            self._leave(status)
+        finally:
+            free(ids)
+
+    def watch_crossings(self, fsm_id watch, /):
+        """How often its mark was crossed.  ENODEV: it has ended."""
+        cdef int64_t crossings
+        cdef int status = fsm_watch_crossings(self._enter(), watch, &crossings)
+        self._leave(status)
+        return crossings
 
     def set_limit(self, fsm_id group, uint32_t resource, limit):
         """Drains all stock below first.  EBUSY: the usage is above it."""

@@ -76,6 +76,7 @@ static int make_real(fsm_region *copy, const fsm_region *of)
         { copy->holders, high_of(&h->processes, g->holders) * sizeof(holder) },
         { &copy->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder) },
         { copy->cells, high_of(&h->cells, g->cells) * sizeof(cell) },
+        { copy->watches, high_of(&h->watches, g->cells) * sizeof(watch) },
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (parts[i].length > 0 && populate(copy, parts[i].start, parts[i].length) != 0)
@@ -98,6 +99,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->processes = from->header->processes;
     h->leases = from->header->leases;
     h->cells = from->header->cells;
+    h->watches = from->header->watches;
     h->quarantined = from->header->quarantined;
     h->journal = from->header->journal;
     uint32_t groups = high_of(&h->groups, g->groups);
@@ -107,6 +109,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
     memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
     memcpy(to->holders, from->holders, high_of(&h->processes, g->holders) * sizeof(holder));
     memcpy(&to->holders[g->holders], &from->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder));
+    memcpy(to->watches, from->watches, high_of(&h->watches, g->cells) * sizeof(watch));
     size_t files = slots_of(from);
     for (uint32_t i = 0; i < groups; i++)
         if (is_live(&to->groups[i]) && to->groups[i].custom)
@@ -223,6 +226,12 @@ static inline bool is_owned(const cell *own)
     return own->owner != 0 && own->owner != QUARANTINED;
 }
 
+static label name_watch(const fsm_region *r, uint32_t index)
+{
+    (void)r;
+    return name_it("watch %u", index);
+}
+
 static label name_cell(const fsm_region *r, uint32_t index)
 {
     const cell *own = &r->cells[index];
@@ -262,10 +271,9 @@ static bool check_capacity(judge *j)
         uint32_t *high;
         uint32_t room;
     } pools[] = {
-        { "groups", &h->groups.high, g->groups },
-        { "processes", &h->processes.high, g->holders },
-        { "leases", &h->leases.high, g->cells },
-        { "cells", &h->cells.high, g->cells },
+        { "groups", &h->groups.high, g->groups },  { "processes", &h->processes.high, g->holders },
+        { "leases", &h->leases.high, g->cells },   { "cells", &h->cells.high, g->cells },
+        { "watches", &h->watches.high, g->cells },
     };
     bool sound = true;
     for (size_t i = 0; i < sizeof pools / sizeof *pools; i++) {
@@ -381,6 +389,8 @@ static void check_amounts(judge *j)
         AMOUNT(soft_crossings),
         AMOUNT(past.refusals),
         AMOUNT(past.soft_crossings),
+        AMOUNT(threshold_crossings),
+        AMOUNT(past.threshold_crossings),
         AMOUNT(refills),
         AMOUNT(drains),
         AMOUNT(batch),
@@ -459,6 +469,24 @@ static void check_cells(judge *j)
     }
 }
 
+static void check_watches(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->watches.high; i++) {
+        const watch *w = &f->watches[i];
+        const group *g = group_at(f, w->counter / f->geometry.resources);
+        if (state_of(w->stamp) > LIVE)
+            tell(j, "%s: state %u cannot be", name_watch(f, i).text, state_of(w->stamp));
+        if (state_of(w->stamp) != LIVE)
+            continue;
+        if (!g || !is_live(g))
+            tell(j, "%s: its counter %u is not there", name_watch(f, i).text, w->counter);
+        if (!is_possible(w))
+            tell(j, "%s: amount %lld, flags %#x and %lld times passed cannot be", name_watch(f, i).text,
+                 (long long)w->amount, w->flags, (long long)w->passed);
+    }
+}
+
 /* What is held of each resource in all is reserved at the root. */
 static void check_sums(judge *j)
 {
@@ -489,12 +517,13 @@ static void check_truth(judge *j)
     check_amounts(j);
     check_holders(j);
     check_cells(j);
+    check_watches(j);
     check_sums(j);
 }
 
 /* ---- lists --------------------------------------------------------------------------- */
 
-typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS } records;
+typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS, WATCHES } records;
 
 #define ONE_WAY SIZE_MAX
 
@@ -522,6 +551,8 @@ static uint32_t records_used(const fsm_region *r, records of)
         return h->leases.high;
     case CELLS:
         return h->cells.high;
+    case WATCHES:
+        return h->watches.high;
     }
     return 0;
 }
@@ -532,6 +563,7 @@ static uint32_t link_of(const fsm_region *r, records of, uint32_t index, size_t 
                          : of == COUNTERS  ? (const void *)&r->counters[index]
                          : of == PROCESSES ? (const void *)&r->holders[index]
                          : of == LEASES    ? (const void *)&r->holders[r->geometry.holders + index]
+                         : of == WATCHES   ? (const void *)&r->watches[index]
                                            : (const void *)&r->cells[index];
     uint32_t value;
     memcpy(&value, (const char *)record + offset, sizeof value);
@@ -632,6 +664,17 @@ static bool is_active(const judge *j, uint32_t owner, uint32_t index)
            j->right.counters[index].open_below > 0;
 }
 
+static bool is_free_watch(const judge *j, uint32_t owner, uint32_t index)
+{
+    (void)owner;
+    return state_of(j->found.watches[index].stamp) != LIVE;
+}
+
+static bool is_watch_of_counter(const judge *j, uint32_t owner, uint32_t index)
+{
+    return !is_free_watch(j, owner, index) && j->found.watches[index].counter == owner;
+}
+
 static bool is_in_bucket(const judge *j, uint32_t owner, uint32_t index)
 {
     return j->bucket[index] == owner;
@@ -715,6 +758,23 @@ static const list free_cells = {
     .previous = ONE_WAY,
 };
 
+static const list watches_of_counter = {
+    .what = "watches",
+    .owner = name_counter,
+    .member = name_watch,
+    .belongs = is_watch_of_counter,
+    .records = WATCHES,
+    .next = offsetof(watch, next),
+    .previous = offsetof(watch, prev),
+};
+static const list free_watches = {
+    .what = "free watches",
+    .member = name_watch,
+    .belongs = is_free_watch,
+    .records = WATCHES,
+    .next = offsetof(watch, next),
+    .previous = ONE_WAY,
+};
 static const list names = {
     .what = "names",
     .owner = name_bucket,
@@ -749,6 +809,7 @@ static void compare_pools(judge *j)
     compare_pool(j, &free_processes, &found->processes, &right->processes, false);
     compare_pool(j, &free_leases, &found->leases, &right->leases, false);
     compare_pool(j, &free_cells, &found->cells, &right->cells, true);
+    compare_pool(j, &free_watches, &found->watches, &right->watches, false);
     if (found->quarantined != right->quarantined)
         tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
 }
@@ -827,9 +888,11 @@ static void compare_counter(judge *j, uint32_t index)
     if (!is_between_marks(right))
         tell(j, "reserved of %s: %lld, and %lld at least used, not between its marks %lld and %lld",
              name_counter(f, index).text, (long long)right->reserved,
-             (long long)(right->reserved - (int64_t)right->stock_cap), (long long)right->low, (long long)right->high);
+             (long long)((uint64_t)right->reserved - right->stock_cap), (long long)right->low, (long long)right->high);
     check_list(j, &cells_of_counter, index, c->cells_head, right->cells, &last);
     check_list(j, &open_cells, index, c->open_head, length_of(&j->right, &open_cells, right->open_head), &last);
+    check_list(j, &watches_of_counter, index, c->watches_head,
+               length_of(&j->right, &watches_of_counter, right->watches_head), &last);
     check_list(j, &active_children, index, c->active_child, length_of(&j->right, &active_children, right->active_child),
                &last);
     bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is nobody's child */

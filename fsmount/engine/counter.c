@@ -64,22 +64,22 @@ int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out)
     return error;
 }
 
-void reset_derived(counter *c)
+void reset_derived(fsm_region *r, counter *c)
 {
     c->reserved = c->batch = c->global_exit = 0;
     c->stock_cap = 0;
     if (is_global(c))
         end_global(c);
-    c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
+    c->watches_head = c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
     c->cells = c->open_below = 0;
-    find_marks(c);
+    find_marks(r, c);
 }
 
-void reset_counter(counter *c)
+void reset_counter(fsm_region *r, counter *c)
 {
     memset(c, 0, sizeof *c);
     c->limit = c->soft_limit = FSM_UNLIMITED;
-    reset_derived(c);
+    reset_derived(r, c);
 }
 
 /* Stock is at the most all cells' cap: at least the rest of what is reserved is used. */
@@ -632,6 +632,8 @@ int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
         FAULT_POINT(global_left);
         __atomic_store_n(&c->limit, limit, __ATOMIC_RELEASE);
         FAULT_POINT(limit_set);
+        find_marks(r, c); /* those that are a part of the limit have moved */
+        cross_marks(r, &p);
     }
     unlock(r);
     return error;
@@ -644,7 +646,7 @@ int fsm_set_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limi
     WITH_COUNTER(p)
     p.at[0]->soft_limit = limit;
     FAULT_POINT(soft_limit_set);
-    find_marks(p.at[0]);
+    find_marks(r, p.at[0]);
     cross_marks(r, &p);
     unlock(r);
     return 0;

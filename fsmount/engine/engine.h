@@ -204,10 +204,11 @@ int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows);
 /*
  * What was counted in the subtree since the region was made; no sum ever falls.  limit: charges that a limit refused,
  * or that charge_nofail took past it, at each counter where that was so.  soft_limit: how often the usage of a counter
- * came above its soft limit, or back.
+ * came above its soft limit, or back.  threshold: how often one passed a mark of a watch, in the direction that was
+ * asked for.
  */
 typedef struct fsm_events {
-    int64_t limit, soft_limit;
+    int64_t limit, soft_limit, threshold;
 } fsm_events;
 int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out);
 
@@ -219,6 +220,24 @@ int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_even
 void fsm_listen(fsm_region *region, bool on);
 int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out);
 bool fsm_await_event(fsm_region *region, int64_t nanoseconds); /* false: there was none for so long */
+
+/*
+ * Watches of one counter.  A watch counts how often the usage comes above its amount, or with FSM_BELOW below it; with
+ * FSM_PERCENT the amount is a part of the limit of now, in 1/100; setting the limit may move the mark past the usage.
+ * A watch begins on the side where the usage is.
+ *
+ * fsm_watch() makes so many new ones, and ends the old ones that are still there: all of it or, with an error, nothing.
+ * -EINVAL: a part above 100.  -ENOSPC.  Watches end with their group, and when another process becomes the server.
+ */
+enum { FSM_BELOW = 1, FSM_PERCENT = 2 };
+typedef struct fsm_mark {
+    int64_t amount;
+    uint32_t flags;
+} fsm_mark;
+int fsm_watch(fsm_region *region, fsm_id group, uint32_t resource, const fsm_mark *marks, size_t count,
+              const fsm_id *old, size_t old_count, fsm_id *out);
+int fsm_unwatch(fsm_region *region, const fsm_id *old, size_t count);
+int fsm_watch_crossings(fsm_region *region, fsm_id watch, int64_t *out); /* how often; -ENODEV */
 
 /* Drains all stock below, then sets the limit; -EBUSY (fault.usage) if the usage is above it. */
 int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);

@@ -1,15 +1,16 @@
 /*
- * events.c - what is counted: charges refused, soft limits crossed; and who is told.
+ * events.c - what is counted: charges refused, soft limits and thresholds crossed; and who is told.
  *
- * A soft limit is a mark: a usage is above it or not, and each change of that is counted.  The fast paths change the
- * usage and look at no mark.  So they are kept from crossing one: while cells below a counter are open, what is
- * reserved is not above the next mark (`high`), and what cannot but be used is above the one before (`low`); grant()
- * and open_cell() reserve no more than that.  Who changes the usage under the lock looks at the marks at the end.
- * Where he may have crossed one, the counter is drained; then what is reserved is what is used.  What others do
- * between his change and the drain counts as done before it: he has not returned.
+ * A soft limit is a mark, and so is the amount of a watch: a usage is above it or not, and changes of that are counted.
+ * The fast paths change the usage and look at no mark.  So they are kept from crossing one: while cells below a counter
+ * are open, what is reserved is not above the next mark (`high`), and what cannot but be used is above the one before
+ * (`low`); grant() and open_cell() reserve no more than that.  Who changes the usage under the lock looks at the marks
+ * at the end.  Where he may have crossed one, the counter is drained; then what is reserved is what is used.  What
+ * others do between his change and the drain counts as done before it: he has not returned.
  *
- * On which side the usage was is told by the number of crossings, odd or even.  So a crossing is one store, and who
- * dies before it leaves it to who recovers.
+ * On which side of a mark the usage was is told by the number of times that it passed it, odd or even.  So that is one
+ * store, and who dies before it leaves it to who recovers.  Where a watch counts one for its counter too, the journal
+ * makes one step of both.
  *
  * The doorbell.  Who counts something looks whether anybody listens, and rings once for each time that somebody has
  * called fsm_listen().  Counting and looking are in one order, as are listening and reading: either he is heard, or
@@ -26,12 +27,84 @@
 
 /* ---- marks ------------------------------------------------------------------------ */
 
-void find_marks(counter *c)
+bool is_possible(const watch *w)
+{
+    return w->amount >= 0 && w->passed >= 0 && w->passed < INT64_MAX && w->flags <= (FSM_BELOW | FSM_PERCENT) &&
+           !(w->flags & FSM_PERCENT && w->amount > 100);
+}
+
+/* The most that the usage can be without being above it. */
+static int64_t mark_of(const counter *c, const watch *w)
+{
+    int64_t amount = w->amount, below = w->flags & FSM_BELOW ? 1 : 0;
+    if (w->flags & FSM_PERCENT) {
+        __extension__ __int128 part = (__int128)amount * c->limit;
+        amount = (int64_t)((part + (below ? 99 : 0)) / 100);
+    }
+    return amount - below;
+}
+
+static inline bool is_above_mark(const watch *w)
+{
+    return w->passed & 1;
+}
+
+/*
+ * How often the mark was passed in the direction that was asked for.  A watch that begins above its mark begins with
+ * 1; one that does not, with 0, or, if it waits for more, with 2.
+ */
+static int64_t crossings_of(uint32_t flags, int64_t passed)
+{
+    return (flags & FSM_BELOW ? passed : passed - 1) / 2;
+}
+
+static int64_t first_passed(const watch *w, bool above)
+{
+    return above ? 1 : w->flags & FSM_BELOW ? 0 : 2;
+}
+
+void find_marks(fsm_region *r, counter *c)
 {
     bool above = is_above_soft_limit(c);
-    c->low = above ? c->soft_limit : -1;
-    c->high = above ? FSM_UNLIMITED : c->soft_limit;
-    c->marked = above || c->soft_limit < FSM_UNLIMITED;
+    int64_t low = above ? c->soft_limit : -1;
+    int64_t high = above ? FSM_UNLIMITED : c->soft_limit;
+    uint32_t left = r->geometry.cells;
+    const watch *w;
+    for (uint32_t i = c->watches_head; (w = watch_at(r, i)) && left-- > 0; i = w->next) {
+        int64_t mark = mark_of(c, w);
+        if (is_above_mark(w))
+            low = most(low, mark);
+        else
+            high = least(high, mark);
+    }
+    c->low = low;
+    c->high = high;
+    c->marked = above || c->soft_limit < FSM_UNLIMITED || c->watches_head != NONE;
+    FAULT_POINT(marks_found);
+}
+
+static void pass(fsm_region *r, counter *c, watch *w)
+{
+    int64_t passed = w->passed + 1;
+    if (crossings_of(w->flags, passed) == crossings_of(w->flags, w->passed)) {
+        __atomic_store_n(&w->passed, passed, __ATOMIC_RELAXED);
+        FAULT_POINT(passed_back);
+        return;
+    }
+    journal *j = &r->header->journal;
+    j->index = watch_index(r, w);
+    j->counter = counter_index(r, c);
+    j->passed = passed;
+    j->crossings = c->threshold_crossings + 1;
+    FAULT_POINT(journal_written);
+    journal_commit(j, JOURNAL_CROSS);
+    FAULT_POINT(journal_committed);
+    __atomic_store_n(&w->passed, passed, __ATOMIC_RELAXED);
+    FAULT_POINT(passed_set);
+    __atomic_store_n(&c->threshold_crossings, j->crossings, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
+    FAULT_POINT(crossings_set);
+    journal_commit(j, JOURNAL_EMPTY);
+    FAULT_POINT(journal_emptied);
 }
 
 static void look(fsm_region *r, const ancestry *p, uint32_t level)
@@ -40,10 +113,16 @@ static void look(fsm_region *r, const ancestry *p, uint32_t level)
     /* an error is that of a damaged region: who recovers looks again */
     if (is_between_marks(c) || drain(r, c) != 0 || is_between_marks(c))
         return;
-    __atomic_add_fetch(&c->soft_crossings, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
-    FAULT_POINT(crossing_counted);
-    find_marks(c);
-    FAULT_POINT(marks_found);
+    if ((c->reserved > c->soft_limit) != is_above_soft_limit(c)) {
+        __atomic_add_fetch(&c->soft_crossings, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
+        FAULT_POINT(soft_limit_crossed);
+    }
+    uint32_t left = r->geometry.cells;
+    watch *w;
+    for (uint32_t i = c->watches_head; (w = watch_at(r, i)) && left-- > 0; i = w->next)
+        if ((c->reserved > mark_of(c, w)) != is_above_mark(w))
+            pass(r, c, w);
+    find_marks(r, c);
     tell_listener(r, p, level);
 }
 
@@ -58,6 +137,164 @@ void look_again(fsm_region *r, const ancestry *p)
 {
     look(r, p, 0);
     tell_listener(r, p, 0);
+}
+
+/* ---- watches; who changes their list finds the marks anew ---------------------------- */
+
+void link_watch(fsm_region *r, watch *w, counter *c)
+{
+    watch *next = watch_at(r, c->watches_head);
+    w->prev = NONE;
+    w->next = c->watches_head;
+    if (next)
+        next->prev = watch_index(r, w);
+    c->watches_head = watch_index(r, w);
+    FAULT_POINT(watch_linked);
+}
+
+void free_watch(fsm_region *r, watch *w)
+{
+    w->next = r->header->watches.free;
+    r->header->watches.free = watch_index(r, w);
+    FAULT_POINT(watch_freed);
+}
+
+static void end_watch(fsm_region *r, counter *c, watch *w)
+{
+    watch *next = watch_at(r, w->next), *previous = watch_at(r, w->prev);
+    __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp), FREE), __ATOMIC_RELEASE);
+    FAULT_POINT(ended);
+    if (next)
+        next->prev = w->prev;
+    if (previous)
+        previous->next = w->next;
+    else
+        c->watches_head = w->next;
+    FAULT_POINT(unlinked);
+    free_watch(r, w);
+}
+
+int end_watches_of(fsm_region *r, counter *c)
+{
+    while (c->watches_head != NONE) {
+        watch *w = watch_at(r, c->watches_head);
+        if (!w || state_of(w->stamp) != LIVE || w->counter != counter_index(r, c))
+            return corrupt(r, "the watches of counter %u are damaged", counter_index(r, c));
+        end_watch(r, c, w);
+    }
+    find_marks(r, c);
+    return 0;
+}
+
+int end_watches(fsm_region *r)
+{
+    int error = 0;
+    for (uint32_t i = 0; i < high_of(&r->header->watches, r->geometry.cells) && !error; i++) {
+        if (state_of(r->watches[i].stamp) != LIVE)
+            continue;
+        counter *c = counter_at(r, r->watches[i].counter);
+        error = c ? end_watches_of(r, c) : corrupt(r, "watch %u is of no counter", i);
+    }
+    return error;
+}
+
+static int make_watch(fsm_region *r, counter *c, const fsm_mark *mark, fsm_id *out)
+{
+    pool *of = &r->header->watches;
+    uint32_t index = once(of->free);
+    watch *w;
+    if (index != NONE) {
+        w = watch_at(r, index);
+        if (!w || state_of(w->stamp) != FREE)
+            return corrupt(r, "watch %u in the free list is not free", index);
+        of->free = w->next;
+        FAULT_POINT(record_reused);
+    } else {
+        index = once(of->high);
+        w = watch_at(r, index);
+        if (!w)
+            return -ENOSPC;
+        int error = populate(r, w, sizeof *w);
+        if (error)
+            return error;
+        __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
+        FAULT_POINT(record_taken);
+    }
+    w->amount = mark->amount;
+    w->flags = mark->flags;
+    w->counter = counter_index(r, c);
+    w->passed = first_passed(w, c->reserved > mark_of(c, w));
+    FAULT_POINT(described);
+    __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp) + 1, LIVE), __ATOMIC_RELEASE);
+    FAULT_POINT(made);
+    link_watch(r, w, c);
+    *out = make_id(w->stamp, index);
+    return 0;
+}
+
+/* Those that are still there: others have ended with their group, or when there was another server. */
+static void end_old(fsm_region *r, const fsm_id *old, size_t count)
+{
+    counter *last = NULL;
+    for (size_t i = 0; i < count; i++) {
+        watch *w = watch_at(r, id_index(old[i]));
+        counter *c = w ? counter_at(r, w->counter) : NULL;
+        if (!c || w->stamp != make_stamp((uint32_t)(old[i] >> 32), LIVE))
+            continue;
+        end_watch(r, c, w);
+        if (last && last != c)
+            find_marks(r, last);
+        last = c;
+    }
+    if (last)
+        find_marks(r, last);
+}
+
+int fsm_watch(fsm_region *r, fsm_id id, uint32_t resource, const fsm_mark *marks, size_t count, const fsm_id *old,
+              size_t old_count, fsm_id *out)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!is_possible(&(watch){ .amount = marks[i].amount, .flags = marks[i].flags }))
+            return -EINVAL;
+    int error = lock(r);
+    if (error)
+        return error;
+    ancestry p;
+    size_t made = 0;
+    error = find_counter(r, id, resource, &p);
+    if (!error)
+        error = drain(r, p.at[0]); /* so that it is known on which side the usage is */
+    while (!error && made < count) {
+        error = make_watch(r, p.at[0], &marks[made], &out[made]);
+        if (!error)
+            made++;
+    }
+    if (!error)
+        find_marks(r, p.at[0]);
+    end_old(r, error ? out : old, error ? made : old_count);
+    unlock(r);
+    return error;
+}
+
+int fsm_unwatch(fsm_region *r, const fsm_id *old, size_t count)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    end_old(r, old, count);
+    unlock(r);
+    return 0;
+}
+
+UNLOCKED int fsm_watch_crossings(fsm_region *r, fsm_id id, int64_t *out)
+{
+    const watch *w = watch_at(r, id_index(id));
+    if (!w || id_index(id) >= high_of(&r->header->watches, r->geometry.cells))
+        return gone(r);
+    uint32_t flags = peek(w->flags);
+    *out = crossings_of(flags, peek(w->passed));
+    __atomic_thread_fence(__ATOMIC_ACQUIRE); /* of another watch by now, if the stamp is */
+    return peek(w->stamp) == make_stamp((uint32_t)(id >> 32), LIVE) ? 0 : gone(r);
 }
 
 /* ---- the doorbell ------------------------------------------------------------------- */
@@ -106,6 +343,7 @@ UNLOCKED static int sum_up(fsm_region *r, const reading *at, uint32_t top, uint3
             return DAMAGED(r, at, "group %u, below group %u, is out of range", i, top);
         out->limit += peek(c->refusals) + peek(c->past.refusals);
         out->soft_limit += peek(c->soft_crossings) + peek(c->past.soft_crossings);
+        out->threshold += peek(c->threshold_crossings) + peek(c->past.threshold_crossings);
         next = peek(g->first_child);
         while (next == NONE && i != top) {
             next = peek(g->next_sibling);

@@ -201,7 +201,7 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     FAULT_POINT(described);
     uint32_t resources = r->geometry.resources;
     for (uint32_t i = 0; i < resources; i++)
-        reset_counter(&r->counters[index * resources + i]);
+        reset_counter(r, &r->counters[index * resources + i]);
     FAULT_POINT(counters_reset);
     if (index == r->header->groups.high)
         __atomic_store_n(&r->header->groups.high, index + 1, __ATOMIC_RELEASE);
@@ -273,6 +273,8 @@ static void bequeath(fsm_region *r, const group *g)
         j->past[i] = (counts){
             .refusals = to[i].past.refusals + from[i].past.refusals + peek(from[i].refusals),
             .soft_crossings = to[i].past.soft_crossings + from[i].past.soft_crossings + from[i].soft_crossings,
+            .threshold_crossings =
+                to[i].past.threshold_crossings + from[i].past.threshold_crossings + from[i].threshold_crossings,
         };
     FAULT_POINT(journal_written);
     journal_commit(j, JOURNAL_REMOVE);
@@ -304,6 +306,8 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
         FAULT_POINT(removed);
         journal_commit(&r->header->journal, JOURNAL_EMPTY);
         FAULT_POINT(journal_emptied);
+        for (uint32_t i = 0; i < r->geometry.resources && !error; i++)
+            error = end_watches_of(r, &r->counters[id_index(id) * r->geometry.resources + i]);
         touch(&r->groups[parent_index(r, g)], now);
         FAULT_POINT(parent_touched);
         g->next_sibling = r->header->groups.free;

@@ -161,8 +161,8 @@ UNLOCKED static inline int64_t failcnt_of(const counter *c)
 int path_of(fsm_region *r, uint32_t counter, ancestry *out);
 int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out);
 int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource, counter **out); /* without the lock */
-void reset_counter(counter *c);
-void reset_derived(counter *c);
+void reset_counter(fsm_region *r, counter *c);
+void reset_derived(fsm_region *r, counter *c);
 /* At every level; negative gives back.  Whether some level has marks. */
 bool reserve(const ancestry *p, int64_t amount);
 
@@ -202,7 +202,13 @@ int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out);
 
 /* ---- events.c ---- */
 
-void find_marks(counter *c); /* the marks around its usage, after the side on which that was last */
+/* The marks around its usage, after the sides on which that was last. */
+void find_marks(fsm_region *r, counter *c);
+bool is_possible(const watch *w);
+void link_watch(fsm_region *r, watch *w, counter *c);
+void free_watch(fsm_region *r, watch *w); /* one that is in no list */
+int end_watches_of(fsm_region *r, counter *c);
+int end_watches(fsm_region *r);
 /* After the usage of the path's counters has changed: counts what was crossed, and tells. */
 void cross_marks(fsm_region *r, const ancestry *p);
 void look_again(fsm_region *r, const ancestry *p); /* the same for the first of them, by who recovers; always tells */
@@ -217,7 +223,7 @@ static inline bool is_above_soft_limit(const counter *c)
 /* No fast path can leave the interval between the marks: it turns stock into usage and back. */
 static inline bool is_between_marks(const counter *c)
 {
-    return c->reserved <= c->high && c->reserved - (int64_t)c->stock_cap > c->low;
+    return c->reserved <= c->high && (int64_t)((uint64_t)c->reserved - c->stock_cap) > c->low;
 }
 
 /* ---- holder.c ---- */

@@ -3,7 +3,7 @@
  *
  * A region is one file or memfd, mapped shared by everybody who charges in it:
  *
- *   header | buckets | groups | counters | attributes | holders | cells
+ *   header | buckets | groups | counters | attributes | holders | watches | cells
  *
  * The sizes follow from the geometry, so a region describes itself.  It is
  * sparse: a record's pages are populated when the record is first used, so that
@@ -11,7 +11,8 @@
  *
  * Records refer to each other by index; NONE is no record.  A counter's index is
  * group * resources + resource.  A holder's index is below `holders` for a
- * process and above for a lease (there is room for as many leases as cells).
+ * process and above for a lease (there is room for as many leases as cells, and
+ * for as many watches).
  *
  * Truth and derivation.  Fields marked (d) are derived: recover.c recomputes them
  * all from the others, so a process may die between any two stores, and check.c
@@ -24,6 +25,7 @@
  *   holder   likewise; ENDING: it is being given back, whoever finds it goes on
  *   cell     is there when its owner is not 0; what it holds is words.used, what
  *            it has reserved besides is words.stock (FSM_CLOSED: nothing)
+ *   watch    is there when its stamp says LIVE, and its group is
  *   counter  limit, soft_limit, common, what it counted, and the statistics
  *
  * Groups, their names and attributes, and the plain values of a counter are read
@@ -78,7 +80,7 @@ typedef struct group {
 
 /* What was counted here for R.events. */
 typedef struct counts {
-    int64_t refusals, soft_crossings;
+    int64_t refusals, soft_crossings, threshold_crossings;
 } counts;
 
 /* What every charge looks at comes first and is one cache line. */
@@ -96,15 +98,17 @@ typedef struct counter {
     int64_t global_exit; /* (d) the headroom at which global mode ends */
     int64_t refusals;    /* ever; changes without the lock, too */
     int64_t forgotten;   /* of these: failcnt is the rest */
-    int64_t soft_limit;
     int64_t soft_crossings; /* ever; odd: its usage was above the soft limit when it was last looked at */
-    int64_t common;         /* what the group itself holds */
-    int64_t calm_refusals;  /* refusals when something was last given back in global mode, */
-    uint32_t calm;          /* and how many times in a row they were the same then */
+    int64_t soft_limit;
+    int64_t common;              /* what the group itself holds */
+    int64_t threshold_crossings; /* ever */
+    int64_t calm_refusals;       /* refusals when something was last given back in global mode, */
+    uint32_t calm;               /* and how many times in a row they were the same then */
     int64_t refills, drains;
     int64_t batch;                     /* (d) what the last refill here reserved ahead */
     counts past;                       /* of groups that were removed below this one */
     uint32_t cells_head, cells;        /* (d) this counter's own cells */
+    uint32_t watches_head;             /* (d) who watches it */
     uint32_t active_child;             /* (d) children with open cells below them */
     uint32_t active_next, active_prev; /* (d) */
     uint32_t news;                     /* changes while somebody listens: something was counted in the subtree */
@@ -122,6 +126,16 @@ typedef struct holder {
     uint32_t next_free;         /* (d) */
     uint32_t arrival;           /* its number among the processes */
 } holder;
+
+/* A mark that somebody was interested in. */
+typedef struct watch {
+    stamp stamp;
+    int64_t amount;
+    uint32_t flags;
+    uint32_t counter;
+    int64_t passed;      /* how often its mark was passed, either way; odd: the usage was above it; see events.c */
+    uint32_t next, prev; /* (d) of its counter; next also links free records */
+} watch;
 
 /*
  * The words of a cell.  What it has reserved is total[epoch & 1]; of that words.state says how much is stock, and the
@@ -165,7 +179,8 @@ enum journal_step {
     JOURNAL_MOVE = 1,
     JOURNAL_RENAME = 2,
     JOURNAL_ATTRIBUTES = 3,
-    JOURNAL_REMOVE = 4
+    JOURNAL_REMOVE = 4,
+    JOURNAL_CROSS = 5
 };
 
 typedef struct journal {
@@ -173,6 +188,7 @@ typedef struct journal {
     uint32_t index, counter, slot;
     uint32_t name_length;
     int64_t used, common;
+    int64_t passed, crossings;
     attributes attributes;
     char name[FSM_NAME_MAX + 1];
     counts past[FSM_RESOURCES_MAX];
@@ -192,7 +208,7 @@ typedef struct header {
     uint32_t pid_namespace; /* where its number means something, */
     uint32_t foreign;       /* FOREIGN: processes of another one take the lock too */
     uint32_t broken;        /* a derived field was found wrong: the next to take the lock recomputes */
-    pool groups, processes, leases, cells;
+    pool groups, processes, leases, cells, watches;
     uint32_t quarantined; /* (d) cells in quarantine */
     uint64_t changes;     /* odd while groups are made, removed, renamed or given attributes; see internal.h */
     uint32_t arrivals;    /* the number of the newest process, and a futex */
@@ -215,6 +231,7 @@ struct fsm_region {
     counter *counters;
     attributes *attributes;
     holder *holders;
+    watch *watches;
     cell *cells;
 };
 
@@ -349,6 +366,12 @@ static inline cell *cell_at(const fsm_region *r, uint32_t index)
     return index < r->geometry.cells ? &r->cells[index] : NULL;
 }
 
+static inline watch *watch_at(const fsm_region *r, uint32_t index)
+{
+    index = once(index);
+    return index < r->geometry.cells ? &r->watches[index] : NULL;
+}
+
 /* How many of a pool's `room` records were ever used; may be asked without the lock. */
 static inline uint32_t high_of(const pool *of, uint32_t room)
 {
@@ -387,6 +410,11 @@ static inline uint32_t counter_index(const fsm_region *r, const counter *c)
 static inline uint32_t holder_index(const fsm_region *r, const holder *h)
 {
     return (uint32_t)(h - r->holders);
+}
+
+static inline uint32_t watch_index(const fsm_region *r, const watch *w)
+{
+    return (uint32_t)(w - r->watches);
 }
 
 static inline uint32_t cell_index(const fsm_region *r, const cell *c)

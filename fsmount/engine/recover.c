@@ -43,6 +43,15 @@ static int finish_step(fsm_region *r)
             return corrupt(r, "the journal sets attributes %u of group %u", slot, j->index);
         *attributes_of(r, g, slot) = j->attributes;
         FAULT_POINT(attributes_set);
+    } else if (step == JOURNAL_CROSS) {
+        watch *w = watch_at(r, j->index);
+        counter *c = counter_at(r, j->counter);
+        if (!w || !c || j->passed < 0 || j->crossings < 0)
+            return corrupt(r, "the journal crosses the mark of watch %u of counter %u", j->index, j->counter);
+        w->passed = j->passed;
+        FAULT_POINT(passed_set);
+        c->threshold_crossings = j->crossings;
+        FAULT_POINT(crossings_set);
     } else if (step == JOURNAL_REMOVE) {
         group *g = group_at(r, j->index);
         uint32_t parent = g ? once(g->parent) : NONE;
@@ -80,7 +89,7 @@ static int rebuild_groups(fsm_region *r)
     for (uint32_t i = high; i-- > 0;) {
         group *g = &r->groups[i];
         for (uint32_t k = 0; k < resources; k++)
-            reset_derived(&r->counters[i * resources + k]);
+            reset_derived(r, &r->counters[i * resources + k]);
         g->first_child = g->last_child = g->next_sibling = g->prev_sibling = g->hash_next = NONE;
         g->children = 0;
         g->depth = i == 0 ? 0 : NONE;
@@ -225,6 +234,31 @@ static int rebuild_common(fsm_region *r)
     return 0;
 }
 
+static int rebuild_watches(fsm_region *r)
+{
+    pool *of = &r->header->watches;
+    uint32_t resources = r->geometry.resources, high = once(of->high);
+    if (high > r->geometry.cells)
+        return corrupt(r, "%u watches were used, there is room for %u", high, r->geometry.cells);
+    of->free = NONE;
+    FAULT_POINT(pool_emptied);
+    for (uint32_t i = high; i-- > 0;) {
+        watch *w = &r->watches[i];
+        uint32_t number = once(w->counter);
+        counter *c = counter_at(r, number);
+        if (state_of(w->stamp) == LIVE && is_possible(w) && c &&
+            state_of(r->groups[number / resources].stamp) == LIVE) {
+            link_watch(r, w, c);
+        } else {
+            w->stamp = make_stamp(generation(w->stamp), FREE);
+            free_watch(r, w);
+        }
+    }
+    for (uint32_t i = 0; i < groups_high(r) * resources; i++)
+        find_marks(r, &r->counters[i]);
+    return 0;
+}
+
 int rebuild(fsm_region *r)
 {
     int error = finish_step(r);
@@ -236,6 +270,8 @@ int rebuild(fsm_region *r)
         error = rebuild_cells(r);
     if (!error)
         error = rebuild_common(r);
+    if (!error)
+        error = rebuild_watches(r);
     return error;
 }
 

@@ -108,6 +108,7 @@ size_t place(fsm_region *r, char *base)
     PLACE(counters, counter, counters);
     PLACE(attributes, attributes, counters * FSM_SLOTS);
     PLACE(holders, holder, (size_t)g->holders + g->cells);
+    PLACE(watches, watch, g->cells);
     PLACE(cells, cell, g->cells);
 #undef PLACE
     return at;
@@ -180,7 +181,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     h->geometry = r->geometry;
     h->pid_namespace = r->pid_namespace = pid_namespace();
     FAULT_POINT(geometry_written);
-    h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = NONE;
+    h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = h->watches.free = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
     FAULT_POINT(buckets_emptied);
@@ -198,7 +199,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     root->first_child = root->last_child = root->next_sibling = root->prev_sibling = root->hash_next = NONE;
     FAULT_POINT(root_described);
     for (uint32_t i = 0; i < r->geometry.resources; i++)
-        reset_counter(&r->counters[i]);
+        reset_counter(r, &r->counters[i]);
     FAULT_POINT(counters_reset);
     h->groups.high = 1;
     root->stamp = make_stamp(0, LIVE);
@@ -353,8 +354,9 @@ int fsm_set_server(fsm_region *r, const fsm_server *server)
     if (error)
         return error;
     r->header->server.pid = 0;
-    fsm_listen(r, false); /* who served before may have died listening */
     FAULT_POINT(nobody_serves);
+    fsm_listen(r, false); /* who served before may have died listening, and watching */
+    error = end_watches(r);
     memcpy(r->header->server.mountpoint, server->mountpoint, sizeof server->mountpoint);
     r->header->server.mountpoint[FSM_PATH_MAX] = 0;
     r->header->server.start_time = server->start_time;
@@ -363,7 +365,7 @@ int fsm_set_server(fsm_region *r, const fsm_server *server)
     __atomic_store_n(&r->header->server.pid, server->pid, __ATOMIC_RELEASE);
     FAULT_POINT(server_set);
     unlock(r);
-    return 0;
+    return error;
 }
 
 int fsm_get_server(fsm_region *r, fsm_server *out)

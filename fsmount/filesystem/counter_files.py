@@ -9,6 +9,7 @@ from ..tree import LEASE, Holder
 from .events_file import EventsFile
 from .lease_file import LeaseFile
 from .open_file import CounterFile
+from .threshold_file import ThresholdFile
 
 
 class UsageFile(CounterFile):
@@ -131,4 +132,5 @@ CLASSES: tuple[type[CounterFile], ...] = (
     LeaseFile,
     HoldersFile,
     EventsFile,
+    ThresholdFile,
 )

@@ -83,7 +83,7 @@ typedef struct part {
     uint32_t room;
 } part;
 
-enum { HEADER, BUCKETS, GROUP, COUNTER, ATTRIBUTES, HOLDER, CELL, PARTS };
+enum { HEADER, BUCKETS, GROUP, COUNTER, ATTRIBUTES, HOLDER, CELL, WATCH, PARTS };
 
 static struct target {
     int fd;
@@ -102,6 +102,7 @@ static void aim_at(fsm_region *r)
     PART(ATTRIBUTES, attributes, attributes, slots_of(r) * 8);
     PART(HOLDER, holders, holder, HOLDERS + 4);
     PART(CELL, cells, cell, 24);
+    PART(WATCH, watches, watch, 8);
 #undef PART
     target.fd = fsm_fd(r);
     target.size = r->size;
@@ -136,6 +137,8 @@ static const field fields[] = {
     FIELD(HEADER, header, cells.high),
     FIELD(HEADER, header, cells.free),
     FIELD(HEADER, header, cells.last_free),
+    FIELD(HEADER, header, watches.high),
+    FIELD(HEADER, header, watches.free),
     FIELD(HEADER, header, quarantined),
     FIELD(HEADER, header, bell),
     FIELD(HEADER, header, reap_at),
@@ -167,6 +170,7 @@ static const field fields[] = {
     FIELD(COUNTER, counter, high),
     FIELD(COUNTER, counter, soft_limit),
     FIELD(COUNTER, counter, soft_crossings),
+    FIELD(COUNTER, counter, watches_head),
     FIELD(COUNTER, counter, refusals),
     FIELD(COUNTER, counter, forgotten),
     FIELD(COUNTER, counter, cells_head),
@@ -196,6 +200,13 @@ static const field fields[] = {
     FIELD(CELL, cell, counter_prev),
     FIELD(CELL, cell, open_next),
     FIELD(CELL, cell, open_prev),
+    FIELD(WATCH, watch, stamp),
+    FIELD(WATCH, watch, amount),
+    FIELD(WATCH, watch, flags),
+    FIELD(WATCH, watch, counter),
+    FIELD(WATCH, watch, passed),
+    FIELD(WATCH, watch, next),
+    FIELD(WATCH, watch, prev),
 };
 
 static void scribble(size_t at, const void *bytes, size_t size)
@@ -213,8 +224,8 @@ static size_t record(random_source *source, int which)
 /* A place in a record that is likely to be used, aligned to `unit`. */
 static size_t place(random_source *source, size_t unit)
 {
-    static const int likely[] = { HEADER,  HEADER, BUCKETS, GROUP, GROUP, COUNTER,
-                                  COUNTER, HOLDER, CELL,    CELL,  CELL,  ATTRIBUTES };
+    static const int likely[] = { HEADER, HEADER, BUCKETS, GROUP, GROUP,      COUNTER, COUNTER,
+                                  HOLDER, CELL,   CELL,    CELL,  ATTRIBUTES, WATCH };
     int which = likely[random_below(source, sizeof likely / sizeof *likely)];
     size_t size = which == HEADER  ? offsetof(header, server)
                   : which == GROUP ? offsetof(group, name) + 8

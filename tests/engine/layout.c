@@ -21,6 +21,7 @@ int main(int argc, char **argv)
     ARRAY(attributes, r->attributes);
     ARRAY(holder, r->holders);
     ARRAY(cell, r->cells);
+    ARRAY(watch, r->watches);
 #define FIELD(record, field)                                                                                           \
     printf("%s.%s %zu %zu\n", #record, #field, offsetof(record, field), sizeof(((record *)0)->field));
     FIELDS

@@ -83,7 +83,7 @@ typedef struct worker {
     fsm_region *region;
     random_source source;
     char path[64];
-    fsm_id holder[3];
+    fsm_id holder[3], watch[3];
     fsm_charger charger[4];
 } worker;
 
@@ -176,7 +176,7 @@ static int64_t survey(worker *w)
     return n > 0 ? 0 : n;
 }
 
-#define OPERATIONS 43
+#define OPERATIONS 45
 
 static int64_t operate(worker *w, int operation)
 {
@@ -199,6 +199,8 @@ static int64_t operate(worker *w, int operation)
     }
     fsm_stat stat;
     fsm_events events;
+    fsm_id old[3];
+    fsm_mark marks[3] = { { amount, 0 }, { amount / 2, FSM_BELOW }, { 50, FSM_PERCENT } };
     fsm_attr attr = { .mode = 0640 };
     fsm_holder_info info;
     bool exceeded;
@@ -288,6 +290,11 @@ static int64_t operate(worker *w, int operation)
         fsm_listen(r, random_below(s, 4) > 0);
         fsm_await_event(r, 1000);
         return fsm_get_news(r, g, resource, &count);
+    case 42:
+        memcpy(old, w->watch, sizeof old);
+        return fsm_watch(r, g, resource, marks, 3, old, 3, w->watch);
+    case 43:
+        return random_below(s, 2) ? fsm_unwatch(r, w->watch, 2) : fsm_watch_crossings(r, w->watch[0], &value);
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);

@@ -325,6 +325,44 @@ static void listen(victim *v)
 {
     fsm_listen(v->region, true);
 }
+/* Above and below of where the usage of a is, and a part of its limit; listening. */
+static void watch_closely(victim *v)
+{
+    int64_t usage = usage_of(v, v->scene->a);
+    fsm_mark marks[] = {
+        { usage + 10, 0 }, { usage - 10, FSM_BELOW }, { usage - 10, 0 }, { usage + 10, FSM_BELOW }, { 50, FSM_PERCENT }
+    };
+    expect(fsm_watch(v->region, v->scene->a, MEMORY, marks, 5, NULL, 0, v->watches), "watch");
+    listen(v);
+}
+static void watch_and_forget(victim *v)
+{
+    watch_closely(v);
+    expect(fsm_unwatch(v->region, v->watches, 5), "unwatch");
+}
+static void watch_what_is_removed(victim *v)
+{
+    static const fsm_mark mark = { 10, 0 };
+    expect(fsm_watch(v->region, v->scene->empty, MEMORY, &mark, 1, NULL, 0, v->watches), "watch");
+}
+static void watch_anew(victim *v)
+{
+    static const fsm_mark marks[] = { { 90, FSM_PERCENT }, { 20, FSM_PERCENT | FSM_BELOW } };
+    fsm_id made[2];
+    expect(fsm_watch(v->region, v->scene->a, MEMORY, marks, 2, v->watches, 5, made), "watch");
+}
+static void watch_for_the_first_time(victim *v)
+{
+    watch_closely(v);
+}
+static void unwatch(victim *v)
+{
+    expect(fsm_unwatch(v->region, v->watches, 5), "unwatch");
+}
+static void halve_the_limit(victim *v)
+{
+    expect(fsm_set_limit(v->region, v->scene->a, MEMORY, 2 * usage_of(v, v->scene->a) - 10), "set_limit");
+}
 static void listen_at_the_limit(victim *v)
 {
     reach_the_limit(v);
@@ -503,6 +541,13 @@ const play plays[] = {
     { .name = "uncharge all", .act = uncharge_all },
     { .name = "charge past a soft limit", .prepare = listen_below_a_soft_limit, .act = charge_with_refill },
     { .name = "uncharge past a soft limit", .prepare = listen_above_a_soft_limit, .act = uncharge_all },
+    { .name = "charge past marks", .prepare = watch_closely, .act = charge_with_refill },
+    { .name = "uncharge past marks", .prepare = watch_closely, .act = uncharge_all },
+    { .name = "set_limit past a mark", .prepare = watch_closely, .act = halve_the_limit },
+    { .name = "watch", .act = watch_for_the_first_time, .in_parts = true },
+    { .name = "watch in used records", .prepare = watch_and_forget, .act = watch_for_the_first_time, .in_parts = true },
+    { .name = "watch anew", .prepare = watch_closely, .act = watch_anew, .in_parts = true },
+    { .name = "unwatch", .prepare = watch_closely, .act = unwatch, .in_parts = true },
     { .name = "uncharge in global mode", .prepare = reach_the_limit, .act = uncharge_the_limit_away },
     { .name = "charge in global mode", .prepare = reach_the_limit, .act = charge_too_much },
     { .name = "charge in global mode, and be heard",
@@ -531,6 +576,7 @@ const play plays[] = {
     { .name = "rename", .act = rename_group },
     { .name = "rmdir", .act = rmdir_empty },
     { .name = "rmdir of a group that has counted", .prepare = have_counted, .act = rmdir_empty },
+    { .name = "rmdir of a group that is watched", .prepare = watch_what_is_removed, .act = rmdir_empty },
     { .name = "rmdir of a busy group", .act = rmdir_busy },
     { .name = "rmdir of a busy group with one dead", .act = rmdir_busy, .in_parts = true, .after_a_death = true },
     { .name = "holder_create", .act = create_holder },
@@ -565,6 +611,7 @@ const play plays[] = {
     { .name = "set_attr", .act = set_attributes },
     { .name = "set_attr of a directory", .act = set_attributes_of_directory },
     { .name = "set_server", .act = become_the_server },
+    { .name = "set_server where somebody watched", .prepare = watch_closely, .act = become_the_server },
     { .name = "check", .act = check_it, .is_private = true },
     { .name = "repair", .prepare = damage_what_is_derived, .act = repair_it },
     { .name = "charge with the lock written over", .act = charge_past_nonsense },
@@ -586,6 +633,11 @@ const play plays[] = {
       .act = check_it,
       .is_private = true,
       .recovering = "charge past a soft limit" },
+    { .name = "recovery of a charge past marks, and a check",
+      .prepare = listen,
+      .act = check_it,
+      .is_private = true,
+      .recovering = "charge past marks" },
     { .name = "mkdir behind a charge", .act = mkdir_new, .behind = "charge with refill" },
     { .name = "charge behind the end of another",
       .act = charge_with_refill,
@@ -681,6 +733,7 @@ static void see_group(scene *s, const play *p, view *v, fsm_id id, const char *p
         expect(fsm_get_events(s->region, id, (uint32_t)r, &events), "get_events");
         put(v, events.limit, true, "%s %d events at the limit", path, r);
         put(v, events.soft_limit, true, "%s %d events at the soft limit", path, r);
+        put(v, events.threshold, true, "%s %d events at thresholds", path, r);
         put(v, stat.usage, true, "%s %d usage", path, r);
         put(v, stat.usage_local, true, "%s %d usage_local", path, r);
         usage[r] += held + stat.common;

@@ -29,7 +29,7 @@ typedef struct scene {
 typedef struct victim {
     scene *scene;
     fsm_region *region;
-    fsm_id holder, lease;
+    fsm_id holder, lease, watches[5];
     fsm_charger charger; /* of MEMORY in c; it holds 1000, and more once it is prepared */
     fsm_charger tokens;
     fsm_charger leased;

@@ -210,6 +210,8 @@ typedef struct worker {
     own_charger own[CHARGERS];
     own_charger *shared; /* through a charger that another thread uses as well, or NULL */
     unsigned serial;
+    fsm_id watches[2];
+    size_t watching;
 } worker;
 
 /* -ENOMEM must come from an ancestor, and be true of it. */
@@ -431,6 +433,18 @@ static void turn_a_limit(worker *w)
 {
     int g = (int)random_below(&w->random, (uint64_t)world->groups), resource = random_bits(&w->random) & 1;
     fsm_id id = world->group[g].id;
+    if (random_below(&w->random, 4) == 0) {
+        fsm_mark marks[2] = { { random_magnitude(&w->random, 20), random_bits(&w->random) & FSM_BELOW },
+                              { (int64_t)random_below(&w->random, 101), FSM_PERCENT } };
+        fsm_id made[2];
+        int result = fsm_watch(w->region, id, resource, marks, 2, w->watches, w->watching, made);
+        if (result != -ENOSPC) { /* the watches of the killed stay */
+            expect(result, "watch");
+            memcpy(w->watches, made, sizeof made);
+            w->watching = 2;
+        }
+        return;
+    }
     if (random_below(&w->random, 4) == 0) {
         expect(fsm_set_soft_limit(w->region, id, resource, random_magnitude(&w->random, 20)), "set_soft_limit");
         return;
@@ -761,9 +775,11 @@ static void count_events(fsm_region *region, int g, int resource)
 {
     fsm_events *before = &counted[g][resource], now;
     expect(fsm_get_events(region, world->group[g].id, (uint32_t)resource, &now), "get_events");
-    if (now.limit < before->limit || now.soft_limit < before->soft_limit)
-        violation("group %d resource %d: %" PRId64 " and %" PRId64 " events, there were %" PRId64 " and %" PRId64, g,
-                  resource, now.limit, now.soft_limit, before->limit, before->soft_limit);
+    if (now.limit < before->limit || now.soft_limit < before->soft_limit || now.threshold < before->threshold)
+        violation("group %d resource %d: %" PRId64 ", %" PRId64 " and %" PRId64 " events, there were %" PRId64
+                  ", %" PRId64 " and %" PRId64,
+                  g, resource, now.limit, now.soft_limit, now.threshold, before->limit, before->soft_limit,
+                  before->threshold);
     *before = now;
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import RegionCorrupt, Tree
-from fsmount.engine import LEASE, PROCESS, process_start_time
+from fsmount.engine import BELOW, LEASE, PERCENT, PROCESS, process_start_time
 from tests.engine.programs import ENGINE, Build, run
 from tests.engine.workers import Progress, Worker
 
@@ -52,6 +52,10 @@ def furnish(path: Path) -> tuple[bytes, Places]:
             places.group[name] = tree.root.mkdir(name).id & NONE
         for name in ("free", "free too", "free again"):
             tree.root.rmdir(name)
+        region.unwatch(region.watch(web.id, 0, [(10, 0), (20, BELOW)], []))
+        region.watch(web.id, 0, [(1 << 40, 0), (80, PERCENT), (1 << 41, BELOW)], [])
+        unwatched = region.watch(web.id, 1, [(10, 0), (20, BELOW)], [])
+        region.unwatch(unwatched)
 
         with ExitStack() as ended:
             holders = {"free": PROCESS, "free too": PROCESS, "free lease": LEASE, "free lease too": LEASE}
@@ -233,6 +237,18 @@ def an_empty_bucket(scene: Scene) -> int:
     return next(index for index in range(64) if scene.get("bucket", index) == NONE)
 
 
+def the_first_watch(scene: Scene) -> int:
+    return scene.get("counter.watches_head", scene.counter("/web"))
+
+
+def the_second_watch(scene: Scene) -> int:
+    return scene.get("watch.next", the_first_watch(scene))
+
+
+def the_first_free_watch(scene: Scene) -> int:
+    return scene.get("header.watches.free")
+
+
 def the_first_free_cell(scene: Scene) -> int:
     return scene.get("header.cells.free")
 
@@ -266,6 +282,11 @@ DERIVED = [
     Derived("counter.marked", counter("/web"), "marked of /web memory: "),
     Derived("counter.low", counter("/web"), "low of /web memory: "),
     Derived("counter.high", counter("/", 1), "high of / tokens: "),
+    Derived("counter.watches_head", counter("/web"), "watches of /web memory: "),
+    Derived("counter.watches_head", counter("/web/idle"), "watches of /web/idle memory: "),
+    Derived("watch.next", the_first_watch, "watches of /web memory: "),
+    Derived("watch.next", the_first_free_watch, "free watches: "),
+    Derived("watch.prev", the_second_watch, "watches of /web memory: "),
     Derived("counter.cells_head", counter("/web"), "cells of /web memory: "),
     Derived("counter.cells_head", counter("/web/idle"), "cells of /web/idle memory: "),
     Derived("counter.cells", counter("/web"), "cells of /web memory: "),
@@ -298,6 +319,7 @@ DERIVED = [
     Derived("header.processes.free", the_header, "free processes: "),
     Derived("header.leases.free", the_header, "free leases: "),
     Derived("header.cells.free", the_header, "free cells: "),
+    Derived("header.watches.free", the_header, "free watches: "),
     Derived("header.cells.last_free", the_header, "free cells: the last is "),
     Derived("header.quarantined", the_header, "quarantined cells: "),
 ]
@@ -309,9 +331,10 @@ def test_each_field_that_layout_h_calls_derived_is_damaged_here() -> None:
 
 
 def names(scene: Scene) -> dict[str, int]:
-    """What the lines of a report call the holders."""
+    """What the lines of a report call the holders, and the first watch."""
     first_lease = 8
-    return {name: index % first_lease for name, index in scene.places.holder.items()} | {"pid": SELF}
+    holders = {name: index % first_lease for name, index in scene.places.holder.items()}
+    return holders | {"pid": SELF, "watch": the_first_watch(scene)}
 
 
 @pytest.mark.parametrize("damaged", DERIVED, ids=lambda damaged: f"{damaged.at}-{damaged.said.split(':')[0]}")
@@ -421,6 +444,13 @@ TRUTH = [
     lone("cell.counter", API, lambda scene: scene.counter("free"), "its counter ", CORRUPT),
     lone("cell.counter", API, FAR, "is not there", CORRUPT),
     lone("cell.counter", API, WEB, "of process {releasing} (pid {pid}) in /web memory: not its only one there", LEFT),
+    lone("watch.amount", the_first_watch, -1, "watch {watch}: amount -1, ", MENDED),
+    lone("watch.flags", the_first_watch, 9, "flags 0x9 ", MENDED),
+    lone("watch.flags", the_first_watch, PERCENT, "watch {watch}: amount ", MENDED),
+    lone("watch.passed", the_first_watch, -1, " and -1 times passed cannot be", MENDED),
+    lone("watch.passed", the_first_watch, 7, "reserved of /web memory: ", MENDED),
+    lone("watch.counter", the_first_watch, FAR, "watch {watch}: its counter 2147483632 is not there", MENDED),
+    lone("watch.stamp", the_first_watch, with_state(1, 7), "watch {watch}: state 7 cannot be", MENDED),
     lone("group.parent", group("/web/api"), group("free"), "parent of ", CORRUPT),
     lone("group.parent", group("/web/api"), FAR, "parent of ", CORRUPT),
     lone("group.parent", group("/web"), group("/web/api"), "parents of ", CORRUPT),
@@ -464,6 +494,12 @@ TRUTH = [
         Damage("header.journal.used", the_header, 600),
         Damage("header.journal.common", the_header, 0),
         Damage("header.journal.step", the_header, 1),
+    ),
+    Truth(
+        "the journal: step 5 is not finished",
+        CORRUPT,
+        Damage("header.journal.index", the_header, FAR),
+        Damage("header.journal.step", the_header, 5),
     ),
     Truth(
         "the journal: step 4 is not finished",

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from fsmount import LimitExceeded, NotHeld, Tree
 from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, process_start_time
 from fsmount.errors import GroupRemoved
+from fsmount.marks import Mark
 from fsmount.tree import Group, Surveyed
 
 SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
@@ -29,6 +30,18 @@ MOST_GROUPS = 12
 OWN_HOLDERS = 3  # made here in the region, beside the one or two that Tree makes for attachments
 
 # ---- the model --------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelWatch:
+    id: int
+    mark: Mark
+    above: bool = False
+    crossings: int = 0
+
+    def is_above(self, usage: int, limit: int) -> bool:
+        amount, whole = self.mark.amount * (limit if self.mark.percent else 1), 100 if self.mark.percent else 1
+        return usage * whole >= amount if self.mark.below else usage * whole > amount
 
 
 @dataclass
@@ -44,6 +57,8 @@ class ModelCounter:
     # what happened here and in groups that were removed below
     refusals: int = 0
     soft_crossings: int = 0
+    crossings: int = 0
+    watches: list[ModelWatch] = field(default_factory=list)
 
     def refuse(self) -> None:
         self.failcnt += 1
@@ -53,6 +68,11 @@ class ModelCounter:
         if (usage > self.soft_limit) != self.above_soft_limit:
             self.above_soft_limit = not self.above_soft_limit
             self.soft_crossings += 1
+        for watch in self.watches:
+            if watch.is_above(usage, self.limit) != watch.above:
+                watch.above = not watch.above
+                watch.crossings += watch.above != watch.mark.below
+                self.crossings += watch.above != watch.mark.below
 
 
 class ModelGroup:
@@ -105,7 +125,7 @@ class ModelGroup:
 
     def events(self, resource: str) -> dict[str, int]:
         counter = self.counters[resource]
-        events = {"limit": counter.refusals, "soft_limit": counter.soft_crossings}
+        events = {"limit": counter.refusals, "soft_limit": counter.soft_crossings, "threshold": counter.crossings}
         for child in self.children:
             events = {key: events[key] + count for key, count in child.events(resource).items()}
         return events
@@ -142,6 +162,9 @@ AMOUNTS: st.SearchStrategy[Callable[[int], int]] = st.one_of(
     st.integers(-2, 2).map(lambda n: lambda there: there + n),
     st.integers(2, 9).map(lambda n: lambda there: there // n),
 )
+
+#: An amount, whether below it, and whether as a part of the limit.
+MARKS = st.tuples(AMOUNTS, st.booleans(), st.booleans())
 
 
 def clamp(amount: int) -> int:
@@ -237,6 +260,7 @@ class Counters(RuleBasedStateMachine):
                 above = group.parent.counters[resource]
                 above.refusals += counter.refusals
                 above.soft_crossings += counter.soft_crossings
+                above.crossings += counter.crossings
             del self.real[group]
             self.removed.append(real)
         self.after()
@@ -548,6 +572,7 @@ class Counters(RuleBasedStateMachine):
         else:
             self.real[group][resource].limit = limit
             group.counters[resource].limit = limit
+            group.changed(resource)
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE, room=st.integers(0, 2000))
@@ -556,6 +581,7 @@ class Counters(RuleBasedStateMachine):
         limit = clamp(group.usage(resource) + room)
         self.real[group][resource].limit = limit
         group.counters[resource].limit = limit
+        group.changed(resource)
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE, amount=AMOUNTS)
@@ -565,6 +591,22 @@ class Counters(RuleBasedStateMachine):
         self.real[group][resource].soft_limit = limit
         group.counters[resource].soft_limit = limit
         group.changed(resource)
+        self.after()
+
+    @rule(pick=PICK, resource=RESOURCE, marks=st.lists(MARKS, max_size=3), anew=st.booleans())
+    def watch(self, pick: int, resource: str, marks: list[tuple[Callable[[int], int], bool, bool]], anew: bool) -> None:
+        group = self.group_at(pick)
+        counter, usage, real = group.counters[resource], group.usage(resource), self.real[group][resource]
+        wanted = [
+            Mark(clamp(amount(usage)) % 101 if percent else clamp(amount(usage)), below, percent)
+            for amount, below, percent in marks
+        ]
+        old = [watch.id for watch in counter.watches] if anew else []
+        made = real.watch(wanted, old)
+        new = [ModelWatch(id, mark) for id, mark in zip(made, wanted, strict=True)]
+        for watch in new:
+            watch.above = watch.is_above(usage, counter.limit)
+        counter.watches = new if anew else counter.watches + new
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE)
@@ -637,6 +679,8 @@ class Counters(RuleBasedStateMachine):
             assert (stat["max_usage"], stat["min_usage"]) == (counter.peak, counter.low)
         assert (real[resource].usage, real[resource].max_usage) == (usage, stat["max_usage"])
         assert real[resource].events() == group.events(resource), f"{resource} of {group}"
+        for watch in counter.watches:
+            assert real[resource].crossings(watch.id) == watch.crossings, f"{watch} of {resource} of {group}"
         assert sorted(holder.held for holder in real[resource].holders()) == sorted(counter.held.values())
 
     def compare_survey(self, resource: str) -> None:

@@ -667,8 +667,10 @@ class Model:
             return counter.stat()
         if file.kind == "holders":
             return counter.holders()
+        if file.kind == "threshold":
+            return b""
         if file.kind == "events":
-            return b"limit %d\nsoft_limit %d\n" % (counter.refusals, counter.soft_crossings)
+            return b"limit %d\nsoft_limit %d\nthreshold 0\n" % (counter.refusals, counter.soft_crossings)
         if file.kind not in PLAIN_FILES:
             raise Refused(errno.EINVAL)
         return b"%d\n" % getattr(counter, file.kind)
@@ -692,6 +694,9 @@ class Model:
             raise Refused(errno.EPERM if foreign else errno.EINVAL)
         if opened.lease is not None:
             opened.lease.write(data)
+        elif file.kind == "threshold":
+            if stripped(data):  # an empty list is all that is written here
+                raise Refused(errno.EINVAL)
         else:
             command = getattr(file.directory.counters[file.resource], f"write_{file.kind}", None)
             if command is None:

@@ -85,21 +85,21 @@ def test_refusals_and_soft_limits_crossed_either_way_are_counted_up_to_the_root_
     child.write("soft_limit", 10)
     group.write("soft_limit", 50)
     child.charge(10)
-    assert child.read("events") == "limit 0\nsoft_limit 0\n"
+    assert child.read("events") == "limit 0\nsoft_limit 0\nthreshold 0\n"
     child.charge(1)
     child.charge(40)
     refuse(child)
     child.uncharge(41)
-    assert child.read("events") == "limit 1\nsoft_limit 2\n"
-    assert group.read("events") == "limit 1\nsoft_limit 4\n"
-    assert other.read("events") == group.read("events", "tokens") == "limit 0\nsoft_limit 0\n"
+    assert child.read("events") == "limit 1\nsoft_limit 2\nthreshold 0\n"
+    assert group.read("events") == "limit 1\nsoft_limit 4\nthreshold 0\n"
+    assert other.read("events") == group.read("events", "tokens") == "limit 0\nsoft_limit 0\nthreshold 0\n"
 
 
 def test_a_soft_limit_that_is_set_to_the_other_side_of_the_usage_is_crossed(group: GroupFiles) -> None:
     group.charge(10)
     for soft_limit, crossings in ((10, 0), (9, 1), (0, 1), (10, 2), (5, 3), ("max", 4)):
         group.write("soft_limit", soft_limit)
-        assert group.read("events") == f"limit 0\nsoft_limit {crossings}\n"
+        assert group.read("events") == f"limit 0\nsoft_limit {crossings}\nthreshold 0\n"
 
 
 def test_what_a_removed_group_counted_stays_in_the_groups_above(group: GroupFiles) -> None:
@@ -112,8 +112,8 @@ def test_what_a_removed_group_counted_stays_in_the_groups_above(group: GroupFile
     grandchild.uncharge(6)
     for removed in (grandchild, child):
         os.rmdir(removed.path)
-        assert group.read("events") == "limit 1\nsoft_limit 2\n"
-    assert group.mkdir("child").read("events") == "limit 0\nsoft_limit 0\n"
+        assert group.read("events") == "limit 1\nsoft_limit 2\nthreshold 0\n"
+    assert group.mkdir("child").read("events") == "limit 0\nsoft_limit 0\nthreshold 0\n"
 
 
 def test_failcnt_is_reset_and_the_events_are_not(group: GroupFiles) -> None:
@@ -121,7 +121,7 @@ def test_failcnt_is_reset_and_the_events_are_not(group: GroupFiles) -> None:
     refuse(group)
     group.write("failcnt", 0)
     refuse(group)
-    assert (group.failcnt, group.read("events")) == (1, "limit 2\nsoft_limit 0\n")
+    assert (group.failcnt, group.read("events")) == (1, "limit 2\nsoft_limit 0\nthreshold 0\n")
 
 
 # ---- who is woken ------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_poll_epoll_and_select_report_what_was_counted_since_the_file_was_read(
         assert not events.are_new
         refuse(group)
         assert wait(events.fd) and wait(events.fd)
-        assert events.read() == {"limit": 1, "soft_limit": 0}
+        assert events.read() == {"limit": 1, "soft_limit": 0, "threshold": 0}
         assert not events.are_new
         assert late.are_new, "each open file has its own mark"
         refuse(group)

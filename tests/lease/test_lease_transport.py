@@ -191,7 +191,7 @@ def test_it_says_what_the_files_say(group: GroupFiles, memory: LeaseCounter) -> 
     assert memory.failcnt == 1
     memory.reset_failcnt()
     assert memory.failcnt == 0
-    assert memory.events() == {"limit": 1, "soft_limit": 1}
+    assert memory.events() == {"limit": 1, "soft_limit": 1, "threshold": 0}
 
 
 def test_limits_can_be_set(group: GroupFiles, memory: LeaseCounter) -> None:

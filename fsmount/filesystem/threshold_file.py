@@ -1,0 +1,48 @@
+"""Thresholds of a counter: each open file has marks of its own."""
+
+import errno
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pyfuse3 import FUSEError, RequestContext
+
+from .. import control_files
+from ..control_files import Kind
+from ..marks import Mark, parse_marks
+from ..tree import Counter
+from .guard import finish
+from .listening_file import ListeningFile
+
+
+class ThresholdFile(ListeningFile):
+    """The marks that were last written, a line for each, and how often each was crossed since."""
+
+    kind: ClassVar[Kind] = control_files.THRESHOLD
+    timed: ClassVar[bool] = False  # what is written is this open file's alone
+
+    __slots__ = ("_marks", "_watches")
+
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+        self._marks: list[Mark] = []
+        self._watches: list[int] = []
+        super().__init__(counter, inode, flags, ctx)
+
+    def counts(self) -> Sequence[int]:
+        return [self.counter.crossings(watch) for watch in self._watches]
+
+    def text(self) -> bytes:
+        if not self.group.exists:
+            raise FUSEError(errno.ENODEV)
+        return "".join(f"{mark} {count}\n" for mark, count in zip(self._marks, self.seen(), strict=True)).encode()
+
+    def command(self, text: bytes) -> None:
+        marks = parse_marks(text)
+        self._watches = self.counter.watch(marks, self._watches)
+        self._marks, self._seen = marks, [0] * len(marks)
+
+    def release(self) -> None:
+        if self._watches:
+            finish(self.abandon)
+
+    def abandon(self) -> None:
+        self.counter.unwatch(self._watches)
