@@ -47,7 +47,7 @@ def test_the_sdist_holds_all_sources_and_nothing_built(packages: Path) -> None:
         f"fsmount/engine/{file.name}" for file in ENGINE.iterdir() if file.suffix in (".c", ".h", ".pyx", ".pyi")
     }
     assert names >= sources | {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py"}
-    assert names >= {"fsmount/py.typed", "scripts/setup", "tests/project/test_packages.py"}
+    assert names >= {"fsmount/py.typed", "scripts/setup", "tests/project/test_packages.py", "man/fsmount.1"}
     assert not [name for name in names if name.endswith((".so", ".o", ".a", ".pyc")) or name.startswith("build")]
 
 
@@ -67,6 +67,7 @@ def test_the_wheel_in_an_empty_venv_gives_the_command_and_the_counters(packages:
     programs = tmp_path / "venv/bin"
     run(programs / "python", "-m", "pip", "install", "-qq", the_one(packages, "*.whl"), cwd=tmp_path)
     assert "mount" in run(programs / "fsmount", "--help", cwd=tmp_path)
+    assert all((tmp_path / f"venv/share/man/man{n}/fsmount.{n}").read_text().startswith(".") for n in (1, 5))
     program = """
 import fsmount
 with fsmount.Tree.create() as tree, tree.root.attach() as group:

@@ -1,0 +1,61 @@
+"""fsmount(5), from the table of the files."""
+
+from __future__ import annotations
+
+from fsmount.control_files import KINDS, file_name
+from fsmount.counter import STAT_KEYS
+
+from .roff import head, item, paragraphs, title
+
+_FILES = {
+    "usage": "What the group and all below it use, exactly.",
+    "limit": "The limit. A write sets it; EBUSY if the usage is above it.",
+    "soft_limit": "The soft limit. A write sets it, always.",
+    "max_usage": "The peak since the last reset. A write of any text resets it to the usage of now.",
+    "failcnt": "How many charges this very group refused. A write of any text resets it to 0.",
+    "stat": 'Everything about the counter, one "key value" a line; see below.',
+    "charge": "A write of N charges N to the group itself; it stays until it is uncharged.",
+    "uncharge": "A write of N gives back N of what the group itself holds.",
+    "force_empty": "A write of any text has the group forget what it itself holds; holders keep theirs.",
+    "lease": "What this open file holds. A write of N, +N or -N makes it so much, more, less.\n"
+    "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
+    "charges), keep and release (what the last close does with it).",
+    "holders": 'Who holds what, one "pid start_time held stock command" a line.',
+}
+
+_DESCRIPTION = """
+A directory of a mounted tree is a group; mkdir makes one, without limits, and rmdir removes it, with EBUSY while it has
+groups below, usage or live holders. A charge counts in the group and in every group above it, and is refused if it
+would pass the limit of one of them.
+
+A group has the files below for each resource. The names are those of the resource memory, which is counted in bytes;
+those of a resource that is a plain count do not end in _in_bytes.
+"""
+
+_NUMBERS = """
+From 0 to 2^63-1, decimal or hexadecimal with 0x, then at most one of K M G T P E in either case, powers of 1024. White
+space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807. One
+write is one command.
+"""
+
+_ERRORS = {
+    "ENOMEM": "A limit on the way up would be passed.",
+    "ERANGE": "Less is held than is to be given back, or the number is above 2^63-1.",
+    "EINVAL": "Not a number, or nothing that can be written or read there.",
+    "EBUSY": "The limit would be below the usage, or the group is in use.",
+    "ENODEV": "The group was removed.",
+}
+
+
+def page() -> str:
+    """The text of the page."""
+    lines = head("fsmount", 5, "the files of a group")
+    lines += [*title("DESCRIPTION"), *paragraphs(_DESCRIPTION), *title("FILES")]
+    for kind in KINDS:
+        lines += item(f"{file_name('memory', 'bytes', kind)} ({kind.mode:04o})", _FILES[kind.name])
+    lines += [*title("KEYS OF R.STAT"), *paragraphs(", ".join(STAT_KEYS) + ".")]
+    lines += [*title("NUMBERS"), *paragraphs(_NUMBERS), *title("ERRORS")]
+    lines += paragraphs("What fails has changed nothing but a failcnt.")
+    for name, text in _ERRORS.items():
+        lines += item(name, text)
+    return "\n".join([*lines, *title("SEE ALSO"), ".BR fsmount (1)"]) + "\n"
