@@ -43,4 +43,8 @@ def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
 def end(subject: str, text: str, status: int) -> NoReturn:
     """Ends the program with a status and one line."""
     print(printable(" ".join(f"fsmount: {subject}: {text}".splitlines())), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what cannot be written would fail once more when the interpreter ends, and change the status
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

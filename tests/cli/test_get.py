@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
-from tests.cli.place import refused, run
+from tests.cli.place import refused, run_here
 from tests.mounts import STAT_KEYS, UNLIMITED, GroupFiles
 
 
 def printed(*arguments: object) -> str:
-    done = run("get", *arguments)
+    done = run_here("get", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
@@ -45,13 +46,17 @@ def test_json_is_the_same_in_one_object(group: GroupFiles) -> None:
 
 
 def test_what_is_not_there_is_told_with_what_is(group: GroupFiles) -> None:
-    assert refused(run("get", group.path, "beans"), group.path) == "no resource 'beans' here; there are: memory, tokens"
-    said = refused(run("get", group.path, "memory.use"), group.path)
+    assert (
+        refused(run_here("get", group.path, "beans"), group.path)
+        == "no resource 'beans' here; there are: memory, tokens"
+    )
+    said = refused(run_here("get", group.path, "memory.use"), group.path)
     assert said.startswith("there is no memory.use; the keys of memory are: usage, ")
 
 
 def test_output_that_cannot_be_written_is_an_error(group: GroupFiles) -> None:
     command = [sys.executable, "-m", "fsmount", "get", str(group.path)]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=buffered, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, f"fsmount: {group.path}: No space left on device\n")
