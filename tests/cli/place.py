@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,7 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from fsmount import region_path
+from fsmount.cli import main
 from tests.mounts import AS_ROOT, GroupFiles, eventually
 
 
@@ -20,6 +24,16 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     """The command fsmount; with a limit, since a caller must not hang."""
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, where nothing depends on its being another: it takes a tenth of the time."""
+    words = list(map(str, arguments))
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main(words, prog_name="fsmount")
+    assert isinstance(end.value.code, int)
+    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:

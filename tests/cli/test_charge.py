@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.place import refused, run
+from tests.cli.place import refused, run, run_here
 from tests.mounts import GroupFiles, as_user, mounted
 
 NOBODY = 65534
@@ -28,7 +28,7 @@ def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: Gr
     child = group.mkdir("child")
     group.set_limit(10, "tokens")
     group.charge(4, "tokens")
-    done = run("charge", child.path, "memory=4096", "tokens=7")
+    done = run_here("charge", child.path, "memory=4096", "tokens=7")
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == (
         f"fsmount: {child.path}: 7 more of tokens would pass the limit of {group.path}: 4 of 10 are used; give some "
@@ -41,7 +41,7 @@ def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: Gr
 def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
     group.charge(4096)
     group.charge(3, "tokens")
-    said = refused(run("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
+    said = refused(run_here("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
     assert said.startswith("4 of tokens cannot be given back: the group itself holds 3;")
     assert usages(group) == (4096, 3)
 
@@ -49,7 +49,7 @@ def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
 def test_what_a_lease_holds_is_not_given_back(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("4096")
-        assert "the group itself holds 0" in refused(run("uncharge", group.path, "memory=1"), group.path)
+        assert "the group itself holds 0" in refused(run_here("uncharge", group.path, "memory=1"), group.path)
         assert lease.held == 4096
 
 
@@ -69,7 +69,7 @@ def test_what_a_lease_holds_is_not_given_back(group: GroupFiles) -> None:
 )
 def test_a_wrong_amount_has_status_2_and_changes_nothing(group: GroupFiles, words: list[str], wrong: str) -> None:
     group.charge(1)
-    done = run("charge", group.path, *["memory=1", *words][not words :])
+    done = run_here("charge", group.path, *["memory=1", *words][not words :])
     assert (done.returncode, done.stdout) == (2, "")
     assert wrong in done.stderr and "Traceback" not in done.stderr
     assert usages(group) == (1, 0)

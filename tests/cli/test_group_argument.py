@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run_here
 from tests.mounts import GroupFiles
 
 COMMANDS = {
@@ -28,9 +24,9 @@ def command(request: pytest.FixtureRequest) -> list[str]:
     return COMMANDS[request.param]
 
 
-def said(command: list[str], path: object, cwd: Path | None = None) -> str:
+def said(command: list[str], path: object) -> str:
     """What the command says is wrong with the group."""
-    return refused(run(*(word.format(path) for word in command), cwd=cwd), path)
+    return refused(run_here(*(word.format(path) for word in command)), path)
 
 
 def test_what_is_no_group_is_told_in_one_line(command: list[str], mount: object, tmp_path: Path) -> None:
@@ -41,24 +37,25 @@ def test_what_is_no_group_is_told_in_one_line(command: list[str], mount: object,
     assert said(command, tmp_path).startswith("this directory is in no fsmount tree; name a directory of a mount")
 
 
-def test_an_empty_path_is_not_the_current_directory(command: list[str], group: GroupFiles) -> None:
-    assert said(command, "", cwd=group.path).startswith("there is no such directory")
+def test_an_empty_path_is_not_the_current_directory(
+    command: list[str], group: GroupFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(group.path)
+    assert said(command, "").startswith("there is no such directory")
     assert group.usage == 0
 
 
 def test_a_path_that_is_no_text_goes_to_no_terminal_as_it_is(command: list[str]) -> None:
-    done = run(*(word.format("\x1b[2Jx\udcff") for word in command))
+    done = run_here(*(word.format("\x1b[2Jx\udcff") for word in command))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(r"fsmount: \x1b[2Jx\udcff: there is no such directory")
 
 
-def test_a_group_that_vanished_is_told(command: list[str], group: GroupFiles) -> None:
+def test_a_group_that_vanished_is_told(command: list[str], group: GroupFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = group.mkdir("gone")
-    program = shlex.join([sys.executable, "-m", "fsmount", *(word.format(".") for word in command)])
-    script = f"cd {shlex.quote(str(gone.path))} && rmdir ../gone && {program}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert refused(done, ".").startswith("there is no such directory")
+    monkeypatch.chdir(gone.path)
+    gone.path.rmdir()
+    assert said(command, ".").startswith("there is no such directory")
 
 
 @pytest.mark.user

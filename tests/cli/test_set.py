@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.place import run
+from tests.cli.place import run, run_here
 from tests.mounts import UNLIMITED, GroupFiles
 
 
@@ -12,13 +12,13 @@ def test_limits_are_set_as_through_the_files(group: GroupFiles) -> None:
     done = run("set", group.path, "memory.limit=1G", "memory.soft_limit=0x10K", "tokens.limit=100")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (group.limit, group.soft_limit, group.number("limit", "tokens")) == (1 << 30, 0x10 << 10, 100)
-    assert run("set", group.path, "memory.limit=max", "tokens.limit=-1").returncode == 0
+    assert run_here("set", group.path, "memory.limit=max", "tokens.limit=-1").returncode == 0
     assert (group.limit, group.number("limit", "tokens")) == (UNLIMITED, UNLIMITED)
 
 
 def test_a_limit_below_the_usage_is_refused_with_75_and_those_before_it_stay(group: GroupFiles) -> None:
     group.charge(4096)
-    done = run("set", group.path, "tokens.limit=7", "memory.limit=4095", "tokens.soft_limit=5")
+    done = run_here("set", group.path, "tokens.limit=7", "memory.limit=4095", "tokens.soft_limit=5")
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == (
         f"fsmount: {group.path}: the limit of memory cannot be 4095: the usage is 4096; uncharge first, or set no less "
@@ -32,6 +32,6 @@ def test_a_limit_below_the_usage_is_refused_with_75_and_those_before_it_stay(gro
     "word", ["memory=5", "memory.usage=5", "memory.limit", "memory.limit=", "memory.limit=4kB", ".limit=max=1"]
 )
 def test_what_is_no_limit_has_status_2_and_sets_nothing(group: GroupFiles, word: str) -> None:
-    done = run("set", group.path, "tokens.limit=7", word)
+    done = run_here("set", group.path, "tokens.limit=7", word)
     assert done.returncode == 2 and done.stderr.startswith("Usage: fsmount set")
     assert group.number("limit", "tokens") == UNLIMITED
