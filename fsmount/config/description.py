@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,17 +44,3 @@ class TreeDescription:
     holders: int | None = None
     cells: int | None = None
     tree: list[GroupDescription] = field(default_factory=list)  # a group after those above it
-
-
-def escape(name: str) -> str:
-    """A file's or group's name, any bytes, as text that UTF-8 can have."""
-    text = os.fsencode(name).decode(errors="surrogateescape").replace("%", "%25")
-    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
-
-
-def unescape(text: str) -> str:
-    """The name that was escaped.  ValueError: a percent sign that stands for nothing."""
-    raw = text.encode()
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
-        raise ValueError("a percent sign is written %25")
-    return os.fsdecode(re.sub(rb"%(..)", lambda found: bytes([int(found[1], 16)]), raw))

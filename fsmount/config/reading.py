@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..control_files import files, reserved_names
+from ..names import unescape
 from ..quantities import UNLIMITED, parse
 from ..tree import parse_resource
 from .description import (
@@ -24,7 +25,6 @@ from .description import (
     Access,
     GroupDescription,
     TreeDescription,
-    unescape,
 )
 from .document import ConfigError, Document, Keys
 

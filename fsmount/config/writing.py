@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import tomlkit
 
+from ..names import escape
 from ..quantities import UNLIMITED
 from .description import (
     ALL_FILES,
@@ -20,7 +21,6 @@ from .description import (
     Access,
     GroupDescription,
     TreeDescription,
-    escape,
 )
 
 _COMMENT = """\
