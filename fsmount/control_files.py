@@ -9,6 +9,10 @@ from collections.abc import Mapping
 #: In every directory, but listed in none: the daemon's own file, see filesystem/control.py.
 CONTROL_FILE = ".fsmount"
 
+#: In the root directory alone: every counter, for a monitoring system.  No file of a resource is called so: they have a
+#: dot in their names.
+METRICS_FILE = "metrics"
+
 #: How many files a resource can have in one group (the engine's attribute slots for each resource).
 KINDS_MAX = 16
 
@@ -72,7 +76,7 @@ def files(resources: Mapping[str, str]) -> dict[str, tuple[int, Kind]]:
 
 
 def reserved_names(resources: Mapping[str, str]) -> frozenset[str]:
-    """The names that no group can have."""
+    """The names that no group can have, wherever it is; in the root METRICS_FILE is one too."""
     return frozenset(files(resources)) | {CONTROL_FILE}
 
 

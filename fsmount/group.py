@@ -204,7 +204,7 @@ class Group:
         self.tree.tell_changed(self.id)
 
     def _refuse_reserved(self, name: str) -> None:
-        if self.tree.is_reserved(name):
+        if self.tree.is_reserved(self.id, name):
             raise FileExistsError(errno.EEXIST, "a control file has this name", self._path_of_child(name))
 
     def _path_of_child(self, name: str) -> str:

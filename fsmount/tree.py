@@ -18,7 +18,7 @@ from typing import NamedTuple
 from . import engine
 from .answers import in_public, public_error
 from .control import tell_changed
-from .control_files import reserved_names
+from .control_files import METRICS_FILE, reserved_names
 from .counter import STAT_KEYS, Chargeable, Counter, Hold, Holder
 from .engine import (
     BATCH_AUTO,
@@ -399,9 +399,9 @@ class Tree:
         names.append(os.fsencode(mountpoint.rstrip("/") if pid else ""))
         return os.fsdecode(b"/".join(reversed(names))) or "/"
 
-    def is_reserved(self, name: str) -> bool:
-        """Whether a control file has this name, so that no group can have it."""
-        return name in self._reserved
+    def is_reserved(self, parent: int, name: str) -> bool:
+        """Whether a control file has this name in the group `parent`, so that no group in it can have it."""
+        return name in self._reserved or (parent == ROOT and name == METRICS_FILE)
 
     def membership(self, keep: bool) -> Membership:
         """This process's holder for attachments that end so."""

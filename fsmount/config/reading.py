@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..control_files import files, reserved_names
+from ..control_files import METRICS_FILE, files, reserved_names
 from ..names import unescape
 from ..quantities import UNLIMITED, parse
 from ..tree import parse_resource
@@ -111,7 +111,7 @@ def _resources(value: Any) -> dict[str, str]:
 def _path(key: str, reserved: frozenset[str]) -> Keys:
     if key == "/":
         return ()
-    names = []
+    names: list[str] = []
     for part in key[1:].split("/"):
         try:
             name = unescape(part)
@@ -124,7 +124,7 @@ def _path(key: str, reserved: frozenset[str]) -> Keys:
                 f"{_quoted(part)} is no name for a group "
                 f"(1 to {_NAME_MAX} bytes, not . or .., no slash, newline or NUL)",
             )
-        if name in reserved:
+        if name in reserved or (not names and name == METRICS_FILE):
             raise _Wrong((key,), f"{_quoted(part)} is the name of a control file")
         names.append(name)
     if len(names) > _DEPTH_MAX:

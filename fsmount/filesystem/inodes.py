@@ -9,6 +9,7 @@ from ..control_files import KINDS_MAX, Kind
 
 DIRECTORY = 1
 CONTROL = 2
+METRICS = 3  # of the root alone
 FIRST_FILE = KINDS_MAX
 
 _SLOT_BITS = 12
@@ -30,7 +31,7 @@ def group_of(inode: int) -> int:
 
 
 def slot_of(inode: int) -> int:
-    """DIRECTORY, CONTROL, or a file's slot."""
+    """DIRECTORY, CONTROL, METRICS, or a file's slot."""
     return inode & _SLOT
 
 

@@ -21,9 +21,21 @@ from time import time_ns
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from ..control_files import CONTROL_FILE, files, reserved_names, slot
+from ..control_files import CONTROL_FILE, METRICS_FILE, files, reserved_names, slot
 from ..errors import GroupRemoved, LockTimeout
-from ..tree import MODE_UNSET, SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_UID, Attributes, Group, Tree, set_patience
+from ..tree import (
+    MODE_UNSET,
+    ROOT,
+    SET_ATIME,
+    SET_GID,
+    SET_MODE,
+    SET_MTIME,
+    SET_UID,
+    Attributes,
+    Group,
+    Tree,
+    set_patience,
+)
 from . import guard, inodes
 from .control_handle import ControlHandle
 from .counter_files import CLASSES
@@ -31,6 +43,7 @@ from .doorbell import Doorbell
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
 from .host import Host
+from .metrics_file import MetricsFile
 from .open_file import CounterFile, OpenFile
 from .write_times import WriteTimes
 
@@ -86,6 +99,8 @@ class Operations(pyfuse3.Operations):
         listed = files(tree.resources)
         self._listed: Entries = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
         self._slots = dict(self._listed) | {CONTROL_FILE.encode(): inodes.CONTROL}
+        self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
+        self._slots_in_root = self._slots | dict(self._listed_in_root)
         self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
         self._find = functools.lru_cache(_CACHED)(self._look_at)
         self._handles = itertools.count(1)
@@ -115,8 +130,12 @@ class Operations(pyfuse3.Operations):
         self._written.store()
 
     def _look_at(self, inode: int) -> tuple[Group, _File | None]:
-        """The group an inode belongs to, and which of its files it is; None: the directory, or its control file."""
+        """The group an inode belongs to, and which of its files it is; None: the directory, or one of no resource."""
         return self._tree.group(inodes.group_of(inode)), self._files.get(inodes.slot_of(inode))
+
+    def _slots_in(self, inode: int) -> dict[bytes, int]:
+        """The files of a directory, the control file too."""
+        return self._slots_in_root if inodes.group_of(inode) == ROOT else self._slots
 
     def _store_time(self, inode: int, written: int) -> None:
         group, file = self._find(inode)
@@ -128,7 +147,7 @@ class Operations(pyfuse3.Operations):
     @by_inode
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent, _ = self._find(parent_inode)
-        found = self._slots.get(name)
+        found = self._slots_in(parent_inode).get(name)
         if found is not None:
             return self._entry(inodes.number(parent.id, found))
         if name == b".":
@@ -165,12 +184,12 @@ class Operations(pyfuse3.Operations):
         mask = (fields.update_mode and SET_MODE) | (fields.update_uid and SET_UID) | (fields.update_gid and SET_GID)
         if inodes.group_of(inode) in self._removed:
             raise FUSEError(errno.ENODEV)  # somebody has it open: its path leads nobody here any more
-        control = inodes.slot_of(inode) == inodes.CONTROL
-        if control and mask:
+        unowned = inodes.slot_of(inode) in (inodes.CONTROL, inodes.METRICS)
+        if unowned and mask:
             raise FUSEError(errno.EPERM)
         if not fields.update_size:  # a truncated file is not a written one: its time stays
             mask |= (fields.update_mtime and SET_MTIME) | (fields.update_atime and SET_ATIME)
-        if mask and not control:
+        if mask and not unowned:
             mtime = attr.st_mtime_ns
             written = self._written.get(inode)
             if written is not None and not mask & SET_MTIME:
@@ -201,8 +220,9 @@ class Operations(pyfuse3.Operations):
         attributes = group.attributes(0)
         if inodes.slot_of(inode) == inodes.DIRECTORY:
             return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
-        # the control file belongs to whom its directory belongs to, and the kernel does not know that
-        return entry(inode, stat.S_IFREG | 0o600, 1, attributes, timeout=0)
+        # they belong to whom their directory belongs to, and the kernel does not know that
+        mode = 0o444 if inodes.slot_of(inode) == inodes.METRICS else 0o600
+        return entry(inode, stat.S_IFREG | mode, 1, attributes, timeout=0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         if self._removed:
@@ -231,7 +251,7 @@ class Operations(pyfuse3.Operations):
 
     @by_inode
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        if name in self._slots:
+        if name in self._slots_in(parent_inode):
             raise FUSEError(errno.ENOTDIR)
         parent, _ = self._find(parent_inode)
         group = parent.child(name)
@@ -255,11 +275,11 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         if flags & ~pyfuse3.RENAME_NOREPLACE:
             raise FUSEError(errno.EINVAL)
-        if name_old in self._slots:
+        if name_old in self._slots_in(parent_inode_old):
             raise FUSEError(errno.ENOTDIR)
         if parent_inode_old != parent_inode_new:
             raise FUSEError(errno.EPERM)
-        if name_new in self._slots:
+        if name_new in self._slots_in(parent_inode_new):
             raise FUSEError(errno.ENOTDIR)
         if name_new in self._reserved:
             raise FUSEError(errno.EEXIST)
@@ -327,10 +347,11 @@ class Operations(pyfuse3.Operations):
     def _list(self, group: Group) -> Entries:
         """What the directory has now: `.` and `..`, the files, the children."""
         directory = functools.partial(inodes.number, slot=inodes.DIRECTORY)
+        listed = self._listed_in_root if group.id == ROOT else self._listed
         return [
             (b".", directory(group.id)),
             (b"..", directory((group.parent or group).id)),
-            *((name, inodes.number(group.id, number)) for name, number in self._listed),
+            *((name, inodes.number(group.id, number)) for name, number in listed),
             *((os.fsencode(child.name), directory(child.id)) for child in group.children()),
         ]
 
@@ -355,6 +376,8 @@ class Operations(pyfuse3.Operations):
         handle = next(self._handles)
         if file is not None:
             self._open[handle] = file.opened(group[file.resource], inode, flags, ctx)
+        elif inodes.slot_of(inode) == inodes.METRICS:
+            self._open[handle] = MetricsFile(group, inode, flags, self._open.__len__)
         else:
             self._open[handle] = ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
         return FileInfo(fh=handle, direct_io=True)

@@ -27,6 +27,13 @@ _MOMENT = 20e-6
 #: How long requests may follow each other before other tasks have their turn, in seconds.
 _TURN = 0.005
 
+_served = 0
+
+
+def served() -> int:
+    """How many requests were served so far, and the one that is waited for; a process has one mount."""
+    return _served
+
 
 class Lock:
     """One worker at a time waits for a request: whoever comes first when it is free, and nobody has it handed to him.
@@ -60,6 +67,9 @@ class LowLevel:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
+        """Called before each request."""
+        global _served
+        _served += 1
         if descriptor != self._watched:
             self._epoll.register(descriptor, select.EPOLLIN)
             self._watched = descriptor

@@ -107,6 +107,7 @@ WRONG = [
     ('["/a"]\n["/%61"]<', '"/%61": the group is there twice'),
     ('["/a/memory.stat"]<', '"/a/memory.stat": "memory.stat" is the name of a control file'),
     ('["/a/.fsmount/b"]<', '".fsmount" is the name of a control file'),
+    ('["/metrics/a"]<', '"metrics" is the name of a control file'),
     ('["' + "/a" * 1025 + '"]<', "1025 levels deep, 1024 are possible"),
     ('"/a" = 5<', '"/a": 5 is no table'),
     # what they say

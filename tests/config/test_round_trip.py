@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fsmount import Tree, config
 from fsmount.config import Access, GroupDescription, TreeDescription
 from fsmount.config.writing import write
-from fsmount.control_files import files, reserved_names, slot
+from fsmount.control_files import METRICS_FILE, files, reserved_names, slot
 from fsmount.tree import UNLIMITED
 from tests.mounts import AS_ROOT
 
@@ -40,7 +40,7 @@ modes = st.none() | st.integers(0, 0o7777)
 @st.composite
 def descriptions(draw: st.DrawFn) -> TreeDescription:
     resources = draw(st.dictionaries(resource_names, st.sampled_from(["bytes", "count"]), min_size=1, max_size=3))
-    group_names = names.map(os.fsdecode).filter(lambda name: name not in reserved_names(resources))
+    group_names = names.map(os.fsdecode).filter(lambda name: name not in reserved_names(resources) | {METRICS_FILE})
     paths = draw(st.sets(st.lists(group_names, max_size=3).map(tuple), max_size=5))
     limits = st.dictionaries(st.sampled_from(list(resources)), amounts)
     of_file = st.builds(Access, ids, gids, modes).filter(lambda access: access != Access())

@@ -26,6 +26,7 @@ from tests.mounts import UNLIMITED, resource_files
 READ, WRITE, SEARCH = 4, 2, 1
 NAME_MAX, PATH_MAX = 255, 4096
 CONTROL_FILE = b".fsmount"
+FILES_OF_ROOT = [b"metrics"]  # listed, and left alone: their contents are what all else is about
 PLAIN_FILES = ("limit", "soft_limit", "max_usage", "failcnt", "usage")
 
 
@@ -470,7 +471,7 @@ class Model:
         if not isinstance(node, Directory):
             raise Refused(errno.ENOTDIR)
         user.need(node, READ)
-        names = sorted([*node.files, *node.children])
+        names = sorted([*node.files, *node.children, *(FILES_OF_ROOT if node.above is None else ())])
         return Expected(lambda seen: isinstance(seen, list) and sorted(seen) == names, f"the names {names}")
 
     # ---- what is no operation of such a tree

@@ -20,9 +20,9 @@ def test_a_group_lists_the_files_of_every_resource_and_nothing_else(group: Group
     assert set(os.listdir(group.path)) == set(FILES)
 
 
-def test_the_root_group_has_the_same_files(mount: Mount) -> None:
+def test_the_root_group_has_the_same_files_and_metrics(mount: Mount) -> None:
     listed = [name for name in os.listdir(mount.path) if not (mount.path / name).is_dir()]
-    assert set(listed) == set(FILES)
+    assert set(listed) == {*FILES, "metrics"}
 
 
 def test_children_are_listed_beside_the_files(group: GroupFiles) -> None:

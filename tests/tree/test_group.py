@@ -68,6 +68,15 @@ def test_the_name_of_a_control_file_is_eexist(tree: Tree, name: str) -> None:
         tree.root.rename("web", name)
 
 
+def test_the_name_of_the_roots_own_file_is_eexist_in_the_root_alone(tree: Tree) -> None:
+    with pytest.raises(FileExistsError):
+        tree.root.mkdir("metrics")
+    web = tree.root.mkdir("web")
+    with pytest.raises(FileExistsError):
+        tree.root.rename("web", "metrics")
+    assert web.mkdir("metrics").name == "metrics"
+
+
 def test_names_of_other_units_and_resources_are_free(tree: Tree) -> None:
     for name in ("memory.usage", "tokens.usage_in_bytes", "swap.usage", "memory", ".hidden", "a b", "a.b"):
         assert tree.root.mkdir(name).name == name

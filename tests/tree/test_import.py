@@ -7,7 +7,7 @@ from tests.tree.conftest import run_python
 
 # What only the mount and the command line need, or what takes longer to import than all of fsmount.
 ELSEWHERE = {"trio", "pyfuse3", "click", "dataclasses", "inspect", "subprocess", "asyncio", "logging",
-             "multiprocessing"}  # fmt: skip
+             "multiprocessing", "prometheus_client"}  # fmt: skip
 
 
 def test_importing_it_imports_nothing_it_does_not_need() -> None:
@@ -20,6 +20,11 @@ def test_importing_it_imports_nothing_it_does_not_need() -> None:
         print(*sorted(set(sys.modules) - before))
     """
     assert not ELSEWHERE & set(run_python(program).split())
+
+
+def test_the_daemon_begins_without_what_only_a_read_of_metrics_needs() -> None:
+    program = "import sys, fsmount.cli, fsmount.daemon.mount; print(*sys.modules)"
+    assert "prometheus_client" not in run_python(program).split()
 
 
 def test_every_public_name_is_there() -> None:
