@@ -1,0 +1,42 @@
+"""fsmount exporter."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from fsmount.cli.report import one_line
+
+
+def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
+    from fsmount.daemon.exporter import parse_address
+
+    try:
+        return parse_address(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no address such as 127.0.0.1:9744 or [::1]:9744", ctx, param) from None
+
+
+@click.command()
+@click.argument("mountpoint", required=False, type=click.Path(path_type=str, readable=False))
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9744",
+    show_default=True,
+    callback=_address,
+    help="Where to serve; port 0 is any that is free.",
+)
+def exporter(mountpoint: str | None, listen: tuple[str, int]) -> None:
+    """Serve the file metrics of a mount over HTTP at /metrics, for Prometheus and the like.
+
+    MOUNTPOINT need not be said where it is your only one. Runs until SIGINT or SIGTERM, and goes on while nothing is
+    mounted: it answers 503 then.
+    """
+    from fsmount.daemon.exporter import export, told
+    from fsmount.daemon.trees import only_mount
+
+    with one_line(mountpoint or told(listen)):
+        mountpoint = os.path.realpath(mountpoint or only_mount())
+        export(mountpoint, listen)
