@@ -17,7 +17,7 @@ def fuse_options(given: Iterable[str]) -> set[str]:
     """Ours and the given ones (each a comma-separated list); of two that contradict each other the later counts."""
     ours = [*pyfuse3.default_options, "default_permissions", "fsname=fsmount", "subtype=fsmount"]
     chosen: dict[str, str] = {}
-    for option in [*ours, *(option for text in given for option in _split(text))]:
+    for option in [*ours, *(option for text in given for option in split(text))]:
         chosen[_subject(option)] = option
     if chosen["subtype"] != "subtype=fsmount":
         raise Refused("the subtype is fsmount's own: leave subtype= out (fsname= is yours to choose)")
@@ -27,7 +27,7 @@ def fuse_options(given: Iterable[str]) -> set[str]:
     return set(chosen.values())
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """At the commas; one behind a backslash belongs to the option, as everywhere in FUSE."""
     return [option for option in re.findall(r"(?:[^,\\]|\\.?)+", text) if option]
 

@@ -1,0 +1,58 @@
+"""mount.fuse.fsmount: what mount(8) runs for the type fuse.fsmount, as its section "EXTERNAL HELPERS" says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import click
+
+from fsmount.cli.mount import mount
+from fsmount.cli.report import one_line
+
+# Who may mount, when, and what becomes of a failure: mount(8) has seen to these, and hands some of them on.
+# relatime is what the kernel does unless told otherwise, and libfuse does not know it.
+_OF_MOUNT = re.compile(r"(no)?(auto|users?|owner|group|fail)|_netdev|defaults|relatime|comment=.*|x-.*", re.IGNORECASE)
+
+
+@click.command("mount.fuse.fsmount", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("source")
+@click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
+@click.option("-o", "options", metavar="OPTS", multiple=True, help="Options of mount(8), FUSE and fsmount mount.")
+@click.option("-t", "kind", metavar="TYPE", expose_value=False, help="Ignored.")
+@click.option("-f", "fake", is_flag=True, help="Do not mount.")
+@click.option("-n", "-s", "-v", "ignored", is_flag=True, expose_value=False, help="Ignored.")
+def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: bool) -> None:
+    """Mount a tree of counters at MOUNTPOINT for mount(8); SOURCE is the name that it gets in the list of mounts.
+
+    What fsmount mount takes as --NAME=VALUE is taken as -o NAME=VALUE.
+    """
+    from fsmount.daemon.refused import Refused
+
+    with one_line(mountpoint):
+        name = re.sub(r"([,\\])", r"\\\1", source)  # by it mount -a knows that this is mounted already
+        arguments = [f"-ofsname={name}", *_arguments(options), "--", mountpoint]
+        if fake:
+            return
+        try:
+            mount.main(arguments, standalone_mode=False)
+        except click.ClickException as error:
+            raise Refused(error.format_message()) from None
+
+
+def _arguments(options: tuple[str, ...]) -> Iterator[str]:
+    """The arguments of fsmount mount.  Refused where there is something mounted to be changed."""
+    from fsmount.daemon.options import split
+    from fsmount.daemon.refused import Refused
+
+    own = {option.opts[-1]: option.is_flag for option in mount.params if isinstance(option, click.Option)}
+    del own["-o"], own["--foreground"]
+    for option in (option for text in options for option in split(text)):
+        name, given, value = option.partition("=")
+        if name == "remount":
+            raise Refused("the options of a mount are the kernel's to change: mount -i -o remount,...")
+        if f"--{name}" in own:
+            value = re.sub(r"\\(.)", r"\1", value)
+            yield f"--{name}" if own[f"--{name}"] and not given else f"--{name}={value}"
+        elif not _OF_MOUNT.fullmatch(option):
+            yield f"-o{option}"

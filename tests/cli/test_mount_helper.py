@@ -1,0 +1,165 @@
+"""mount -t fuse.fsmount, a line in fstab, and umount: mount(8) itself, with its helper in a /sbin of the test's own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.place import Place, has_ended, refused
+from tests.mounts import GroupFiles, eventually, fails_with
+
+HELPER = shutil.which("mount.fuse.fsmount", path=os.path.dirname(sys.executable)) or ""
+
+pytestmark = pytest.mark.skipif(not HELPER, reason="the package is not installed here")
+
+
+class System:
+    """A mount namespace in which mount.fuse.fsmount is installed, and a place to mount on in it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.fstab = place.directory / "fstab"
+        self.fstab.touch()
+        sbin = place.directory / "sbin"
+        sbin.mkdir()
+        (sbin / "mount.fuse.fsmount").symlink_to(HELPER)
+        enter = 'mount --bind "$0" /sbin && mount --bind "$1" /etc/fstab && echo ready && exec cat'
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", enter, str(sbin), str(self.fstab)]
+        self.keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.keeper.stdout is not None and self.keeper.stdout.readline() == "ready\n"
+        self.root = GroupFiles(f"/proc/{self.keeper.pid}/root{place.path}", {"memory": "bytes", "tokens": "count"})
+
+    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
+        inside = ["nsenter", "--mount", f"--target={self.keeper.pid}", "--", *map(str, command)]
+        return subprocess.run(inside, capture_output=True, text=True, timeout=60, check=False)
+
+    def does(self, *command: object) -> str:
+        done = self.run(*command)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def server(self) -> int:
+        pid = int(json.loads((self.root / ".fsmount").read_bytes())["server"])
+        self.place.servers.add(pid)
+        return pid
+
+    def mounts(self) -> list[str]:
+        """What findmnt tells of the place: source, type and options of each mount."""
+        return self.run("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "--", self.place.path).stdout.splitlines()
+
+    def end(self) -> None:
+        with self.keeper:
+            if self.mounts():
+                self.server()  # the place ends it
+                self.run("umount", "--lazy", self.place.path)
+
+
+@pytest.fixture
+def system(place: Place) -> Iterator[System]:
+    made = System(place)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.mark.root
+def test_a_line_in_fstab_mounts_as_it_says_and_umount_ends_the_daemon(system: System) -> None:
+    ours = "resource=memory,resource=tokens:count,batch=0,groups=64,watchdog=0"
+    theirs = "rw,noauto,user,exec,relatime,_netdev,nofail,comment=hers,x-systemd.automount,X-mine=1,allow_other"
+    system.fstab.write_text(f"counters {system.place.path} fuse.fsmount {theirs},{ours} 0 0\n")
+    system.does("mount", system.place.path)
+    (mount,) = system.mounts()
+    source, kind, options = mount.split()
+    assert (source, kind) == ("counters", "fuse.fsmount")
+    assert {"rw", "nosuid", "nodev", "allow_other", "default_permissions"} <= set(options.split(","))
+    system.root.charge(7, "tokens")
+    assert system.root.stat("tokens")["usage"] == 7 and system.root.stat()["batch"] == 0
+    for number in range(63):
+        system.root.mkdir(str(number))
+    with fails_with(errno.ENOSPC):
+        system.root.mkdir("more")
+    server, region = system.server(), system.place.region
+    assert region is not None
+    system.does("umount", system.place.path)
+    eventually(lambda: has_ended(server), within=10, what="the end of the daemon")
+    assert not system.mounts() and not region.exists()
+
+
+@pytest.mark.root
+def test_mount_all_mounts_what_is_not_mounted_yet(system: System) -> None:
+    system.fstab.write_text(f"the,\\040counters {system.place.path} fuse.fsmount ro 0 0\n")
+    system.does("mount", "--all")
+    server = system.server()
+    with fails_with(errno.EROFS):
+        system.root.mkdir("group")
+    system.does("mount", "--all")
+    assert system.server() == server
+    (mount,) = system.mounts()
+    assert mount.startswith("the, counters fuse.fsmount ro,")
+    system.does("umount", system.place.path)
+
+
+@pytest.mark.root
+def test_a_mount_whose_daemon_was_killed_is_mounted_again_and_has_its_charges(system: System) -> None:
+    mount = ("mount", "-t", "fuse.fsmount", "counters", system.place.path)
+    system.does(*mount)
+    system.root.charge(4096)
+    server = system.server()
+    os.kill(server, 9)
+    eventually(lambda: has_ended(server), within=10)
+    system.does(*mount)
+    assert system.root.usage == 4096 and len(system.mounts()) == 1
+    system.does("mount", "-i", "-o", "remount,ro", system.place.path)
+    with fails_with(errno.EROFS):
+        system.root.mkdir("group")
+    system.does("umount", system.place.path)
+
+
+@pytest.mark.root
+def test_who_may_mount_by_fstab_mounts_as_himself_and_unmounts(system: System) -> None:
+    user = pwd.getpwnam("nobody")
+    os.chown(system.place.path, user.pw_uid, user.pw_gid)
+    system.fstab.write_text(f"counters {system.place.path} fuse.fsmount noauto,user 0 0\n")
+    as_him = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    system.does(*as_him, "mount", system.place.path)
+    assert f"user_id={user.pw_uid}," in system.mounts()[0]
+    told = json.loads(system.does(*as_him, "cat", system.place.path / ".fsmount"))
+    system.place.servers.add(told["server"])
+    system.does(*as_him, "umount", system.place.path)
+    eventually(lambda: has_ended(told["server"]), within=10)
+    assert not system.mounts() and not Path(told["region"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("ro,bogus", "FUSE does not know the option bogus"),
+        ("batch=4kB", "'4kB' is neither auto nor an amount"),
+        ("batch", "'' is neither auto nor an amount"),
+        ("debug=1", "'--debug' does not take a value"),
+        ("foreground", "FUSE does not know the option foreground"),
+        ("config=/not\\,there", "No such file or directory (/not,there)"),
+        ("remount,ro", "mount -i -o remount"),
+    ],
+)
+def test_an_option_that_is_wrong_is_told_in_one_line(place: Place, options: str, said: str) -> None:
+    command = [sys.executable, HELPER, "counters", str(place.path), "-o", f"rw,{options}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert said in refused(done, place.path)
+    assert not place.mounts and place.region is None
+
+
+def test_a_fake_mount_mounts_nothing(place: Place) -> None:
+    command = [sys.executable, HELPER, "counters", str(place.path), "-sfnv", "-o", "rw", "-t", "fuse.fsmount"]
+    subprocess.run(command, check=True)
+    assert not place.mounts and place.region is None
