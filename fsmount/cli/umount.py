@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from fsmount.cli.report import one_line
@@ -10,9 +12,14 @@ from fsmount.cli.report import one_line
 @click.command()
 @click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
 @click.option("--keep", is_flag=True, help="Leave the counters, and who holds what, for the next mount.")
-def umount(mountpoint: str, keep: bool) -> None:
+@click.option("--stale", is_flag=True, help="Only clear away what a dead daemon left mounted; the counters stay.")
+def umount(mountpoint: str, keep: bool, stale: bool) -> None:
     """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept."""
+    from fsmount.daemon.mountpoint import clear
     from fsmount.daemon.unmount import unmount
 
     with one_line(mountpoint):
-        unmount(mountpoint, keep=keep)
+        if stale:
+            clear(os.path.realpath(mountpoint))
+        else:
+            unmount(mountpoint, keep=keep)

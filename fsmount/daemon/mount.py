@@ -24,6 +24,7 @@ from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
+from fsmount.daemon.systemd import ServiceManager
 from fsmount.filesystem import Operations, serve_requests
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,12 @@ def mount(request: MountRequest, *, foreground: bool) -> None:
     request.creation()  # what cannot be made is refused at once, also where there is a region from before
     if foreground:
         logs.to_stderr(request.mountpoint, request.debug)
-        _serve(request, ready=lambda: None, system_log="")
+        _serve(request, ready=lambda: None, system_log="", manager=ServiceManager.of_environment())
         return
 
     def serve(ready: Callable[[], None]) -> None:
         logs.to_system_log(request.mountpoint, request.debug)
-        _serve(request, ready, logs.SYSTEM_LOG)
+        _serve(request, ready, logs.SYSTEM_LOG, ServiceManager())
 
     in_background(serve)
     _look(request.mountpoint)
@@ -60,7 +61,7 @@ def _look(path: str) -> None:
         raise Refused(f"unmounted again: its files cannot be read ({error.strerror})") from None
 
 
-def _serve(request: MountRequest, ready: Callable[[], None], system_log: str) -> None:
+def _serve(request: MountRequest, ready: Callable[[], None], system_log: str, manager: ServiceManager) -> None:
     """Mounts, serves until somebody unmounts or a signal comes, and cleans up."""
     faulthandler.enable(2)  # before the engine handles SIGBUS, which hands on what is not its own
     mountpoint.check(request.mountpoint)
@@ -73,7 +74,7 @@ def _serve(request: MountRequest, ready: Callable[[], None], system_log: str) ->
             if mountpoint.clear(request.mountpoint):
                 log.info("the daemon before did not end well; its mount is cleared away")
                 mountpoint.check(request.mountpoint)
-            server = _Server(claimed, heart)
+            server = _Server(claimed, heart, manager)
             server.mount(request.mountpoint, options)
         except BaseException:
             claimed.abandon()
@@ -114,9 +115,10 @@ def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
 class _Server:
     """The mounted file system's life; what the file system asks of its host."""
 
-    def __init__(self, claimed: Claim, heart: Heart) -> None:
+    def __init__(self, claimed: Claim, heart: Heart, manager: ServiceManager) -> None:
         self._claim = claimed
         self._heart = heart
+        self._manager = manager
         self._reaper = Reaper(claimed.tree, claimed.leases)
         self._operations = Operations(claimed.tree, self)
         self._mount: Mount | None = None
@@ -147,6 +149,7 @@ class _Server:
                     nursery.cancel_scope.cancel()
             finally:
                 self._running = False
+                self._manager.stopping()
                 self._heart.beat()  # the last beats: each step of the end must be done within the limit
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._operations.close)
@@ -158,12 +161,14 @@ class _Server:
                     await trio.to_thread.run_sync(self._leave)
 
     async def _announce(self, ready: Callable[[], None]) -> None:
-        """Tells whoever started us; if they are gone, nobody knows of this mount and it ends."""
+        """Tells whoever started us, and goes on telling systemd; if they are gone, nobody knows of us and this ends."""
         log.info("serving %s", self._claim.path)
         try:
             ready()
         except BrokenPipeError:
             self._terminate()
+        self._manager.ready(f"serving {self._claim.mountpoint}, counters in {self._claim.path}")
+        await self._manager.ping()
 
     def _end_by_signal(self, number: int) -> None:
         log.info("%s: unmounting", signal.Signals(number).name)

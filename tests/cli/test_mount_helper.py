@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.namespace import Namespace, namespace
 from tests.cli.place import Place, has_ended, refused
 from tests.mounts import GroupFiles, eventually, fails_with
 
@@ -23,29 +24,13 @@ pytestmark = pytest.mark.skipif(not HELPER, reason="the package is not installed
 
 
 class System:
-    """A mount namespace in which mount.fuse.fsmount is installed, and a place to mount on in it."""
+    """A machine where mount.fuse.fsmount is installed, with an fstab of the test's, and a place to mount on in it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, space: Namespace, fstab: Path) -> None:
         self.place = place
-        self.fstab = place.directory / "fstab"
-        self.fstab.touch()
-        sbin = place.directory / "sbin"
-        sbin.mkdir()
-        (sbin / "mount.fuse.fsmount").symlink_to(HELPER)
-        enter = 'mount --bind "$0" /sbin && mount --bind "$1" /etc/fstab && echo ready && exec cat'
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", enter, str(sbin), str(self.fstab)]
-        self.keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.keeper.stdout is not None and self.keeper.stdout.readline() == "ready\n"
-        self.root = GroupFiles(f"/proc/{self.keeper.pid}/root{place.path}", {"memory": "bytes", "tokens": "count"})
-
-    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
-        inside = ["nsenter", "--mount", f"--target={self.keeper.pid}", "--", *map(str, command)]
-        return subprocess.run(inside, capture_output=True, text=True, timeout=60, check=False)
-
-    def does(self, *command: object) -> str:
-        done = self.run(*command)
-        assert (done.returncode, done.stderr) == (0, ""), done
-        return done.stdout
+        self.fstab = fstab
+        self.run, self.does = space.run, space.does
+        self.root = GroupFiles(space.path(place.path), {"memory": "bytes", "tokens": "count"})
 
     def server(self) -> int:
         pid = int(json.loads((self.root / ".fsmount").read_bytes())["server"])
@@ -56,20 +41,18 @@ class System:
         """What findmnt tells of the place: source, type and options of each mount."""
         return self.run("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "--", self.place.path).stdout.splitlines()
 
-    def end(self) -> None:
-        with self.keeper:
-            if self.mounts():
-                self.server()  # the place ends it
-                self.run("umount", "--lazy", self.place.path)
-
 
 @pytest.fixture
 def system(place: Place) -> Iterator[System]:
-    made = System(place)
-    try:
+    sbin, fstab = place.directory / "sbin", place.directory / "fstab"
+    sbin.mkdir()
+    (sbin / "mount.fuse.fsmount").symlink_to(HELPER)
+    fstab.touch()
+    with namespace('mount --bind "$1" /sbin; mount --bind "$2" /etc/fstab', sbin, fstab) as space:
+        made = System(place, space, fstab)
         yield made
-    finally:
-        made.end()
+        if made.mounts():
+            made.server()  # the place ends it
 
 
 @pytest.mark.root

@@ -72,7 +72,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_first_block_names_scripts_that_are_there() -> None:
-    directories = {"scripts/workloads", "scripts/benchmarks", "scripts/models"}
+    directories = {"scripts/workloads", "scripts/benchmarks", "scripts/models", "scripts/systemd"}
     named = set(re.findall(r"`?(scripts/\w+)(?=[` ])", README)) - directories
     assert named <= COMMANDS_OF_THE_PROJECT
     for command in COMMANDS_OF_THE_PROJECT:

@@ -1,0 +1,252 @@
+"""fsmount as a service of systemd: what it tells, by the protocol; and the unit's files, by systemd's own programs."""
+
+from __future__ import annotations
+
+import configparser
+import errno
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.namespace import Namespace, namespace
+from tests.cli.place import Place
+from tests.mounts import GroupFiles, eventually, fails_with
+
+FILES = Path(__file__).parents[2] / "scripts/systemd"
+UNIT = FILES / "fsmount.service"
+PROGRAMS = os.path.dirname(sys.executable)
+INTERVAL = 0.8
+
+
+class Manager:
+    """Stands where systemd would: gets the messages of a service that it has started."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address.replace("@", "\0"))
+        self.socket.settimeout(20)
+
+    def message(self) -> list[str]:
+        return self.socket.recv(65536).decode().splitlines()
+
+    def silent(self, seconds: float) -> bool:
+        """Whether nothing comes for so long."""
+        return not select.select([self.socket], [], [], seconds)[0]
+
+    def start(self, *command: str | Path, **environment: str) -> subprocess.Popen[str]:
+        told = {**os.environ, "NOTIFY_SOCKET": self.address, **environment}
+        return subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def serve(self, place: Place, *options: str, **environment: str) -> subprocess.Popen[str]:
+        process = self.start(sys.executable, "-m", "fsmount", "mount", "-f", place.path, *options, **environment)
+        place.servers.add(process.pid)
+        return process
+
+    def is_told_that_it_is_ready(self, mountpoint: Path) -> None:
+        ready, status = self.message()
+        assert (ready, status.startswith(f"STATUS=serving {mountpoint}, ")) == ("READY=1", True), status
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(str(tmp_path / "notify") if request.param == "path" else f"@fsmount-test-{os.getpid()}")
+    with made.socket:
+        yield made
+
+
+@pytest.fixture
+def only_manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(str(tmp_path / "notify"))
+    with made.socket:
+        yield made
+
+
+def ends_well(process: subprocess.Popen[str]) -> None:
+    assert (process.communicate(timeout=20), process.returncode) == (("", ""), 0)
+
+
+# ---- what it tells
+
+
+def test_it_is_ready_when_the_files_are_there_and_stopping_at_sigterm(manager: Manager, place: Place) -> None:
+    process = manager.serve(place)
+    manager.is_told_that_it_is_ready(place.path)
+    assert place.root.usage == 0 and len(place.mounts) == 1
+    process.terminate()
+    assert manager.message() == ["STOPPING=1", "STATUS=unmounting"]
+    ends_well(process)
+    assert manager.silent(0)
+
+
+def test_it_is_stopping_when_somebody_unmounts(only_manager: Manager, place: Place) -> None:
+    process = only_manager.serve(place)
+    only_manager.is_told_that_it_is_ready(place.path)
+    place.umount()
+    assert only_manager.message()[0] == "STOPPING=1"
+    ends_well(process)
+
+
+def test_pings_go_on_while_it_serves_and_stop_when_it_is_stopped(only_manager: Manager, place: Place) -> None:
+    process = only_manager.serve(place, "--watchdog", "0", WATCHDOG_USEC=str(int(INTERVAL * 1e6)))
+    only_manager.is_told_that_it_is_ready(place.path)
+    for _ in range(3):
+        assert not only_manager.silent(INTERVAL)
+        assert only_manager.message() == ["WATCHDOG=1"]
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    while not only_manager.silent(0):
+        only_manager.message()
+    assert only_manager.silent(1.5 * INTERVAL)
+    process.send_signal(signal.SIGCONT)
+    assert only_manager.message() == ["WATCHDOG=1"]
+    process.terminate()
+    ends_well(process)
+
+
+def test_it_pings_nobody_who_watches_another_process(only_manager: Manager, place: Place) -> None:
+    process = only_manager.serve(place, WATCHDOG_USEC="1000", WATCHDOG_PID="1")
+    only_manager.is_told_that_it_is_ready(place.path)
+    assert only_manager.silent(0.2)
+    process.terminate()
+    ends_well(process)
+
+
+def test_what_cannot_be_mounted_is_never_ready(only_manager: Manager, place: Place) -> None:
+    process = only_manager.serve(place, "-o", "bogus")
+    assert process.communicate(timeout=20)[1].startswith(f"fsmount: {place.path}: ") and process.returncode == 1
+    assert only_manager.silent(0)
+
+
+def test_a_daemon_in_the_background_is_not_the_service(only_manager: Manager, place: Place) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOTIFY_SOCKET", only_manager.address)
+        place.mount()
+    place.umount()
+    assert only_manager.silent(0)
+
+
+def test_a_manager_that_is_gone_is_logged_and_no_harm(place: Place, tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    manager.socket.close()
+    process = manager.serve(place)
+    eventually((place.path / ".fsmount").exists, within=20)
+    place.umount()
+    _, said = process.communicate(timeout=20)
+    assert said.splitlines() == [
+        f"fsmount: {place.path}: the service manager is not told {what}: Connection refused"
+        for what in ("READY=1", "STOPPING=1")
+    ]
+
+
+# ---- umount --stale
+
+
+def test_only_what_a_dead_daemon_left_is_cleared_away_and_the_counters_stay(place: Place) -> None:
+    place.umount("--stale")
+    place.mount()
+    place.root.charge(7)
+    place.umount("--stale")
+    assert place.root.usage == 7
+    place.signal(signal.SIGKILL)
+    place.umount("--stale")
+    assert not place.mounts
+    place.mount()
+    assert place.root.usage == 7
+    place.umount()
+
+
+# ---- the unit and what it needs
+
+
+needs_systemd = pytest.mark.skipif(
+    not all(map(shutil.which, ("systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"))),
+    reason="systemd is not installed",
+)
+
+
+@pytest.mark.root
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_unit() -> None:
+    with namespace('mount --bind "$1" /usr/local/bin', PROGRAMS) as machine:
+        assert machine.does("systemd-analyze", "verify", UNIT) == ""
+
+
+INSTALL = """
+mkdir "$1/etc"
+cp /etc/passwd /etc/group "$1/etc"
+systemd-sysusers --root="$1" "$2/sysusers.conf" 2>/dev/null
+mount --bind "$1/etc/group" /etc/group
+mount -t tmpfs none /run
+mount -t tmpfs none /dev/shm
+systemd-tmpfiles --create "$2/tmpfiles.conf"
+mount --bind "$3" /usr/local/bin
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Namespace]:
+    """All is installed in it that the unit needs; there is no systemd but the test."""
+    with namespace(INSTALL, tmp_path, FILES, PROGRAMS) as made:
+        yield made
+
+
+def command(name: str) -> list[str]:
+    """What the unit says, as systemd would run it."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(UNIT)
+    capabilities = unit["Service"]["CapabilityBoundingSet"].lower().split()
+    bounds = "".join(f",+{name.removeprefix('cap_')}" for name in capabilities)
+    line = unit["Service"][name].removeprefix("-").replace("/etc/fsmount.toml", f"{FILES}/fsmount.toml")
+    return ["setpriv", "--no-new-privs", f"--bounding-set=-all{bounds}", *shlex.split(line)]
+
+
+@pytest.mark.root
+@needs_systemd
+def test_the_counters_of_the_service_outlive_its_death_and_its_stop(only_manager: Manager, machine: Namespace) -> None:
+    def start() -> subprocess.Popen[str]:
+        process = only_manager.start(*machine.inside(*command("ExecStart")))
+        only_manager.is_told_that_it_is_ready(Path("/run/fsmount"))
+        return process
+
+    def stop_post() -> None:
+        machine.does(*command("ExecStopPost"))
+        assert machine.run("mountpoint", "-q", "/run/fsmount").returncode == 32
+
+    process = start()
+    try:
+        root = GroupFiles(machine.path("/run/fsmount"))
+        group = root.child("group")
+        status = root.path.stat()
+        assert status.st_mode & 0o7777 == 0o1775
+        somebody = ("setpriv", "--reuid=65534", "--clear-groups")
+        machine.does(*somebody, f"--regid={status.st_gid}", "mkdir", "/run/fsmount/group")
+        assert "Permission denied" in machine.run(*somebody, "--regid=65534", "mkdir", "/run/fsmount/other").stderr
+        group.charge(7)
+
+        process.kill()
+        process.communicate()
+        with fails_with(errno.ENOTCONN):
+            group.read("usage")
+        stop_post()
+        process = start()
+        assert group.usage == 7
+
+        machine.does(*command("ExecStop"))
+        assert only_manager.message()[0] == "STOPPING=1"
+        ends_well(process)
+        stop_post()
+        process = start()
+        assert group.usage == 7
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
