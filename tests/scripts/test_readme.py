@@ -1,4 +1,4 @@
-"""What README.md tells a user to type, typed."""
+"""What README.md and the cookbook tell a user to type, typed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COOKBOOK = (ROOT / "fsmount/docs/cookbook.md").read_text()
 
 # Too long to be typed in a test: each is run by a test of its own, or runs the tests.
 COMMANDS_OF_THE_PROJECT = {f"scripts/{name}" for name in ("demo", "test", "setup", "bench", "lint", "soak")}
@@ -31,14 +33,19 @@ def checked_python(code: str) -> str:
     return re.sub(r"print\((.*)\)  # -> (.*)$", r"assert said(\1) == '\2', said(\1)", code, flags=re.MULTILINE)
 
 
-def script() -> str:
-    """All blocks of the README after the first, as one shell script."""
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the text of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def script(blocks: list[tuple[str, str]]) -> str:
+    """The blocks as one shell script."""
     parts = [
         "set -eu",
-        'said() { [ "$1" = "$2" ] || { echo "README: said $1 and not $2" >&2; exit 1; }; }',
-        'fails() { case $1 in *"$2"*) ;; *) echo "README: $1 and not $2" >&2; exit 1 ;; esac; }',
+        'said() { [ "$1" = "$2" ] || { echo "the page: said $1 and not $2" >&2; exit 1; }; }',
+        'fails() { case $1 in *"$2"*) ;; *) echo "the page: $1 and not $2" >&2; exit 1 ;; esac; }',
     ]
-    for language, text in BLOCKS[1:]:
+    for language, text in blocks:
         if language == "sh":
             parts += map(checked, text.splitlines())
         else:
@@ -48,12 +55,17 @@ def script() -> str:
     return "\n".join(parts) + "\n"
 
 
-def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "typed",
+    [blocks(README)[1:], blocks(COOKBOOK)],  # the README's first is about the scripts
+    ids=["README", "cookbook"],
+)
+def test_every_command_of_the_page_does_what_it_says(typed: list[tuple[str, str]], tmp_path: Path) -> None:
     directory = tmp_path / "directory"
     directory.mkdir()
     try:
         done = subprocess.run(
-            ["bash", "-c", script()],
+            ["bash", "-c", script(typed)],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(directory)},
             stdin=subprocess.DEVNULL,
@@ -63,7 +75,7 @@ def test_every_command_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "README" not in done.stderr
+        assert "the page" not in done.stderr
         assert not any(os.path.ismount(path) for path in directory.rglob("*"))
     finally:
         for path in [*directory.glob("*"), *directory.glob("*/counters")]:
