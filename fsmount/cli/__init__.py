@@ -7,7 +7,20 @@ import importlib
 import click
 
 #: In the order of the help.
-COMMANDS = ("mount", "umount", "get", "set", "charge", "uncharge", "run", "tree", "save", "doctor", "exporter", "completion")
+COMMANDS = (
+    "mount",
+    "umount",
+    "get",
+    "set",
+    "charge",
+    "uncharge",
+    "run",
+    "tree",
+    "save",
+    "doctor",
+    "exporter",
+    "completion",
+)
 
 
 class _Commands(click.Group):

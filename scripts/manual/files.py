@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsmount.control_files import KINDS, file_name
+from fsmount.control_files import KINDS, METRICS_FILE, file_name
 from fsmount.counter import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
@@ -21,7 +21,13 @@ _FILES = {
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
     "charges), keep and release (what the last close does with it).",
     "holders": 'Who holds what, one "pid start_time held stock command" a line.',
+    "events": "How often in the group and below it a charge was refused (limit), a soft limit was crossed (soft_limit),\n"
+    "and a mark of somebody's threshold file (threshold). poll(2) reports POLLPRI when a count has changed.",
+    "threshold": 'A list of marks, a line "above N", "below N", "above P%" or "below P%" each, of this open file alone. A\n'
+    "read shows how often each was crossed since it was written, and poll(2) reports POLLPRI when one is.",
 }
+
+_ROOT = "In the root alone: every counter, and the daemon's own figures, as OpenMetrics text."
 
 _DESCRIPTION = """
 A directory of a mounted tree is a group; mkdir makes one, without limits, and rmdir removes it, with EBUSY while it has
@@ -53,6 +59,7 @@ def page() -> str:
     lines += [*title("DESCRIPTION"), *paragraphs(_DESCRIPTION), *title("FILES")]
     for kind in KINDS:
         lines += item(f"{file_name('memory', 'bytes', kind)} ({kind.mode:04o})", _FILES[kind.name])
+    lines += item(f"{METRICS_FILE} (0444)", _ROOT)
     lines += [*title("KEYS OF R.STAT"), *paragraphs(", ".join(STAT_KEYS) + ".")]
     lines += [*title("NUMBERS"), *paragraphs(_NUMBERS), *title("ERRORS")]
     lines += paragraphs("What fails has changed nothing but a failcnt.")
