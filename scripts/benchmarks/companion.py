@@ -9,6 +9,8 @@ from .measure import Case
 
 _fork = multiprocessing.get_context("fork")
 
+PATIENCE = 30.0
+
 
 class Companion:
     """Does its work over and over, while it is told to. `prepare` is called in it, once, and returns the work.
@@ -39,12 +41,14 @@ class Companion:
     @contextmanager
     def working(self) -> Iterator[None]:
         self._ask()
-        yield
-        self._ask()
+        try:
+            yield
+        finally:
+            self._ask()
 
     def _ask(self) -> None:
         self._control.send(True)
-        if not self._control.poll(30):
+        if not self._control.poll(PATIENCE):
             raise RuntimeError("the second process does not answer")
         self._control.recv()
 
@@ -59,4 +63,7 @@ class Companion:
 
     def end(self) -> None:
         self._control.send(False)
-        self._process.join()
+        self._process.join(PATIENCE)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

@@ -21,8 +21,8 @@ _FILES = {
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
     "charges), keep and release (what the last close does with it).",
     "holders": 'Who holds what, one "pid start_time held stock command" a line.',
-    "events": "How often in the group and below it a charge was refused (limit), a soft limit crossed (soft_limit), and\n"
-    "a mark of somebody's threshold file (threshold). poll(2) reports POLLPRI when a count has changed.",
+    "events": "How often in the group and below it a charge was refused (limit), or a soft limit (soft_limit) or\n"
+    "a mark of somebody's threshold file (threshold) crossed. poll(2) reports POLLPRI when a count has changed.",
     "threshold": 'A list of marks, a line "above N", "below N", "above P%" or "below P%" each, of this open file\n'
     "alone. A read shows how often each was crossed since it was written, and poll(2) reports POLLPRI when one is.",
 }
