@@ -202,18 +202,29 @@ class Rows:
         self._database = connected(path, synchronous)
         self._leaf = str(process)
 
+    def _add(self, amount: int) -> None:
+        while True:
+            try:
+                self._database.execute(self.ADD, (amount, self._leaf))
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                os.sched_yield()
+
     def charge(self, amount: int) -> None:
         try:
-            self._database.execute(self.ADD, (amount, self._leaf))
+            self._add(amount)
         except sqlite3.IntegrityError:
             raise Refused from None
 
     def uncharge(self, amount: int) -> None:
-        self._database.execute(self.ADD, (-amount, self._leaf))
+        self._add(-amount)
 
 
 def connected(path: Path, synchronous: str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=60, isolation_level=None)
+    """It does not wait by itself: SQLite sleeps longer and longer then, and one of two processes starves."""
+    database = sqlite3.connect(path, timeout=0, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")
     return database

@@ -68,7 +68,7 @@ PEERS = {
         f"does not keep threads apart; killed between two writes, the sums differ; {STAYS}",
     ),
     "SQLite (WAL)": Peer(
-        admission.rows, 20, f"who finds it locked sleeps and tries again; {STAYS}", {1: Target(least=1000)}
+        admission.rows, 20, f"who finds it locked tries again; {STAYS}", {1: Target(least=1000)}
     ),
     "SQLite (WAL), not synced": Peer(
         admission.rows_unsynced, 20, "the same; the database may not survive a crash of the machine"

@@ -70,7 +70,7 @@ def test_help_names_what_there_is(command: list[str]) -> None:
     wanted = {
         (): list(COMMANDS),
         ("mount",): "-f --debug --resource --batch --config --region --groups --holders --cells -o".split(),
-        ("umount",): ["--keep"],
+        ("umount",): ["--keep", "--stale"],
         ("get",): ["GROUP", "[R[.KEY]]...", "--json", "Examples:", "exit status"],
         ("set",): ["GROUP", "R.limit=N|R.soft_limit=N...", "Examples:", "75"],
         ("charge",): ["GROUP", "R=N...", "Examples:", "75"],
@@ -80,6 +80,7 @@ def test_help_names_what_there_is(command: list[str]) -> None:
         ("uncharge",): ["GROUP", "R=N...", "Examples:", "exit status"],
         ("save",): ["MOUNTPOINT", "TREE.toml"],
         ("doctor",): ["MOUNTPOINT", "REGION", "--repair"],
+        ("exporter",): ["MOUNTPOINT", "--listen", "127.0.0.1:9744"],
     }
     assert all(word in done.stdout for word in wanted[tuple(command)])
 

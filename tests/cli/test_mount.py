@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import region_path
+from fsmount.control_files import METRICS_FILE
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import as_user, eventually, fails_with, resource_files
@@ -24,7 +25,7 @@ from tests.mounts import as_user, eventually, fails_with, resource_files
 
 def test_the_files_are_there_when_it_returns(place: Place) -> None:
     place.mount()
-    assert set(os.listdir(place.path)) == set(resource_files())
+    assert set(os.listdir(place.path)) == {*resource_files(), METRICS_FILE}
     place.umount()
     assert os.listdir(place.path) == []
 
