@@ -67,9 +67,7 @@ PEERS = {
         1_000,
         f"does not keep threads apart; killed between two writes, the sums differ; {STAYS}",
     ),
-    "SQLite (WAL)": Peer(
-        admission.rows, 20, f"who finds it locked tries again; {STAYS}", {1: Target(least=1000)}
-    ),
+    "SQLite (WAL)": Peer(admission.rows, 20, f"who finds it locked tries again; {STAYS}", {1: Target(least=1000)}),
     "SQLite (WAL), not synced": Peer(
         admission.rows_unsynced, 20, "the same; the database may not survive a crash of the machine"
     ),
