@@ -40,8 +40,9 @@ class Running:
 
     def __init__(self, group: GroupFiles, command: list[str], *, memory: int = 4096) -> None:
         words = [sys.executable, "-m", "fsmount", "run", "-g", str(group.path), "-r", f"memory={memory}", "--"]
+        # in a process group of its own: nobody can be stopped by SIGTSTP in one whose parents are all gone
         self.process = subprocess.Popen(
-            [*words, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [*words, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, process_group=0
         )
         self.pid = int(self.line())
 
