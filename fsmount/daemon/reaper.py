@@ -33,7 +33,6 @@ import logging
 import os
 import resource
 import select
-import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -42,7 +41,7 @@ from typing import NamedTuple
 import trio
 
 from fsmount.errors import LockTimeout
-from fsmount.filesystem import persist
+from fsmount.filesystem import await_in_thread, persist
 from fsmount.tree import PROCESS, Holder, Tree, process_alive
 
 log = logging.getLogger(__name__)
@@ -129,12 +128,7 @@ class Reaper:
                 seen = newest
 
     async def _await_arrival(self, seen: int, seconds: float) -> int:
-        return await trio.to_thread.run_sync(self._wait_for_arrival, seen, max(seconds, 0), abandon_on_cancel=True)
-
-    def _wait_for_arrival(self, seen: int, seconds: float) -> int:
-        # Who aborts the daemon wants to know where its event loop is, and that it does not go on meanwhile.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
-        return self._tree.await_arrival(seen, seconds)
+        return await await_in_thread(partial(self._tree.await_arrival, seen, max(seconds, 0)))
 
     async def _look_at_all(self) -> None:
         holders = await self._ask(self._tree.holders)

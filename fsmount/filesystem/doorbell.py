@@ -6,10 +6,12 @@ all of them.  While nobody polls, the bell is not armed, and nobody who charges 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from ..tree import Tree
+from .guard import await_in_thread
 
 #: For how long a thread waits at a time, in seconds: so much longer it may be there when the mount ends.
 _WAIT = 5.0
@@ -33,7 +35,7 @@ class Doorbell:
         """Hears events until it is cancelled."""
         while True:
             await self._wanted.wait()
-            await trio.to_thread.run_sync(self._tree.await_event, _WAIT, abandon_on_cancel=True)
+            await await_in_thread(partial(self._tree.await_event, _WAIT))
             self._tree.listen(True)  # before the files are looked at
             if not self._answer():
                 self._wanted = trio.Event()

@@ -19,6 +19,7 @@ import errno
 import functools
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
@@ -153,6 +154,19 @@ def finish(function: Callable[[], object]) -> None:
         function()
     except LockTimeout:
         in_loop(trio.lowlevel.spawn_system_task, persist, function)
+
+
+async def await_in_thread(wait: Callable[[], T]) -> T:
+    """Runs what only waits in a worker thread, which is left to itself when the caller is cancelled.
+
+    SIGABRT is not for that thread: who aborts the daemon wants to know where its event loop is.
+    """
+
+    def run() -> T:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGABRT})
+        return wait()
+
+    return await trio.to_thread.run_sync(run, abandon_on_cancel=True)
 
 
 async def persist(function: Callable[[], object]) -> None:

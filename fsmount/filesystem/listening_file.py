@@ -1,6 +1,7 @@
 """Files that tell poll() of what was counted, however it came about."""
 
 import select
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from ..tree import Counter
 from .open_file import CounterFile
 
 
-class ListeningFile(CounterFile):
+class ListeningFile(CounterFile, ABC):
     """An open file that shows counts(): poll() reports POLLPRI when they are others than those that were seen().
 
     Those of its opening count as seen.
@@ -25,8 +26,9 @@ class ListeningFile(CounterFile):
         self._news = -1
         self.seen()
 
+    @abstractmethod
     def counts(self) -> Sequence[int]:
-        raise NotImplementedError
+        """What is counted for this file, as of now."""
 
     def seen(self) -> Sequence[int]:
         """The counts of now, that poll() does not tell of any more."""
