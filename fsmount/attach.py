@@ -11,16 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from .control import Description, open_control
 from .errors import TreeGone
-
-# The rest is imported where it is used: it takes longer than a short command does.
-if TYPE_CHECKING:
-    from .control import Description
-    from .lease import LeaseGroup
-    from .tree import Group, Tree
+from .group import Group, ends_with_keep
+from .lease import LeaseGroup, attach_files
+from .tree import Tree
 
 _lock = threading.Lock()
 # One mapping of a region for this process, whatever directories lead to it.
@@ -53,8 +50,6 @@ def attach(path: str | os.PathLike[str], *, on_exit: str = "release", transport:
     FileNotFoundError, NotADirectoryError; EINVAL: no directory of an fsmount tree; TreeGone: its daemon is gone;
     ENOSPC: no room for another holder.
     """
-    from .group import ends_with_keep
-
     ends_with_keep(on_exit)
     if transport not in ("auto", "memory", "files"):
         raise ValueError(f'transport is "auto", "memory" or "files", not {transport!r}')
@@ -69,8 +64,6 @@ def attach(path: str | os.PathLike[str], *, on_exit: str = "release", transport:
                     f'the tree\'s region cannot be used from here: {why} (transport "files" goes without)',
                     directory,
                 ) from why.error
-    from .lease import attach_files
-
     return attach_files(directory, on_exit)
 
 
@@ -88,8 +81,6 @@ def _attach_memory(directory: str, on_exit: str) -> Group:
 
 
 def _ask(directory: str) -> tuple[int, Description]:
-    from .control import open_control
-
     try:
         return open_control(directory)
     except PermissionError as error:
@@ -109,8 +100,6 @@ def _ask(directory: str) -> tuple[int, Description]:
 
 
 def _tree(description: Description) -> Tree:
-    from .tree import Tree
-
     with _lock:
         tree = _trees.get(description.tree_id)
         if tree is not None and not tree.region.closed:

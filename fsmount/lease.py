@@ -41,6 +41,7 @@ from .control_files import (
 )
 from .counter import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
+from .group import ends_with_keep
 
 __all__ = ["LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
 
@@ -58,8 +59,6 @@ def attach_files(directory: str, on_exit: str) -> LeaseGroup:
     FileNotFoundError, NotADirectoryError; EINVAL: no directory of an fsmount tree; TreeGone: its daemon is
     gone; PermissionError: none of its lease files may be opened.
     """
-    from .group import ends_with_keep
-
     group = group_at(directory, keep=ends_with_keep(on_exit))
     leases = [os.path.join(directory, file_name(name, unit, LEASE)) for name, unit in group.units.items()]
     if not any(os.access(lease, os.R_OK | os.W_OK, effective_ids=True) for lease in leases):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsmount.counter import STAT_KEYS
 from fsmount.lease import LeaseGroup, group_at
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ def limits(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """R, and R.KEY when the dot is there."""
-    from fsmount.counter import STAT_KEYS
-
     return _items(ctx, incomplete, [f".{key}" for key in STAT_KEYS] if "." in incomplete else [""])
 
 

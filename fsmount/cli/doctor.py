@@ -7,6 +7,8 @@ import sys
 import click
 
 from fsmount.cli.report import one_line
+from fsmount.daemon.refused import Refused
+from fsmount.errors import RegionCorrupt
 
 
 @click.command()
@@ -17,9 +19,7 @@ def doctor(place: str, repair: bool) -> None:
 
     A mount can go on being used meanwhile. The exit status is 0 if all is in order, or is so again with --repair.
     """
-    from fsmount.daemon.refused import Refused
     from fsmount.daemon.trees import opened
-    from fsmount.errors import RegionCorrupt
 
     with one_line(place), opened(place) as tree:
         found = tree.check()

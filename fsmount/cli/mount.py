@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from fsmount.cli.report import one_line
+from fsmount.daemon.refused import Refused
+from fsmount.quantities import parse
+from fsmount.tree import parse_resource
 
 if TYPE_CHECKING:
     from fsmount.config import TreeDescription
@@ -16,8 +19,6 @@ _DAY = 86400.0
 
 
 def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> str | int | None:
-    from fsmount.quantities import parse
-
     if value is None or value == "auto":
         return value
     try:
@@ -35,8 +36,6 @@ def _watchdog(ctx: click.Context, param: click.Parameter, value: float) -> float
 
 
 def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    from fsmount.tree import parse_resource
-
     try:
         names = [parse_resource(text)[0] for text in value]
     except ValueError as error:
@@ -49,7 +48,6 @@ def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
 
 def _config(path: str) -> TreeDescription:
     from fsmount.config import ConfigError, load
-    from fsmount.daemon.refused import Refused
 
     try:
         return load(path)

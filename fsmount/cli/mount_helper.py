@@ -9,6 +9,7 @@ import click
 
 from fsmount.cli.mount import mount
 from fsmount.cli.report import one_line
+from fsmount.daemon.refused import Refused
 
 # Who may mount, when, and what becomes of a failure: mount(8) has seen to these, and hands some of them on.
 # relatime is what the kernel does unless told otherwise, and libfuse does not know it.
@@ -27,8 +28,6 @@ def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: b
 
     What fsmount mount takes as --NAME=VALUE is taken as -o NAME=VALUE.
     """
-    from fsmount.daemon.refused import Refused
-
     with one_line(mountpoint):
         name = re.sub(r"([,\\])", r"\\\1", source)  # by it mount -a knows that this is mounted already
         arguments = [f"-ofsname={name}", *_arguments(options), "--", mountpoint]
@@ -43,7 +42,6 @@ def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: b
 def _arguments(options: tuple[str, ...]) -> Iterator[str]:
     """The arguments of fsmount mount.  Refused where there is something mounted to be changed."""
     from fsmount.daemon.options import split
-    from fsmount.daemon.refused import Refused
 
     own = {option.opts[-1]: option.is_flag for option in mount.params if isinstance(option, click.Option)}
     del own["-o"], own["--foreground"]

@@ -50,6 +50,17 @@ def test_a_process_maps_a_region_once_and_is_one_holder(mount: Mount, group: Gro
         assert Path("/proc/self/maps").read_text().count(str(mount.region)) == 1
 
 
+def test_an_attach_imports_nothing(group: GroupFiles) -> None:
+    program = """if True:
+        import sys, fsmount
+        before = set(sys.modules)
+        with fsmount.attach(sys.argv[1]) as group:
+            group["memory"].charge(1)
+        print(*set(sys.modules) - before)
+    """
+    assert subprocess.check_output([sys.executable, "-c", program, group.path], text=True).split() == []
+
+
 def test_detaching_lets_go_of_the_mount_and_at_last_of_the_region(mount: Mount, group: GroupFiles) -> None:
     attached = fsmount.attach(group.path)
     assert len(control_files()) == 1

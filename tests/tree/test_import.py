@@ -27,6 +27,18 @@ def test_the_daemon_begins_without_what_only_a_read_of_metrics_needs() -> None:
     assert "prometheus_client" not in run_python(program).split()
 
 
+def test_a_command_begins_without_what_only_others_need() -> None:
+    program = """if True:
+        import sys
+        from fsmount.cli import main
+        main(["charge", "--help"], standalone_mode=False)
+        print(*sys.modules)
+    """
+    modules = set(run_python(program).split())
+    assert "fsmount.cli.charge" in modules
+    assert not modules & {"trio", "pyfuse3", "rich", "fsmount.cli.mount", "fsmount.daemon.mount"}
+
+
 def test_every_public_name_is_there() -> None:
     assert {"attach", "Tree", "Group", "Counter", "UNLIMITED", "LimitExceeded", "NotHeld", "GroupRemoved", "TreeGone",
             "RegionCorrupt"} <= set(fsmount.__all__)  # fmt: skip
