@@ -45,6 +45,8 @@ from .group import ends_with_keep
 
 __all__ = ["LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
 
+_DESCRIPTORS = "/proc/self/fd/"
+
 # Over the opening of leases and directories.  A fork waits for it, so that no child has a descriptor nobody knows of;
 # reentrant because of signal handlers.
 _lock = threading.RLock()
@@ -106,7 +108,12 @@ def _told_of(path: str) -> Iterator[None]:
             raise TreeGone(path, "the mount has lost its daemon: `fsmount mount` takes it over") from None
         if error.errno in (errno.ENODEV, errno.ENOENT, errno.ESTALE):
             raise GroupRemoved(path) from None
-        raise OSError(error.errno, error.strerror, error.filename or path) from None
+        raise OSError(error.errno, error.strerror, _public(error.filename or path, path)) from None
+
+
+def _public(name: str, path: str) -> str:
+    """The path of a file or directory as others know it: ours may lead through a descriptor of the group at path."""
+    return os.path.join(path, *name.split("/")[5:]) if name.startswith(_DESCRIPTORS) else name
 
 
 class LeaseGroup:
@@ -153,7 +160,7 @@ class LeaseGroup:
     def path(self) -> str:
         """Its path; of an attachment also after somebody renamed it."""
         if self._directory >= 0:
-            path = os.readlink(f"/proc/self/fd/{self._directory}")
+            path = os.readlink(f"{_DESCRIPTORS}{self._directory}")
             if not path.endswith(" (deleted)"):
                 self._path = path
         return self._path
@@ -254,7 +261,7 @@ class LeaseGroup:
 
     def where(self) -> str:
         """A path that leads to its files now."""
-        return f"/proc/self/fd/{self._directory}" if self._directory >= 0 else self._path
+        return f"{_DESCRIPTORS}{self._directory}" if self._directory >= 0 else self._path
 
 
 class LeaseCounter:
