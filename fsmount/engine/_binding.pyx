@@ -219,6 +219,8 @@ cdef extern from "engine.h":
     int count_forks()
     void inside_init(pthread_rwlock_t *inside)
 
+ctypedef int (*number_reader)(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) noexcept nogil
+
 count_forks()
 
 UNLIMITED = FSM_UNLIMITED
@@ -669,51 +671,30 @@ cdef class Region:
                 s.hierarchical_limit, s.margin, s.hierarchical_margin, s.soft_limit_excess, s.max_usage, s.min_usage,
                 s.failcnt, s.global_mode, s.batch, s.error_bound, s.refills, s.drains)
 
+    cdef object _number(self, number_reader read, fsm_id group, uint32_t resource):
+        cdef int64_t value
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = read(region, group, resource, &value)
+        self._leave(status)
+        return value
+
     def usage(self, fsm_id group, uint32_t resource):
         """The precise sum over the subtree."""
-        cdef int64_t value
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_usage(region, group, resource, &value)
-        self._leave(status)
-        return value
+        return self._number(fsm_usage, group, resource)
 
     def limit(self, fsm_id group, uint32_t resource):
-        cdef int64_t value
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_get_limit(region, group, resource, &value)
-        self._leave(status)
-        return value
+        return self._number(fsm_get_limit, group, resource)
 
     def soft_limit(self, fsm_id group, uint32_t resource):
-        cdef int64_t value
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_get_soft_limit(region, group, resource, &value)
-        self._leave(status)
-        return value
+        return self._number(fsm_get_soft_limit, group, resource)
 
     def max_usage(self, fsm_id group, uint32_t resource):
-        cdef int64_t value
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_get_max_usage(region, group, resource, &value)
-        self._leave(status)
-        return value
+        return self._number(fsm_get_max_usage, group, resource)
 
     def failcnt(self, fsm_id group, uint32_t resource):
-        cdef int64_t value
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_get_failcnt(region, group, resource, &value)
-        self._leave(status)
-        return value
+        return self._number(fsm_get_failcnt, group, resource)
 
     def survey(self, uint32_t resource, /):
         """A Surveyed for each group, parents before their children; of one moment, but for the names."""

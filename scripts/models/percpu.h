@@ -49,11 +49,28 @@ static inline int64_t percpu_sum(const percpu_counter *c)
     return sum;
 }
 
+/* What a reader of the file gets. */
+static inline int64_t percpu_usage(percpu_counter *c)
+{
+    lock(&c->lock);
+    int64_t sum = percpu_sum(c);
+    unlock(&c->lock);
+    return sum;
+}
+
 /* Under the lock: the process's part and `amount` go into the count. */
 static inline void percpu_fold(percpu_counter *c, int process, int64_t amount)
 {
     __atomic_store_n(&c->count, percpu_read(c) + percpu_part(c, process) + amount, __ATOMIC_RELAXED);
     percpu_set_part(c, process, 0);
+}
+
+/* As for a CPU that goes offline. */
+static inline void percpu_leave(percpu_counter *c, int process)
+{
+    lock(&c->lock);
+    percpu_fold(c, process, 0);
+    unlock(&c->lock);
 }
 
 static inline void percpu_add(percpu_counter *c, int process, int64_t amount)

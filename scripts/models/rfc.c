@@ -65,15 +65,10 @@ static seat *join(void *memory, int process)
     return &((state *)memory)->seats[process];
 }
 
-/* As for a CPU that goes offline. */
 static void leave(seat *s)
 {
-    for (int i = 0; i < s->state->nodes; i++) {
-        percpu_counter *c = &s->state->counters[i].sum;
-        lock(&c->lock);
-        percpu_fold(c, s->process, 0);
-        unlock(&c->lock);
-    }
+    for (int i = 0; i < s->state->nodes; i++)
+        percpu_leave(&s->state->counters[i].sum, s->process);
 }
 
 static bool add_locked(counter *c, int process, int64_t amount)
@@ -125,11 +120,7 @@ static inline void uncharge(seat *s, int64_t amount)
 
 static int64_t usage(void *memory, int node)
 {
-    percpu_counter *c = &((state *)memory)->counters[node].sum;
-    lock(&c->lock);
-    int64_t sum = percpu_sum(c);
-    unlock(&c->lock);
-    return sum;
+    return percpu_usage(&((state *)memory)->counters[node].sum);
 }
 
 static int64_t seen(void *memory, int node)
