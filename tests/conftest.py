@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.cli.place import Place
 from tests.mounts import AS_ROOT, GroupFiles, Mount, mounted
 
 # Started by nohup or in the background, a run would hand ignored signals on to the shells and daemons it sends them to.
@@ -79,3 +80,22 @@ def group(mount: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[Gr
     """A fresh group in the module's mount; the daemon must be well when the test is over."""
     yield new_group(mount)
     mount.check()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """A mount point of the test's own."""
+    made = Place()
+    try:
+        yield made
+    finally:
+        made.destroy()
+
+
+@pytest.fixture
+def other_place() -> Iterator[Place]:
+    made = Place("other")
+    try:
+        yield made
+    finally:
+        made.destroy()

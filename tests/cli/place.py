@@ -18,6 +18,7 @@ import pytest
 from fsmount import region_path
 from fsmount.cli import main
 from tests.mounts import AS_ROOT, GroupFiles, eventually
+from tests.process_state import state
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,7 @@ def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:
 def has_ended(pid: int) -> bool:
     """Whether the process is gone, or waits for nothing but its parent."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return state(pid) in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.place import has_ended, run
 from tests.mounts import GroupFiles, as_user, eventually, mounted
+from tests.process_state import state
 
 NOBODY = 65534
 
@@ -76,10 +77,6 @@ def running(group: GroupFiles, command: list[str]) -> Iterator[Running]:
 
 def refunded(group: GroupFiles) -> None:
     eventually(lambda: group.usage == 0, within=5, what="what was held is given back")
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_it_holds_while_the_command_runs_and_ends_as_it_does(group: GroupFiles) -> None:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from fsmount import Tree
 from tests.engine.faults import ANYBODY, FaultOrders, build
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import GroupFiles, Mount, eventually, fails_with, mounted
+from tests.process_state import state
 
 AMOUNT = 10**6  # more than anybody has in stock
 
@@ -151,8 +151,7 @@ def some(cases: list[Any], soak: bool, seed: int) -> list[Any]:
 
 
 def wait_until_stopped(pid: int) -> None:
-    stat = Path(f"/proc/{pid}/stat")
-    eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", within=30, what=f"{pid} is stopped")
+    eventually(lambda: state(pid) == "T", within=30, what=f"{pid} is stopped")
 
 
 @pytest.mark.timeout(0)

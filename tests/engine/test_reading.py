@@ -16,8 +16,9 @@ from fsmount import Tree
 from fsmount.engine import ROOT
 from fsmount.errors import LockTimeout
 from fsmount.tree import SET_GID, SET_MODE, SET_UID, set_patience
-from tests.engine.test_recovery import is_stopped, stop_with_the_lock
+from tests.engine.test_recovery import stop_with_the_lock
 from tests.engine.workers import Progress, Worker
+from tests.process_state import state
 
 LONG, SHORT = b"a" * 250, b"b" * 77
 
@@ -103,7 +104,7 @@ def stop_in_a_change(tree: Tree, process: subprocess.Popen[bytes], rng: random.R
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         process.send_signal(signal.SIGSTOP)
-        while not is_stopped(process.pid):
+        while state(process.pid) != "T":
             pass
         try:
             tree.root.children()

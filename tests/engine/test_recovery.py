@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from fsmount.errors import LockTimeout
 from fsmount.tree import set_patience
 from tests.engine.programs import Build, run
 from tests.engine.workers import Progress, Worker
+from tests.process_state import state
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +65,12 @@ def impatient() -> Iterator[None]:
     set_patience(3)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether all of it stands still."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
 def stop_with_the_lock(tree: Tree, pid: int) -> LockTimeout:
     """Stops and continues a process until it is stopped while it has the lock."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         os.kill(pid, signal.SIGSTOP)
-        while not is_stopped(pid):
+        while state(pid) != "T":
             pass
         try:
             for _ in range(3):

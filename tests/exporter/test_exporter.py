@@ -54,16 +54,6 @@ class Exporter:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
-    """A mount point of the test's own."""
-    made = Place()
-    try:
-        yield made
-    finally:
-        made.destroy()
-
-
-@pytest.fixture
 def exporter(place: Place) -> Iterator[Exporter]:
     place.mount()
     made = Exporter(place)
