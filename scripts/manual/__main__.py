@@ -1,4 +1,4 @@
-"""Writes the pages into the directory that is named."""
+"""Writes the pages into the checkout that is named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from pathlib import Path
 
 from . import commands, files
 
-directory = Path(sys.argv[1])
-(directory / "fsmount.1").write_text(commands.page())
-(directory / "fsmount.5").write_text(files.page())
+PAGES = {
+    "man/fsmount.1": commands.page,
+    "man/fsmount.5": files.page,
+    "fsmount/docs/files.md": files.markdown,
+}
+
+root = Path(sys.argv[1])
+for name, page in PAGES.items():
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(page())

@@ -1,6 +1,8 @@
-"""fsmount(5), from the table of the files."""
+"""fsmount(5), and the same as a page of the documentation, from the table of the files."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from fsmount.control_files import KINDS, METRICS_FILE, file_name
 from fsmount.counter import STAT_KEYS
@@ -14,8 +16,8 @@ _FILES = {
     "max_usage": "The peak since the last reset. A write of any text resets it to the usage of now.",
     "failcnt": "How many charges this very group refused. A write of any text resets it to 0.",
     "stat": 'Everything about the counter, one "key value" a line; see below.',
-    "charge": "A write of N charges N to the group itself; it stays until it is uncharged.",
-    "uncharge": "A write of N gives back N of what the group itself holds.",
+    "charge": "A write of N charges N to the group itself; it stays until it is uncharged. ENOMEM if a limit refuses.",
+    "uncharge": "A write of N gives back N of what the group itself holds. ERANGE if it holds less.",
     "force_empty": "A write of any text has the group forget what it itself holds; holders keep theirs.",
     "lease": "What this open file holds. A write of N, +N or -N makes it so much, more, less.\n"
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
@@ -38,6 +40,12 @@ A group has the files below for each resource. The names are those of the resour
 those of a resource that is a plain count do not end in _in_bytes.
 """
 
+_PERMISSIONS = """
+Files belong to who made the group, with the modes above; chmod and chown hand a group or one of its files on, and last
+as long as the counters. What counts is the permission of whoever opened the file, for that file and for no other. Other
+users see into a mount only if it was made with -o allow_other.
+"""
+
 _NUMBERS = """
 From 0 to 2^63-1, decimal or hexadecimal with 0x, then at most one of K M G T P E in either case, powers of 1024. White
 space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807. One
@@ -50,19 +58,55 @@ _ERRORS = {
     "EINVAL": "Not a number, or nothing that can be written or read there.",
     "EBUSY": "The limit would be below the usage, or the group is in use.",
     "ENODEV": "The group was removed.",
+    "EPERM": "Files cannot be made, linked or removed, and a group is not moved to another directory.",
+    "ENOSPC": "The capacity of the tree is used up: groups, holders, or cells and marks.",
+    "EIO": "The region is damaged, or fsmount is at fault; the log says more.",
+    "ENOTCONN": "The daemon has ended; fsmount mount takes the counters over.",
 }
+_HARMLESS = "What fails has changed nothing but a failcnt."
+
+
+def _all() -> Iterator[tuple[str, int, str]]:
+    """Each file: its name, its mode, and what it is."""
+    for kind in KINDS:
+        yield file_name("memory", "bytes", kind), kind.mode, _FILES[kind.name]
+    yield METRICS_FILE, 0o444, _ROOT
 
 
 def page() -> str:
-    """The text of the page."""
+    """The text of the manual page."""
     lines = head("fsmount", 5, "the files of a group")
     lines += [*title("DESCRIPTION"), *paragraphs(_DESCRIPTION), *title("FILES")]
-    for kind in KINDS:
-        lines += item(f"{file_name('memory', 'bytes', kind)} ({kind.mode:04o})", _FILES[kind.name])
-    lines += item(f"{METRICS_FILE} (0444)", _ROOT)
+    for name, mode, text in _all():
+        lines += item(f"{name} ({mode:04o})", text)
     lines += [*title("KEYS OF R.STAT"), *paragraphs(", ".join(STAT_KEYS) + ".")]
+    lines += [*title("PERMISSIONS"), *paragraphs(_PERMISSIONS)]
     lines += [*title("NUMBERS"), *paragraphs(_NUMBERS), *title("ERRORS")]
-    lines += paragraphs("What fails has changed nothing but a failcnt.")
+    lines += paragraphs(_HARMLESS)
     for name, text in _ERRORS.items():
         lines += item(name, text)
     return "\n".join([*lines, *title("SEE ALSO"), ".BR fsmount (1)"]) + "\n"
+
+
+def markdown() -> str:
+    """The same as Markdown."""
+    parts = [
+        "<!-- Written by scripts/man: change what it is made from, and run that. -->",
+        "# The files of a group",
+        _DESCRIPTION.strip(),
+        "\n".join(["| file | mode | |", "|---|---|---|", *(_row(name, mode, text) for name, mode, text in _all())]),
+        "## Keys of R.stat",
+        ", ".join(f"`{key}`" for key in STAT_KEYS) + ".",
+        "## Permissions",
+        _PERMISSIONS.strip(),
+        "## Numbers",
+        _NUMBERS.strip(),
+        "## Errors",
+        _HARMLESS,
+        "\n".join(f"- {name}: {text}" for name, text in _ERRORS.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(name: str, mode: int, text: str) -> str:
+    return f"| `{name}` | {mode:04o} | {' '.join(text.splitlines())} |"
