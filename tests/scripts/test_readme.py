@@ -1,4 +1,4 @@
-"""What README.md and the cookbook tell a user to type, typed."""
+"""What README.md and the pages of the documentation tell a user to type, typed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-COOKBOOK = (ROOT / "fsmount/docs/cookbook.md").read_text()
+DOCS = ROOT / "fsmount/docs"
 
 # Too long to be typed in a test: each is run by a test of its own, or runs the tests.
 COMMANDS_OF_THE_PROJECT = {f"scripts/{name}" for name in ("demo", "test", "setup", "bench", "lint", "soak")}
@@ -57,8 +57,12 @@ def script(blocks: list[tuple[str, str]]) -> str:
 
 @pytest.mark.parametrize(
     "typed",
-    [blocks(README)[1:], blocks(COOKBOOK)],  # the README's first is about the scripts
-    ids=["README", "cookbook"],
+    [
+        blocks(README)[1:],  # the first is about the scripts
+        blocks((DOCS / "cookbook.md").read_text()),
+        blocks((DOCS / "python.md").read_text()),
+    ],
+    ids=["README", "cookbook", "python"],
 )
 def test_every_command_of_the_page_does_what_it_says(typed: list[tuple[str, str]], tmp_path: Path) -> None:
     directory = tmp_path / "directory"
