@@ -55,6 +55,8 @@ def test_the_wheel_holds_the_typed_package_and_no_c_and_no_pictures(packages: Pa
     with zipfile.ZipFile(the_one(packages, "*.whl")) as wheel:
         names = wheel.namelist()
     assert {"fsmount/py.typed", "fsmount/engine/_binding.pyi"} <= set(names)
+    pages = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "fsmount/docs").glob("*.md")}
+    assert pages - set(names) == {"fsmount/docs/bench.md"}
     assert len([name for name in names if name.startswith("fsmount/engine/_binding.") and name.endswith(".so")]) == 1
     assert not [name for name in names if not name.startswith(("fsmount/", "fsmount-"))]
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx", ".svg"))]
