@@ -52,6 +52,12 @@ space around it does not matter. Where a limit is set, -1 and max mean none, whi
 write is one command.
 """
 
+_SECTIONS = {
+    "Keys of R.stat": ", ".join(STAT_KEYS) + ".",
+    "Permissions": _PERMISSIONS,
+    "Numbers": _NUMBERS,
+}
+
 _ERRORS = {
     "ENOMEM": "A limit on the way up would be passed.",
     "ERANGE": "Less is held than is to be given back, or the number is above 2^63-1.",
@@ -79,10 +85,9 @@ def page() -> str:
     lines += [*title("DESCRIPTION"), *paragraphs(_DESCRIPTION), *title("FILES")]
     for name, mode, text in _all():
         lines += item(f"{name} ({mode:04o})", text)
-    lines += [*title("KEYS OF R.STAT"), *paragraphs(", ".join(STAT_KEYS) + ".")]
-    lines += [*title("PERMISSIONS"), *paragraphs(_PERMISSIONS)]
-    lines += [*title("NUMBERS"), *paragraphs(_NUMBERS), *title("ERRORS")]
-    lines += paragraphs(_HARMLESS)
+    for name, text in _SECTIONS.items():
+        lines += [*title(name.upper()), *paragraphs(text)]
+    lines += [*title("ERRORS"), *paragraphs(_HARMLESS)]
     for name, text in _ERRORS.items():
         lines += item(name, text)
     return "\n".join([*lines, *title("SEE ALSO"), ".BR fsmount (1)"]) + "\n"
@@ -95,12 +100,7 @@ def markdown() -> str:
         "# The files of a group",
         _DESCRIPTION.strip(),
         "\n".join(["| file | mode | |", "|---|---|---|", *(_row(name, mode, text) for name, mode, text in _all())]),
-        "## Keys of R.stat",
-        ", ".join(f"`{key}`" for key in STAT_KEYS) + ".",
-        "## Permissions",
-        _PERMISSIONS.strip(),
-        "## Numbers",
-        _NUMBERS.strip(),
+        *(f"## {name}\n\n{text.strip()}" for name, text in _SECTIONS.items()),
         "## Errors",
         _HARMLESS,
         "\n".join(f"- {name}: {text}" for name, text in _ERRORS.items()),
