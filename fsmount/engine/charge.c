@@ -187,6 +187,17 @@ typedef struct charging {
     const ancestry *path;
 } charging;
 
+int own_cell(const fsm_charger *charger, cell **out)
+{
+    fsm_region *r = charger->region;
+    *out = &r->cells[charger->cell];
+    if (!is_own(charger))
+        return gone(r);
+    if (used_of(*out, state_now(*out)) < 0)
+        return corrupt(r, "cell %u has a negative amount", charger->cell);
+    return 0;
+}
+
 /* Takes the lock and makes sure that the cell is still this holder's. */
 static int begin(const fsm_charger *charger, int64_t amount, charging *c)
 {
@@ -198,13 +209,9 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
     int error = lock(c->region);
     if (error)
         return error;
-    c->own = &c->region->cells[charger->cell];
     c->lease = id_index(charger->holder) >= c->region->geometry.holders;
     c->path = charger->path;
-    if (!is_own(charger))
-        error = gone(c->region);
-    else if (used_of(c->own, state_now(c->own)) < 0)
-        error = corrupt(c->region, "cell %u has a negative amount", charger->cell);
+    error = own_cell(charger, &c->own);
     if (error)
         unlock(c->region);
     return error;

@@ -49,6 +49,7 @@ typedef struct fsm_fault {
     int64_t usage;  /* -ENOMEM, -EBUSY of a limit: its precise usage */
     int64_t limit;  /* -ENOMEM: its limit */
     int64_t held;   /* -ERANGE: what the holder (or the group itself) holds */
+    uint32_t which; /* -ENOMEM, -ERANGE of fsm_change(): of which of its amounts this is said */
     int32_t pid;    /* -ETIMEDOUT: who holds the lock */
     char text[200]; /* -EUCLEAN, and refused regions: what was found, where */
 } fsm_fault;
@@ -413,6 +414,14 @@ static inline int fsm_uncharge(fsm_charger *charger, int64_t amount)
  * would pass FSM_UNLIMITED.
  */
 int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded);
+
+/*
+ * Charges the positive amounts and gives back the negative ones, each through the charger of its place: all of them in
+ * one step, or none.  The chargers are of one holder and of different resources, else -EINVAL.  -ENOMEM: one does not
+ * fit (fault: which, and who refused it); its failcnt alone has changed.  -ERANGE (fault.which, fault.held): the holder
+ * holds less of one.
+ */
+int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n);
 
 /* What this holder holds becomes the group's own, and back; -ERANGE (fault.held) if there is less. */
 int fsm_give(fsm_charger *charger, int64_t amount);

@@ -200,6 +200,19 @@ void note_peak(const ancestry *p, const cell *own);
 /* Takes a precise sum for the usage: max_usage and min_usage follow it. */
 int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out);
 
+/* ---- charge.c ---- */
+
+/* The charger's cell, if it is its holder's still. */
+int own_cell(const fsm_charger *charger, cell **out);
+
+/* ---- whole.c ---- */
+
+/*
+ * Adds amounts to what closed cells of one holder have used, to all of them in one step.  They are of different
+ * resources, there is room for what is added, and as much used as is taken away.
+ */
+int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n);
+
 /* ---- events.c ---- */
 
 /* The marks around its usage, after the sides on which that was last. */

@@ -180,8 +180,15 @@ enum journal_step {
     JOURNAL_RENAME = 2,
     JOURNAL_ATTRIBUTES = 3,
     JOURNAL_REMOVE = 4,
-    JOURNAL_CROSS = 5
+    JOURNAL_CROSS = 5,
+    JOURNAL_CHANGE = 6
 };
+
+/* What a cell is to have used. */
+typedef struct change {
+    uint32_t cell;
+    int64_t used;
+} change;
 
 typedef struct journal {
     uint32_t step; /* stored last, cleared last */
@@ -192,6 +199,9 @@ typedef struct journal {
     attributes attributes;
     char name[FSM_NAME_MAX + 1];
     counts past[FSM_RESOURCES_MAX];
+    uint32_t changes; /* how many there are */
+    uint32_t waiter;  /* who is granted them; NONE */
+    change change[FSM_RESOURCES_MAX];
 } journal;
 
 enum bell { SILENT = 0, RUNG = 1, ARMED = 2 };

@@ -52,6 +52,18 @@ static int finish_step(fsm_region *r)
         FAULT_POINT(passed_set);
         c->threshold_crossings = j->crossings;
         FAULT_POINT(crossings_set);
+    } else if (step == JOURNAL_CHANGE) {
+        uint32_t n = once(j->changes);
+        if (n > FSM_RESOURCES_MAX)
+            return corrupt(r, "the journal changes %u cells", n);
+        for (uint32_t i = 0; i < n; i++) {
+            cell *own = cell_at(r, j->change[i].cell);
+            if (!own || j->change[i].used < 0)
+                return corrupt(r, "the journal changes cell %u to %lld", j->change[i].cell,
+                               (long long)j->change[i].used);
+            set_used(own, j->change[i].used);
+            FAULT_POINT(used_set);
+        }
     } else if (step == JOURNAL_REMOVE) {
         group *g = group_at(r, j->index);
         uint32_t parent = g ? once(g->parent) : NONE;

@@ -176,7 +176,20 @@ static int64_t survey(worker *w)
     return n > 0 ? 0 : n;
 }
 
-#define OPERATIONS 45
+/* Through two chargers, of one resource or of two. */
+static int change_two(worker *w, int64_t amount)
+{
+    uint64_t first = random_below(&w->source, 5), second = random_below(&w->source, 5);
+    fsm_charger *chargers[] = { first < 4 ? &w->charger[first] : &common_charger,
+                                second < 4 ? &w->charger[second] : &common_charger };
+    int64_t amounts[] = { amount, some_amount(&w->source) };
+    for (int i = 0; i < 2; i++)
+        if (random_below(&w->source, 2))
+            amounts[i] = -amounts[i];
+    return fsm_change(chargers, amounts, random_below(&w->source, 8) > 0 ? 2 : random_below(&w->source, 2));
+}
+
+#define OPERATIONS 46
 
 static int64_t operate(worker *w, int operation)
 {
@@ -295,6 +308,8 @@ static int64_t operate(worker *w, int operation)
         return fsm_watch(r, g, resource, marks, 3, old, 3, w->watch);
     case 43:
         return random_below(s, 2) ? fsm_unwatch(r, w->watch, 2) : fsm_watch_crossings(r, w->watch[0], &value);
+    case 44:
+        return change_two(w, amount);
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);
@@ -321,8 +336,8 @@ static void settle_in(worker *w)
                           &w->holder[i]);
     for (int i = 0; i < 4; i++) {
         fsm_id g = (fsm_id)1 << 32 | (uint32_t)(1 + i);
-        fsm_holder_join_one(w->region, w->holder[0], g, 0);
-        fsm_charger_bind(&w->charger[i], w->region, w->holder[0], g, 0);
+        fsm_holder_join(w->region, w->holder[0], g);
+        fsm_charger_bind(&w->charger[i], w->region, w->holder[0], g, (uint32_t)i % w->region->geometry.resources);
     }
 }
 

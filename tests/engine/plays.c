@@ -265,6 +265,45 @@ static void take_too_much(victim *v)
 {
     fsm_take(&v->charger, 3000);
 }
+static int change_by(victim *v, int64_t memory, int64_t tokens)
+{
+    fsm_charger *both[] = { &v->charger, &v->tokens };
+    int64_t amounts[] = { memory, tokens };
+    return fsm_change(both, amounts, 2);
+}
+static void change_both(victim *v)
+{
+    expect(change_by(v, 5000, 300), "change");
+}
+static void change_up_to_the_limit(victim *v)
+{
+    expect(change_by(v, margin_of(v), 300), "change");
+}
+static void change_both_ways(victim *v)
+{
+    expect(change_by(v, -1000, 300), "change");
+}
+static void change_the_limit_away(victim *v)
+{
+    expect(change_by(v, -v->more, -10), "change");
+}
+static void change_one(victim *v)
+{
+    fsm_charger *one = &v->charger;
+    int64_t amount = 5000;
+    expect(fsm_change(&one, &amount, 1), "change");
+}
+static void change_too_much(victim *v)
+{
+    if (change_by(v, LIMIT, 300) != -ENOMEM || fsm_last_fault()->which != MEMORY ||
+        fsm_last_fault()->group != v->scene->a)
+        violation("a change past the limit of a is not refused, or not by a");
+}
+static void change_less_than_nothing(victim *v)
+{
+    if (change_by(v, 5000, -11) != -ERANGE || fsm_last_fault()->which != TOKENS || fsm_last_fault()->held != 10)
+        violation("11 of 10 tokens are given back");
+}
 static void charge_common(victim *v)
 {
     expect(fsm_common_charge(v->region, v->scene->b, MEMORY, 300), "common_charge");
@@ -559,6 +598,14 @@ const play plays[] = {
     { .name = "give too much", .act = give_too_much },
     { .name = "take", .act = take },
     { .name = "take too much", .act = take_too_much },
+    { .name = "change of both", .act = change_both },
+    { .name = "change up to the limit", .act = change_up_to_the_limit },
+    { .name = "change both ways", .act = change_both_ways },
+    { .name = "change in global mode", .prepare = reach_the_limit, .act = change_the_limit_away },
+    { .name = "change past marks", .prepare = watch_closely, .act = change_both },
+    { .name = "change of one", .act = change_one },
+    { .name = "change too much", .prepare = listen, .act = change_too_much },
+    { .name = "change less than nothing", .act = change_less_than_nothing },
     { .name = "common charge", .act = charge_common },
     { .name = "common charge too much", .act = charge_common_too_much },
     { .name = "common uncharge", .act = uncharge_common },
@@ -618,6 +665,7 @@ const play plays[] = {
     { .name = "create", .act = create_region, .judge = judge_new_region, .is_private = true },
     { .name = "recovery of a charge, and mkdir", .act = mkdir_new, .recovering = "charge with refill" },
     { .name = "recovery of a give, and a charge", .act = charge_with_refill, .recovering = "give" },
+    { .name = "recovery of a change, and a charge", .act = charge_with_refill, .recovering = "change of both" },
     { .name = "recovery of a rename, and a charge", .act = charge_with_refill, .recovering = "rename" },
     { .name = "recovery of set_attr, and another", .act = set_attributes_of_directory, .recovering = "set_attr" },
     { .name = "recovery of an end with keep, and another",

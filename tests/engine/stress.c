@@ -289,6 +289,48 @@ static void burst(worker *w)
                   held);
 }
 
+/* Two resources at once, each up or down: both or neither. */
+static void change_two(worker *w)
+{
+    own_charger *own[RESOURCES] = { 0 };
+    fsm_charger *chargers[RESOURCES];
+    tally *t[RESOURCES];
+    int64_t amounts[RESOURCES];
+    bool fits = true;
+    for (int i = 0; i < CHARGERS; i++)
+        own[w->own[i].resource] = &w->own[i];
+    if (!own[STRICT] || !own[WILD])
+        return;
+    for (int r = 0; r < RESOURCES; r++) {
+        chargers[r] = &own[r]->charger;
+        t[r] = &w->ledger->cell[own[r]->group][r];
+        amounts[r] = random_magnitude(&w->random, 14) * (random_bits(&w->random) & 1 ? 1 : -1);
+        if (amounts[r] < 0 && random_below(&w->random, 4))
+            amounts[r] = -(own[r]->held / 2);
+        fits &= own[r]->held + amounts[r] >= 0;
+        if (amounts[r] < 0)
+            out_begins(t[r], -amounts[r]);
+        else
+            in_begins(t[r], amounts[r]);
+    }
+    dare(w, STRICT);
+    int result = fsm_change(chargers, amounts, RESOURCES);
+    if (fits ? result != 0 && result != -ENOMEM : result != -ERANGE)
+        violation("a change by %" PRId64 " and %" PRId64 " with %" PRId64 " and %" PRId64 " held: %s", amounts[STRICT],
+                  amounts[WILD], own[STRICT]->held, own[WILD]->held, strerror(-result));
+    uint32_t which = fsm_last_fault()->which;
+    if (result == -ENOMEM)
+        count_refusal(w, own[which]->group, (int)which, amounts[which], 0);
+    dared(w, STRICT);
+    for (int r = 0; r < RESOURCES; r++) {
+        if (amounts[r] < 0)
+            out_ends(t[r], -amounts[r], result == 0);
+        else
+            in_ends(t[r], amounts[r], result == 0);
+        own[r]->held += result == 0 ? amounts[r] : 0;
+    }
+}
+
 static void shared_burst(worker *w)
 {
     int which = w->slot / 2 % SHARED;
@@ -654,7 +696,7 @@ static void begin(worker *w, int slot, fsm_region *region, uint64_t seed)
 static void act(worker *w)
 {
     atomic_fetch_add(&w->ledger->operations, 1);
-    switch (random_below(&w->random, 32)) {
+    switch (random_below(&w->random, 34)) {
     case 0:
         make_and_remove(w);
         break;
@@ -706,6 +748,10 @@ static void act(worker *w)
     case 22:
         if (shared_charger[0].region)
             shared_burst(w);
+        break;
+    case 23:
+    case 24:
+        change_two(w);
         break;
     default:
         burst(w);

@@ -502,6 +502,27 @@ TRUTH = [
         Damage("header.journal.step", the_header, 5),
     ),
     Truth(
+        "the journal: step 6 is not finished",
+        MENDED,
+        Damage("header.journal.changes", the_header, 1),
+        Damage("header.journal.change[0].cell", the_header, API),
+        Damage("header.journal.change[0].used", the_header, 600),
+        Damage("header.journal.step", the_header, 6),
+    ),
+    Truth(
+        "the journal: step 6 is not finished",
+        CORRUPT,
+        Damage("header.journal.changes", the_header, FAR),
+        Damage("header.journal.step", the_header, 6),
+    ),
+    Truth(
+        "the journal: step 6 is not finished",
+        CORRUPT,
+        Damage("header.journal.changes", the_header, 1),
+        Damage("header.journal.change[0].cell", the_header, FAR),
+        Damage("header.journal.step", the_header, 6),
+    ),
+    Truth(
         "the journal: step 4 is not finished",
         MENDED,
         Damage("header.journal.index", the_header, group("/web/idle")),

@@ -1,0 +1,114 @@
+/*
+ * whole.c - several resources at once: all of a request or nothing of it.
+ *
+ * Under one hold of the lock the cells are closed, room is found for each amount,
+ * and what is used is changed in all of them: by one store if it is one cell, else
+ * by one step of the journal, so that nobody finds a part of it done, whoever dies.
+ * What is found for one resource is not lost while it is looked for in the next:
+ * their counters are different all the way up.
+ */
+#include "internal.h"
+
+#include <errno.h>
+
+int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n)
+{
+    journal *j = &r->header->journal;
+    ancestry p; /* one at a time: they are large */
+    for (uint32_t i = 0; i < n; i++) {
+        int error = path_of(r, cells[i]->counter, &p);
+        if (error)
+            return error;
+        j->change[i].cell = cell_index(r, cells[i]);
+        j->change[i].used = used_of(cells[i], state_now(cells[i])) + amounts[i];
+    }
+    j->changes = n;
+    j->waiter = NONE;
+    FAULT_POINT(journal_written);
+    if (n > 1)
+        journal_commit(j, JOURNAL_CHANGE);
+    FAULT_POINT(journal_committed);
+    for (uint32_t i = 0; i < n; i++) {
+        set_used(cells[i], j->change[i].used);
+        FAULT_POINT(used_set);
+    }
+    journal_commit(j, JOURNAL_EMPTY);
+    FAULT_POINT(journal_emptied);
+    for (uint32_t i = 0; i < n; i++) {
+        int error = path_of(r, cells[i]->counter, &p);
+        if (error)
+            return error;
+        bool marked = reserve(&p, amounts[i]);
+        FAULT_POINT(reserved);
+        if (amounts[i] < 0)
+            leave_global(&p, -amounts[i]);
+        if (marked)
+            cross_marks(r, &p);
+    }
+    return 0;
+}
+
+/* Whether these are chargers of one holder, and no two of one resource. */
+static int check_chargers(fsm_charger *const *chargers, size_t n)
+{
+    uint32_t seen = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!fsm_charger_bound(chargers[i]))
+            return -ENOTCONN;
+        uint32_t bit = 1u << chargers[i]->counter % chargers[i]->region->geometry.resources;
+        if (chargers[i]->region != chargers[0]->region || chargers[i]->holder != chargers[0]->holder || (seen & bit))
+            return -EINVAL;
+        seen |= bit;
+    }
+    return n > 0 ? 0 : -EINVAL;
+}
+
+/* Closes the cells, and looks whether as much is held as is to be given back. */
+static int close_cells(fsm_charger *const *chargers, cell *const *cells, const int64_t *amounts, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int64_t used = close_cell(chargers[i]->region, chargers[i]->path, cells[i]);
+        if (amounts[i] < 0 && used + amounts[i] < 0) {
+            fsm_fault_here.which = i;
+            fsm_fault_here.held = used;
+            return -ERANGE;
+        }
+    }
+    return 0;
+}
+
+static int find_rooms(fsm_charger *const *chargers, const int64_t *amounts, uint32_t n)
+{
+    bool exceeded;
+    for (uint32_t i = 0; i < n; i++) {
+        int error =
+            amounts[i] > 0 ? find_room(chargers[i]->region, chargers[i]->path, amounts[i], false, &exceeded) : 0;
+        if (error) {
+            fsm_fault_here.which = i;
+            return error;
+        }
+    }
+    return 0;
+}
+
+int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
+{
+    int error = check_chargers(chargers, n);
+    if (error)
+        return error;
+    cell *cells[FSM_RESOURCES_MAX];
+    fsm_region *r = chargers[0]->region;
+    error = lock(r);
+    if (error)
+        return error;
+    for (size_t i = 0; i < n && !error; i++)
+        error = own_cell(chargers[i], &cells[i]);
+    if (!error)
+        error = close_cells(chargers, cells, amounts, (uint32_t)n);
+    if (!error)
+        error = find_rooms(chargers, amounts, (uint32_t)n);
+    if (!error)
+        error = commit_changes(r, cells, amounts, (uint32_t)n);
+    unlock(r);
+    return error;
+}
