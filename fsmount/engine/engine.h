@@ -49,7 +49,7 @@ typedef struct fsm_fault {
     int64_t usage;  /* -ENOMEM, -EBUSY of a limit: its precise usage */
     int64_t limit;  /* -ENOMEM: its limit */
     int64_t held;   /* -ERANGE: what the holder (or the group itself) holds */
-    uint32_t which; /* -ENOMEM, -ERANGE of fsm_change(): of which of its amounts this is said */
+    uint32_t which; /* -ENOMEM, -ERANGE of fsm_change() and fsm_move(): of which amount this is said */
     int32_t pid;    /* -ETIMEDOUT: who holds the lock */
     char text[200]; /* -EUCLEAN, and refused regions: what was found, where */
 } fsm_fault;
@@ -422,6 +422,8 @@ int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded);
  * holds less of one.
  */
 int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n);
+/* Likewise, the positive amounts become the groups' own, and the negative ones the holder's.  -ERANGE. */
+int fsm_move(fsm_charger *const *chargers, const int64_t *amounts, size_t n);
 
 /* What this holder holds becomes the group's own, and back; -ERANGE (fault.held) if there is less. */
 int fsm_give(fsm_charger *charger, int64_t amount);

@@ -184,10 +184,10 @@ enum journal_step {
     JOURNAL_CHANGE = 6
 };
 
-/* What a cell is to have used. */
+/* What a cell is to have used, and its group to hold itself. */
 typedef struct change {
     uint32_t cell;
-    int64_t used;
+    int64_t used, common;
 } change;
 
 typedef struct journal {

@@ -57,12 +57,15 @@ static int finish_step(fsm_region *r)
         if (n > FSM_RESOURCES_MAX)
             return corrupt(r, "the journal changes %u cells", n);
         for (uint32_t i = 0; i < n; i++) {
-            cell *own = cell_at(r, j->change[i].cell);
-            if (!own || j->change[i].used < 0)
-                return corrupt(r, "the journal changes cell %u to %lld", j->change[i].cell,
-                               (long long)j->change[i].used);
-            set_used(own, j->change[i].used);
+            const change *to = &j->change[i];
+            cell *own = cell_at(r, to->cell);
+            counter *c = own ? counter_at(r, own->counter) : NULL;
+            if (!c || to->used < 0 || to->common < 0)
+                return corrupt(r, "the journal changes cell %u to %lld", to->cell, (long long)to->used);
+            set_used(own, to->used);
             FAULT_POINT(used_set);
+            c->common = to->common;
+            FAULT_POINT(common_set);
         }
     } else if (step == JOURNAL_REMOVE) {
         group *g = group_at(r, j->index);

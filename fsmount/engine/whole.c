@@ -11,29 +11,41 @@
 
 #include <errno.h>
 
-int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n)
+static void describe(fsm_region *r, uint32_t i, const cell *own, int64_t used, int64_t common)
+{
+    r->header->journal.change[i] = (change){ .cell = cell_index(r, own), .used = used, .common = common };
+}
+
+/* What was described becomes so; without the journal where that takes one store alone. */
+static void carry_out(fsm_region *r, cell *const *cells, uint32_t n, bool in_one_store)
 {
     journal *j = &r->header->journal;
-    ancestry p; /* one at a time: they are large */
-    for (uint32_t i = 0; i < n; i++) {
-        int error = path_of(r, cells[i]->counter, &p);
-        if (error)
-            return error;
-        j->change[i].cell = cell_index(r, cells[i]);
-        j->change[i].used = used_of(cells[i], state_now(cells[i])) + amounts[i];
-    }
     j->changes = n;
     j->waiter = NONE;
     FAULT_POINT(journal_written);
-    if (n > 1)
+    if (!in_one_store)
         journal_commit(j, JOURNAL_CHANGE);
     FAULT_POINT(journal_committed);
     for (uint32_t i = 0; i < n; i++) {
         set_used(cells[i], j->change[i].used);
         FAULT_POINT(used_set);
+        r->counters[cells[i]->counter].common = j->change[i].common;
+        FAULT_POINT(common_set);
     }
     journal_commit(j, JOURNAL_EMPTY);
     FAULT_POINT(journal_emptied);
+}
+
+int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n)
+{
+    ancestry p; /* one at a time: they are large */
+    for (uint32_t i = 0; i < n; i++) {
+        int error = path_of(r, cells[i]->counter, &p);
+        if (error)
+            return error;
+        describe(r, i, cells[i], used_of(cells[i], state_now(cells[i])) + amounts[i], p.at[0]->common);
+    }
+    carry_out(r, cells, n, n == 1);
     for (uint32_t i = 0; i < n; i++) {
         int error = path_of(r, cells[i]->counter, &p);
         if (error)
@@ -63,16 +75,20 @@ static int check_chargers(fsm_charger *const *chargers, size_t n)
     return n > 0 ? 0 : -EINVAL;
 }
 
+static int not_held(uint32_t which, int64_t held)
+{
+    fsm_fault_here.which = which;
+    fsm_fault_here.held = held;
+    return -ERANGE;
+}
+
 /* Closes the cells, and looks whether as much is held as is to be given back. */
 static int close_cells(fsm_charger *const *chargers, cell *const *cells, const int64_t *amounts, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         int64_t used = close_cell(chargers[i]->region, chargers[i]->path, cells[i]);
-        if (amounts[i] < 0 && used + amounts[i] < 0) {
-            fsm_fault_here.which = i;
-            fsm_fault_here.held = used;
-            return -ERANGE;
-        }
+        if (amounts[i] < 0 && used + amounts[i] < 0)
+            return not_held(i, used);
     }
     return 0;
 }
@@ -91,24 +107,55 @@ static int find_rooms(fsm_charger *const *chargers, const int64_t *amounts, uint
     return 0;
 }
 
-int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
+/* Takes the lock, and finds the chargers' cells. */
+static int begin(fsm_charger *const *chargers, cell **cells, size_t n)
 {
     int error = check_chargers(chargers, n);
     if (error)
         return error;
-    cell *cells[FSM_RESOURCES_MAX];
     fsm_region *r = chargers[0]->region;
     error = lock(r);
     if (error)
         return error;
     for (size_t i = 0; i < n && !error; i++)
         error = own_cell(chargers[i], &cells[i]);
-    if (!error)
-        error = close_cells(chargers, cells, amounts, (uint32_t)n);
+    if (error)
+        unlock(r);
+    return error;
+}
+
+int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
+{
+    cell *cells[FSM_RESOURCES_MAX];
+    int error = begin(chargers, cells, n);
+    if (error)
+        return error;
+    fsm_region *r = chargers[0]->region;
+    error = close_cells(chargers, cells, amounts, (uint32_t)n);
     if (!error)
         error = find_rooms(chargers, amounts, (uint32_t)n);
     if (!error)
         error = commit_changes(r, cells, amounts, (uint32_t)n);
+    unlock(r);
+    return error;
+}
+
+int fsm_move(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
+{
+    cell *cells[FSM_RESOURCES_MAX];
+    int error = begin(chargers, cells, n);
+    if (error)
+        return error;
+    fsm_region *r = chargers[0]->region;
+    for (uint32_t i = 0; i < n && !error; i++) {
+        int64_t used = close_cell(r, chargers[i]->path, cells[i]), common = chargers[i]->path->at[0]->common;
+        if (amounts[i] >= 0 ? used < amounts[i] : common + amounts[i] < 0)
+            error = not_held(i, amounts[i] >= 0 ? used : common);
+        else
+            describe(r, i, cells[i], used - amounts[i], common + amounts[i]);
+    }
+    if (!error)
+        carry_out(r, cells, (uint32_t)n, false);
     unlock(r);
     return error;
 }

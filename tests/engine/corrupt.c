@@ -150,6 +150,7 @@ static const field fields[] = {
     FIELD(HEADER, header, journal.changes),
     FIELD(HEADER, header, journal.change[0].cell),
     FIELD(HEADER, header, journal.change[0].used),
+    FIELD(HEADER, header, journal.change[0].common),
     FIELD(HEADER, header, server.pid),
     FIELD(GROUP, group, stamp),
     FIELD(GROUP, group, parent),

@@ -186,7 +186,8 @@ static int change_two(worker *w, int64_t amount)
     for (int i = 0; i < 2; i++)
         if (random_below(&w->source, 2))
             amounts[i] = -amounts[i];
-    return fsm_change(chargers, amounts, random_below(&w->source, 8) > 0 ? 2 : random_below(&w->source, 2));
+    size_t n = random_below(&w->source, 8) > 0 ? 2 : random_below(&w->source, 2);
+    return random_below(&w->source, 3) > 0 ? fsm_change(chargers, amounts, n) : fsm_move(chargers, amounts, n);
 }
 
 #define OPERATIONS 46

@@ -304,6 +304,21 @@ static void change_less_than_nothing(victim *v)
     if (change_by(v, 5000, -11) != -ERANGE || fsm_last_fault()->which != TOKENS || fsm_last_fault()->held != 10)
         violation("11 of 10 tokens are given back");
 }
+static int move_by(victim *v, int64_t memory, int64_t tokens)
+{
+    fsm_charger *both[] = { &v->charger, &v->tokens };
+    int64_t amounts[] = { memory, tokens };
+    return fsm_move(both, amounts, 2);
+}
+static void move_both(victim *v)
+{
+    expect(move_by(v, -300, 4), "move");
+}
+static void move_too_much(victim *v)
+{
+    if (move_by(v, 300, -1) != -ERANGE || fsm_last_fault()->which != TOKENS || fsm_last_fault()->held != 0)
+        violation("tokens are taken from a group that holds none");
+}
 static void charge_common(victim *v)
 {
     expect(fsm_common_charge(v->region, v->scene->b, MEMORY, 300), "common_charge");
@@ -606,6 +621,8 @@ const play plays[] = {
     { .name = "change of one", .act = change_one },
     { .name = "change too much", .prepare = listen, .act = change_too_much },
     { .name = "change less than nothing", .act = change_less_than_nothing },
+    { .name = "move", .act = move_both },
+    { .name = "move too much", .act = move_too_much },
     { .name = "common charge", .act = charge_common },
     { .name = "common charge too much", .act = charge_common_too_much },
     { .name = "common uncharge", .act = uncharge_common },
@@ -666,6 +683,7 @@ const play plays[] = {
     { .name = "recovery of a charge, and mkdir", .act = mkdir_new, .recovering = "charge with refill" },
     { .name = "recovery of a give, and a charge", .act = charge_with_refill, .recovering = "give" },
     { .name = "recovery of a change, and a charge", .act = charge_with_refill, .recovering = "change of both" },
+    { .name = "recovery of a move, and a charge", .act = charge_with_refill, .recovering = "move" },
     { .name = "recovery of a rename, and a charge", .act = charge_with_refill, .recovering = "rename" },
     { .name = "recovery of set_attr, and another", .act = set_attributes_of_directory, .recovering = "set_attr" },
     { .name = "recovery of an end with keep, and another",

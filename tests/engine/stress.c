@@ -397,6 +397,14 @@ static bool may_use_pot(const worker *w, int g, int resource)
     return resource == WILD || world->group[g].owner == -1 || world->group[g].owner == w->slot;
 }
 
+static int move(worker *w, own_charger *own, int64_t amount)
+{
+    fsm_charger *charger = &own->charger;
+    if (random_bits(&w->random) & 1)
+        return fsm_move(&charger, &amount, 1);
+    return amount >= 0 ? fsm_give(charger, amount) : fsm_take(charger, -amount);
+}
+
 static void give_or_take(worker *w)
 {
     own_charger *own = &w->own[random_below(&w->random, CHARGERS)];
@@ -407,7 +415,7 @@ static void give_or_take(worker *w)
     if (random_bits(&w->random) & 1) {
         out_begins(cell, amount);
         in_begins(pot, amount);
-        int result = fsm_give(&own->charger, amount);
+        int result = move(w, own, amount);
         bool fits = amount <= own->held;
         if (fits ? result != 0 : result != -ERANGE)
             violation("give of %" PRId64 " with %" PRId64 " held: %s", amount, own->held, strerror(-result));
@@ -417,7 +425,7 @@ static void give_or_take(worker *w)
     } else {
         in_begins(cell, amount);
         out_begins(pot, amount);
-        int result = fsm_take(&own->charger, amount);
+        int result = move(w, own, -amount);
         if (result && result != -ERANGE)
             expect(result, "take");
         out_ends(pot, amount, result == 0);
