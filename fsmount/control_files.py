@@ -43,7 +43,11 @@ HOLDERS = Kind(10, "holders", 0o444)
 EVENTS = Kind(11, "events", 0o444)
 THRESHOLD = Kind(12, "threshold", 0o644)
 
-#: In the order a directory lists them.
+#: Of the group and no resource; kept where the first resource has room.  No other file has a name without a dot, but
+#: for METRICS_FILE.
+GROUP_LEASE = Kind(15, "lease", 0o600)
+
+#: Of each resource, in the order a directory lists them.
 KINDS = (
     USAGE,
     LIMIT,
@@ -61,6 +65,10 @@ KINDS = (
 )
 
 
+#: Of the group, listed after those.
+GROUP_KINDS = (GROUP_LEASE,)
+
+
 def file_name(resource: str, unit: str, kind: Kind) -> str:
     """The name of a resource's file: `memory.limit_in_bytes`, or `tokens.limit` with the unit count."""
     return f"{resource}.{kind.name}{'_in_bytes' if kind.quantity and unit == 'bytes' else ''}"
@@ -68,11 +76,12 @@ def file_name(resource: str, unit: str, kind: Kind) -> str:
 
 def files(resources: Mapping[str, str]) -> dict[str, tuple[int, Kind]]:
     """Name -> (resource's index, kind) of every listed file, in listing order; `resources` maps name to unit."""
-    return {
+    of_resources = {
         file_name(resource, unit, kind): (index, kind)
         for index, (resource, unit) in enumerate(resources.items())
         for kind in KINDS
     }
+    return of_resources | {kind.name: (0, kind) for kind in GROUP_KINDS}
 
 
 def reserved_names(resources: Mapping[str, str]) -> frozenset[str]:

@@ -1,14 +1,15 @@
-"""What an open lease file stands for: a holder of its own in one counter, for a process that charges through files."""
+"""What an open lease file stands for: a holder of its own, for a process that charges through files."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import engine
 from .counter import Counter
-from .engine import KEEP, LEASE, EngineError
+from .engine import KEEP, LEASE, Charger, EngineError
 from .errors import GroupRemoved, LockTimeout, TreeGone
 
 if TYPE_CHECKING:
@@ -18,15 +19,16 @@ T = TypeVar("T")
 
 
 class Lease:
-    """A holder of its own in one counter, in the name of a process that charges through the mount.
+    """A holder of its own in some counters of a group, in the name of a process that charges through the mount.
 
     It becomes a holder with the first operation that succeeds.  One operation at a time.
     """
 
-    __slots__ = ("_begun", "_counter", "_holder", "_keep", "_pid", "_start_time")
+    __slots__ = ("_begun", "_counters", "_group", "_holder", "_keep", "_pid", "_start_time")
 
-    def __init__(self, group: Group, resource: str, pid: int, start_time: int) -> None:
-        self._counter = _LeaseCounter(group, resource)
+    def __init__(self, group: Group, resources: tuple[str, ...], pid: int, start_time: int) -> None:
+        self._group = group
+        self._counters = {resource: _LeaseCounter(group, resource) for resource in resources}
         self._begun = False
         self._holder: int | None = None
         self._keep = False
@@ -34,41 +36,32 @@ class Lease:
         self._start_time = start_time
 
     @property
-    def held(self) -> int:
-        return self._counter.held
+    def held(self) -> dict[str, int]:
+        """What it holds of each resource."""
+        return {resource: counter.held for resource, counter in self._counters.items()}
 
-    def resize(self, amount: int) -> None:
-        """Holds this amount from now on, or raises LimitExceeded and holds what it held."""
-        more = engine.amount(amount) - self.held
-        self._do(self._counter.charge if more >= 0 else self._counter.uncharge, abs(more))
+    def change(self, amounts: Mapping[str, int]) -> None:
+        """Charges what is above 0 and gives back what is below: all at once, or nothing.  LimitExceeded, NotHeld."""
+        self._do(partial(engine.change, self._of_counters(amounts)))
 
-    def adjust(self, amount: int) -> None:
-        """Holds so much more, or less if it is negative.  LimitExceeded, NotHeld."""
-        self._do(self._counter.charge if amount >= 0 else self._counter.uncharge, abs(amount))
+    def move(self, amounts: Mapping[str, int]) -> None:
+        """What is above 0 becomes the group's own, and of what that has the rest the lease's; likewise.  NotHeld."""
+        self._do(partial(engine.move, self._of_counters(amounts)))
 
-    def nofail(self, amount: int) -> bool:
+    def nofail(self, resource: str, amount: int) -> bool:
         """Always charges; False if a limit is now exceeded."""
-        return self._do(self._counter.charge_nofail, amount)
-
-    def give(self, amount: int) -> None:
-        """What it holds becomes the group's own.  NotHeld."""
-        self._do(self._counter.give, amount)
-
-    def take(self, amount: int) -> None:
-        """What the group itself holds becomes the lease's.  NotHeld."""
-        self._do(self._counter.take, amount)
+        return self._do(partial(self._counters[resource].charge_nofail, amount))
 
     def keep(self, keep: bool = True) -> None:
         """Whether the group keeps what is held at the end."""
-        group = self._counter.group
         if self._holder is None:  # nothing to ask the engine, but there must be a group
-            if not group.exists:
-                raise GroupRemoved(group.last_path())
+            if not self._group.exists:
+                raise GroupRemoved(self._group.last_path())
         else:
             try:
-                group.tree.region.holder_set_flags(self._holder, KEEP if keep else 0)
+                self._group.tree.region.holder_set_flags(self._holder, KEEP if keep else 0)
             except EngineError as error:
-                raise self._counter.public_error(error) from None
+                raise self._group.public_error(error) from None
         self._keep = keep
 
     def close(self) -> None:
@@ -77,18 +70,21 @@ class Lease:
         if holder is None:
             return
         self._begun = False
-        self._counter.unbind()
+        for counter in self._counters.values():
+            counter.unbind()
         with contextlib.suppress(TreeGone):
-            self._counter.group.tree.end_holder(holder)
+            self._group.tree.end_holder(holder)
         self._holder = None
 
-    def _do(self, operation: Callable[[int], T], amount: int) -> T:
-        amount = engine.amount(amount)
+    def _of_counters(self, amounts: Mapping[str, int]) -> dict[Charger, int]:
+        return {self._counters[resource]: amount for resource, amount in amounts.items()}
+
+    def _do(self, operation: Callable[[], T]) -> T:
         if self._begun:
-            return operation(amount)
+            return operation()
         try:
             self._begin()
-            result = operation(amount)
+            result = operation()
         except BaseException:
             with contextlib.suppress(LockTimeout):  # tried again with the next operation, or close()
                 self.close()
@@ -97,15 +93,16 @@ class Lease:
         return result
 
     def _begin(self) -> None:
-        group, index = self._counter.group, self._counter.index
+        group = self._group
         region = group.tree.region
         try:
             if self._holder is None:
                 self._holder = region.holder_create(self._pid, self._start_time, LEASE, KEEP if self._keep else 0)
-            region.holder_join_one(self._holder, group.id, index)
-            self._counter.bind(region, self._holder, group.id, index)
+            for counter in self._counters.values():
+                region.holder_join_one(self._holder, group.id, counter.index)
+                counter.bind(region, self._holder, group.id, counter.index)
         except EngineError as error:
-            raise self._counter.public_error(error) from None
+            raise group.public_error(error) from None
 
 
 class _LeaseCounter(Counter):

@@ -72,6 +72,31 @@ def parse_lease(text: bytes) -> tuple[str, int]:
     return "set", _number(text)
 
 
+def parse_group_lease(text: bytes) -> tuple[str, dict[str, tuple[str, int]]]:
+    """What was written to a lease of all resources: (word, resource -> (operation, amount)).
+
+    `R=N...` set, `R=+N...` add and `R=-N...` subtract, also mixed, are the word `change`.  `give R=N...`, `take R=N...`
+    and, of one resource, `nofail R=N` set; `give`, `keep` and `release` alone have no amounts.  Errors as in parse();
+    EINVAL also for a resource that is named twice.
+    """
+    first, *words = strip(text).split() or [b""]
+    if not words and (first in _LEASE_WORDS or first == b"give"):
+        return first.decode(), {}
+    if first not in _LEASE_AMOUNT_WORDS:
+        words = [first, *words]
+    elif not words or (first == b"nofail" and len(words) > 1):
+        raise _error(errno.EINVAL, text)
+    found: dict[str, tuple[str, int]] = {}
+    for word in words:
+        name, equals, amount = word.rpartition(b"=")
+        resource = os.fsdecode(name)
+        sign = _LEASE_SIGNS.get(amount[:1]) if first not in _LEASE_AMOUNT_WORDS else None
+        if not equals or resource in found:
+            raise _error(errno.EINVAL, text)
+        found[resource] = (sign, _number(amount[1:])) if sign else ("set", _number(amount))
+    return (first.decode() if first in _LEASE_AMOUNT_WORDS else "change"), found
+
+
 def _number(text: bytes) -> int:
     shift = _SHIFTS.get(text[-1:], 0)
     digits = text[:-1] if shift else text

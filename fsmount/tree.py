@@ -19,7 +19,7 @@ from . import engine
 from .answers import in_public, public_error
 from .control import tell_changed
 from .control_files import METRICS_FILE, reserved_names
-from .counter import STAT_KEYS, Chargeable, Counter, Hold, Holder
+from .counter import STAT_KEYS, Counter, Hold, Holder
 from .engine import (
     BATCH_AUTO,
     LEASE,
@@ -60,7 +60,6 @@ __all__ = [
     "STAT_KEYS",
     "UNLIMITED",
     "Attributes",
-    "Chargeable",
     "Counter",
     "Group",
     "Hold",
@@ -318,9 +317,9 @@ class Tree:
                 return None
             raise
 
-    def lease(self, group: Group, resource: str, pid: int, start_time: int) -> Lease:
-        """A holder of its own for one counter, in the name of a process; it lives until it is closed."""
-        return Lease(group, resource, pid, start_time)
+    def lease(self, group: Group, resources: tuple[str, ...], pid: int, start_time: int) -> Lease:
+        """A holder of its own for some counters, in the name of a process; it lives until it is closed."""
+        return Lease(group, resources, pid, start_time)
 
     @in_public
     def check(self) -> list[str]:

@@ -99,6 +99,10 @@ def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, i
     }
 
 
+#: The files of a group that are of no resource, likewise.
+GROUP_FILES = {"lease": 0o600}
+
+
 class HolderLine(NamedTuple):
     """A line of R.holders."""
 

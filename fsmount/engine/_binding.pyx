@@ -14,7 +14,7 @@ close() notwithstanding.  A charger is rebound only while no thread is inside it
 """
 cimport cython
 from cpython.exc cimport PyErr_Clear
-from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, EUCLEAN
+from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
@@ -84,6 +84,7 @@ cdef extern from "engine.h":
     ctypedef struct fsm_fault:
         fsm_id group
         int64_t usage, limit, held
+        uint32_t which
         int32_t pid
         char text[200]
     const fsm_fault *fsm_last_fault() nogil
@@ -208,6 +209,8 @@ cdef extern from "engine.h":
     int fsm_charge_slow(fsm_charger *charger, int64_t amount) nogil
     int fsm_uncharge_slow(fsm_charger *charger, int64_t amount) nogil
     int fsm_charge_nofail(fsm_charger *charger, int64_t amount, c_bool *exceeded) nogil
+    int fsm_change(fsm_charger **chargers, const int64_t *amounts, size_t n) nogil
+    int fsm_move(fsm_charger **chargers, const int64_t *amounts, size_t n) nogil
     int fsm_give(fsm_charger *charger, int64_t amount) nogil
     int fsm_take(fsm_charger *charger, int64_t amount) nogil
     int fsm_held(fsm_charger *charger, int64_t *out) nogil
@@ -1208,3 +1211,69 @@ cdef class Charger:
     def _failed(self, error, amount):
         """Called with the engine's answer to an amount that failed; raises."""
         raise error
+
+
+def change(dict amounts not None, /):
+    """Charges what is above 0 and gives back what is below, each through its charger: all at once, or nothing.
+
+    The chargers are of one holder and of different resources.  A failure is told to the charger that it is about.
+    """
+    if len(amounts) == 1:  # that is what a charger can do by itself, and better
+        ((charger, number),) = amounts.items()
+        if number >= 0:
+            charger.charge(number)
+        else:
+            charger.uncharge(-number)
+    else:
+        several(amounts, fsm_change)
+
+
+def move(dict amounts not None, /):
+    """What is above 0 becomes the groups' own, and of what that is below 0 becomes the holder's; as change()."""
+    several(amounts, fsm_move)
+
+
+cdef int several(dict amounts, int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil) except -1:
+    cdef int64_t numbers[32]
+    cdef int status
+    cdef uint32_t which
+    cdef size_t i
+    cdef list chargers = list(amounts)
+    if not 1 <= len(chargers) <= FSM_RESOURCES_MAX:
+        raise EngineError(EINVAL, f"{len(chargers)} amounts: at least 1 and at most {FSM_RESOURCES_MAX} are possible")
+    for i, number in enumerate(amounts.values()):
+        numbers[i] = number
+    status = run_several(chargers, numbers, operation)
+    if status == -ENOTCONN:
+        for charger in chargers:
+            if not charger.bound:
+                charger._bind()
+        status = run_several(chargers, numbers, operation)
+    if status < 0:
+        which = fsm_last_fault().which if status == -ENOMEM or status == -ERANGE else 0
+        charger = chargers[which]
+        charger._failed(failure(status), abs(amounts[charger]))
+    return 0
+
+
+cdef int run_several(list chargers, const int64_t *numbers,
+                     int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil) except 1:
+    """0 or a negative errno.  All go inside in the same order as in other threads, so that none waits for another."""
+    cdef Charger charger
+    cdef fsm_charger *into[32]
+    cdef pthread_rwlock_t *inside
+    cdef size_t n = len(chargers)
+    cdef size_t i
+    cdef int status
+    for i, charger in enumerate(chargers):
+        charger._know_fork()
+        into[i] = &charger._charger
+    for charger in sorted(chargers, key=id):
+        inside = &charger._inside
+        with nogil:
+            pthread_rwlock_rdlock(inside)
+    with nogil:
+        status = operation(into, numbers, n)
+    for charger in chargers:
+        pthread_rwlock_unlock(&charger._inside)
+    return status

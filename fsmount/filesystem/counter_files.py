@@ -1,4 +1,4 @@
-"""A class for each kind of file that shows or changes a counter, and the table that finds it."""
+"""A class for each kind of file that shows or changes counters, and the tables that find it."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from ..control_files import Kind
 from ..quantities import parse
 from ..tree import LEASE, Holder
 from .events_file import EventsFile
-from .lease_file import LeaseFile
+from .lease_file import GroupLeaseFile, LeaseFile
 from .open_file import CounterFile
 from .threshold_file import ThresholdFile
 
@@ -118,7 +118,7 @@ def _command(holder: Holder) -> str:
     return ("lease:" if holder.kind == LEASE else "") + (holder.command or "?")
 
 
-#: A class for each kind of file that is served.
+#: A class for each kind of file of a resource.
 CLASSES: tuple[type[CounterFile], ...] = (
     UsageFile,
     LimitFile,
@@ -134,3 +134,6 @@ CLASSES: tuple[type[CounterFile], ...] = (
     EventsFile,
     ThresholdFile,
 )
+
+#: A class for each kind of file of the group.
+GROUP_CLASSES = (GroupLeaseFile,)

@@ -14,14 +14,14 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import time_ns
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from ..control_files import CONTROL_FILE, METRICS_FILE, files, reserved_names, slot
+from ..control_files import CONTROL_FILE, METRICS_FILE, Kind, files, reserved_names, slot
 from ..errors import GroupRemoved, LockTimeout
 from ..tree import (
     MODE_UNSET,
@@ -38,7 +38,7 @@ from ..tree import (
 )
 from . import guard, inodes
 from .control_handle import ControlHandle
-from .counter_files import CLASSES
+from .counter_files import CLASSES, GROUP_CLASSES
 from .doorbell import Doorbell
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
@@ -61,15 +61,18 @@ Entries = list[tuple[bytes, int]]
 
 
 class _File:
-    """What is the same of a resource's file in every group."""
+    """What is the same of a file in every group; of the group's own the resource is the first."""
 
-    __slots__ = ("mode", "opened", "resource", "slot")
+    __slots__ = ("mode", "open", "slot")
 
-    def __init__(self, resource: str, index: int, opened: type[CounterFile]) -> None:
-        self.resource = resource
-        self.opened = opened
-        self.slot = slot(index, opened.kind)  # where the engine keeps its attributes
-        self.mode = opened.kind.mode
+    def __init__(self, index: int, kind: Kind, open: Callable[[Group, int, int, RequestContext], OpenFile]) -> None:
+        self.open = open
+        self.slot = slot(index, kind)  # where the engine keeps its attributes
+        self.mode = kind.mode
+
+
+def _file_of(resource: str, index: int, opened: type[CounterFile]) -> _File:
+    return _File(index, opened.kind, lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx))
 
 
 class _Directory:
@@ -92,10 +95,11 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._host = host
         self._files = {
-            inodes.file_slot(index, opened.kind): _File(resource, index, opened)
+            inodes.file_slot(index, opened.kind): _file_of(resource, index, opened)
             for index, resource in enumerate(tree.resources)
             for opened in CLASSES
         }
+        self._files |= {inodes.file_slot(0, opened.kind): _File(0, opened.kind, opened) for opened in GROUP_CLASSES}
         listed = files(tree.resources)
         self._listed: Entries = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
         self._slots = dict(self._listed) | {CONTROL_FILE.encode(): inodes.CONTROL}
@@ -375,7 +379,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.ESTALE)
         handle = next(self._handles)
         if file is not None:
-            self._open[handle] = file.opened(group[file.resource], inode, flags, ctx)
+            self._open[handle] = file.open(group, inode, flags, ctx)
         elif inodes.slot_of(inode) == inodes.METRICS:
             self._open[handle] = MetricsFile(group, inode, flags, self._open.__len__)
         else:

@@ -413,7 +413,7 @@ def test_ten_thousand_groups_and_two_thousand_holders_are_taken_over(place: Plac
             pid, start = (os.getpid(), process_start_time(os.getpid())) if number % 2 else (dead.pid, 12345)
             holder = tree.region.holder_create(pid, start, PROCESS, 0)
             tree.region.holder_join(holder, groups[number * 7].id)
-            tree.lease(groups[number * 7], "memory", pid, start).resize(10)
+            tree.lease(groups[number * 7], ("memory",), pid, start).change({"memory": 10})
         assert tree.root["memory"].usage == 10_000
         start_of_mount = time.monotonic()
         place.mount()

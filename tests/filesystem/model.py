@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.filesystem.texts import TEXT_MAX, Refused, limit_number, number, stripped
-from tests.mounts import UNLIMITED, resource_files
+from tests.mounts import GROUP_FILES, UNLIMITED, resource_files
 
 READ, WRITE, SEARCH = 4, 2, 1
 NAME_MAX, PATH_MAX = 255, 4096
@@ -75,6 +75,7 @@ class Expected:
 class Counter:
     """One resource of one group."""
 
+    resource: str
     above: Counter | None
     limit: int = UNLIMITED
     soft_limit: int = UNLIMITED
@@ -94,7 +95,7 @@ class Counter:
             yield counter
             counter = counter.above
 
-    def charge(self, amount: int, *, nofail: bool = False) -> None:
+    def admit(self, amount: int, *, nofail: bool = False) -> None:
         if amount == 0:
             return
         *_, top = self.way_up()
@@ -107,14 +108,18 @@ class Counter:
                     above.refusals += 1
                 if not nofail:
                     raise Refused(errno.ENOMEM)
+
+    def charge(self, amount: int) -> None:
+        self.admit(amount)
+        self.add(amount)
+
+    def uncharge(self, amount: int) -> None:
+        self.add(-amount)
+
+    def add(self, amount: int) -> None:
         for counter in self.way_up():
             counter.usage += amount
             counter.max_usage = max(counter.max_usage, counter.usage)
-            counter.look()
-
-    def uncharge(self, amount: int) -> None:
-        for counter in self.way_up():
-            counter.usage -= amount
             counter.look()
 
     def look(self) -> None:
@@ -161,7 +166,7 @@ class Counter:
         up = list(self.way_up())
         told = {
             "usage": self.usage,
-            "usage_local": self.common + sum(lease.held for lease in self.leases),
+            "usage_local": self.common + sum(lease.held[self.resource] for lease in self.leases),
             "common": self.common,
             "reserved": self.usage,
             "stock": 0,
@@ -181,7 +186,7 @@ class Counter:
 
     def holders(self) -> Expected:
         common = [(self.common, b"common")] if self.common else []
-        told = sorted([*((lease.held, b"lease") for lease in self.leases), *common])
+        told = sorted([*((lease.held[self.resource], b"lease") for lease in self.leases), *common])
 
         def matches(seen: object) -> bool:
             lines = [line.split(b" ", 4) for line in seen.splitlines()] if isinstance(seen, bytes) else []
@@ -192,58 +197,93 @@ class Counter:
 
 @dataclass(eq=False)
 class Lease:
-    """What an open lease file holds."""
+    """What an open lease file holds, of one resource or of all."""
 
-    counter: Counter
+    counters: dict[str, Counter]
     tree: Model
-    held: int = 0
+    is_whole: bool
+    held: dict[str, int] = field(init=False)
     begun: bool = False
     keeps: bool = False
+
+    def __post_init__(self) -> None:
+        self.held = dict.fromkeys(self.counters, 0)
+
+    def text(self) -> bytes:
+        if self.is_whole:
+            return " ".join(f"{resource}={held}" for resource, held in self.held.items()).encode() + b"\n"
+        return b"%d\n" % sum(self.held.values())
 
     def write(self, text: bytes) -> None:
         text = stripped(text)
         if text in (b"keep", b"release"):
             self.keeps = text == b"keep"
             return
-        word = re.fullmatch(rb"(give|take|nofail)[ \t]\s*(.*)", text, re.DOTALL)
-        sign = text[:1].decode() if text[:1] in (b"+", b"-") else ""
-        operation = word[1].decode() if word else sign or "resize"
-        amount = number(word[2] if word else text.removeprefix(sign.encode()))
-        if operation == "resize":
-            operation, amount = ("+", amount - self.held) if amount >= self.held else ("-", self.held - amount)
-        if not self.begun and self.tree.leases == self.tree.cells:
+        word, amounts = self.read_whole(text) if self.is_whole else self.read_one(text)
+        if not self.begun and self.tree.leases + len(self.counters) > self.tree.cells:
             raise Refused(errno.ENOSPC)
-        self.do(operation, amount)
+        self.do(word, amounts)
         if not self.begun:
             self.begun = True
-            self.counter.leases.append(self)
-            self.tree.leases += 1
+            for counter in self.counters.values():
+                counter.leases.append(self)
+            self.tree.leases += len(self.counters)
 
-    def do(self, operation: str, amount: int) -> None:
-        counter = self.counter
-        match operation:
-            case "+" | "nofail":
-                counter.charge(amount, nofail=operation == "nofail")
-                self.held += amount
-            case "take":
-                if amount > counter.common:
-                    raise Refused(errno.ERANGE)
-                counter.common -= amount
-                self.held += amount
-            case "-" | "give":
-                if amount > self.held:
-                    raise Refused(errno.ERANGE)
-                self.held -= amount
-                if operation == "give":
-                    counter.common += amount
-                else:
-                    counter.uncharge(amount)
+    def read_one(self, text: bytes) -> tuple[str, dict[str, int]]:
+        (resource,) = self.counters
+        word = re.fullmatch(rb"(give|take|nofail)[ \t]\s*(.*)", text, re.DOTALL)
+        if word:
+            return word[1].decode(), {resource: number(word[2])}
+        return "change", {resource: self.change(resource, text)}
+
+    def read_whole(self, text: bytes) -> tuple[str, dict[str, int]]:
+        word, *rest = text.split() or [b""]
+        if word == b"give" and not rest:
+            return "give", dict(self.held)
+        if word not in (b"give", b"take", b"nofail"):
+            word, rest = b"change", [word, *rest]
+        if not rest or (word == b"nofail" and len(rest) > 1):
+            raise Refused(errno.EINVAL)
+        amounts: dict[str, int] = {}
+        for assigned in rest:
+            match = re.fullmatch(rb"(.*)=([^=]*)", assigned, re.DOTALL)
+            resource = os.fsdecode(match[1]) if match else ""
+            if not match or resource in amounts:
+                raise Refused(errno.EINVAL)
+            amounts[resource] = self.change(resource, match[2]) if word == b"change" else number(match[2])
+        if not amounts.keys() <= self.counters.keys():
+            raise Refused(errno.EINVAL)
+        return word.decode(), amounts
+
+    def change(self, resource: str, text: bytes) -> int:
+        if text[:1] == b"+":
+            return number(text[1:])
+        return -number(text[1:]) if text[:1] == b"-" else number(text) - self.held.get(resource, 0)
+
+    def do(self, word: str, amounts: dict[str, int]) -> None:
+        for resource, amount in amounts.items():
+            there = self.counters[resource].common if word == "take" else self.held[resource]
+            if (word in ("take", "give") and amount > there) or (word == "change" and there + amount < 0):
+                raise Refused(errno.ERANGE)
+        for resource, amount in amounts.items():
+            if word in ("change", "nofail"):
+                self.counters[resource].admit(max(amount, 0), nofail=word == "nofail")
+        for resource, amount in amounts.items():
+            counter = self.counters[resource]
+            if word in ("change", "nofail"):
+                counter.add(amount)
+                self.held[resource] += amount
+            else:
+                moved = amount if word == "give" else -amount
+                counter.common += moved
+                self.held[resource] -= moved
 
     def close(self) -> None:
         if self.begun:
-            self.do("give" if self.keeps else "-", self.held)
-            self.counter.leases.remove(self)
-            self.tree.leases -= 1
+            self.do("give" if self.keeps else "change", {r: h if self.keeps else -h for r, h in self.held.items()})
+            for counter in self.counters.values():
+                counter.leases.remove(self)
+            self.tree.leases -= len(self.counters)
             self.begun = False
 
 
@@ -317,10 +357,12 @@ class Model:
     def make(self, above: Directory | None, name: bytes, mode: int, user: User) -> Directory:
         directory = Directory(mode, user.uid, user.gid, above, name)
         for resource, unit in self.units.items():
-            directory.counters[resource] = Counter(above.counters[resource] if above else None)
+            directory.counters[resource] = Counter(resource, above.counters[resource] if above else None)
             for file, file_mode in resource_files(resource, unit).items():
                 kind = file.removeprefix(f"{resource}.").removesuffix("_in_bytes")
                 directory.files[file.encode()] = File(file_mode, user.uid, user.gid, directory, kind, resource)
+        for file, file_mode in GROUP_FILES.items():
+            directory.files[file.encode()] = File(file_mode, user.uid, user.gid, directory, file, "")
         if above is not None:
             above.children[name] = directory
         self.directories.append(directory)
@@ -615,7 +657,12 @@ class Model:
         if guarded and protected_regular() >= (1 if directory.mode & 0o002 else 2):
             raise Refused(errno.EACCES)
         assert isinstance(node, File)
-        lease = Lease(node.directory.counters[node.resource], self) if node.kind == "lease" else None
+        lease = None
+        if node.kind == "lease":
+            counters = node.directory.counters
+            lease = Lease(
+                {node.resource: counters[node.resource]} if node.resource else counters, self, not node.resource
+            )
         return OpenFile(node, flags, lease)
 
     def open(self, who: int, slot: int, path: bytes, flags: int) -> None:
@@ -661,9 +708,9 @@ class Model:
         file = opened.file
         if is_control(file):
             return Expected(lambda seen: isinstance(seen, bytes) and b'"region": ' in seen, "where the region is")
-        counter = file.directory.counters[file.resource]
         if opened.lease is not None:
-            return b"%d\n" % opened.lease.held
+            return opened.lease.text()
+        counter = file.directory.counters[file.resource]
         if file.kind == "stat":
             return counter.stat()
         if file.kind == "holders":

@@ -10,9 +10,9 @@ from functools import partial
 
 import pytest
 
-from tests.mounts import UNLIMITED, GroupFiles, Mount, fails_with, mounted, resource_files
+from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, fails_with, mounted, resource_files
 
-FILES = [*resource_files("memory", "bytes"), *resource_files("tokens", "count")]
+FILES = [*resource_files("memory", "bytes"), *resource_files("tokens", "count"), *GROUP_FILES]
 # A control file that no group lists; its name is taken all the same.
 CONTROL_FILE = ".fsmount"
 NAMES = [

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounts import AS_ROOT, STAT_KEYS, UNLIMITED, GroupFiles, Mount, fails_with, resource_files
+from tests.mounts import AS_ROOT, GROUP_FILES, STAT_KEYS, UNLIMITED, GroupFiles, Mount, fails_with, resource_files
 
-FILES = {**resource_files("memory", "bytes"), **resource_files("tokens", "count")}
+FILES = {**resource_files("memory", "bytes"), **resource_files("tokens", "count"), **GROUP_FILES}
 RESOURCES = ["memory", "tokens"]
 ROOT_OPENS_ANYTHING = pytest.mark.skipif(AS_ROOT, reason="root may open any file")
 

@@ -142,10 +142,19 @@ class Generator:
         if self.rng.random() < 0.15:
             return self.rng.choice((b"max", b"-1", b"0\n", b"1P", b"8E", b"0x7fffffffffffffff"))
         amount = b"%d\n" % self.rng.choice((0, 1, 7, 100, 1000, 4096, self.rng.randrange(20_000)))
+        if file is not None and file.kind == "lease" and not file.resource and self.rng.random() < 0.8:
+            return self.whole_lease(amount.strip())
         if file is not None and file.kind == "lease" and self.rng.random() < 0.7:
             words = (b"+", b"+", b"-", b"give ", b"take ", b"nofail ", b"give\t ")
             return self.rng.choice((b"keep", b"release", *(word + amount for word in words)))
         return amount
+
+    def whole_lease(self, amount: bytes) -> bytes:
+        """One or several resources, sometimes none that there is, or one twice."""
+        word = self.rng.choice((b"", b"", b"", b"", b"give ", b"take ", b"nofail ", b"keep ", b"give"))
+        signs = (b"", b"", b"+", b"-") if not word else (b"",)
+        names = self.rng.choices((b"memory", b"tokens", b"disk"), (12, 12, 1), k=self.rng.randrange(1, 4))
+        return word + b" ".join(b"%s=%s%s" % (name, self.rng.choice(signs), amount) for name in names)
 
     def found(self, path: bytes) -> File | None:
         directory, _, name = path.rpartition(b"/")
@@ -171,7 +180,7 @@ class Generator:
             return self.stat(who)
         if self.rng.random() < 0.4:
             path = path.rpartition(b"/")[0]
-            path += b"/memory.lease" if path else b"memory.lease"
+            path += (b"/" if path else b"") + self.rng.choice((b"memory.lease", b"lease"))
         mode = self.rng.choice((os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR))
         return "open", slot, path, mode | self.rng.choice(FLAGS)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.holder_process import HolderProcess
-from tests.mounts import UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted, resource_files
+from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted, resource_files
 
 
 def fsmount(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,12 @@ def fsmount(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_each_resource_has_files_named_after_its_unit() -> None:
     with mounted("--resource", "disk:bytes", "--resource", "tokens:count", "--resource", "memory") as mount:
-        files = {**resource_files("disk"), **resource_files("tokens", "count"), **resource_files("memory")}
+        files = {
+            **resource_files("disk"),
+            **resource_files("tokens", "count"),
+            **resource_files("memory"),
+            **GROUP_FILES,
+        }
         assert set(os.listdir(mount.path)) == {*files, "metrics"}
         group = mount.root.mkdir("group")
         assert set(os.listdir(group.path)) == set(files)
@@ -43,7 +48,7 @@ def test_each_resource_has_files_named_after_its_unit() -> None:
 
 def test_without_a_choice_the_resource_is_memory_in_bytes() -> None:
     with mounted() as mount:
-        assert set(os.listdir(mount.path)) == {*resource_files(), "metrics"}
+        assert set(os.listdir(mount.path)) == {*resource_files(), *GROUP_FILES, "metrics"}
 
 
 # ---- batch 0
@@ -172,7 +177,7 @@ def test_mount_returns_when_the_files_are_there_and_umount_takes_them_away() -> 
     try:
         done = fsmount("mount", mount.path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        assert set(os.listdir(mount.path)) == {*resource_files(), "metrics"}
+        assert set(os.listdir(mount.path)) == {*resource_files(), *GROUP_FILES, "metrics"}
         mount.root.charge(5)
         assert mount.root.usage == 5
         mount.root.uncharge(5)
@@ -385,7 +390,7 @@ def test_a_process_stopped_in_the_lock_hides_no_name_attribute_or_limit() -> Non
                 for _ in range(40):
                     for one, limit in ((mount.root, UNLIMITED), (group, 5000), (other, UNLIMITED)):
                         assert (one.limit, one.soft_limit, one.failcnt) == (limit, UNLIMITED, 0)
-                    assert set(os.listdir(mount.path)) == {*resource_files(), "metrics", "group", "other"}
+                    assert set(os.listdir(mount.path)) == {*resource_files(), *GROUP_FILES, "metrics", "group", "other"}
                     assert not (other / "missing").exists()
                     assert (other.child("inner").limit, os.stat(other / "inner").st_nlink) == (77, 2)
                 listed = subprocess.run(["ls", "-lR", str(mount.path)], capture_output=True, text=True, check=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounts import UNLIMITED, GroupFiles, Mount, as_user, fails_with, mounted, resource_files
+from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, as_user, fails_with, mounted, resource_files
 
-FILES = resource_files()
+FILES = resource_files() | GROUP_FILES
 # Nobody's: no user needs to be made for them.
 ALICE, BOB = 60_101, 60_102
 

@@ -108,7 +108,7 @@ static size_t read_file(const char *path, uint8_t *out, size_t room)
     return (size_t)size;
 }
 
-static size_t change(random_source *source, uint8_t *data, size_t size, size_t room)
+static size_t alter(random_source *source, uint8_t *data, size_t size, size_t room)
 {
     for (uint64_t i = 1 + random_below(source, 4); i > 0; i--) {
         uint64_t value = telling_value(source);
@@ -153,7 +153,7 @@ int main(int argc, char **argv)
         LLVMFuzzerTestOneInput(data, read_file(argv[i], data, sizeof data));
     for (uint64_t i = 0; i < runs && argc > 3; i++) {
         size_t size = read_file(argv[3 + random_below(&source, (uint64_t)argc - 3)], changed, sizeof changed);
-        size = change(&source, changed, size, sizeof changed);
+        size = alter(&source, changed, size, sizeof changed);
         LLVMFuzzerTestOneInput(changed, size);
     }
     printf("%d inputs, %llu changed ones\n", argc > 3 ? argc - 3 : 0, (unsigned long long)runs);

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from fsmount.config import ConfigError, read
 from fsmount.config.writing import write
-from fsmount.quantities import UNLIMITED, parse, parse_lease
+from fsmount.quantities import UNLIMITED, parse, parse_group_lease, parse_lease
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -26,6 +27,22 @@ def numbers(data: bytes) -> None:
             assert parse(b"%d" % value) == value
 
 
+def requests(data: bytes) -> None:
+    """The text of a write to a lease of all resources is a word and amounts, or an error that shows it."""
+    try:
+        word, amounts = parse_group_lease(data)
+    except OSError as error:
+        assert error.errno in (errno.EINVAL, errno.ERANGE, errno.E2BIG), error
+        assert len(str(error)) < 500 and str(error).isprintable(), error
+    else:
+        assert amounts or word in ("give", "keep", "release"), word
+        assert all(0 <= amount <= UNLIMITED for _, amount in amounts.values()), amounts
+        signs = {"set": "", "add": "+", "subtract": "-"}
+        words = [f"{name}={signs[operation]}{amount}" for name, (operation, amount) in amounts.items()]
+        again = " ".join(words if word == "change" else [word, *words])
+        assert parse_group_lease(os.fsencode(again)) == (word, amounts)
+
+
 def config(data: bytes) -> None:
     """A config is a description that is written and read back the same, or an error in one of its lines."""
     try:
@@ -37,7 +54,7 @@ def config(data: bytes) -> None:
         assert read(write(description).encode()) == description
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"numbers": numbers, "config": config}
+TARGETS: dict[str, Callable[[bytes], None]] = {"numbers": numbers, "requests": requests, "config": config}
 
 
 def corpus(name: str) -> list[Path]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmount.quantities import TEXT_MAX, UNLIMITED, parse_lease
+from fsmount.quantities import TEXT_MAX, UNLIMITED, parse_group_lease, parse_lease
 
 
 def errno_of(text: bytes) -> int:
@@ -94,3 +94,40 @@ def test_any_text_is_a_command_or_an_error(text: bytes) -> None:
         operation, amount = errno.errorcode[error.errno or 0], 0
     assert operation in ("set", "add", "subtract", "give", "take", "nofail", "keep", "release", "EINVAL", "ERANGE")
     assert 0 <= amount <= UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        (b"memory=8G", ("change", {"memory": ("set", 8 << 30)})),
+        (b" a=1\tb=+2k\nc=-0x3 ", ("change", {"a": ("set", 1), "b": ("add", 2048), "c": ("subtract", 3)})),
+        (b"give=1 take=2", ("change", {"give": ("set", 1), "take": ("set", 2)})),
+        (b"a=b=1", ("change", {"a=b": ("set", 1)})),
+        (b"give", ("give", {})),
+        (b"give a=1 b=2", ("give", {"a": ("set", 1), "b": ("set", 2)})),
+        (b"take a=1", ("take", {"a": ("set", 1)})),
+        (b"nofail a=1", ("nofail", {"a": ("set", 1)})),
+        (b"keep\n", ("keep", {})),
+        (b"release", ("release", {})),
+    ],
+)
+def test_a_command_of_several_resources(text: bytes, meaning: tuple[str, dict[str, tuple[str, int]]]) -> None:
+    assert parse_group_lease(text) == meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *(
+            (text, errno.EINVAL)
+            for text in (b"", b" ", b"5", b"a", b"a=", b"a=1 a=1", b"a=1 give", b"keep a=1", b"take")
+        ),
+        *((text, errno.EINVAL) for text in (b"nofail", b"nofail a=1 b=1", b"give a=+1", b"a=max", b"a= 1", b"a =1")),
+        *((text, errno.ERANGE) for text in (b"a=8E", b"b=1 a=+9223372036854775808")),
+        (b"a=" + b"1" * TEXT_MAX, errno.E2BIG),
+    ],
+)
+def test_no_command_of_several_resources(text: bytes, number: int) -> None:
+    with pytest.raises(OSError) as caught:
+        parse_group_lease(text)
+    assert caught.value.errno == number

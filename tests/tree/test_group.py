@@ -58,7 +58,7 @@ def test_mkdir_of_what_is_there_is_eexist(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["memory.usage_in_bytes", "tokens.usage", "memory.lease", "tokens.holders", ".fsmount"]
+    "name", ["memory.usage_in_bytes", "tokens.usage", "memory.lease", "tokens.holders", "lease", ".fsmount"]
 )
 def test_the_name_of_a_control_file_is_eexist(tree: Tree, name: str) -> None:
     with pytest.raises(FileExistsError):
