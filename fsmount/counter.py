@@ -8,8 +8,9 @@ how it becomes one, at the latest with its first charge.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import engine
 from .answers import in_public
@@ -94,7 +95,8 @@ class Counter(engine.Charger):
 
     def hold(self, amount: int) -> Hold:
         """A context manager: charged inside, uncharged after."""
-        return Hold(self, engine.amount(amount))
+        amount = engine.amount(amount)
+        return Hold(partial(self.charge, amount), partial(self.uncharge, amount))
 
     # ---- what it says
 
@@ -260,25 +262,20 @@ class Counter(engine.Charger):
         return self.group.public_error(error)
 
 
-class Chargeable(Protocol):
-    def charge(self, amount: int, /) -> None: ...
-    def uncharge(self, amount: int, /) -> None: ...
-
-
 class Hold:
-    """What Counter.hold() returns."""
+    """What hold() returns: a context manager, charged inside and uncharged after."""
 
-    __slots__ = ("_amount", "_counter", "_forks")
+    __slots__ = ("_charge", "_forks", "_uncharge")
 
-    def __init__(self, counter: Chargeable, amount: int) -> None:
-        self._counter = counter
-        self._amount = amount
+    def __init__(self, charge: Callable[[], None], uncharge: Callable[[], None]) -> None:
+        self._charge = charge
+        self._uncharge = uncharge
 
     def __enter__(self) -> None:
         self._forks = engine.fork_count()
-        self._counter.charge(self._amount)
+        self._charge()
 
     def __exit__(self, *_exception: object) -> None:
         # a child that was forked inside does not hold it, and leaves it to its parent
         if self._forks == engine.fork_count():
-            self._counter.uncharge(self._amount)
+            self._uncharge()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import engine
 from .answers import in_public, public_error
 from .counter import Counter
 from .engine import ROOT, EngineError
 from .membership import locked
+from .whole_requests import WholeRequests
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -33,7 +35,7 @@ class Attributes(NamedTuple):
     ctime: int
 
 
-class Group:
+class Group(WholeRequests):
     """A group of a tree: a directory of it, if it is mounted.
 
     A group that came from attach() is an attachment: close() ends it, and so does the end of a
@@ -125,6 +127,11 @@ class Group:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tree.resources)
+
+    # charge, uncharge and hold of several resources are WholeRequests'
+
+    def change(self, amounts: Mapping[str, int]) -> None:
+        engine.change({self[resource]: amount for resource, amount in amounts.items()})
 
     # ---- children
 

@@ -1,9 +1,9 @@
 """Charging through files alone: the same face as tree.py, for where the region is out of reach.
 
 Another user's tree whose lease files were delegated to us, or a mount seen from inside a container:
-there a group is what its files say, and who charges holds an open lease.  An attachment has one
-lease for each resource it charges, opened with the first charge.  The kernel closes it for any
-death of the process, and its last close gives back what it holds.
+there a group is what its files say, and who charges holds an open lease.  An attachment has one, for
+all resources, opened with the first charge; or one for each resource it charges, if only these may be
+opened.  The kernel closes it for any death of the process, and its last close gives back what it holds.
 
 What the daemon cannot put into an errno is read afterwards: which ancestor refused, with what
 usage and limit.  Others may have charged or uncharged in between, so these are of a moment later
@@ -28,6 +28,7 @@ from .control_files import (
     CHARGE,
     EVENTS,
     FAILCNT,
+    GROUP_LEASE,
     HOLDERS,
     LEASE,
     LIMIT,
@@ -42,6 +43,7 @@ from .control_files import (
 from .counter import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from .group import ends_with_keep
+from .whole_requests import WholeRequests
 
 __all__ = ["LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
 
@@ -50,9 +52,9 @@ _DESCRIPTORS = "/proc/self/fd/"
 # Over the opening of leases and directories.  A fork waits for it, so that no child has a descriptor nobody knows of;
 # reentrant because of signal handlers.
 _lock = threading.RLock()
-_counters: WeakSet[LeaseCounter] = WeakSet()
-# Those with an open lease: what was charged must not vanish because a variable did.
-_charged: set[LeaseCounter] = set()
+_leases: WeakSet[_OpenLease] = WeakSet()
+# Those that are open: what was charged must not vanish because a variable did.
+_opened: set[_OpenLease] = set()
 
 
 def attach_files(directory: str, on_exit: str) -> LeaseGroup:
@@ -62,7 +64,8 @@ def attach_files(directory: str, on_exit: str) -> LeaseGroup:
     gone; PermissionError: none of its lease files may be opened.
     """
     group = group_at(directory, keep=ends_with_keep(on_exit))
-    leases = [os.path.join(directory, file_name(name, unit, LEASE)) for name, unit in group.units.items()]
+    files = [GROUP_LEASE.name, *(file_name(name, unit, LEASE) for name, unit in group.units.items())]
+    leases = [os.path.join(directory, file) for file in files]
     if not any(os.access(lease, os.R_OK | os.W_OK, effective_ids=True) for lease in leases):
         raise PermissionError(
             errno.EACCES, "no lease file of this group is ours to open; its owner can change that", leases[0]
@@ -116,7 +119,7 @@ def _public(name: str, path: str) -> str:
     return os.path.join(path, *name.split("/")[5:]) if name.startswith(_DESCRIPTORS) else name
 
 
-class LeaseGroup:
+class LeaseGroup(WholeRequests):
     """A group as its directory shows it.
 
     One that came from attach() is an attachment: close() ends it, and so does the end of a `with`.  Any
@@ -131,6 +134,7 @@ class LeaseGroup:
         #: Whether the group keeps what is held at the end.
         self.keep = keep
         self._counters: dict[str, LeaseCounter] = {}
+        self._leases: dict[str | None, _OpenLease] = {}
         self._directory = -1
         self._closed = False
 
@@ -215,7 +219,68 @@ class LeaseGroup:
     def __iter__(self) -> Iterator[str]:
         return iter(self.units)
 
+    # ---- whole requests; charge, uncharge and hold are WholeRequests'
+
+    def change(self, amounts: Mapping[str, int]) -> None:
+        if len(amounts) == 1:  # that resource's own lease may be the only one that is ours to open
+            for resource, amount in amounts.items():
+                if amount >= 0:
+                    self[resource].charge(amount)
+                else:
+                    self[resource].uncharge(-amount)
+        else:
+            self._change(self.lease(), amounts)
+
+    def charge_common(self, amounts: Mapping[str, int]) -> None:
+        """Charges the group itself, all at once or nothing: it stays until it is uncharged.  LimitExceeded."""
+        if len(amounts) == 1:
+            for resource, amount in amounts.items():
+                self[resource].charge_common(amount)
+        else:
+            with self._lease_of_this_call() as lease:
+                self._change(lease, amounts)
+                lease.tell("give")
+
+    def uncharge_common(self, amounts: Mapping[str, int]) -> None:
+        """Gives back of what the group itself holds, all at once or nothing.  NotHeld."""
+        if len(amounts) == 1:
+            for resource, amount in amounts.items():
+                self[resource].uncharge_common(amount)
+        else:
+            with self._lease_of_this_call() as lease:
+                if lease.tell("take", {resource: f"{amount}" for resource, amount in amounts.items()}):
+                    raise self._not_held(amounts, {resource: self[resource].stat()["common"] for resource in amounts})
+
+    @contextlib.contextmanager
+    def _lease_of_this_call(self) -> Iterator[_OpenLease]:
+        lease = _OpenLease(self, None, keep=False)
+        try:
+            yield lease
+        finally:
+            lease.end()
+
+    def _change(self, lease: _OpenLease, amounts: Mapping[str, int]) -> None:
+        refusal = lease.tell("", {resource: f"{amount:+d}" for resource, amount in amounts.items()})
+        if refusal == errno.ENOMEM:
+            raise self._limit_exceeded(amounts)
+        if refusal == errno.ERANGE:
+            raise self._not_held({resource: -amount for resource, amount in amounts.items()}, lease.held())
+
+    def _limit_exceeded(self, amounts: Mapping[str, int]) -> LimitExceeded:
+        """Names the first resource of which there is not enough now, else the one with the least to spare."""
+        found = [self[resource].limit_exceeded(amount) for resource, amount in amounts.items() if amount > 0]
+        return min(found, key=lambda refused: max(refused.limit - refused.usage - refused.requested, -1))
+
+    def _not_held(self, amounts: Mapping[str, int], held: Mapping[str, int]) -> NotHeld:
+        """Likewise."""
+        resource = min(amounts, key=lambda resource: max(held[resource] - amounts[resource], -1))
+        return NotHeld(resource, amounts[resource], held[resource], self.path)
+
     # ---- the attachment
+
+    def lease(self, resource: str | None = None) -> _OpenLease:
+        """The lease of one resource, or of all of them."""
+        return self._leases.get(resource) or self._leases.setdefault(resource, _OpenLease(self, resource, self.keep))
 
     @property
     def closed(self) -> bool:
@@ -227,8 +292,8 @@ class LeaseGroup:
         The group can still be asked, but no more be charged through this object.
         """
         self._closed = True
-        for counter in list(self._counters.values()):
-            counter.end()
+        for lease in list(self._leases.values()):
+            lease.end()
         self._unpin()
 
     detach = close
@@ -238,8 +303,8 @@ class LeaseGroup:
 
         What is held is given back by close() then too, but without it only when the last of them has ended as well.
         """
-        for counter in list(self._counters.values()):
-            counter.hand_down()
+        for lease in list(self._leases.values()):
+            lease.hand_down()
 
     def __enter__(self) -> LeaseGroup:
         return self
@@ -274,9 +339,6 @@ class LeaseCounter:
     def __init__(self, group: LeaseGroup, resource: str) -> None:
         self.group = group
         self.resource = resource
-        self._lease = -1
-        self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
-        _counters.add(self)
 
     def __repr__(self) -> str:
         return f"<LeaseCounter {self.resource} of {self.group.path}>"
@@ -290,46 +352,53 @@ class LeaseCounter:
 
     def charge(self, amount: int) -> None:
         """Charges, or raises LimitExceeded and changes nothing."""
-        amount = engine.amount(amount)
-        if not self._tell(b"+%d", amount, refusal=errno.ENOMEM):
-            raise self._limit_exceeded(amount)
+        if not self.try_charge(amount):
+            raise self.limit_exceeded(amount)
 
     def try_charge(self, amount: int) -> bool:
         """Charges; False, with nothing changed, if a limit would be passed."""
-        return self._tell(b"+%d", engine.amount(amount), refusal=errno.ENOMEM)
+        return not self._tell("", f"+{engine.amount(amount)}")
 
     def charge_nofail(self, amount: int) -> bool:
         """Always charges; False if a limit on the way up is exceeded after it."""
-        self._tell(b"nofail %d", engine.amount(amount))
+        self._tell("nofail", f"{engine.amount(amount)}")
         return all(stat["usage"] <= stat["limit"] for _, stat in self._upwards())
 
     def uncharge(self, amount: int) -> None:
         """Gives back of what this attachment holds, or raises NotHeld and changes nothing."""
-        amount = engine.amount(amount)
-        if not self._tell(b"-%d", amount, refusal=errno.ERANGE):
+        if self._tell("", f"-{engine.amount(amount)}"):
             raise NotHeld(self.resource, amount, self.held, self.group.path)
 
     def give(self, amount: int) -> None:
         """What this attachment holds becomes the group's own.  NotHeld."""
-        amount = engine.amount(amount)
-        if not self._tell(b"give %d", amount, refusal=errno.ERANGE):
+        if self._tell("give", f"{engine.amount(amount)}"):
             raise NotHeld(self.resource, amount, self.held, self.group.path)
 
     def take(self, amount: int) -> None:
         """What the group itself holds becomes this attachment's.  NotHeld."""
-        amount = engine.amount(amount)
-        if not self._tell(b"take %d", amount, refusal=errno.ERANGE):
+        if self._tell("take", f"{engine.amount(amount)}"):
             raise NotHeld(self.resource, amount, self.stat()["common"], self.group.path)
 
     def hold(self, amount: int) -> Hold:
         """A context manager: charged inside, uncharged after."""
-        return Hold(self, engine.amount(amount))
+        amount = engine.amount(amount)
+        return Hold(functools.partial(self.charge, amount), functools.partial(self.uncharge, amount))
 
     @property
     def held(self) -> int:
         """What this attachment holds here."""
-        with self._lock, _told_of(self.group.path):
-            return int(os.pread(self._lease, 64, 0)) if self._lease >= 0 else 0
+        return sum(self.group.lease(which).held().get(self.resource, 0) for which in (None, self.resource))
+
+    def _tell(self, word: str, number: str) -> int:
+        """Tells the group's lease, or one of this resource alone if that one may not be opened."""
+        lease = self.group.lease(self.resource)
+        if not lease.is_open:
+            try:
+                self.group.lease().open()
+                lease = self.group.lease()
+            except PermissionError:
+                pass
+        return lease.tell(word, {self.resource: number})
 
     # ---- what it says
 
@@ -411,7 +480,7 @@ class LeaseCounter:
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise
-            raise self._limit_exceeded(amount) from None
+            raise self.limit_exceeded(amount) from None
 
     def uncharge_common(self, amount: int) -> None:
         """Gives back of what the group itself holds.  NotHeld."""
@@ -436,64 +505,6 @@ class LeaseCounter:
         with _told_of(self.group.path), open(self._path(kind), "wb", buffering=0) as file:
             file.write(text)
 
-    # ---- the lease
-
-    def _tell(self, command: bytes, amount: int, refusal: int | None = None) -> bool:
-        """Writes a command to the lease; False for the errno that is a refusal of it."""
-        with self._lock:
-            self._open()
-            try:
-                with _told_of(self.group.path):
-                    os.pwrite(self._lease, command % amount, 0)
-            except OSError as error:
-                if error.errno != refusal:
-                    raise
-                return False
-        return True
-
-    def _open(self) -> None:
-        if self.group.closed:
-            raise ValueError(f"{self.group.path} was closed here: attach to it again to charge it")
-        if self._lease < 0:
-            self.group.pin()
-            with _lock, _told_of(self.group.path):
-                self._lease = os.open(self._path(LEASE), os.O_RDWR | os.O_CLOEXEC)
-                _charged.add(self)
-                if self.group.keep:
-                    os.pwrite(self._lease, b"keep", 0)
-
-    def hand_down(self) -> None:
-        """Has the programs that are started from now on inherit the lease."""
-        with self._lock:
-            if self._lease >= 0:
-                os.set_inheritable(self._lease, True)
-
-    def end(self) -> None:
-        """Gives back what is held, or leaves it to the group, and closes the lease.
-
-        The close alone would do the same, but a little after it has returned.
-        """
-        with self._lock:
-            if self._lease < 0:
-                return
-            try:
-                held = int(os.pread(self._lease, 64, 0))
-                os.pwrite(self._lease, b"give %d" % held if self.group.keep else b"0", 0)
-            except OSError:
-                pass  # the group or the daemon is gone, or the last close has to do
-            self._close()
-
-    def _close(self) -> None:
-        lease, self._lease = self._lease, -1
-        _charged.discard(self)
-        if lease >= 0:
-            os.close(lease)
-
-    def forget(self) -> None:
-        """In a forked child: the lease is the parent's, and must not outlive it here."""
-        self._lock = threading.RLock()
-        self._close()
-
     # ---- who refused
 
     def _upwards(self) -> Iterator[tuple[str, dict[str, int]]]:
@@ -503,7 +514,7 @@ class LeaseCounter:
             yield group.path, group[self.resource].stat()
             group = group.parent
 
-    def _limit_exceeded(self, requested: int) -> LimitExceeded:
+    def limit_exceeded(self, requested: int) -> LimitExceeded:
         """Names the first on the way up that has no room for it now, else the one with the least."""
         found: tuple[str, dict[str, int]] | None = None
         for path, stat in self._upwards():
@@ -516,6 +527,96 @@ class LeaseCounter:
         return LimitExceeded(path, self.resource, requested, stat["usage"], stat["limit"])
 
 
+class _OpenLease:
+    """A lease file of a group, of one resource or of all, opened when it is first told something."""
+
+    def __init__(self, group: LeaseGroup, resource: str | None, keep: bool) -> None:
+        self._group = group
+        self._resource = resource
+        self._keep = keep
+        self._file = GROUP_LEASE.name if resource is None else file_name(resource, group.units[resource], LEASE)
+        self._descriptor = -1
+        self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
+        _leases.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
+    def tell(self, word: str, numbers: Mapping[str, str] | None = None) -> int:
+        """Writes a command: 0, or the errno of a refusal, ENOMEM or ERANGE, that has changed nothing."""
+        with self._lock:
+            self.open()
+            try:
+                self._write(word, numbers or {})
+            except OSError as error:
+                if error.errno not in (errno.ENOMEM, errno.ERANGE):
+                    raise
+                return error.errno
+        return 0
+
+    def held(self) -> dict[str, int]:
+        """What it holds of each resource."""
+        with self._lock, _told_of(self._group.path):
+            if self._descriptor < 0:
+                return {}
+            text = os.fsdecode(os.pread(self._descriptor, 4096, 0))
+        if self._resource is not None:
+            return {self._resource: int(text)}
+        return {resource: int(held) for resource, _, held in (word.rpartition("=") for word in text.split())}
+
+    def open(self) -> None:
+        with self._lock:
+            if self._group.closed:
+                raise ValueError(f"{self._group.path} was closed here: attach to it again to charge it")
+            if self._descriptor < 0:
+                self._group.pin()
+                with _lock, _told_of(self._group.path):
+                    path = os.path.join(self._group.where(), self._file)
+                    self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                    _opened.add(self)
+                    if self._keep:
+                        self._write("keep", {})
+
+    def hand_down(self) -> None:
+        """Has the programs that are started from now on inherit it."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.set_inheritable(self._descriptor, True)
+
+    def end(self) -> None:
+        """Gives back what is held, or leaves it to the group, and closes it.
+
+        The close alone would do the same, but a little after it has returned.
+        """
+        with self._lock:
+            if self._descriptor < 0:
+                return
+            with contextlib.suppress(OSError):  # the group or the daemon is gone, or the last close has to do
+                held = self.held()
+                if self._keep:
+                    self._write("give", {resource: f"{amount}" for resource, amount in held.items()})
+                else:
+                    self._write("", dict.fromkeys(held, "0"))
+            self.close()
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        _opened.discard(self)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """In a forked child: the lease is the parent's, and must not outlive it here."""
+        self._lock = threading.RLock()
+        self.close()
+
+    def _write(self, word: str, numbers: Mapping[str, str]) -> None:
+        words = [number if self._resource else f"{resource}={number}" for resource, number in numbers.items()]
+        with _told_of(self._group.path):
+            os.pwrite(self._descriptor, os.fsencode(" ".join([word, *words])), 0)
+
+
 def _parse_counts(text: bytes) -> dict[str, int]:
     return {key: int(value) for key, value in (line.split() for line in text.decode().splitlines())}
 
@@ -524,8 +625,8 @@ def _forget_all() -> None:
     """In a forked child, whose locks are made anew: the threads that held them in the parent are not here."""
     global _lock
     _lock = threading.RLock()
-    for counter in list(_counters):
-        counter.forget()
+    for lease in list(_leases):
+        lease.forget()
 
 
 os.register_at_fork(before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_forget_all)

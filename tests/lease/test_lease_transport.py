@@ -173,6 +173,55 @@ def test_threads_share_a_counter(group: GroupFiles, memory: LeaseCounter) -> Non
     assert (memory.held, group.usage) == (200, 200)
 
 
+# ---- whole requests
+
+
+def test_a_hold_of_several_resources_is_there_at_once_and_gone_at_once(group: GroupFiles, attached: LeaseGroup) -> None:
+    with attached.hold(memory=4096, tokens=3):
+        assert (attached["memory"].held, attached["tokens"].held) == (4096, 3)
+        assert (group.usage, group.number("usage", "tokens")) == (4096, 3)
+        assert [line.pid for line in group.holders()] == [os.getpid()]
+        attached["memory"].uncharge(96)
+        attached.charge(memory=96)
+    assert (group.usage, group.number("usage", "tokens")) == (0, 0)
+
+
+def test_a_whole_request_that_is_refused_changes_nothing_and_says_why(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    group.set_limit(10, "tokens")
+    with attach(child) as attached:
+        attached.charge(memory=5, tokens=7)
+        with pytest.raises(fsmount.LimitExceeded) as refused:
+            attached.charge(memory=5, tokens=4)
+        assert (refused.value.group, refused.value.resource) == (str(group.path), "tokens")
+        assert (refused.value.requested, refused.value.usage, refused.value.limit) == (4, 7, 10)
+        with pytest.raises(fsmount.NotHeld) as caught:
+            attached.uncharge(memory=6, tokens=7)
+        assert (caught.value.resource, caught.value.requested, caught.value.held) == ("memory", 6, 5)
+        assert (group.usage, group.number("usage", "tokens"), group.failcnt) == (5, 7, 0)
+        for amounts, error in (({}, TypeError), ({"disk": 1, "memory": 1}, KeyError)):
+            with pytest.raises(error):
+                attached.charge(**amounts)
+
+
+def test_what_is_kept_of_a_whole_request_is_the_groups_own(group: GroupFiles) -> None:
+    with attach(group, on_exit="keep") as attached:
+        attached.charge(memory=5, tokens=7)
+        attached.uncharge(memory=1, tokens=1)
+    assert (group.stat()["common"], group.stat("tokens")["common"]) == (4, 6)
+
+
+def test_a_child_that_is_forked_inside_a_hold_leaves_it_to_its_parent(group: GroupFiles, attached: LeaseGroup) -> None:
+    hold = attached.hold(memory=5, tokens=7)
+    with hold:
+        child = os.fork()
+        if child == 0:
+            hold.__exit__(None, None, None)
+            os._exit(attached["tokens"].held)
+        assert os.waitpid(child, 0) == (child, 0)
+        assert (group.usage, group.number("usage", "tokens")) == (5, 7)
+
+
 # ---- what it says and can be told
 
 
@@ -403,7 +452,7 @@ def test_a_dead_daemon_is_tree_gone_until_one_attaches_again() -> None:
 @pytest.mark.root
 def test_another_user_charges_a_lease_that_was_given_to_him() -> None:
     assert AS_ROOT
-    with mounted("-o", "allow_other") as mount:
+    with mounted("-o", "allow_other", "--resource", "memory", "--resource", "tokens:count") as mount:
         group = mount.root.mkdir("group", 0o755)
         group.set_limit(100)
 
@@ -415,8 +464,10 @@ def test_another_user_charges_a_lease_that_was_given_to_him() -> None:
 
         with fails_with(errno.EACCES):
             as_user(12345, charge)
-        os.chown(group.file("lease"), 12345, 12345)
+        os.chown(group.file("lease"), 12345, 12345)  # of one resource alone
         assert as_user(12345, charge) == [True, 60, 60, False]
+        with fails_with(errno.EACCES):
+            as_user(12345, lambda: fsmount.attach(group.path, transport="files").charge(memory=1, tokens=1))
         eventually(lambda: group.usage == 0)
         assert group.failcnt == 1
         with fails_with(errno.EPERM, errno.EACCES):
