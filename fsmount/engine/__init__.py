@@ -20,6 +20,7 @@ from ._binding import (
     EngineError,
     HolderInfo,
     Region,
+    Request,
     Surveyed,
     Tie,
     amount,
@@ -29,6 +30,7 @@ from ._binding import (
     noop,
     process_alive,
     process_start_time,
+    request,
     set_patience,
 )
 
@@ -52,6 +54,7 @@ __all__ = [
     "EngineError",
     "HolderInfo",
     "Region",
+    "Request",
     "Surveyed",
     "Tie",
     "amount",
@@ -61,5 +64,6 @@ __all__ = [
     "noop",
     "process_alive",
     "process_start_time",
+    "request",
     "set_patience",
 ]

@@ -13,8 +13,8 @@ Lifetimes.  A region stays mapped while somebody is inside it or a charger is bo
 close() notwithstanding.  A charger is rebound only while no thread is inside it.
 """
 cimport cython
-from cpython.exc cimport PyErr_Clear
-from libc.errno cimport EBADF, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, EUCLEAN
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
@@ -23,6 +23,7 @@ from libc.string cimport memcpy, memset, strlen
 import operator
 import os
 from collections import namedtuple
+from time import monotonic
 
 cdef extern from "pthread.h":
     ctypedef struct pthread_rwlock_t:
@@ -31,6 +32,9 @@ cdef extern from "pthread.h":
     int pthread_rwlock_wrlock(pthread_rwlock_t *lock) nogil
     int pthread_rwlock_unlock(pthread_rwlock_t *lock) nogil
     int pthread_rwlock_destroy(pthread_rwlock_t *lock) nogil
+
+cdef extern from "errno.h":
+    int ECANCELED
 
 cdef extern from "stdio.h":
     FILE *open_memstream(char **text, size_t *length) nogil
@@ -198,7 +202,7 @@ cdef extern from "engine.h":
     void fsm_untie(void *tie)
 
     ctypedef struct fsm_charger:
-        pass
+        fsm_id holder
     void fsm_charger_init(fsm_charger *charger) nogil
     int fsm_charger_bind(fsm_charger *charger, fsm_region *region, fsm_id holder, fsm_id group,
                          uint32_t resource) nogil
@@ -214,6 +218,12 @@ cdef extern from "engine.h":
     int fsm_give(fsm_charger *charger, int64_t amount) nogil
     int fsm_take(fsm_charger *charger, int64_t amount) nogil
     int fsm_held(fsm_charger *charger, int64_t *out) nogil
+
+    int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, fsm_id *request) nogil
+    int fsm_await_request(fsm_region *region, fsm_id request, int64_t nanoseconds) nogil
+    int fsm_end_request(fsm_region *region, fsm_id request) nogil
+    uint32_t fsm_await_answers(fsm_region *region, fsm_id holder, uint32_t seen, int64_t nanoseconds) nogil
+    void fsm_wake_answers(fsm_region *region, fsm_id holder) nogil
 
     int64_t fsm_check(fsm_region *region, FILE *report) nogil
     int fsm_repair(fsm_region *region) nogil
@@ -977,6 +987,19 @@ cdef class Region:
         self._leave(status)
         return holder_info(&info)
 
+    def await_answers(self, fsm_id holder, uint32_t seen, double seconds, /):
+        """Waits until a request of the holder is answered, if there are `seen` answers; how many there are."""
+        cdef fsm_region *region = self._enter()
+        with nogil:
+            seen = fsm_await_answers(region, holder, seen, <int64_t>(seconds * 1e9))
+        self._leave(0)
+        return seen
+
+    def wake_answers(self, fsm_id holder, /):
+        """Ends who waits for answers of the holder."""
+        fsm_wake_answers(self._enter(), holder)
+        self._leave(0)
+
     def check(self):
         """A line for each thing that is not as it should be."""
         cdef char *text = NULL
@@ -1040,6 +1063,57 @@ cdef object holder_info(const fsm_holder_info *info):
 
 
 # ---- charging -----------------------------------------------------------------------------------
+
+cdef extern from *:
+    """
+    /*
+     * charge() takes keywords, and is called without them: then it must not cost more than a method of one argument.
+     * Cython's own way to take keywords costs as much as half of the charge itself.
+     */
+    typedef PyObject *(*charge_one)(PyObject *self, PyObject *amount);
+    typedef PyObject *(*charge_all)(PyObject *self, PyObject *arguments, PyObject *keywords);
+
+    static charge_one charge_without_keywords;
+    static charge_all charge_with_keywords;
+
+    static PyObject *charge(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+    {
+        if (!names && count == 1)
+            return charge_without_keywords(self, arguments[0]);
+        PyObject *all = PyTuple_New(count), *keywords = PyDict_New(), *result = NULL;
+        for (Py_ssize_t i = 0; all && i < count; i++)
+            PyTuple_SET_ITEM(all, i, Py_NewRef(arguments[i]));
+        for (Py_ssize_t i = 0; keywords && names && i < PyTuple_GET_SIZE(names); i++)
+            if (PyDict_SetItem(keywords, PyTuple_GET_ITEM(names, i), arguments[count + i]) < 0)
+                Py_CLEAR(keywords);
+        if (all && keywords)
+            result = charge_with_keywords(self, all, keywords);
+        Py_XDECREF(all);
+        Py_XDECREF(keywords);
+        return result;
+    }
+
+    static PyMethodDef charge_definition = {
+        "charge", (PyCFunction)(void (*)(void))charge, METH_FASTCALL | METH_KEYWORDS,
+        "charge($self, amount, /, *, wait=False, timeout=None)\\n--\\n\\n"
+        "Charges amount to the counter and its ancestors, or nothing at all and raises.\\n\\n"
+        "wait: if there is no room, it waits in line until there is: for so many seconds, or with None for ever."
+    };
+
+    static int define_charge(PyTypeObject *type, charge_one one, charge_all many)
+    {
+        PyObject *method = PyDescr_NewMethod(type, &charge_definition);
+        int status = method ? PyDict_SetItemString(type->tp_dict, "charge", method) : -1;
+        Py_XDECREF(method);
+        PyType_Modified(type);
+        charge_without_keywords = one;
+        charge_with_keywords = many;
+        return status;
+    }
+    """
+    ctypedef object (*charge_one)(object self, object amount)
+    ctypedef object (*charge_all)(object self, object arguments, object keywords)
+    int define_charge(type type, charge_one one, charge_all many) except -1
 
 
 cdef enum operation:
@@ -1151,11 +1225,15 @@ cdef class Charger:
             self._failed(failure(status), amount)
         return 0
 
-    def charge(self, amount, /):
-        """Charges amount to the counter and its ancestors, or nothing at all and raises."""
+    cdef int _charge_waiting(self, amount, wait, timeout) except -1:
         cdef int64_t n = amount_of(amount)
-        if not fsm_charge_fast(&self._charger, n):
-            self._do(CHARGE, n, NULL)
+        if not wait and timeout is not None:
+            raise ValueError("timeout is for a charge that waits: wait=True")
+        if not wait:
+            charge_at_once(self, amount)
+        elif n > 0 and not fsm_charge_fast(&self._charger, n):
+            self._wait(n, timeout)
+        return 0
 
     def try_charge(self, amount, /):
         """Charges amount and is True, or is False when a limit refuses it."""
@@ -1208,9 +1286,121 @@ cdef class Charger:
         """Called when an unbound charger is asked what it holds: binds it if its holder is here, else False."""
         return False
 
+    def _wait(self, amount, timeout):
+        """Called when a charge may have to wait: charges, or raises."""
+        raise EngineError(ENOTCONN, "this charger cannot wait")
+
     def _failed(self, error, amount):
         """Called with the engine's answer to an amount that failed; raises."""
         raise error
+
+
+cdef object charge_at_once(object self, object amount):
+    cdef Charger charger = <Charger>self
+    cdef int64_t n = amount_of(amount)
+    if not fsm_charge_fast(&charger._charger, n):
+        charger._do(CHARGE, n, NULL)
+
+
+def _keywords(amount, /, *, wait=False, timeout=None):
+    return amount, wait, timeout
+
+
+cdef object charge_or_wait(object self, object arguments, object keywords):
+    amount, wait, timeout = _keywords(*arguments, **keywords)
+    (<Charger>self)._charge_waiting(amount, wait, timeout)
+
+
+define_charge(Charger, charge_at_once, charge_or_wait)
+
+
+# ---- waiting -------------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Request:
+    """A request that waits in line.  Whoever asked ends it, granted or not.
+
+    Each method can raise EngineError: ENODEV if the holder has ended or left the group.
+    """
+
+    cdef Region _region
+    cdef readonly fsm_id id, holder
+
+    @property
+    def region(self):
+        return self._region
+
+    def wait(self, double seconds, /):
+        """Waits for so long at most; whether it is granted.  A signal's handler runs meanwhile, and may raise."""
+        cdef int64_t nanoseconds
+        cdef int status = -EINTR
+        cdef fsm_region *region = self._region._enter()
+        try:
+            deadline = monotonic() + seconds
+            while status == -EINTR:
+                PyErr_CheckSignals()
+                nanoseconds = <int64_t>(min(max(deadline - monotonic(), 0.0), 9e9) * 1e9)
+                with nogil:
+                    status = fsm_await_request(region, self.id, nanoseconds)
+                if status == -EAGAIN and monotonic() < deadline:
+                    status = -EINTR
+        finally:
+            self._region._leave(0)
+        if status < 0 and status != -EAGAIN:
+            raise failure(status)
+        return status == 0
+
+    def end(self):
+        """Ends it; whether it was granted, and the holder holds what it asked for."""
+        cdef int status
+        cdef fsm_region *region = self._region._enter()
+        with nogil:
+            status = fsm_end_request(region, self.id)
+        self._region._leave(0 if status == -ECANCELED else status)
+        return status == 0
+
+
+def request(chargers, amounts, /):
+    """Charges all the amounts (above 0), each through its charger, or has it wait in line: None, or the Request.
+
+    The chargers are of one holder and of different resources.  OSError: ENOSPC.
+    """
+    cdef fsm_charger *pointers[FSM_RESOURCES_MAX]
+    cdef int64_t values[FSM_RESOURCES_MAX]
+    cdef size_t count = len(chargers), i
+    cdef Charger charger
+    cdef Request asked = Request()
+    cdef int status = -ENOTCONN
+    cdef bint tried = False
+    if count == 0 or count > FSM_RESOURCES_MAX or len(amounts) != count:
+        raise EngineError(EINVAL, "a request is for 1 to 32 amounts")
+    in_order = sorted(chargers, key=id)  # or two threads, and two that rebind, could wait for each other
+    while True:
+        for charger in chargers:
+            charger._know_fork()
+            if not fsm_charger_bound(&charger._charger):
+                charger._bind()
+        for i in range(count):
+            charger = chargers[i]
+            pointers[i] = &charger._charger
+            values[i] = amount_of(amounts[i])
+        for charger in in_order:
+            with nogil:
+                pthread_rwlock_rdlock(&charger._inside)
+        asked._region = charger._region
+        asked.holder = charger._charger.holder
+        with nogil:
+            status = fsm_request(pointers, values, count, &asked.id)
+        for charger in in_order:
+            pthread_rwlock_unlock(&charger._inside)
+        if status == 0:
+            return None
+        if status == -EINPROGRESS:
+            return asked
+        if status != -ENOTCONN or tried:  # another thread may just have unbound one
+            raise failure(status)
+        tried = True
 
 
 def change(dict amounts not None, /):

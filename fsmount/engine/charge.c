@@ -291,11 +291,12 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
     } else if (amount > 0) {
         bool marked = reserve(c.path, -amount);
         FAULT_POINT(given_back);
-        leave_global(c.path, amount);
+        leave_global(c.region, c.path, amount);
         /* Keep some of it for the next charge; who uses much and little by turns soon keeps as much as that is. */
         settle(&c, ahead(&c, 0, amount, reserved), used - amount);
         if (marked)
             cross_marks(c.region, c.path);
+        serve_waiting(c.region, c.path);
     }
     unlock(c.region);
     return error;

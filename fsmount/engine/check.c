@@ -77,6 +77,7 @@ static int make_real(fsm_region *copy, const fsm_region *of)
         { &copy->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder) },
         { copy->cells, high_of(&h->cells, g->cells) * sizeof(cell) },
         { copy->watches, high_of(&h->watches, g->cells) * sizeof(watch) },
+        { copy->waiters, high_of(&h->waiters, g->cells) * sizeof(waiter) },
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (parts[i].length > 0 && populate(copy, parts[i].start, parts[i].length) != 0)
@@ -100,6 +101,10 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->leases = from->header->leases;
     h->cells = from->header->cells;
     h->watches = from->header->watches;
+    h->waiters = from->header->waiters;
+    h->line_head = from->header->line_head;
+    h->line_tail = from->header->line_tail;
+    h->waiting = from->header->waiting;
     h->quarantined = from->header->quarantined;
     h->journal = from->header->journal;
     uint32_t groups = high_of(&h->groups, g->groups);
@@ -110,6 +115,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
     memcpy(to->holders, from->holders, high_of(&h->processes, g->holders) * sizeof(holder));
     memcpy(&to->holders[g->holders], &from->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder));
     memcpy(to->watches, from->watches, high_of(&h->watches, g->cells) * sizeof(watch));
+    memcpy(to->waiters, from->waiters, high_of(&h->waiters, g->cells) * sizeof(waiter));
     size_t files = slots_of(from);
     for (uint32_t i = 0; i < groups; i++)
         if (is_live(&to->groups[i]) && to->groups[i].custom)
@@ -226,6 +232,12 @@ static inline bool is_owned(const cell *own)
     return own->owner != 0 && own->owner != QUARANTINED;
 }
 
+static label name_waiter(const fsm_region *r, uint32_t index)
+{
+    (void)r;
+    return name_it("waiter %u", index);
+}
+
 static label name_watch(const fsm_region *r, uint32_t index)
 {
     (void)r;
@@ -273,7 +285,7 @@ static bool check_capacity(judge *j)
     } pools[] = {
         { "groups", &h->groups.high, g->groups },  { "processes", &h->processes.high, g->holders },
         { "leases", &h->leases.high, g->cells },   { "cells", &h->cells.high, g->cells },
-        { "watches", &h->watches.high, g->cells },
+        { "watches", &h->watches.high, g->cells }, { "waiters", &h->waiters.high, g->cells },
     };
     bool sound = true;
     for (size_t i = 0; i < sizeof pools / sizeof *pools; i++) {
@@ -487,6 +499,34 @@ static void check_watches(judge *j)
     }
 }
 
+/* Whether so much for so and so can be asked for. */
+static bool is_sound(const fsm_region *f, const waiter *w)
+{
+    const cell *own = cell_at(f, w->cell);
+    return own && is_owned(own) && w->amount > 0;
+}
+
+static void check_waiters(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->waiters.high; i++) {
+        const waiter *w = &f->waiters[i];
+        uint32_t state = state_of(w->stamp);
+        const waiter *next = w->part == NONE ? NULL : waiter_at(f, w->part);
+        if (state != FREE && state != LIVE && state != PART)
+            tell(j, "%s: state %u cannot be", name_waiter(f, i).text, state);
+        if (state != LIVE && state != PART)
+            continue;
+        if (!is_sound(f, w))
+            tell(j, "%s: %lld for cell %u cannot be", name_waiter(f, i).text, (long long)w->amount, w->cell);
+        else if (w->part != NONE && (!next || state_of(next->stamp) != PART || !is_sound(f, next) ||
+                                     f->cells[next->cell].owner != f->cells[w->cell].owner))
+            tell(j, "%s: its next part cannot be %u", name_waiter(f, i).text, w->part);
+        if (state == LIVE && w->answer != WAITING && w->answer != GRANTED)
+            tell(j, "%s: answer %u cannot be", name_waiter(f, i).text, w->answer);
+    }
+}
+
 /* What is held of each resource in all is reserved at the root. */
 static void check_sums(judge *j)
 {
@@ -518,12 +558,13 @@ static void check_truth(judge *j)
     check_holders(j);
     check_cells(j);
     check_watches(j);
+    check_waiters(j);
     check_sums(j);
 }
 
 /* ---- lists --------------------------------------------------------------------------- */
 
-typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS, WATCHES } records;
+typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS, WATCHES, WAITERS } records;
 
 #define ONE_WAY SIZE_MAX
 
@@ -553,6 +594,8 @@ static uint32_t records_used(const fsm_region *r, records of)
         return h->cells.high;
     case WATCHES:
         return h->watches.high;
+    case WAITERS:
+        return h->waiters.high;
     }
     return 0;
 }
@@ -564,6 +607,7 @@ static uint32_t link_of(const fsm_region *r, records of, uint32_t index, size_t 
                          : of == PROCESSES ? (const void *)&r->holders[index]
                          : of == LEASES    ? (const void *)&r->holders[r->geometry.holders + index]
                          : of == WATCHES   ? (const void *)&r->watches[index]
+                         : of == WAITERS   ? (const void *)&r->waiters[index]
                                            : (const void *)&r->cells[index];
     uint32_t value;
     memcpy(&value, (const char *)record + offset, sizeof value);
@@ -675,6 +719,18 @@ static bool is_watch_of_counter(const judge *j, uint32_t owner, uint32_t index)
     return !is_free_watch(j, owner, index) && j->found.watches[index].counter == owner;
 }
 
+static bool is_free_waiter(const judge *j, uint32_t owner, uint32_t index)
+{
+    (void)owner;
+    return state_of(j->found.waiters[index].stamp) == FREE;
+}
+
+static bool is_in_line(const judge *j, uint32_t owner, uint32_t index)
+{
+    (void)owner;
+    return state_of(j->found.waiters[index].stamp) == LIVE;
+}
+
 static bool is_in_bucket(const judge *j, uint32_t owner, uint32_t index)
 {
     return j->bucket[index] == owner;
@@ -775,6 +831,22 @@ static const list free_watches = {
     .next = offsetof(watch, next),
     .previous = ONE_WAY,
 };
+static const list line = {
+    .what = "line",
+    .member = name_waiter,
+    .belongs = is_in_line,
+    .records = WAITERS,
+    .next = offsetof(waiter, next),
+    .previous = offsetof(waiter, prev),
+};
+static const list free_waiters = {
+    .what = "free waiters",
+    .member = name_waiter,
+    .belongs = is_free_waiter,
+    .records = WAITERS,
+    .next = offsetof(waiter, next),
+    .previous = ONE_WAY,
+};
 static const list names = {
     .what = "names",
     .owner = name_bucket,
@@ -810,8 +882,25 @@ static void compare_pools(judge *j)
     compare_pool(j, &free_leases, &found->leases, &right->leases, false);
     compare_pool(j, &free_cells, &found->cells, &right->cells, true);
     compare_pool(j, &free_watches, &found->watches, &right->watches, false);
+    compare_pool(j, &free_waiters, &found->waiters, &right->waiters, false);
     if (found->quarantined != right->quarantined)
         tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
+}
+
+static void compare_line(judge *j)
+{
+    const fsm_region *f = &j->found;
+    const header *found = f->header, *right = j->right.header;
+    uint32_t last;
+    if (check_list(j, &line, NONE, found->line_head, length_of(&j->right, &line, right->line_head), &last)) {
+        if (found->line_tail != last)
+            tell(j, "line: the last is %u, recomputed %u", found->line_tail, last);
+        for (uint32_t i = found->line_head; i != NONE && f->waiters[i].next != NONE; i = f->waiters[i].next)
+            if (f->waiters[i].ticket > f->waiters[f->waiters[i].next].ticket)
+                tell(j, "line: %s comes before its turn", name_waiter(f, i).text);
+    }
+    if (found->waiting != right->waiting)
+        tell(j, "requests that wait: %u, recomputed %u", found->waiting, right->waiting);
 }
 
 static void compare_groups(judge *j)
@@ -883,6 +972,7 @@ static void compare_counter(judge *j, uint32_t index)
     SAME(name_counter, counters, index, cells);
     SAME(name_counter, counters, index, open_below);
     SAME(name_counter, counters, index, marked);
+    SAME(name_counter, counters, index, waiting);
     SAME(name_counter, counters, index, low);
     SAME(name_counter, counters, index, high);
     if (!is_between_marks(right))
@@ -962,6 +1052,7 @@ static int compare_cells(judge *j)
 static int compare(judge *j)
 {
     compare_pools(j);
+    compare_line(j);
     compare_groups(j);
     compare_counters(j);
     compare_holders(j);

@@ -71,7 +71,7 @@ void reset_derived(fsm_region *r, counter *c)
     if (is_global(c))
         end_global(c);
     c->watches_head = c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
-    c->cells = c->open_below = 0;
+    c->cells = c->open_below = c->waiting = 0;
     find_marks(r, c);
 }
 
@@ -335,7 +335,7 @@ int64_t shares_of(const counter *c)
     return SHARE * ((int64_t)c->open_below + 1);
 }
 
-static int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
+int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
 {
     int64_t twice = least(times(most(headroom, 0), 2), c->limit);
     int64_t demand = least(times(amount, 2 * shares_of(c)), c->limit / 2);
@@ -375,11 +375,11 @@ static bool is_calm(counter *c)
     return c->calm >= CALM;
 }
 
-void leave_global(const ancestry *p, int64_t amount)
+void leave_global(fsm_region *r, const ancestry *p, int64_t amount)
 {
     for (uint32_t i = 0; i < p->n; i++) {
         counter *c = p->at[i];
-        if (!is_global(c))
+        if (!is_global(c) || is_full(r, c))
             continue;
         int64_t exit = is_calm(c) ? least(times(amount, CALM), c->global_exit) : c->global_exit;
         if (headroom_of(c) >= exit) {
@@ -397,8 +397,7 @@ void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t 
     fsm_fault_here.limit = limit;
 }
 
-/* Whether amount fits c once no stock is left below it: 1, 0 or an error. */
-static int fits(fsm_region *r, counter *c, int64_t amount, bool nofail)
+int fits(fsm_region *r, counter *c, int64_t amount, bool nofail)
 {
     if (headroom_of(c) >= amount)
         return 1;
@@ -634,6 +633,8 @@ int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
         FAULT_POINT(limit_set);
         find_marks(r, c); /* those that are a part of the limit have moved */
         cross_marks(r, &p);
+        if (r->header->waiting > 0)
+            error = serve_line(r); /* who asked for more than the limit was waited for nothing else */
     }
     unlock(r);
     return error;
@@ -712,8 +713,9 @@ int fsm_common_uncharge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amo
         c->common -= amount;
         FAULT_POINT(uncharged);
         reserve(&p, -amount);
-        leave_global(&p, amount);
+        leave_global(r, &p, amount);
         cross_marks(r, &p);
+        serve_waiting(r, &p);
     }
     unlock(r);
     return error;
@@ -729,8 +731,9 @@ int fsm_force_empty(fsm_region *r, fsm_id id, uint32_t resource)
         c->common = 0;
         FAULT_POINT(forgotten);
         reserve(&p, -common);
-        leave_global(&p, common);
+        leave_global(r, &p, common);
         cross_marks(r, &p);
+        serve_waiting(r, &p);
     }
     unlock(r);
     return error;

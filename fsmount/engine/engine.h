@@ -432,6 +432,30 @@ int fsm_take(fsm_charger *charger, int64_t amount);
 /* What this holder holds here. */
 int fsm_held(fsm_charger *charger, int64_t *out);
 
+/* ---- waiting -------------------------------------------------------------- */
+
+/*
+ * Charges amounts[i] (> 0) through chargers[i], all or nothing, as soon as there is room for all of it and it is its
+ * turn: requests are granted in the order in which they came, as far as they are in each other's way.  The chargers are
+ * of one holder and of different counters.  0: it is charged.  -EINPROGRESS: it waits as *request, until
+ * fsm_end_request() or the holder's end, or until the holder leaves one of the groups.  -ENOSPC: no room for another
+ * one who waits.  A charge that does not wait is refused by no request, and may come before it.
+ */
+int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, fsm_id *request);
+
+/* Waits for so long.  0: it was granted, -EAGAIN: not yet, -EINTR: a signal came, -ENODEV: it has ended. */
+int fsm_await_request(fsm_region *region, fsm_id request, int64_t nanoseconds);
+
+/* Ends it.  0: it was granted, and the holder holds it; -ECANCELED: it was not, and waits no more; -ENODEV. */
+int fsm_end_request(fsm_region *region, fsm_id request);
+
+/*
+ * For one who waits for many: the number of answers to a holder's requests, another one than `seen` as soon as there
+ * is one; after so many ns it may be the same.  fsm_wake_answers() ends such a wait, without an answer.
+ */
+uint32_t fsm_await_answers(fsm_region *region, fsm_id holder, uint32_t seen, int64_t nanoseconds);
+void fsm_wake_answers(fsm_region *region, fsm_id holder);
+
 /* ---- looking after it ----------------------------------------------------- */
 
 /*

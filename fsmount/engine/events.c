@@ -301,13 +301,18 @@ UNLOCKED int fsm_watch_crossings(fsm_region *r, fsm_id id, int64_t *out)
 
 UNLOCKED void tell_listener(fsm_region *r, const ancestry *p, uint32_t level)
 {
-    uint32_t *bell = &r->header->bell;
-    if (__atomic_load_n(bell, __ATOMIC_SEQ_CST) == SILENT)
+    if (__atomic_load_n(&r->header->bell, __ATOMIC_SEQ_CST) == SILENT)
         return;
     for (uint32_t i = level; i < p->n; i++) {
         __atomic_add_fetch(&p->at[i]->news, 1, __ATOMIC_SEQ_CST);
         FAULT_POINT(news_told);
     }
+    ring(r);
+}
+
+UNLOCKED void ring(fsm_region *r)
+{
+    uint32_t *bell = &r->header->bell;
     uint32_t armed = ARMED;
     if (__atomic_compare_exchange_n(bell, &armed, RUNG, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
         FAULT_POINT(bell_rung);

@@ -84,6 +84,7 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
         h->pid = pid;
         h->start_time = start_time;
         h->pid_namespace = pid_namespace();
+        h->answers = 0;
         h->cells = 0;
         h->cells_head = NONE;
         FAULT_POINT(described);
@@ -247,7 +248,7 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     set_used(own, 0);
     FAULT_POINT(emptied);
     reserve(&p, -used);
-    leave_global(&p, used);
+    leave_global(r, &p, used);
     unlink_cell(r, own, p.at[0], h);
     if (quarantine)
         r->header->quarantined++;
@@ -255,6 +256,7 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
         free_to_pool(r, own);
     cross_marks(r, &p);
     tell_listener(r, &p, 0); /* whose holder died may have counted a refusal, without the lock, and not told of it */
+    serve_waiting(r, &p);
     return 0;
 }
 
@@ -312,8 +314,11 @@ int move_held(fsm_region *r, const ancestry *p, cell *own, int64_t amount)
 static int leave_cell(fsm_region *r, cell *own, holder *h, uint32_t flags, bool quarantine)
 {
     ancestry p;
+    int error = end_requests(r, holder_index(r, h), own);
+    if (error)
+        return error;
     if (flags & FSM_KEEP) {
-        int error = path_of(r, own->counter, &p);
+        error = path_of(r, own->counter, &p);
         if (!error)
             error = move_held(r, &p, own, close_cell(r, &p, own));
         if (error)
@@ -420,12 +425,15 @@ int end_holder(fsm_region *r, holder *h, bool by_itself)
     /* from here on it is being given back, and whoever finds it goes on with that */
     __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), ENDING), __ATOMIC_RELEASE);
     FAULT_POINT(ending);
+    int error = end_requests(r, holder_index(r, h), NULL);
+    if (error)
+        return error;
     uint32_t left = r->geometry.cells;
     while (h->cells_head != NONE) {
         cell *own = cell_at(r, h->cells_head);
         if (!own || own->owner != holder_index(r, h) + 1 || left-- == 0)
             return corrupt(r, "the cells of holder %u are damaged", holder_index(r, h));
-        int error = leave_cell(r, own, h, h->flags, quarantine);
+        error = leave_cell(r, own, h, h->flags, quarantine);
         if (error)
             return error;
     }

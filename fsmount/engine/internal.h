@@ -193,8 +193,11 @@ static inline bool in_global_mode(const ancestry *p)
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);
 /* What a holder may have of a counter's room beside all others: one part in so many. */
 int64_t shares_of(const counter *c);
-void leave_global(const ancestry *p, int64_t amount); /* after so much was given back */
-void end_global(counter *c);                          /* of one that is_global() */
+void leave_global(fsm_region *r, const ancestry *p, int64_t amount); /* after so much was given back */
+void end_global(counter *c);                                         /* of one that is_global() */
+int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount);
+/* Whether amount fits c once no stock is left below it: 1, 0 or an error. */
+int fits(fsm_region *r, counter *c, int64_t amount, bool nofail);
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit);
 void note_peak(const ancestry *p, const cell *own);
 /* Takes a precise sum for the usage: max_usage and min_usage follow it. */
@@ -208,10 +211,36 @@ int own_cell(const fsm_charger *charger, cell **out);
 /* ---- whole.c ---- */
 
 /*
- * Adds amounts to what closed cells of one holder have used, to all of them in one step.  They are of different
- * resources, there is room for what is added, and as much used as is taken away.
+ * Adds amounts to what closed cells of one holder have used, to all of them in one step, in which the request of a
+ * waiter is granted too, if it is not NONE.  They are of different resources, there is room for what is added, and as
+ * much used as is taken away.
  */
-int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n);
+int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t index);
+/* -EINVAL: they are not of one holder and of different resources. */
+int check_chargers(fsm_charger *const *chargers, size_t n);
+
+/* ---- waiters.c ---- */
+
+int join_line(fsm_region *r, waiter *w);
+void free_waiter(fsm_region *r, waiter *w); /* one that is not in line */
+/* Goes through the line, and grants what there is room for. */
+int serve_line(fsm_region *r);
+void serve(fsm_region *r, const ancestry *p); /* if somebody waits for room at one of these counters */
+int serve_again(fsm_region *r);               /* by who recovers: those who were not woken are, too */
+/* Ends the requests of a holder, or those for one of its cells. */
+int end_requests(fsm_region *r, uint32_t owner, const cell *own);
+
+static inline void serve_waiting(fsm_region *r, const ancestry *p)
+{
+    if (r->header->waiting > 0)
+        serve(r, p);
+}
+
+/* Whether somebody waits for room here. */
+static inline bool is_full(const fsm_region *r, const counter *c)
+{
+    return r->header->waiting > 0 && c->full_in == r->header->round;
+}
 
 /* ---- events.c ---- */
 
@@ -227,6 +256,7 @@ void cross_marks(fsm_region *r, const ancestry *p);
 void look_again(fsm_region *r, const ancestry *p); /* the same for the first of them, by who recovers; always tells */
 /* Something was counted at a level of the path, with the lock or without. */
 void tell_listener(fsm_region *r, const ancestry *p, uint32_t level);
+void ring(fsm_region *r); /* wakes who listens */
 
 static inline bool is_above_soft_limit(const counter *c)
 {

@@ -3,7 +3,7 @@
  *
  * A region is one file or memfd, mapped shared by everybody who charges in it:
  *
- *   header | buckets | groups | counters | attributes | holders | watches | cells
+ *   header | buckets | groups | counters | attributes | holders | watches | waiters | cells
  *
  * The sizes follow from the geometry, so a region describes itself.  It is
  * sparse: a record's pages are populated when the record is first used, so that
@@ -12,7 +12,7 @@
  * Records refer to each other by index; NONE is no record.  A counter's index is
  * group * resources + resource.  A holder's index is below `holders` for a
  * process and above for a lease (there is room for as many leases as cells, and
- * for as many watches).
+ * for as many watches and waiters).
  *
  * Truth and derivation.  Fields marked (d) are derived: recover.c recomputes them
  * all from the others, so a process may die between any two stores, and check.c
@@ -26,6 +26,7 @@
  *   cell     is there when its owner is not 0; what it holds is words.used, what
  *            it has reserved besides is words.stock (FSM_CLOSED: nothing)
  *   watch    is there when its stamp says LIVE, and its group is
+ *   waiter   is there when its stamp says LIVE, with the PARTs that it leads to
  *   counter  limit, soft_limit, common, what it counted, and the statistics
  *
  * Groups, their names and attributes, and the plain values of a counter are read
@@ -44,13 +45,13 @@
 #include <string.h>
 
 #define FSM_MAGIC "fsmount\n"
-#define FSM_VERSION 3u
+#define FSM_VERSION 4u
 #define FSM_ARCHITECTURE ((uint32_t)(sizeof(long) << 8 | sizeof(void *)))
 
 #define NONE UINT32_MAX
 #define DEPTH_MAX 1024u /* levels below the root; deeper is -ENAMETOOLONG */
 
-enum state { FREE = 0, LIVE = 1, ENDING = 2 };
+enum state { FREE = 0, LIVE = 1, ENDING = 2, PART = 3 };
 
 /* generation in the upper half, state in the lower: one store makes or ends a record */
 typedef uint64_t stamp;
@@ -112,6 +113,10 @@ typedef struct counter {
     uint32_t active_child;             /* (d) children with open cells below them */
     uint32_t active_next, active_prev; /* (d) */
     uint32_t news;                     /* changes while somebody listens: something was counted in the subtree */
+    uint32_t waiting;                  /* (d) requests in line that ask for something of the subtree */
+    uint64_t full_in;                  /* the round of the line in which a request found no room here, */
+    uint64_t aside_in;                 /* and the one in which this much was set aside; see waiters.c */
+    int64_t aside;
 } counter;
 
 _Static_assert(offsetof(counter, low) == 64, "what every charge looks at is one cache line");
@@ -125,6 +130,7 @@ typedef struct holder {
     uint32_t cells_head, cells; /* (d) */
     uint32_t next_free;         /* (d) */
     uint32_t arrival;           /* its number among the processes */
+    uint32_t answers;           /* how many of its requests were answered, and a futex */
 } holder;
 
 /* A mark that somebody was interested in. */
@@ -136,6 +142,22 @@ typedef struct watch {
     int64_t passed;      /* how often its mark was passed, either way; odd: the usage was above it; see events.c */
     uint32_t next, prev; /* (d) of its counter; next also links free records */
 } watch;
+
+/*
+ * A request that waits for room: so much for one cell, and its parts for others of the same holder.  Once it is
+ * answered it is there until who asked has seen it.
+ */
+typedef struct waiter {
+    stamp stamp;
+    uint64_t ticket; /* the order in which they came */
+    int64_t amount;
+    uint32_t cell;
+    uint32_t part;       /* the next part of the request, NONE after the last */
+    uint32_t answer;     /* enum answer, and a futex; of the LIVE one alone */
+    uint32_t next, prev; /* (d) in line; next also links free records */
+} waiter;
+
+enum answer { WAITING = 0, GRANTED = 1, ENDED = 2 };
 
 /*
  * The words of a cell.  What it has reserved is total[epoch & 1]; of that words.state says how much is stock, and the
@@ -218,12 +240,16 @@ typedef struct header {
     uint32_t pid_namespace; /* where its number means something, */
     uint32_t foreign;       /* FOREIGN: processes of another one take the lock too */
     uint32_t broken;        /* a derived field was found wrong: the next to take the lock recomputes */
-    pool groups, processes, leases, cells, watches;
-    uint32_t quarantined; /* (d) cells in quarantine */
-    uint64_t changes;     /* odd while groups are made, removed, renamed or given attributes; see internal.h */
-    uint32_t arrivals;    /* the number of the newest process, and a futex */
-    uint32_t bell;        /* enum bell: who listens to events; a futex */
-    int64_t reap_at;      /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
+    pool groups, processes, leases, cells, watches, waiters;
+    uint32_t quarantined;          /* (d) cells in quarantine */
+    uint64_t changes;              /* odd while groups are made, removed, renamed or given attributes; see internal.h */
+    uint32_t arrivals;             /* the number of the newest process, and a futex */
+    uint32_t bell;                 /* enum bell: who listens to events; a futex */
+    uint32_t line_head, line_tail; /* (d) who waits, in the order of their tickets */
+    uint32_t waiting;              /* (d) those in line who have no answer yet */
+    uint64_t ticket;               /* the newest */
+    uint64_t round;                /* how often the line was gone through; see waiters.c */
+    int64_t reap_at;               /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
     uint64_t recoveries;
     journal journal;
     uint32_t server_namespace;
@@ -242,6 +268,7 @@ struct fsm_region {
     attributes *attributes;
     holder *holders;
     watch *watches;
+    waiter *waiters;
     cell *cells;
 };
 
@@ -382,6 +409,12 @@ static inline watch *watch_at(const fsm_region *r, uint32_t index)
     return index < r->geometry.cells ? &r->watches[index] : NULL;
 }
 
+static inline waiter *waiter_at(const fsm_region *r, uint32_t index)
+{
+    index = once(index);
+    return index < r->geometry.cells ? &r->waiters[index] : NULL;
+}
+
 /* How many of a pool's `room` records were ever used; may be asked without the lock. */
 static inline uint32_t high_of(const pool *of, uint32_t room)
 {
@@ -425,6 +458,11 @@ static inline uint32_t holder_index(const fsm_region *r, const holder *h)
 static inline uint32_t watch_index(const fsm_region *r, const watch *w)
 {
     return (uint32_t)(w - r->watches);
+}
+
+static inline uint32_t waiter_index(const fsm_region *r, const waiter *w)
+{
+    return (uint32_t)(w - r->waiters);
 }
 
 static inline uint32_t cell_index(const fsm_region *r, const cell *c)

@@ -54,6 +54,7 @@ static int finish_step(fsm_region *r)
         FAULT_POINT(crossings_set);
     } else if (step == JOURNAL_CHANGE) {
         uint32_t n = once(j->changes);
+        waiter *w = waiter_at(r, j->waiter);
         if (n > FSM_RESOURCES_MAX)
             return corrupt(r, "the journal changes %u cells", n);
         for (uint32_t i = 0; i < n; i++) {
@@ -66,6 +67,10 @@ static int finish_step(fsm_region *r)
             FAULT_POINT(used_set);
             c->common = to->common;
             FAULT_POINT(common_set);
+        }
+        if (w) {
+            w->answer = GRANTED;
+            FAULT_POINT(granted);
         }
     } else if (step == JOURNAL_REMOVE) {
         group *g = group_at(r, j->index);
@@ -274,6 +279,44 @@ static int rebuild_watches(fsm_region *r)
     return 0;
 }
 
+/* Of a request whose first part was not made yet, or is gone already, the other parts are nobody's. */
+static int rebuild_line(fsm_region *r)
+{
+    header *h = r->header;
+    uint32_t high = once(h->waiters.high);
+    if (high > r->geometry.cells)
+        return corrupt(r, "%u waiters were used, there is room for %u", high, r->geometry.cells);
+    h->waiters.free = h->line_head = h->line_tail = NONE;
+    h->waiting = 0;
+    FAULT_POINT(line_forgotten);
+    for (uint32_t i = 0; i < high; i++)
+        r->waiters[i].prev = NONE;
+    for (uint32_t i = 0; i < high; i++) {
+        const waiter *w = &r->waiters[i];
+        waiter *part;
+        if (state_of(w->stamp) != LIVE)
+            continue;
+        for (uint32_t n = 1; n < FSM_RESOURCES_MAX && (part = waiter_at(r, w->part)) && part->prev == NONE; n++) {
+            part->prev = i;
+            w = part;
+        }
+    }
+    for (uint32_t i = high; i-- > 0;)
+        if (state_of(r->waiters[i].stamp) != LIVE &&
+            (state_of(r->waiters[i].stamp) != PART || r->waiters[i].prev == NONE))
+            free_waiter(r, &r->waiters[i]);
+    int error = 0;
+    for (uint32_t i = 0; i < high && !error; i++)
+        if (state_of(r->waiters[i].stamp) == LIVE) {
+            error = join_line(r, &r->waiters[i]);
+            if (error == -EUCLEAN) { /* of no use to anybody, and in nobody's way */
+                free_waiter(r, &r->waiters[i]);
+                error = 0;
+            }
+        }
+    return error;
+}
+
 int rebuild(fsm_region *r)
 {
     int error = finish_step(r);
@@ -287,6 +330,8 @@ int rebuild(fsm_region *r)
         error = rebuild_common(r);
     if (!error)
         error = rebuild_watches(r);
+    if (!error)
+        error = rebuild_line(r);
     return error;
 }
 
@@ -337,6 +382,8 @@ int recover(fsm_region *r)
         }
         error = look_at_all(r);
     }
+    if (!error)
+        error = serve_again(r);
     if (!error) {
         r->header->broken = 0;
         FAULT_POINT(mended);

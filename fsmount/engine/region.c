@@ -109,6 +109,7 @@ size_t place(fsm_region *r, char *base)
     PLACE(attributes, attributes, counters * FSM_SLOTS);
     PLACE(holders, holder, (size_t)g->holders + g->cells);
     PLACE(watches, watch, g->cells);
+    PLACE(waiters, waiter, g->cells);
     PLACE(cells, cell, g->cells);
 #undef PLACE
     return at;
@@ -181,7 +182,8 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     h->geometry = r->geometry;
     h->pid_namespace = r->pid_namespace = pid_namespace();
     FAULT_POINT(geometry_written);
-    h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = h->watches.free = NONE;
+    h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = h->watches.free =
+        h->waiters.free = h->line_head = h->line_tail = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
     FAULT_POINT(buckets_emptied);

@@ -17,11 +17,12 @@ static void describe(fsm_region *r, uint32_t i, const cell *own, int64_t used, i
 }
 
 /* What was described becomes so; without the journal where that takes one store alone. */
-static void carry_out(fsm_region *r, cell *const *cells, uint32_t n, bool in_one_store)
+static void carry_out(fsm_region *r, cell *const *cells, uint32_t n, uint32_t index, bool in_one_store)
 {
+    waiter *w = waiter_at(r, index);
     journal *j = &r->header->journal;
     j->changes = n;
-    j->waiter = NONE;
+    j->waiter = index;
     FAULT_POINT(journal_written);
     if (!in_one_store)
         journal_commit(j, JOURNAL_CHANGE);
@@ -32,11 +33,15 @@ static void carry_out(fsm_region *r, cell *const *cells, uint32_t n, bool in_one
         r->counters[cells[i]->counter].common = j->change[i].common;
         FAULT_POINT(common_set);
     }
+    if (w) {
+        __atomic_store_n(&w->answer, GRANTED, __ATOMIC_RELEASE);
+        FAULT_POINT(granted);
+    }
     journal_commit(j, JOURNAL_EMPTY);
     FAULT_POINT(journal_emptied);
 }
 
-int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n)
+int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t index)
 {
     ancestry p; /* one at a time: they are large */
     for (uint32_t i = 0; i < n; i++) {
@@ -45,7 +50,7 @@ int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, ui
             return error;
         describe(r, i, cells[i], used_of(cells[i], state_now(cells[i])) + amounts[i], p.at[0]->common);
     }
-    carry_out(r, cells, n, n == 1);
+    carry_out(r, cells, n, index, n == 1 && index == NONE);
     for (uint32_t i = 0; i < n; i++) {
         int error = path_of(r, cells[i]->counter, &p);
         if (error)
@@ -53,15 +58,14 @@ int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, ui
         bool marked = reserve(&p, amounts[i]);
         FAULT_POINT(reserved);
         if (amounts[i] < 0)
-            leave_global(&p, -amounts[i]);
+            leave_global(r, &p, -amounts[i]);
         if (marked)
             cross_marks(r, &p);
     }
     return 0;
 }
 
-/* Whether these are chargers of one holder, and no two of one resource. */
-static int check_chargers(fsm_charger *const *chargers, size_t n)
+int check_chargers(fsm_charger *const *chargers, size_t n)
 {
     uint32_t seen = 0;
     for (size_t i = 0; i < n; i++) {
@@ -135,7 +139,10 @@ int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
     if (!error)
         error = find_rooms(chargers, amounts, (uint32_t)n);
     if (!error)
-        error = commit_changes(r, cells, amounts, (uint32_t)n);
+        error = commit_changes(r, cells, amounts, (uint32_t)n, NONE);
+    for (size_t i = 0; i < n && !error; i++)
+        if (amounts[i] < 0)
+            serve_waiting(r, chargers[i]->path); /* when all of it is done */
     unlock(r);
     return error;
 }
@@ -155,7 +162,7 @@ int fsm_move(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
             describe(r, i, cells[i], used - amounts[i], common + amounts[i]);
     }
     if (!error)
-        carry_out(r, cells, (uint32_t)n, false);
+        carry_out(r, cells, (uint32_t)n, NONE, false);
     unlock(r);
     return error;
 }

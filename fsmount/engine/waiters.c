@@ -1,0 +1,526 @@
+/*
+ * waiters.c - requests that wait for room, and whose turn it is.
+ *
+ * A request asks for so much of one counter or of several, all or nothing, and stands in one line with all others.
+ * Whoever makes room under the lock goes through the line, from the oldest request on, and charges for those there is
+ * room for: a request is granted by who made the room, and nobody can come in between.  So who waits is only woken.
+ *
+ * Nobody overtakes.  A request that finds no room at a counter makes it full for all behind it; so a large one gets the
+ * room that small ones behind it could use, and is not starved.  But who passes another way is not kept waiting: the
+ * line is one for each limit that is fought for.  What the first of a full counter asks for elsewhere on its way is set
+ * aside there, as else it might find room here and there by turns and never at once.  A request above a limit itself
+ * cannot be granted as things are, and makes nothing full.
+ *
+ * Who does not wait, and charges, is in no line: what fits is never refused, so he may come before those who wait.
+ *
+ * A full counter is in global mode as long as somebody waits for it, so that no room comes about without the lock.
+ *
+ * A round is one way through the line.  Which counters are full, and what was set aside, is marked with its number, and
+ * so is forgotten with the next.  These marks are good until room is made at a full counter, the line is left, or a
+ * limit is set: then there is another round.  Nonsense in them, or after a crash, makes somebody wait for the next.
+ */
+#include "internal.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long one who waits sleeps before he looks for the dead, as long as no daemon does; ns. */
+#define LOOK_EVERY INT64_C(500000000)
+
+typedef struct request {
+    uint32_t n;
+    cell *own[FSM_RESOURCES_MAX]; /* of one holder and different counters */
+    int64_t amount[FSM_RESOURCES_MAX];
+} request;
+
+/* ---- records ------------------------------------------------------------------------- */
+
+/* The request that begins with w.  Its cells are one holder's. */
+static int read_request(fsm_region *r, const waiter *w, request *out)
+{
+    const waiter *first = w;
+    out->n = 0;
+    while (out->n < FSM_RESOURCES_MAX) {
+        cell *own = cell_at(r, w->cell);
+        int64_t amount = w->amount;
+        if (!own || own->owner == 0 || own->owner == QUARANTINED || amount <= 0 ||
+            (out->n > 0 && own->owner != out->own[0]->owner))
+            break;
+        out->own[out->n] = own;
+        out->amount[out->n++] = amount;
+        uint32_t next = once(w->part);
+        if (next == NONE)
+            return 0;
+        w = waiter_at(r, next);
+        if (!w || state_of(w->stamp) != PART)
+            break;
+    }
+    return corrupt(r, "what waiter %u asks for cannot be", waiter_index(r, first));
+}
+
+static int take_waiter(fsm_region *r, waiter **out)
+{
+    pool *of = &r->header->waiters;
+    uint32_t index = once(of->free);
+    waiter *w;
+    if (index != NONE) {
+        w = waiter_at(r, index);
+        if (!w || state_of(w->stamp) != FREE)
+            return corrupt(r, "waiter %u in the free list is not free", index);
+        of->free = w->next;
+        FAULT_POINT(record_reused);
+    } else {
+        index = once(of->high);
+        w = waiter_at(r, index);
+        if (!w)
+            return -ENOSPC;
+        int error = populate_next(r, w, sizeof *w);
+        if (error)
+            return error;
+        __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
+        FAULT_POINT(record_taken);
+    }
+    *out = w;
+    return 0;
+}
+
+void free_waiter(fsm_region *r, waiter *w)
+{
+    __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp), FREE), __ATOMIC_RELEASE);
+    FAULT_POINT(ended);
+    w->next = r->header->waiters.free;
+    r->header->waiters.free = waiter_index(r, w);
+    FAULT_POINT(freed);
+}
+
+static void free_parts(fsm_region *r, uint32_t index)
+{
+    waiter *w;
+    for (uint32_t n = 0; n < FSM_RESOURCES_MAX && (w = waiter_at(r, index)) && state_of(w->stamp) == PART; n++) {
+        index = once(w->part);
+        free_waiter(r, w);
+    }
+}
+
+static int make_request(fsm_region *r, const request *q, waiter **out)
+{
+    uint32_t part = NONE;
+    waiter *w = NULL;
+    for (uint32_t i = q->n; i-- > 0;) {
+        int error = take_waiter(r, &w);
+        if (error) {
+            free_parts(r, part);
+            return error;
+        }
+        w->amount = q->amount[i];
+        w->cell = cell_index(r, q->own[i]);
+        w->part = part;
+        if (i == 0) {
+            w->answer = WAITING;
+            w->ticket = ++r->header->ticket;
+        }
+        FAULT_POINT(described);
+        __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp) + 1, i == 0 ? LIVE : PART), __ATOMIC_RELEASE);
+        FAULT_POINT(made);
+        part = waiter_index(r, w);
+    }
+    *out = w;
+    return 0;
+}
+
+/* ---- the line ------------------------------------------------------------------------- */
+
+/* One that waits for something of these counters' subtrees, more or less. */
+static int count(fsm_region *r, const request *q, int change)
+{
+    ancestry p;
+    for (uint32_t i = 0; i < q->n; i++) {
+        int error = path_of(r, q->own[i]->counter, &p);
+        if (error)
+            return error;
+        for (uint32_t k = 0; k < p.n; k++) {
+            p.at[k]->waiting += (uint32_t)change;
+            FAULT_POINT(waiting_counted);
+        }
+    }
+    r->header->waiting += (uint32_t)change;
+    if (r->header->waiting == 0)
+        r->header->round++; /* nothing is full any more */
+    FAULT_POINT(all_counted);
+    return 0;
+}
+
+int join_line(fsm_region *r, waiter *w)
+{
+    request q;
+    int error = read_request(r, w, &q);
+    if (!error && w->answer == WAITING)
+        error = count(r, &q, 1);
+    if (error)
+        return error;
+    header *h = r->header;
+    uint32_t left = r->geometry.cells;
+    waiter *before = waiter_at(r, h->line_tail), *after;
+    while (before && before->ticket > w->ticket && left-- > 0) /* only when who recovers finds them in no order */
+        before = waiter_at(r, before->prev);
+    w->prev = before ? waiter_index(r, before) : NONE;
+    w->next = before ? before->next : h->line_head;
+    after = waiter_at(r, w->next);
+    *(before ? &before->next : &h->line_head) = waiter_index(r, w);
+    FAULT_POINT(linked);
+    *(after ? &after->prev : &h->line_tail) = waiter_index(r, w);
+    FAULT_POINT(linked_back);
+    return 0;
+}
+
+/* Wakes who asked. */
+static void tell(fsm_region *r, waiter *w, const cell *own)
+{
+    syscall(SYS_futex, &w->answer, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    uint32_t owner = own->owner - 1;
+    holder *h = holder_at(r, owner);
+    if (!h)
+        return;
+    __atomic_add_fetch(&h->answers, 1, __ATOMIC_RELEASE);
+    FAULT_POINT(answers_counted);
+    syscall(SYS_futex, &h->answers, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    if (owner >= r->geometry.holders)
+        ring(r);
+}
+
+/* Takes a request out of the line, answered or not, and frees it. */
+static int leave_line(fsm_region *r, waiter *w)
+{
+    header *h = r->header;
+    request q;
+    int error = read_request(r, w, &q);
+    if (error)
+        return error;
+    bool waited = w->answer == WAITING;
+    if (waited)
+        __atomic_store_n(&w->answer, ENDED, __ATOMIC_RELEASE); /* for who is about to sleep */
+    uint32_t part = once(w->part);
+    waiter *before = waiter_at(r, w->prev), *after = waiter_at(r, w->next);
+    *(before ? &before->next : &h->line_head) = w->next;
+    *(after ? &after->prev : &h->line_tail) = w->prev;
+    FAULT_POINT(unlinked);
+    free_waiter(r, w);
+    free_parts(r, part);
+    if (!waited)
+        return 0;
+    error = count(r, &q, -1);
+    tell(r, w, q.own[0]);
+    return error;
+}
+
+/* ---- whose turn it is -------------------------------------------------------------------- */
+
+/* Whether the counter has room for so much beside what was set aside. */
+static int has_room(fsm_region *r, counter *c, int64_t amount)
+{
+    int64_t aside = c->aside_in == r->header->round ? most(c->aside, 0) : 0;
+    return fits(r, c, aside > FSM_UNLIMITED - amount ? FSM_UNLIMITED : amount + aside, false);
+}
+
+static int make_full(fsm_region *r, counter *c, int64_t amount)
+{
+    c->full_in = r->header->round;
+    FAULT_POINT(full);
+    return fsm_get_batch(r) != 0 && !is_global(c) ? enter_global(r, c, c->limit - c->reserved, amount) : 0;
+}
+
+static int set_aside(fsm_region *r, const request *q)
+{
+    ancestry p;
+    uint64_t round = r->header->round;
+    for (uint32_t i = 0; i < q->n; i++) {
+        int error = path_of(r, q->own[i]->counter, &p);
+        if (error)
+            return error;
+        for (uint32_t k = 0; k < p.n; k++) {
+            counter *c = p.at[k];
+            if (c->full_in == round)
+                continue;
+            c->aside = c->aside_in == round ? c->aside + q->amount[i] : q->amount[i];
+            c->aside_in = round;
+            FAULT_POINT(set_aside);
+        }
+    }
+    return 0;
+}
+
+/* 1 if a request is above a limit itself. */
+static int is_hopeless(fsm_region *r, const request *q)
+{
+    ancestry p;
+    for (uint32_t i = 0; i < q->n; i++) {
+        int error = path_of(r, q->own[i]->counter, &p);
+        if (error)
+            return error;
+        for (uint32_t k = 0; k < p.n; k++)
+            if (q->amount[i] > p.at[k]->limit)
+                return 1;
+    }
+    return 0;
+}
+
+/* 0 if it is a request's turn, and there is room for all of it; 1 if it has to wait, and if so the last full counter.
+ */
+static int take_turn(fsm_region *r, const request *q, const counter **at)
+{
+    *at = NULL;
+    bool first = false;
+    int error = is_hopeless(r, q);
+    if (error)
+        return error;
+    for (uint32_t i = 0; i < q->n; i++) {
+        ancestry p;
+        error = path_of(r, q->own[i]->counter, &p);
+        for (uint32_t k = 0; k < p.n && !error; k++) {
+            counter *c = p.at[k];
+            int fit = c->full_in == r->header->round ? 0 : has_room(r, c, q->amount[i]);
+            if (fit > 0)
+                continue;
+            *at = c;
+            if (fit == 0 && c->full_in != r->header->round) {
+                first = true;
+                fit = make_full(r, c, q->amount[i]);
+            }
+            error = fit;
+            break;
+        }
+        if (error)
+            return error;
+    }
+    if (!*at)
+        return 0;
+    error = first ? set_aside(r, q) : 0;
+    return error ? error : 1;
+}
+
+/* Charges for a request; `index`: of its record, or NONE. */
+static int charge_for(fsm_region *r, const request *q, uint32_t index)
+{
+    ancestry p;
+    for (uint32_t i = 0; i < q->n; i++) {
+        int error = path_of(r, q->own[i]->counter, &p);
+        if (error)
+            return error;
+        close_cell(r, &p, q->own[i]);
+    }
+    return commit_changes(r, q->own, q->amount, q->n, index);
+}
+
+int serve_line(fsm_region *r)
+{
+    header *h = r->header;
+    uint32_t left = r->geometry.cells;
+    waiter *w;
+    h->round++;
+    FAULT_POINT(round_begun);
+    for (uint32_t i = h->line_head; h->waiting > 0 && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
+        request q;
+        const counter *at;
+        if (w->answer != WAITING)
+            continue;
+        int turn = read_request(r, w, &q);
+        if (!turn)
+            turn = take_turn(r, &q, &at);
+        if (turn > 0 && at && at->waiting == h->waiting)
+            break; /* nobody can pass by it */
+        if (turn == 0)
+            turn = charge_for(r, &q, i);
+        if (turn == 0) {
+            turn = count(r, &q, -1);
+            tell(r, w, q.own[0]);
+        }
+        if (turn < 0)
+            return turn;
+    }
+    return 0;
+}
+
+void serve(fsm_region *r, const ancestry *p)
+{
+    for (uint32_t i = 0; i < p->n; i++)
+        if (p->at[i]->full_in == r->header->round) {
+            serve_line(r); /* an error is that of a damaged region: who recovers serves them */
+            return;
+        }
+}
+
+int serve_again(fsm_region *r)
+{
+    header *h = r->header;
+    int error = serve_line(r);
+    uint32_t left = r->geometry.cells;
+    waiter *w;
+    for (uint32_t i = h->line_head; !error && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
+        const cell *own = cell_at(r, w->cell);
+        if (w->answer != WAITING && own)
+            tell(r, w, own);
+    }
+    return error;
+}
+
+int end_requests(fsm_region *r, uint32_t owner, const cell *own)
+{
+    uint32_t left = r->geometry.cells;
+    waiter *w;
+    bool ended = false;
+    for (uint32_t i = r->header->line_head, next; (w = waiter_at(r, i)) && left-- > 0; i = next) {
+        request q;
+        int error = read_request(r, w, &q);
+        if (error)
+            return error;
+        next = once(w->next);
+        bool concerned = q.own[0]->owner == owner + 1 && !own;
+        for (uint32_t k = 0; k < q.n && own; k++)
+            concerned |= q.own[k] == own;
+        if (!concerned)
+            continue;
+        error = leave_line(r, w);
+        if (error)
+            return error;
+        ended = true;
+    }
+    return ended ? serve_line(r) : 0;
+}
+
+/* ---- asking --------------------------------------------------------------------------------- */
+
+static int find_request(fsm_region *r, fsm_id id, waiter **out)
+{
+    waiter *w = waiter_at(r, id_index(id));
+    if (!w || id_index(id) >= high_of(&r->header->waiters, r->geometry.cells) ||
+        peek(w->stamp) != make_stamp((uint32_t)(id >> 32), LIVE))
+        return gone(r);
+    *out = w;
+    return 0;
+}
+
+static int ask(fsm_region *r, const request *q, uint32_t self, fsm_id *out)
+{
+    const counter *at;
+    waiter *w;
+    int turn = take_turn(r, q, &at);
+    if (turn == 1 && reap_before_refusal(r, self)) {
+        turn = serve_line(r); /* another round: in this one it has made something full itself */
+        if (turn == 0)
+            turn = take_turn(r, q, &at);
+    }
+    if (turn <= 0)
+        return turn ? turn : charge_for(r, q, NONE);
+    int error = make_request(r, q, &w);
+    if (!error)
+        error = join_line(r, w);
+    if (error) {
+        r->header->round++; /* what it made full is not */
+        return error;
+    }
+    *out = make_id(w->stamp, waiter_index(r, w));
+    return -EINPROGRESS;
+}
+
+int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, fsm_id *out)
+{
+    int error = check_chargers(chargers, n);
+    for (size_t i = 0; i < n && !error; i++)
+        error = amounts[i] > 0 ? 0 : -EINVAL;
+    if (error)
+        return error;
+    fsm_region *r = chargers[0]->region;
+    error = lock(r);
+    if (error)
+        return error;
+    request q = { .n = (uint32_t)n };
+    for (size_t i = 0; i < n && !error; i++) {
+        q.amount[i] = amounts[i];
+        error = own_cell(chargers[i], &q.own[i]);
+    }
+    if (!error)
+        error = ask(r, &q, id_index(chargers[0]->holder), out);
+    unlock(r);
+    return error;
+}
+
+/* While no daemon lives, it is one who waits who gives back what the dead held. */
+static int look_for_dead(fsm_region *r)
+{
+    if (!reap_is_due(r) || server_alive(r->header))
+        return 0;
+    int error = lock(r);
+    if (error)
+        return error;
+    reap_before_refusal(r, NONE);
+    unlock(r);
+    return 0;
+}
+
+int fsm_await_request(fsm_region *r, fsm_id id, int64_t nanoseconds)
+{
+    waiter *w;
+    int error = find_request(r, id, &w);
+    int64_t now = monotonic_ns();
+    int64_t deadline = nanoseconds > INT64_MAX - now ? INT64_MAX : now + nanoseconds;
+    while (!error) {
+        uint32_t answer = __atomic_load_n(&w->answer, __ATOMIC_ACQUIRE); /* before the stamp: else another's by then */
+        error = find_request(r, id, &w);
+        if (error || answer == GRANTED)
+            return error;
+        int64_t left = least(deadline - now, LOOK_EVERY);
+        if (left <= 0)
+            return -EAGAIN;
+        struct timespec patience = { .tv_sec = left / 1000000000, .tv_nsec = left % 1000000000 };
+        if (syscall(SYS_futex, &w->answer, FUTEX_WAIT, WAITING, &patience, NULL, 0) < 0) {
+            if (errno == EINTR)
+                return -EINTR;
+            if (errno == ETIMEDOUT)
+                error = look_for_dead(r);
+        }
+        now = monotonic_ns();
+    }
+    return error;
+}
+
+int fsm_end_request(fsm_region *r, fsm_id id)
+{
+    int error = lock(r);
+    if (error)
+        return error;
+    waiter *w;
+    error = find_request(r, id, &w);
+    if (!error) {
+        bool granted = w->answer == GRANTED;
+        error = leave_line(r, w);
+        if (!error && !granted) {
+            error = serve_line(r);
+            error = error ? error : -ECANCELED;
+        }
+    }
+    unlock(r);
+    return error;
+}
+
+uint32_t fsm_await_answers(fsm_region *r, fsm_id id, uint32_t seen, int64_t nanoseconds)
+{
+    holder *h = holder_at(r, id_index(id));
+    if (!h)
+        return seen + 1;
+    struct timespec patience = { .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000 };
+    if (syscall(SYS_futex, &h->answers, FUTEX_WAIT, seen, &patience, NULL, 0) < 0 && errno == ETIMEDOUT)
+        look_for_dead(r);
+    return __atomic_load_n(&h->answers, __ATOMIC_ACQUIRE);
+}
+
+void fsm_wake_answers(fsm_region *r, fsm_id id)
+{
+    holder *h = holder_at(r, id_index(id));
+    if (!h)
+        return;
+    __atomic_add_fetch(&h->answers, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &h->answers, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
