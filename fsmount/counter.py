@@ -93,10 +93,17 @@ class Counter(engine.Charger):
 
     # charge, try_charge, charge_nofail, uncharge, give, take and held are engine.Charger's
 
-    def hold(self, amount: int) -> Hold:
-        """A context manager: charged inside, uncharged after."""
+    async def wait_charge(self, amount: int) -> None:
+        """Charges as soon as there is room and it is its turn, in a task of trio or asyncio.
+
+        Cancelled, it has charged nothing.
+        """
+        await self.group.wait_charge(**{self.resource: amount})
+
+    def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
+        """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
         amount = engine.amount(amount)
-        return Hold(partial(self.charge, amount), partial(self.uncharge, amount))
+        return Hold(partial(self.charge, amount, wait=wait, timeout=timeout), partial(self.uncharge, amount))
 
     # ---- what it says
 
@@ -247,6 +254,10 @@ class Counter(engine.Charger):
         except EngineError as error:
             raise self.public_error(error) from None
 
+    def _wait(self, amount: int, timeout: float | None) -> None:
+        if not self.group.charge_in_turn({self.resource: amount}, timeout):
+            self.charge(amount)  # says who refuses; or there is room, for one who is in no line
+
     def _failed(self, error: EngineError, amount: int) -> NoReturn:
         group = self.group
         if error.errno == errno.ENOMEM:
@@ -257,6 +268,10 @@ class Counter(engine.Charger):
         if error.errno == errno.ENODEV and group.lost():
             raise TreeGone(group.tree.path, "somebody ended what this process held in the tree") from None
         raise self.public_error(error) from None
+
+    def failed(self, error: EngineError, amount: int) -> NoReturn:
+        """Raises what an answer of the engine to a charge of this amount means."""
+        self._failed(error, amount)
 
     def public_error(self, error: EngineError) -> OSError:
         return self.group.public_error(error)

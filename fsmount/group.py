@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import engine
 from .answers import in_public, public_error
 from .counter import Counter
-from .engine import ROOT, EngineError
+from .engine import ROOT, EngineError, Request
 from .membership import locked
+from .waiting import charge_in_turn, charge_in_turn_async
 from .whole_requests import WholeRequests
 
 if TYPE_CHECKING:
@@ -132,6 +135,25 @@ class Group(WholeRequests):
 
     def change(self, amounts: Mapping[str, int]) -> None:
         engine.change({self[resource]: amount for resource, amount in amounts.items()})
+
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
+        with self._told_of(amounts):
+            return charge_in_turn(partial(self._ask, amounts), partial(self.uncharge, **amounts), timeout)
+
+    async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
+        with self._told_of(amounts):
+            await charge_in_turn_async(partial(self._ask, amounts), partial(self.uncharge, **amounts))
+
+    def _ask(self, amounts: Mapping[str, int]) -> Request | None:
+        return engine.request([self[resource] for resource in amounts], list(amounts.values()))
+
+    @contextlib.contextmanager
+    def _told_of(self, amounts: Mapping[str, int]) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            resource, amount = next(iter(amounts.items()))
+            self[resource].failed(error, amount)
 
     # ---- children
 

@@ -18,8 +18,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import math
 import os
+import select
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from weakref import WeakSet
 
@@ -43,6 +46,7 @@ from .control_files import (
 from .counter import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from .group import ends_with_keep
+from .waiting import Baton, writable
 from .whole_requests import WholeRequests
 
 __all__ = ["LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
@@ -231,6 +235,18 @@ class LeaseGroup(WholeRequests):
         else:
             self._change(self.lease(), amounts)
 
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
+        return self._lease_for(amounts).charge_in_turn(amounts, timeout)
+
+    async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
+        await self._lease_for(amounts).charge_in_turn_async(amounts)
+
+    def _lease_for(self, amounts: Mapping[str, int]) -> _OpenLease:
+        if len(amounts) > 1:
+            return self.lease()
+        (resource,) = amounts
+        return self[resource].lease()
+
     def charge_common(self, amounts: Mapping[str, int]) -> None:
         """Charges the group itself, all at once or nothing: it stays until it is uncharged.  LimitExceeded."""
         if len(amounts) == 1:
@@ -350,10 +366,24 @@ class LeaseCounter:
 
     # ---- charging
 
-    def charge(self, amount: int) -> None:
-        """Charges, or raises LimitExceeded and changes nothing."""
+    def charge(self, amount: int, /, *, wait: bool = False, timeout: float | None = None) -> None:
+        """Charges, or raises LimitExceeded and changes nothing.
+
+        wait: if there is no room, it waits in line until there is; for so many seconds, or with None for ever.
+        """
+        if timeout is not None and not wait:
+            raise ValueError("timeout is for a charge that waits: wait=True")
+        if wait and engine.amount(amount) > 0 and self.group.charge_in_turn({self.resource: amount}, timeout):
+            return
         if not self.try_charge(amount):
             raise self.limit_exceeded(amount)
+
+    async def wait_charge(self, amount: int) -> None:
+        """Charges as soon as there is room and it is its turn, in a task of trio or asyncio.
+
+        Cancelled, it has charged nothing.
+        """
+        await self.group.wait_charge(**{self.resource: amount})
 
     def try_charge(self, amount: int) -> bool:
         """Charges; False, with nothing changed, if a limit would be passed."""
@@ -379,18 +409,19 @@ class LeaseCounter:
         if self._tell("take", f"{engine.amount(amount)}"):
             raise NotHeld(self.resource, amount, self.stat()["common"], self.group.path)
 
-    def hold(self, amount: int) -> Hold:
-        """A context manager: charged inside, uncharged after."""
+    def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
+        """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
         amount = engine.amount(amount)
-        return Hold(functools.partial(self.charge, amount), functools.partial(self.uncharge, amount))
+        charge = functools.partial(self.charge, amount, wait=wait, timeout=timeout)
+        return Hold(charge, functools.partial(self.uncharge, amount))
 
     @property
     def held(self) -> int:
         """What this attachment holds here."""
         return sum(self.group.lease(which).held().get(self.resource, 0) for which in (None, self.resource))
 
-    def _tell(self, word: str, number: str) -> int:
-        """Tells the group's lease, or one of this resource alone if that one may not be opened."""
+    def lease(self) -> _OpenLease:
+        """The group's lease, or one of this resource alone if that one may not be opened."""
         lease = self.group.lease(self.resource)
         if not lease.is_open:
             try:
@@ -398,7 +429,10 @@ class LeaseCounter:
                 lease = self.group.lease()
             except PermissionError:
                 pass
-        return lease.tell(word, {self.resource: number})
+        return lease
+
+    def _tell(self, word: str, number: str) -> int:
+        return self.lease().tell(word, {self.resource: number})
 
     # ---- what it says
 
@@ -537,6 +571,7 @@ class _OpenLease:
         self._file = GROUP_LEASE.name if resource is None else file_name(resource, group.units[resource], LEASE)
         self._descriptor = -1
         self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
+        self._baton = Baton()  # a lease stands in line for one request at a time
         _leases.add(self)
 
     @property
@@ -554,6 +589,49 @@ class _OpenLease:
                     raise
                 return error.errno
         return 0
+
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
+        """Stands in line, and charges; False if that takes longer than so many seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._baton.held_for(_left(deadline)) as mine:
+            if not mine:
+                return False
+            try:
+                while not self._has_turn(amounts):
+                    left = _left(deadline)
+                    if not self._await_writable(left) or left == 0:
+                        self.tell("wait")  # and gives back what was granted just now
+                        return False
+            except BaseException:
+                self._stand_in_line_no_more()
+                raise
+        return True
+
+    async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
+        async with self._baton:
+            try:
+                while not self._has_turn(amounts):
+                    await writable(self._descriptor)
+            except BaseException:
+                self._stand_in_line_no_more()
+                raise
+
+    def _has_turn(self, amounts: Mapping[str, int]) -> bool:
+        try:
+            self.tell("wait", {resource: f"{amount}" for resource, amount in amounts.items()})
+        except BlockingIOError:
+            return False
+        return True
+
+    def _await_writable(self, seconds: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(None if seconds is None else math.ceil(seconds * 1000)))
+
+    def _stand_in_line_no_more(self) -> None:
+        if self.is_open:
+            with contextlib.suppress(OSError):  # what went wrong is told already
+                self.tell("wait")
 
     def held(self) -> dict[str, int]:
         """What it holds of each resource."""
@@ -609,12 +687,17 @@ class _OpenLease:
     def forget(self) -> None:
         """In a forked child: the lease is the parent's, and must not outlive it here."""
         self._lock = threading.RLock()
+        self._baton = Baton()
         self.close()
 
     def _write(self, word: str, numbers: Mapping[str, str]) -> None:
         words = [number if self._resource else f"{resource}={number}" for resource, number in numbers.items()]
         with _told_of(self._group.path):
             os.pwrite(self._descriptor, os.fsencode(" ".join([word, *words])), 0)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 def _parse_counts(text: bytes) -> dict[str, int]:

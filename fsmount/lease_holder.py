@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import engine
 from .counter import Counter
-from .engine import KEEP, LEASE, Charger, EngineError
+from .engine import KEEP, LEASE, Charger, EngineError, Request
 from .errors import GroupRemoved, LockTimeout, TreeGone
 
 if TYPE_CHECKING:
@@ -21,15 +21,21 @@ T = TypeVar("T")
 class Lease:
     """A holder of its own in some counters of a group, in the name of a process that charges through the mount.
 
-    It becomes a holder with the first operation that succeeds.  One operation at a time.
+    It becomes a holder with the first operation that succeeds, or when it stands in line.  One operation at a time.
     """
 
-    __slots__ = ("_begun", "_counters", "_group", "_holder", "_keep", "_pid", "_start_time")
+    __slots__ = (
+        "_asked", "_begun", "_counters", "_group", "_holder", "_keep", "_pid", "_start_time", "_wanted", "unclaimed",
+    )  # fmt: skip
 
     def __init__(self, group: Group, resources: tuple[str, ...], pid: int, start_time: int) -> None:
         self._group = group
         self._counters = {resource: _LeaseCounter(group, resource) for resource in resources}
         self._begun = False
+        self._asked: Request | None = None
+        self._wanted: Mapping[str, int] = {}
+        #: What it was granted in line, until somebody claims it.
+        self.unclaimed: Mapping[str, int] = {}
         self._holder: int | None = None
         self._keep = False
         self._pid = pid
@@ -64,12 +70,67 @@ class Lease:
                 raise self._group.public_error(error) from None
         self._keep = keep
 
+    # ---- standing in line
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in line."""
+        return self._asked is not None
+
+    def ask(self, amounts: Mapping[str, int]) -> None:
+        """Stands in line for these amounts, above 0, one time at once: what is granted is unclaimed then.  ENOSPC."""
+        chargers = [self._counters[resource] for resource in amounts]
+        self._asked = self._do(partial(self._request, chargers, list(amounts.values())))
+        self._wanted = amounts
+        if self._asked is None:
+            self.unclaimed = amounts
+
+    def look(self) -> bool:
+        """Whether something is unclaimed, or was granted meanwhile and now is."""
+        if self._asked is not None and self._public(partial(self._asked.wait, 0.0)):
+            self._leave_line()
+        return bool(self.unclaimed)
+
+    def claim(self) -> None:
+        """What was unclaimed is the lease's like all that it holds."""
+        self.unclaimed = {}
+
+    def give_up(self) -> None:
+        """Stands in no line any more, and gives back what is unclaimed."""
+        if self._asked is not None:
+            self._leave_line()
+        if self.unclaimed:
+            self.change({resource: -amount for resource, amount in self.unclaimed.items()})
+            self.unclaimed = {}
+        if self._begun and not any(self.held.values()):
+            self.close()
+
+    def _leave_line(self) -> None:
+        assert self._asked is not None
+        granted = self._public(self._asked.end)
+        self._asked = None
+        if granted:
+            self.unclaimed = self._wanted
+
+    def _request(self, chargers: Sequence[Charger], amounts: Sequence[int]) -> Request | None:
+        return self._public(partial(engine.request, chargers, amounts))
+
+    def _public(self, operation: Callable[[], T]) -> T:
+        try:
+            return operation()
+        except EngineError as error:
+            raise self._group.public_error(error) from None
+
+    # ---- its end
+
     def close(self) -> None:
         """Ends it: what it holds is given back, or kept by the group."""
         holder = self._holder
         if holder is None:
             return
         self._begun = False
+        self._asked = None
+        self.unclaimed = {}
         for counter in self._counters.values():
             counter.unbind()
         with contextlib.suppress(TreeGone):

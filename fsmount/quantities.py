@@ -29,8 +29,8 @@ _DIGITS_MAX = len(str(UNLIMITED))
 _ZERO = ord("0")
 
 _LEASE_SIGNS = {b"+": "add", b"-": "subtract"}
-_LEASE_AMOUNT_WORDS = {b"give", b"take", b"nofail"}
-_LEASE_WORDS = {b"keep", b"release"}
+_LEASE_AMOUNT_WORDS = {b"give", b"take", b"nofail", b"wait"}
+_LEASE_WORDS = {b"keep", b"release", b"wait"}
 
 
 def strip(text: bytes) -> bytes:
@@ -57,7 +57,8 @@ def parse(text: bytes, *, limit: bool = False) -> int:
 def parse_lease(text: bytes) -> tuple[str, int]:
     """What was written to a lease: (operation, amount).
 
-    `N` set, `+N` add, `-N` subtract, `give N`, `take N`, `nofail N`, and, with an amount of 0, `keep` and `release`.
+    `N` set, `+N` add, `-N` subtract, `give N`, `take N`, `nofail N`, `wait N`, and, with an amount of 0, `keep`,
+    `release` and `wait`.
     Errors as in parse().
     """
     text = strip(text)
@@ -75,8 +76,9 @@ def parse_lease(text: bytes) -> tuple[str, int]:
 def parse_group_lease(text: bytes) -> tuple[str, dict[str, tuple[str, int]]]:
     """What was written to a lease of all resources: (word, resource -> (operation, amount)).
 
-    `R=N...` set, `R=+N...` add and `R=-N...` subtract, also mixed, are the word `change`.  `give R=N...`, `take R=N...`
-    and, of one resource, `nofail R=N` set; `give`, `keep` and `release` alone have no amounts.  Errors as in parse();
+    `R=N...` set, `R=+N...` add and `R=-N...` subtract, also mixed, are the word `change`.  `give R=N...`,
+    `take R=N...`, `wait R=N...` and, of one resource, `nofail R=N` set; `give`, `keep`, `release` and `wait` alone
+    have no amounts.  Errors as in parse();
     EINVAL also for a resource that is named twice.
     """
     first, *words = strip(text).split() or [b""]

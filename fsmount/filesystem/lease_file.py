@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -13,15 +14,9 @@ from ..control_files import Kind
 from ..quantities import parse_group_lease, parse_lease
 from ..tree import Counter, Group, Lease, process_start_time
 from .guard import finish
-from .open_file import CounterFile, OpenFile
+from .open_file import WRITABLE, CounterFile, OpenFile
 from .processes import process_of
-
-# What is charged so that so much is held afterwards, or so much more or less.
-_CHANGES: dict[str, Callable[[int, int], int]] = {
-    "set": lambda amount, held: amount - held,
-    "add": lambda amount, _: amount,
-    "subtract": lambda amount, _: -amount,
-}
+from .turn import Turn
 
 
 class _Leased(OpenFile):
@@ -30,11 +25,27 @@ class _Leased(OpenFile):
     __slots__ = ()
 
     lease: Lease
+    turn: Turn
 
     def held(self) -> dict[str, int]:
         if not self.group.exists:  # a lease that is no holder need not ask anybody what it holds
             raise FUSEError(errno.ENODEV)
-        return self.lease.held
+        return self.turn.held()
+
+    @property
+    def listens(self) -> bool:
+        return self.turn.waits
+
+    in_line = listens
+
+    def poll(self) -> int:
+        ready = super().poll()
+        if ready & select.POLLERR or not self.turn.waits or self.turn.has_come():
+            return ready
+        return ready & ~WRITABLE
+
+    def has_news(self) -> bool:
+        return not self.turn.waits or self.turn.has_come()
 
     def release(self) -> None:
         finish(self.lease.close)
@@ -48,21 +59,25 @@ class LeaseFile(_Leased, CounterFile):
 
     kind: ClassVar[Kind] = control_files.LEASE
 
-    __slots__ = ("lease",)
+    __slots__ = ("lease", "turn")
 
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter, inode, flags, ctx)
         self.lease = _lease(counter.group, (counter.resource,), ctx)
+        self.turn = Turn(self.lease)
 
     def text(self) -> bytes:
         return b"%d\n" % self.held()[self.counter.resource]
 
     def command(self, text: bytes) -> None:
         word, amount = parse_lease(text)
-        if word in _CHANGES:
-            word, change = "change", _CHANGES[word]
-            amount = change(amount, self.lease.held[self.counter.resource])
-        _OPERATIONS[word](self.lease, {self.counter.resource: amount})
+        resource = self.counter.resource
+        if word == "wait":
+            self.turn.wait({resource: amount})
+        elif word in _OPERATIONS:
+            _OPERATIONS[word](self.lease, {resource: amount})
+        else:
+            self.turn.change({resource: (word, amount)})
 
 
 class GroupLeaseFile(_Leased):
@@ -70,11 +85,12 @@ class GroupLeaseFile(_Leased):
 
     kind: ClassVar[Kind] = control_files.GROUP_LEASE
 
-    __slots__ = ("lease",)
+    __slots__ = ("lease", "turn")
 
     def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(group, inode, flags)
         self.lease = _lease(group, group.resources, ctx)
+        self.turn = Turn(self.lease)
 
     def text(self) -> bytes:
         return " ".join(f"{resource}={amount}" for resource, amount in self.held().items()).encode() + b"\n"
@@ -83,12 +99,14 @@ class GroupLeaseFile(_Leased):
         word, named = parse_group_lease(text)
         for resource in named.keys() - set(self.group.resources):
             raise OSError(errno.EINVAL, f"no resource {resource!r} here; there are: {', '.join(self.group.resources)}")
-        held = self.lease.held
         if word == "change":
-            amounts = {name: _CHANGES[change](amount, held[name]) for name, (change, amount) in named.items()}
+            self.turn.change(named)
+            return
+        amounts = {name: amount for name, (_, amount) in named.items()}
+        if word == "wait":
+            self.turn.wait(amounts)
         else:
-            amounts = {name: amount for name, (_, amount) in named.items()} or held
-        _OPERATIONS[word](self.lease, amounts)
+            _OPERATIONS[word](self.lease, amounts or self.turn.held())
 
 
 def _lease(group: Group, resources: tuple[str, ...], ctx: RequestContext) -> Lease:
@@ -102,7 +120,6 @@ def _nofail(lease: Lease, amounts: Mapping[str, int]) -> None:
 
 
 _OPERATIONS: dict[str, Callable[[Lease, Mapping[str, int]], None]] = {
-    "change": Lease.change,
     "give": Lease.move,
     "take": lambda lease, amounts: lease.move({resource: -amount for resource, amount in amounts.items()}),
     "nofail": _nofail,

@@ -3,7 +3,6 @@
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pyfuse3 import RequestContext
 
@@ -17,14 +16,16 @@ class ListeningFile(CounterFile, ABC):
     Those of its opening count as seen.
     """
 
-    listens: ClassVar[bool] = True
-
     __slots__ = ("_news", "_seen")
 
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter, inode, flags, ctx)
         self._news = -1
         self.seen()
+
+    @property
+    def listens(self) -> bool:
+        return True
 
     @abstractmethod
     def counts(self) -> Sequence[int]:

@@ -12,8 +12,8 @@ from ..quantities import TEXT_MAX
 from ..tree import Counter, Group
 
 _READABLE = select.POLLIN | select.POLLRDNORM
-_WRITABLE = select.POLLOUT | select.POLLWRNORM
-_READY = {os.O_RDONLY: _READABLE, os.O_WRONLY: _WRITABLE, os.O_RDWR: _READABLE | _WRITABLE}
+WRITABLE = select.POLLOUT | select.POLLWRNORM
+_READY = {os.O_RDONLY: _READABLE, os.O_WRONLY: WRITABLE, os.O_RDWR: _READABLE | WRITABLE}
 
 
 class OpenFile:
@@ -26,9 +26,6 @@ class OpenFile:
 
     #: Whether the time of its last write is kept.
     timed: ClassVar[bool] = True
-
-    #: Whether what poll() reports may change with an event of the tree.
-    listens: ClassVar[bool] = False
 
     def __init__(self, group: Group, inode: int, flags: int) -> None:
         self.group = group
@@ -79,6 +76,16 @@ class OpenFile:
         """What poll() reports now."""
         ready = _READY.get(self._flags & os.O_ACCMODE, 0)
         return ready if self.group.exists else ready | select.POLLERR
+
+    @property
+    def listens(self) -> bool:
+        """Whether what poll() reports may change with an event of the tree."""
+        return False
+
+    @property
+    def in_line(self) -> bool:
+        """Whether it goes on waiting when poll() has returned."""
+        return False
 
     def has_news(self) -> bool:
         """After an event of the tree: whether poll() reports something else than it did.  OSError counts as such."""

@@ -416,8 +416,9 @@ class Operations(pyfuse3.Operations):
     @by_handle
     def poll(self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: RequestContext) -> int:
         opened = self._open[fh]
-        if poll_handle is not None:  # before anything is looked at: a change is noticed either here or there
-            opened.waiter = poll_handle
+        if poll_handle is not None or opened.in_line:
+            # before anything is looked at: a change is noticed either here or there
+            opened.waiter = poll_handle or opened.waiter
             self._polled[fh] = opened
             if opened.listens:
                 self._listening.add(fh)

@@ -1,0 +1,253 @@
+"""Waiting for room: a charge that stands in line until it is granted.
+
+Who makes room charges for those who wait (engine/waiters.c), so what is left to do here is to sleep until then, and to
+tidy up: a request that was given up may have been granted meanwhile, and then it is given back.
+
+A thread sleeps on its own request.  Tasks of an event loop cannot; for all tasks of this process that wait with one
+holder, a thread sleeps on the number of the holder's answers, and wakes those whose request is granted.  It is there
+only while somebody waits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from .engine import EngineError, Region, Request
+
+#: How long the thread that listens sleeps at a time, in seconds.
+_LONG = 3600.0
+
+
+def charge_in_turn(ask: Callable[[], Request | None], give_back: Callable[[], None], timeout: float | None) -> bool:
+    """Charges what `ask` asks for, when it is its turn; False if that takes longer than so many seconds.
+
+    give_back uncharges it again.  EngineError.
+    """
+    asked = ask()
+    if asked is None:
+        return True
+    try:
+        granted = asked.wait(math.inf if timeout is None else timeout)
+    except BaseException:
+        _give_up(asked, give_back)
+        raise
+    return asked.end() or granted
+
+
+async def charge_in_turn_async(ask: Callable[[], Request | None], give_back: Callable[[], None]) -> None:
+    """The same in a task of trio or asyncio, which may be cancelled."""
+    wake, sleep, checkpoint = alarm()
+    await checkpoint()
+    asked = ask()
+    if asked is None:
+        return
+    answers = _answers_to(asked)
+    answers.expect(asked, wake)
+    try:
+        await sleep()
+        asked.end()
+    except BaseException:
+        answers.forget(asked)
+        _give_up(asked, give_back)
+        raise
+
+
+def _give_up(asked: Request, give_back: Callable[[], None]) -> None:
+    with suppress(EngineError):  # the holder has ended, and nothing is left to be given back
+        if asked.end():
+            give_back()
+
+
+# ---- event loops
+
+Awaitable = Callable[[], Coroutine[Any, Any, object]]
+
+
+def _in_trio() -> bool:
+    import sniffio  # here, as a command that does not wait starts without it
+
+    return sniffio.current_async_library() == "trio"
+
+
+def alarm() -> tuple[Callable[[], None], Awaitable, Awaitable]:
+    """For a task of the running event loop: what wakes it, from any thread; its sleep until then; a checkpoint."""
+    if _in_trio():
+        import trio
+
+        token = trio.lowlevel.current_trio_token()
+        rung = trio.Event()
+
+        def wake() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(rung.set)
+
+        return wake, rung.wait, trio.lowlevel.checkpoint
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    heard = asyncio.Event()
+
+    def wake_asyncio() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(heard.set)
+
+    return wake_asyncio, heard.wait, partial(asyncio.sleep, 0)
+
+
+async def writable(descriptor: int) -> None:
+    """Until poll() says so of a descriptor."""
+    if _in_trio():
+        import trio
+
+        await trio.lowlevel.wait_writable(descriptor)
+        return
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(descriptor)
+
+
+class Baton:
+    """One at a time has it, threads and tasks alike, in the order in which they asked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._others: deque[Callable[[], None]] = deque()
+
+    @contextmanager
+    def held_for(self, timeout: float | None) -> Iterator[bool]:
+        """A thread has it inside; False if others had it for so many seconds."""
+        handed = threading.Event()
+        mine = self._take(handed.set)
+        try:
+            mine = mine or handed.wait(timeout)
+            yield mine
+        finally:
+            if mine or not self._withdraw(handed.set):
+                self._pass_on()
+
+    async def __aenter__(self) -> None:
+        wake, sleep, checkpoint = alarm()
+        await checkpoint()
+        if self._take(wake):
+            return
+        try:
+            await sleep()
+        except BaseException:
+            if not self._withdraw(wake):
+                self._pass_on()
+            raise
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._pass_on()
+
+    def _take(self, wake: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._taken:
+                self._others.append(wake)
+                return False
+            self._taken = True
+            return True
+
+    def _withdraw(self, wake: Callable[[], None]) -> bool:
+        """False: it was handed over already."""
+        with self._lock:
+            if wake not in self._others:
+                return False
+            self._others.remove(wake)
+            return True
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            if self._others:
+                self._others.popleft()()
+            else:
+                self._taken = False
+
+
+class _Answers:
+    """Hears the answers to one holder's requests, for the tasks of this process."""
+
+    def __init__(self, region: Region, holder: int) -> None:
+        self._region = region
+        self._holder = holder
+        self._lock = threading.Lock()
+        self._expected: dict[int, tuple[Request, Callable[[], None]]] = {}
+        self._listening = False
+
+    def expect(self, asked: Request, wake: Callable[[], None]) -> None:
+        """Calls wake(), in another thread, once it is answered."""
+        with self._lock:
+            self._expected[asked.id] = asked, wake
+            if self._listening:
+                self._region.wake_answers(self._holder)  # it may have been answered already
+            else:
+                self._listening = True
+                threading.Thread(target=self._listen, name="fsmount-answers", daemon=True).start()
+
+    def forget(self, asked: Request) -> None:
+        with self._lock:
+            self._expected.pop(asked.id, None)
+            if self._listening and not self._expected:
+                with suppress(EngineError):
+                    self._region.wake_answers(self._holder)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                heard = self._region.await_answers(self._holder, 0, 0.0)
+                if not self._tell():
+                    return
+                self._region.await_answers(self._holder, heard, _LONG)
+        except EngineError:  # the region was closed; each task learns of it by itself
+            self._tell(all_of_them=True)
+
+    def _tell(self, all_of_them: bool = False) -> bool:
+        """Wakes those who have an answer; whether others are left."""
+        with self._lock:
+            for number, (asked, wake) in list(self._expected.items()):
+                if all_of_them or _is_answered(asked):
+                    del self._expected[number]
+                    wake()
+            self._listening = bool(self._expected)
+            return self._listening
+
+
+def _is_answered(asked: Request) -> bool:
+    try:
+        return asked.wait(0.0)
+    except EngineError:  # that is an answer too
+        return True
+
+
+_lock = threading.Lock()
+_heard: dict[tuple[int, int], _Answers] = {}
+
+
+def _answers_to(asked: Request) -> _Answers:
+    with _lock:
+        key = id(asked.region), asked.holder
+        return _heard.setdefault(key, _Answers(asked.region, asked.holder))
+
+
+def _forget_all() -> None:
+    """In a forked child: the threads that listened are not here."""
+    global _lock
+    _lock = threading.Lock()
+    _heard.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

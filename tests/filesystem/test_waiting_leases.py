@@ -1,0 +1,247 @@
+"""A lease that was refused is writable again when there is room for it, and its turn."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.holder_process import HolderProcess
+from tests.mounts import GroupFiles, eventually, fails_with
+
+#: Long enough on any machine, in ms; nothing here takes it if all is well.
+PATIENCE = 20_000
+
+
+class Waiting:
+    """An open lease, and whether poll() says that it can be written."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR)
+        self.poll = select.poll()
+        self.poll.register(self.fd, select.POLLOUT)
+
+    def write(self, text: str) -> None:
+        os.pwrite(self.fd, text.encode(), 0)
+
+    def refuses(self, text: str, error: int = errno.ENOMEM) -> None:
+        with fails_with(error):
+            self.write(text)
+
+    @property
+    def text(self) -> str:
+        return os.pread(self.fd, 4096, 0).decode().strip()
+
+    def is_writable(self, milliseconds: int = 0) -> bool:
+        return any(reported & select.POLLOUT for _, reported in self.poll.poll(milliseconds))
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+@contextlib.contextmanager
+def leases(group: GroupFiles, count: int, file: str = "memory.lease") -> Iterator[list[Waiting]]:
+    opened = [Waiting(f"{group.path}/{file}") for _ in range(count)]
+    try:
+        yield opened
+    finally:
+        for lease in opened:
+            lease.close()
+
+
+@pytest.fixture
+def full(group: GroupFiles) -> GroupFiles:
+    """A group of which the group itself holds all there is: 10."""
+    group.set_limit(10)
+    group.charge(10)
+    return group
+
+
+def test_a_lease_that_was_not_refused_is_writable(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        assert lease.is_writable()
+
+
+def test_a_refused_lease_is_writable_when_there_is_room(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        lease.refuses("+4")
+        assert not lease.is_writable(50)
+        full.uncharge(3)
+        assert not lease.is_writable(50)
+        full.uncharge(1)
+        assert lease.is_writable(PATIENCE)
+        assert lease.text == "0"
+        lease.write("+4")
+        assert (lease.text, full.usage) == ("4", 10)
+        assert lease.is_writable()
+
+
+def test_the_same_request_in_other_words_is_the_same(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        full.uncharge(2)
+        lease.write("2")
+        lease.refuses("6")
+        assert not lease.is_writable()
+        full.uncharge(4)
+        assert lease.is_writable(PATIENCE)
+        lease.write(" +4\n")
+        assert (lease.text, full.usage) == ("6", 10)
+
+
+def test_another_request_takes_the_place_of_what_was_refused(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        lease.refuses("+6")
+        assert not lease.is_writable()
+        full.uncharge(6)
+        assert lease.is_writable(PATIENCE)
+        lease.write("+1")
+        assert (lease.text, full.usage) == ("1", 5)
+
+
+def test_a_raised_limit_is_room_too(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        lease.refuses("+40")
+        assert not lease.is_writable(50)
+        full.set_limit(50)
+        assert lease.is_writable(PATIENCE)
+        lease.write("+40")
+
+
+def test_what_nobody_fetches_is_given_back(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        lease.refuses("+4")
+        assert not lease.is_writable()
+        full.uncharge(4)
+        eventually(lambda: full.usage == 6, within=10)
+        assert lease.is_writable(PATIENCE)  # and who asks again is served again
+        lease.write("+4")
+        assert full.usage == 10
+
+
+def test_who_came_first_is_served_first_however_much_he_wants(full: GroupFiles) -> None:
+    with leases(full, 3) as (large, small, other):
+        large.refuses("wait 8", errno.EAGAIN)
+        small.refuses("wait 1", errno.EAGAIN)
+        other.refuses("+1")
+        assert not any(lease.is_writable() for lease in (large, small, other))
+        full.uncharge(7)
+        assert not any(lease.is_writable(20) for lease in (large, small, other))
+        full.uncharge(1)
+        assert large.is_writable(PATIENCE)
+        assert not any(lease.is_writable(20) for lease in (small, other))
+        large.write("wait 8")
+        full.uncharge(2)
+        assert small.is_writable(PATIENCE)
+        assert other.is_writable(PATIENCE)
+
+
+def test_a_waiter_comes_after_those_in_line_even_where_there_is_room(full: GroupFiles) -> None:
+    with leases(full, 3) as (first, second, third):
+        first.refuses("wait 8", errno.EAGAIN)
+        full.uncharge(5)
+        second.refuses("wait 1", errno.EAGAIN)
+        third.write("+1")  # who does not wait takes what there is
+        first.write("wait")
+        assert second.is_writable(PATIENCE)
+        second.write("wait 1")
+
+
+def test_a_waiter_stays_in_line_while_its_lease_does_other_things(full: GroupFiles) -> None:
+    full.uncharge(2)
+    with leases(full, 2) as (lease, other):
+        lease.write("2")
+        lease.refuses("wait 3", errno.EAGAIN)
+        other.refuses("wait 1", errno.EAGAIN)
+        lease.write("-1")
+        lease.write("+1")
+        assert lease.text == "2"
+        full.uncharge(3)
+        assert lease.is_writable(PATIENCE)
+        lease.write("wait 3")
+        assert (lease.text, full.usage) == ("5", 10)
+
+
+def test_a_lease_that_is_closed_leaves_the_line(full: GroupFiles) -> None:
+    with leases(full, 2) as (first, second):
+        first.refuses("wait 10", errno.EAGAIN)
+        second.refuses("wait 1", errno.EAGAIN)
+        full.uncharge(1)
+        assert not second.is_writable(20)
+        first.close()
+        assert second.is_writable(PATIENCE)
+
+
+def test_a_waiter_that_is_killed_leaves_the_line(full: GroupFiles) -> None:
+    command = """
+import os, sys, time
+lease = os.open(sys.argv[1], os.O_RDWR)
+try:
+    os.write(lease, b"wait 10")
+except BlockingIOError:
+    print("waits", flush=True)
+time.sleep(100)
+"""
+    with leases(full, 1) as (lease,):
+        path = f"{full.path}/memory.lease"
+        with subprocess.Popen([sys.executable, "-c", command, path], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waits\n"
+            lease.refuses("wait 1", errno.EAGAIN)
+            full.uncharge(1)
+            assert not lease.is_writable(20)
+            process.send_signal(signal.SIGKILL)
+        assert lease.is_writable(PATIENCE)
+
+
+def test_room_that_is_made_in_the_region_is_heard_of(full: GroupFiles) -> None:
+    full.uncharge(10)
+    with HolderProcess(full.path, transport="memory") as holder, leases(full, 1) as (lease,):
+        holder.charge(10)
+        lease.refuses("+10")
+        assert not lease.is_writable()
+        holder.uncharge(10)
+        assert lease.is_writable(PATIENCE)
+        lease.write("+10")
+
+
+def test_a_whole_request_waits_for_all_of_it(full: GroupFiles) -> None:
+    with leases(full, 2, "lease") as (holder, lease):
+        full.write("limit", "5", "tokens")
+        holder.write("tokens=5")
+        lease.refuses("wait memory=4 tokens=2", errno.EAGAIN)
+        full.uncharge(4)
+        assert not lease.is_writable(20)
+        holder.write("tokens=3")
+        assert lease.is_writable(PATIENCE)
+        lease.write("wait memory=4 tokens=2")
+        assert lease.text == "memory=4 tokens=2"
+
+
+def test_a_group_is_not_removed_while_a_lease_waits_in_it(group: GroupFiles) -> None:
+    child = group.mkdir("child")
+    child.set_limit(1)
+    with leases(child, 1) as (lease,):
+        lease.refuses("wait 2", errno.EAGAIN)
+        with fails_with(errno.EBUSY):
+            os.rmdir(child.path)
+        lease.write("wait")
+        os.rmdir(child.path)
+        lease.refuses("wait 1", errno.ENODEV)
+
+
+def test_giving_up_leaves_nothing_behind(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        lease.refuses("wait 4", errno.EAGAIN)
+        full.uncharge(4)
+        assert lease.is_writable(PATIENCE)
+        lease.write("wait")
+        assert (lease.text, full.usage, [line for line in full.holders() if line.pid]) == ("0", 6, [])
