@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
 from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, amounts
-from fsmount.cli.group import counter, named_group
+from fsmount.cli.group import named_group, requested
 
 
 @click.command(
@@ -24,12 +22,7 @@ The exit status is 0 if all is charged, 75 if a limit refuses, 1 for any other e
 def charge(path: str, wanted: tuple[Amount, ...]) -> None:
     """Charge the group itself with N of each resource R; it stays until it is uncharged.
 
-    All of it is charged, or nothing: what was charged is taken back when a later one is refused.
+    All of it is charged at once, or nothing.
     """
-    with named_group(path) as group:
-        counters = [(counter(group, resource), amount) for resource, amount in wanted]
-        with contextlib.ExitStack() as undo:
-            for counted, amount in counters:
-                counted.charge_common(amount)
-                undo.callback(counted.uncharge_common, amount)
-            undo.pop_all()
+    with named_group(path) as group, group:
+        group.charge_common(requested(group, wanted))

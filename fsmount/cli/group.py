@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 
+from fsmount.cli.amounts import Amount
 from fsmount.cli.report import FAILED, NoRoom, one_line
 from fsmount.daemon.refused import Refused
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
@@ -28,6 +29,11 @@ def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
         return group[resource]
     except KeyError as error:
         raise Refused(error.args[0]) from None
+
+
+def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
+    """Resource -> amount.  Refused if there is no such resource."""
+    return {counter(group, resource).resource: amount for resource, amount in wanted}
 
 
 @contextlib.contextmanager

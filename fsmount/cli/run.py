@@ -13,7 +13,7 @@ import click
 from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, amounts
 from fsmount.cli.child import run_to_end
-from fsmount.cli.group import counter, named_group
+from fsmount.cli.group import named_group, requested
 from fsmount.cli.report import end
 
 # Those of env(1): the command cannot be told from us by a status that it is unlikely to have.
@@ -54,11 +54,10 @@ other error and 2 for a wrong command line.""",
 def run(path: str, wanted: tuple[Amount, ...], command: tuple[str, ...]) -> None:
     """Hold N of each resource R in GROUP while COMMAND runs.
 
-    COMMAND is not started unless all of it is to be had.
+    COMMAND is not started unless all of it is to be had; until then nothing is held.
     """
     with named_group(path, _FAILED) as group, group:
-        for charged, amount in [(counter(group, resource), amount) for resource, amount in wanted]:
-            charged.charge(amount)
+        group.change(requested(group, wanted))
         group.hand_down()
         status = _run(command)
     sys.exit(status)

@@ -6,8 +6,7 @@ import click
 
 from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, amounts
-from fsmount.cli.group import counter, named_group
-from fsmount.errors import NotHeld
+from fsmount.cli.group import named_group, requested
 
 
 @click.command(
@@ -23,13 +22,7 @@ The exit status is 0 if all is given back, 1 for an error and 2 for a wrong comm
 def uncharge(path: str, wanted: tuple[Amount, ...]) -> None:
     """Give back N of each resource R that the group itself holds.
 
-    Nothing is given back if it holds less than that of one of them. What processes and leases hold is theirs.
+    All of it at once, or nothing if it holds less than that of one. What processes and leases hold is theirs.
     """
-    with named_group(path) as group:
-        counters = [(counter(group, resource), amount) for resource, amount in wanted]
-        # Looked at before, not charged again after: meanwhile somebody else could have taken the room.
-        for held, amount in counters:
-            if amount > (common := held.stat()["common"]):
-                raise NotHeld(held.resource, amount, common)
-        for held, amount in counters:
-            held.uncharge_common(amount)
+    with named_group(path) as group, group:
+        group.uncharge_common(requested(group, wanted))

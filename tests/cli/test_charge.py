@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+
 import pytest
 
 from tests.cli.place import refused, run, run_here
-from tests.mounts import GroupFiles, as_user, mounted
+from tests.mounts import GroupFiles, as_user, eventually, mounted
 
 NOBODY = 65534
 
@@ -36,6 +40,7 @@ def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: Gr
     )
     assert usages(child) == (0, 0) and usages(group) == (0, 4)
     assert (group.number("failcnt", "tokens"), group.failcnt) == (1, 0)
+    assert group.number("max_usage") == 0, "nobody ever saw a part of it"
 
 
 def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
@@ -44,6 +49,22 @@ def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
     said = refused(run_here("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
     assert said.startswith("4 of tokens cannot be given back: the group itself holds 3;")
     assert usages(group) == (4096, 3)
+    assert (group.stat()["common"], group.stat("tokens")["common"]) == (4096, 3)
+
+
+def test_there_is_no_moment_between_one_resource_and_the_other(group: GroupFiles) -> None:
+    """Whenever the command is killed, it has done all or nothing."""
+    for step in range(12):
+        words = [sys.executable, "-m", "fsmount", "charge", str(group.path), "memory=4096", "tokens=3"]
+        with subprocess.Popen(words) as command:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                command.wait(0.02 + step * 0.008)
+            command.kill()
+        eventually(lambda: group.stat()["holders"] == 0)
+        commons = (group.stat()["common"], group.stat("tokens")["common"])
+        assert commons == usages(group) and commons in ((0, 0), (4096, 3))
+        for resource in ("memory", "tokens"):
+            group.write("force_empty", 1, resource)
 
 
 def test_what_a_lease_holds_is_not_given_back(group: GroupFiles) -> None:

@@ -39,8 +39,9 @@ IGNORES_CHILDREN = "import os, signal, sys; signal.signal(17, signal.SIG_IGN); o
 class Running:
     """fsmount run with a command that has said its pid, or another that matters."""
 
-    def __init__(self, group: GroupFiles, command: list[str], *, memory: int = 4096) -> None:
-        words = [sys.executable, "-m", "fsmount", "run", "-g", str(group.path), "-r", f"memory={memory}", "--"]
+    def __init__(self, group: GroupFiles, command: list[str], *more: str) -> None:
+        wanted = [word for amount in ("memory=4096", *more) for word in ("-r", amount)]
+        words = [sys.executable, "-m", "fsmount", "run", "-g", str(group.path), *wanted, "--"]
         # in a process group of its own: nobody can be stopped by SIGTSTP in one whose parents are all gone
         self.process = subprocess.Popen(
             [*words, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, process_group=0
@@ -67,8 +68,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(group: GroupFiles, command: list[str]) -> Iterator[Running]:
-    it = Running(group, command)
+def running(group: GroupFiles, command: list[str], *more: str) -> Iterator[Running]:
+    it = Running(group, command, *more)
     try:
         yield it
     finally:
@@ -119,6 +120,7 @@ def test_a_command_whose_resources_are_refused_is_not_started(group: GroupFiles)
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr.startswith(f"fsmount: {group.path}: 11 more of tokens would pass the limit of {group.path}: ")
     assert (group.usage, group.number("usage", "tokens")) == (0, 0)
+    assert group.number("max_usage") == 0, "nobody ever saw a part of it"
 
 
 def test_what_cannot_be_charged_at_all_has_status_125(group: GroupFiles) -> None:
@@ -151,6 +153,17 @@ def test_a_command_whose_wrapper_is_killed_goes_on_and_holds_until_it_ends(group
         assert group.usage == 4096
         it.tell()
         refunded(group)
+
+
+def test_several_resources_are_one_lease_that_is_inherited_too(group: GroupFiles) -> None:
+    with running(group, WAITS, "tokens=3") as it:
+        assert [(line.pid, line.held) for line in group.holders("tokens")] == [(it.process.pid, 3)]
+        it.process.kill()
+        it.process.wait()
+        assert (group.usage, group.number("usage", "tokens")) == (4096, 3)
+        it.tell()
+        refunded(group)
+        assert group.number("usage", "tokens") == 0
 
 
 def test_both_killed_at_once_give_back(group: GroupFiles) -> None:
