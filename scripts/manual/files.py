@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fsmount.control_files import KINDS, METRICS_FILE, file_name
+from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, file_name
 from fsmount.counter import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
@@ -29,6 +29,12 @@ _FILES = {
     "alone. A read shows how often each was crossed since it was written, and poll(2) reports POLLPRI when one is.",
 }
 
+_GROUP_FILES = {
+    "lease": "What this open file holds of all resources, as in memory=4096 tokens=3. A write of one or several of\n"
+    "R=N, R=+N and R=-N makes it so much, more, less of each: all at once, or nothing. The last close gives it back.\n"
+    "Other writes: give (all of it), give R=N... and take R=N..., nofail R=N, keep and release.",
+}
+
 _ROOT = "In the root alone: every counter, and the daemon's own figures, as OpenMetrics text."
 
 _DESCRIPTION = """
@@ -37,7 +43,7 @@ groups below, usage or live holders. A charge counts in the group and in every g
 would pass the limit of one of them.
 
 A group has the files below for each resource. The names are those of the resource memory, which is counted in bytes;
-those of a resource that is a plain count do not end in _in_bytes.
+those of a resource that is a plain count do not end in _in_bytes. The file lease is of all resources.
 """
 
 _PERMISSIONS = """
@@ -61,7 +67,7 @@ _SECTIONS = {
 _ERRORS = {
     "ENOMEM": "A limit on the way up would be passed.",
     "ERANGE": "Less is held than is to be given back, or the number is above 2^63-1.",
-    "EINVAL": "Not a number, or nothing that can be written or read there.",
+    "EINVAL": "Not a number, no such resource, or nothing that can be written or read there.",
     "EBUSY": "The limit would be below the usage, or the group is in use.",
     "ENODEV": "The group was removed.",
     "EPERM": "Files cannot be made, linked or removed, and a group is not moved to another directory.",
@@ -76,6 +82,8 @@ def _all() -> Iterator[tuple[str, int, str]]:
     """Each file: its name, its mode, and what it is."""
     for kind in KINDS:
         yield file_name("memory", "bytes", kind), kind.mode, _FILES[kind.name]
+    for kind in GROUP_KINDS:
+        yield kind.name, kind.mode, _GROUP_FILES[kind.name]
     yield METRICS_FILE, 0o444, _ROOT
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.cli import COMMANDS
-from fsmount.control_files import KINDS, file_name
+from fsmount.control_files import GROUP_KINDS, KINDS, file_name
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["fsmount.1", "fsmount.5"]
@@ -49,3 +49,4 @@ def test_every_command_is_told_with_its_examples() -> None:
 def test_every_file_is_told_with_its_mode() -> None:
     text = shown("fsmount.5")
     assert all(f"\n       {file_name('memory', 'bytes', kind)} ({kind.mode:04o})\n" in text for kind in KINDS)
+    assert all(f"\n       {kind.name} ({kind.mode:04o})\n" in text for kind in GROUP_KINDS)
