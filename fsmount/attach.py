@@ -67,6 +67,23 @@ def attach(path: str | os.PathLike[str], *, on_exit: str = "release", transport:
     return attach_files(directory, on_exit)
 
 
+def look(path: str | os.PathLike[str]) -> Group | None:
+    """The group at path, a directory of a mounted tree, in its region: to be asked, this process is no holder there.
+
+    None: its region cannot be used from here.  Errors as those of attach().
+    """
+    try:
+        descriptor, description = _ask(os.path.realpath(path))
+        os.close(descriptor)
+        return _tree(description).group(description.group)
+    except _OutOfReach:
+        return None
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return None
+
+
 def _attach_memory(directory: str, on_exit: str) -> Group:
     descriptor, description = _ask(directory)
     try:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from fsmount.cli import complete
 from fsmount.cli.group import counter, named_group
 from fsmount.cli.report import FAILED, one_line
-from fsmount.errors import GroupRemoved
-from fsmount.lease import LeaseGroup
 
-# What hides one group and says nothing against the others.
-_CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
-
-
-class Node(NamedTuple):
-    """A group as it was when its turn came."""
-
-    path: str
-    #: Of each on the way from below the top down to it: whether it is the last of its siblings.  Empty for the top.
-    last: tuple[bool, ...]
-    #: Resource -> the keys of R.stat.
-    counters: dict[str, dict[str, int]]
-    #: Why neither it nor what is below could be read; empty if they could.
-    closed: str = ""
+if TYPE_CHECKING:
+    from fsmount.cli.survey import Node
 
 
 @click.command(
@@ -57,8 +40,8 @@ The exit status is 0, 1 for an error, also if some group may not be read, and 2 
 def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
     """Print a hierarchy of groups with what each uses of its limit, once.
 
-    MOUNTPOINT need not be said where it is your only one. A group is read when its turn comes: the numbers of different
-    groups are not of one moment.
+    MOUNTPOINT need not be said where it is your only one. Where you may use the region all is read from there, and a
+    resource's numbers are of one moment; elsewhere, and with --json, each group is read when its turn comes.
     """
     if path is None:
         from fsmount.daemon.trees import only_mount
@@ -66,35 +49,21 @@ def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
         with one_line("tree"):
             path = only_mount()
     with named_group(path) as top:
+        from fsmount.cli.survey import Groups
+
         units = {resource: counter(top, resource).unit for resource in resources or top.resources}
-        nodes = list(_walk(top, list(units)))
+        groups = Groups(top)
         if as_json:
+            nodes = list(groups.nodes(list(units)))
             click.echo(json.dumps([_object(node) for node in nodes]))
+            closed = any(node.closed for node in nodes)
         else:
             from fsmount.cli.tree_table import draw
 
-            draw(nodes, path, units)
-    sys.exit(FAILED if any(node.closed for node in nodes) else 0)
-
-
-def _walk(top: LeaseGroup, resources: list[str]) -> Iterator[Node]:
-    """The groups from the top on, each before those below it, siblings by name."""
-    ahead: list[tuple[LeaseGroup, tuple[bool, ...]]] = [(top, ())]
-    while ahead:
-        group, last = ahead.pop()
-        try:
-            counters = {resource: group[resource].stat() for resource in resources}
-            children = sorted(group.children(), key=lambda child: child.path, reverse=True)
-        except GroupRemoved:
-            if group is top:
-                raise
-        except OSError as error:
-            if group is top or error.errno not in _CLOSED:
-                raise
-            yield Node(group.path, last, {}, error.strerror or os.strerror(error.errno))
-        else:
-            yield Node(group.path, last, counters)
-            ahead += ((child, (*last, child is children[0])) for child in children)
+            survey = groups.survey(list(units))
+            draw(survey, path, units)
+            closed = bool(survey.closed)
+    sys.exit(FAILED if closed else 0)
 
 
 def _object(node: Node) -> dict[str, object]:

@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 
 import pytest
 
 from tests.cli.place import refused, run
-from tests.mounts import STAT_KEYS, GroupFiles
+from tests.cli.terminal import fsmount
+from tests.mounts import STAT_KEYS, GroupFiles, Mount
 
 
 def printed(*arguments: object) -> list[str]:
     done = run("tree", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     return [line.rstrip() for line in done.stdout.splitlines()]
-
-
-def on_terminal(*arguments: object, columns: int) -> list[str]:
-    """What a terminal of so many columns gets."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    environment["TERM"] = "xterm-256color"
-    command = [sys.executable, "-m", "fsmount", "tree", *map(str, arguments)]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    text = b""
-    while part := read(ours):
-        text += part
-    os.close(ours)
-    assert process.wait(10) == 0, text
-    return text.decode().splitlines()
-
-
-def read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # nobody has the other side open any more
-        return b""
-
-
-def without_colours(line: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", line)
 
 
 @pytest.fixture
@@ -99,13 +68,12 @@ def test_json_has_every_number_of_every_group(furnished: GroupFiles) -> None:
 
 def test_a_terminal_gets_colours_and_no_line_too_long(furnished: GroupFiles) -> None:
     (furnished.path / "web" / ("long" * 50)).mkdir()
-    lines = on_terminal(furnished.path, columns=80)
-    assert all(len(without_colours(line)) <= 80 for line in lines)
-    (web,) = (line for line in lines if "92%" in line)
-    assert "\x1b[31m 92%" in web and without_colours(web).endswith("950K    1.0M  ███████████░   92%")
-    (shortened,) = (without_colours(line) for line in lines if "longlong" in line)
-    assert re.fullmatch(r"   ├─ (long)+l?o?n?g?…  memory         0     max +", shortened)
-    assert [line for line in lines if "\x1b[32m 30%" in line]
+    with fsmount("tree", furnished.path) as terminal:
+        assert terminal.end() == 0
+        assert terminal.until_shown("92%").endswith("950K    1.0M  ███████████░   92%")
+        assert terminal.colours("92%") == {"red"} and terminal.colours("30%") == {"green"}
+        assert re.fullmatch(r"   ├─ (long)+l?o?n?g?…  memory         0     max", terminal.until_shown("longlong"))
+        assert len(terminal.text.splitlines()) == 13  # a line too long would be two
 
 
 def test_what_is_no_terminal_gets_no_colours_and_whole_names(furnished: GroupFiles) -> None:
@@ -130,12 +98,19 @@ def test_what_cannot_show_lines_gets_others(furnished: GroupFiles) -> None:
     assert b"|- batch" in done.stdout and b"`- web" in done.stdout and b"###########." in done.stdout
 
 
+def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> None:
+    from_region = [printed(furnished.path), printed(furnished.path / "web", "--json")]
+    with mount.without_region():
+        assert [printed(furnished.path), printed(furnished.path / "web", "--json")] == from_region
+
+
 @pytest.mark.user
-def test_a_group_that_may_not_be_read_is_shown_as_such(furnished: GroupFiles) -> None:
+def test_a_group_that_may_not_be_read_is_shown_as_such(furnished: GroupFiles, mount: Mount) -> None:
     closed = furnished.path / "web"
     closed.chmod(0)
-    done = run("tree", furnished.path, "-r", "memory")
-    as_json = run("tree", furnished.path, "--json")
+    with mount.without_region():
+        done = run("tree", furnished.path, "-r", "memory")
+        as_json = run("tree", furnished.path, "--json")
     closed.chmod(0o755)
     assert (done.returncode, done.stderr) == (1, "")
     assert [line.split() for line in done.stdout.splitlines()[-1:]] == [["└─", "web", "Permission", "denied"]]

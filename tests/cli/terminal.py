@@ -1,0 +1,144 @@
+"""A pseudo-terminal with a program in it, and what a terminal would show of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyte
+import pytest
+
+
+class Terminal:
+    def __init__(self, *command: object, columns: int = 80, rows: int = 24) -> None:
+        self._master, slave = pty.openpty()
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
+        #: All that was written to it.
+        self.written = b""
+        self.resize(columns, rows)
+        #: How the terminal was set before the program began.
+        self.before = termios.tcgetattr(slave)
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
+        }
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment | {"TERM": "xterm-256color", "PS1": "$ "},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        self._slave = slave  # stays open, so that how it is set can be asked when the program has ended
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.screen.resize(rows, columns)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def until(self, condition: Callable[[], object], *, within: float = 10) -> None:
+        """Waits until the condition holds after something was written: what is seen may be half a picture."""
+        deadline = time.monotonic() + within
+        while not condition():
+            if not self._read(deadline - time.monotonic()):
+                pytest.fail(f"not within {within:g} s; the screen:\n{self.text}")
+
+    def until_shown(self, text: str) -> str:
+        """The line that has it."""
+        self.until(lambda: text in self.text)
+        return next(line for line in self.lines if text in line)
+
+    def end(self, *, within: float = 10) -> int:
+        """The program's exit status, when it has ended by itself."""
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            deadline = time.monotonic() + within
+            while not select.select([ended], [], [], 0)[0]:
+                ready, _, _ = select.select([self._master, ended], [], [], deadline - time.monotonic())
+                assert ready, f"not ended within {within:g} s; the screen:\n{self.text}"
+                if self._master in ready:
+                    self._read(0)
+        finally:
+            os.close(ended)
+        while self._read(0):
+            pass
+        return self.process.wait()
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.screen.display]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines).rstrip()
+
+    def colours(self, text: str) -> set[str]:
+        """Those of a text on the screen; none while it is not there."""
+        for row, line in enumerate(self.lines):
+            if text in line:
+                return {self.screen.buffer[row][line.index(text) + at].fg for at in range(len(text))}
+        return set()
+
+    @property
+    def selected(self) -> str:
+        """The first word of the line that is shown inverted; empty while it is being drawn."""
+        found = [line for row, line in enumerate(self.lines) if self.screen.buffer[row][0].reverse]
+        return found[0].split()[0] if len(found) == 1 and found[0] else ""
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether its settings are those of before, and neither another screen nor a hidden cursor was left behind."""
+        leaves = self.written.rfind(b"\x1b[?1049l") >= self.written.rfind(b"\x1b[?1049h")
+        return leaves and termios.tcgetattr(self._slave) == self.before and not self.screen.cursor.hidden
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+        os.close(self._slave)
+
+    def _read(self, seconds: float) -> bool:
+        """Whether something was written within so many seconds."""
+        if not select.select([self._master], [], [], max(seconds, 0))[0]:
+            return False
+        part = os.read(self._master, 65536)
+        self.written += part
+        self._stream.feed(part)
+        return True
+
+
+@contextlib.contextmanager
+def fsmount(*arguments: object, columns: int = 80, rows: int = 24) -> Iterator[Terminal]:
+    """The command fsmount in a terminal."""
+    terminal = Terminal(sys.executable, "-m", "fsmount", *arguments, columns=columns, rows=rows)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
+
+
+@contextlib.contextmanager
+def shell(directory: Path) -> Iterator[Terminal]:
+    """bash with job control."""
+    terminal = Terminal("bash", "--norc", "--noprofile", "-i")
+    try:
+        terminal.press(f"cd '{directory}'; alias fsmount='{sys.executable} -m fsmount'; clear\n")
+        yield terminal
+    finally:
+        terminal.press("\x04")
+        terminal.close()
