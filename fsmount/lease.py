@@ -24,6 +24,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 from weakref import WeakSet
 
 from . import engine
@@ -49,7 +50,7 @@ from .group import ends_with_keep
 from .waiting import Baton, writable
 from .whole_requests import WholeRequests
 
-__all__ = ["LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
+__all__ = ["HolderLine", "LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
 
 _DESCRIPTORS = "/proc/self/fd/"
 
@@ -345,6 +346,16 @@ class LeaseGroup(WholeRequests):
         return f"{_DESCRIPTORS}{self._directory}" if self._directory >= 0 else self._path
 
 
+class HolderLine(NamedTuple):
+    """A line of R.holders; the common pot's has pid 0.  start_time is in clock ticks after boot."""
+
+    pid: int
+    start_time: int
+    held: int
+    stock: int
+    command: str
+
+
 class LeaseCounter:
     """The counter of one resource in a group.  Charging it charges every ancestor too.
 
@@ -496,6 +507,14 @@ class LeaseCounter:
     def events(self) -> dict[str, int]:
         """What happened in the subtree, ever; the keys of R.events in their order."""
         return _parse_counts(self._read(EVENTS))
+
+    def holders(self) -> list[HolderLine]:
+        """Who holds something here, or may; the common pot too."""
+        found = []
+        for line in self._read(HOLDERS).decode(errors="replace").splitlines():
+            pid, start_time, held, stock, command = line.split(" ", 4)
+            found.append(HolderLine(int(pid), int(start_time), int(held), int(stock), command))
+        return found
 
     # ---- what it can be told
 

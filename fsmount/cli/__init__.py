@@ -17,6 +17,7 @@ COMMANDS = (
     "uncharge",
     "run",
     "tree",
+    "top",
     "save",
     "doctor",
     "exporter",

@@ -28,6 +28,15 @@ def limits(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
     return _amounts(ctx, param, value, limit=True)
 
 
+def amount(text: str, *, limit: bool = False) -> int:
+    """The amount that was typed, as parse() would read it from a file.  ValueError: what it is instead."""
+    try:
+        return parse(os.fsencode(text), limit=limit)
+    except OSError as error:
+        wrong = "above 2^63-1" if error.errno == errno.ERANGE else "no amount such as 4096, 64K or 2G"
+        raise ValueError(wrong) from None
+
+
 def _amounts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...], *, limit: bool) -> tuple[Amount, ...]:
     found: dict[str, int] = {}
     for word in value:
@@ -37,8 +46,7 @@ def _amounts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...],
         if name in found:
             raise click.BadParameter(f"{name} is named twice", ctx, param)
         try:
-            found[name] = parse(os.fsencode(text), limit=limit)
-        except OSError as error:
-            wrong = "above 2^63-1" if error.errno == errno.ERANGE else "no amount such as 4096, 64K or 2G"
-            raise click.BadParameter(f"{text!r} in {word!r} is {wrong}", ctx, param) from None
+            found[name] = amount(text, limit=limit)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} in {word!r} is {error}", ctx, param) from None
     return tuple(Amount(name, amount) for name, amount in found.items())

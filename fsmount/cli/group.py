@@ -17,7 +17,7 @@ from fsmount.lease import LeaseCounter, LeaseGroup, group_at
 @contextlib.contextmanager
 def named_group(path: str, status: int = FAILED) -> Iterator[LeaseGroup]:
     """The group at a path; what goes wrong with it in the block ends the program with one line and the status."""
-    with one_line(path, status), _advised():
+    with one_line(path, status), advised():
         if not path:  # a shell variable that is not set, and not the current directory
             raise FileNotFoundError
         yield group_at(os.path.realpath(path))
@@ -37,7 +37,7 @@ def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _advised() -> Iterator[None]:
+def advised() -> Iterator[None]:
     """Says of an error what can be done about it."""
     try:
         yield

@@ -31,6 +31,8 @@ TAKING_A_GROUP = {
     "uncharge": Command(("uncharge", "{}", "memory=1")),
     "run": Command(("run", "-g", "{}", "-r", "memory=1", "--", "false"), status=125),
     "tree": Command(("tree", "--json", "{}"), reads=True),
+    "top": Command(("top", "--json", "-n", "1", "{}"), reads=True),
+    "top --holders": Command(("top", "--json", "-n", "1", "--holders", "{}"), reads=True),
 }
 
 # A user of no name.

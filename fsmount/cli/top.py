@@ -1,0 +1,98 @@
+"""fsmount top."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+
+from fsmount.cli import complete
+from fsmount.cli.group import counter, named_group
+from fsmount.cli.report import one_line
+from fsmount.cli.top_views import ORDERS
+
+_INTERVAL = 2.0
+
+
+@click.command(
+    epilog="""\b
+Keys:
+  arrows, PgUp, PgDn, Home, End    select a group
+  Enter, Esc                       its holders, and back
+  s, S                             sort by the next column, or the one before
+  r                                the next resource
+  l, L                             set the limit, or the soft limit, of the group
+  Space                            look now
+  ?, q                             help, and the end
+
+\b
+Examples:
+  fsmount top
+  fsmount top /run/counters/web -r tokens --sort share
+  fsmount top /run/counters/web --holders
+  fsmount top -b -n 3 -d 10 >>log
+  fsmount top --json -n 1 | jq '.groups[] | select(.failcnt > 0) | .group'
+
+Red: nine tenths of the limit are used. Yellow: three quarters are, or more than the soft limit.
+
+The exit status is 0, 1 for an error, also if the group or the mount vanishes, and 2 for a wrong command line."""
+)
+@click.argument("path", metavar="[MOUNTPOINT|GROUP]", required=False, shell_complete=complete.directories)
+@click.option("-r", "--resource", metavar="R", help="Of this resource; of the first unless told.")
+@click.option("-s", "--sort", "order", type=click.Choice(ORDERS), default="usage", show_default=True, help="By what.")
+@click.option("--holders", is_flag=True, help="Show the holders of GROUP.")
+@click.option(
+    "-d",
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    help=f"Between two looks, {_INTERVAL:g} unless told; longer where one takes more than a tenth of that.",
+)
+@click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="End after N looks.")
+@click.option(
+    "-b", "--batch", is_flag=True, help="Print tables, one unless -n or -d is given, as where there is no terminal."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object on a line for each look.")
+def top(
+    path: str | None,
+    resource: str | None,
+    order: str,
+    holders: bool,
+    interval: float | None,
+    count: int | None,
+    batch: bool,
+    as_json: bool,
+) -> None:
+    """Show the groups live: what each uses of its limit, its last minute, and who holds it.
+
+    MOUNTPOINT need not be said where it is your only one. Where you may use the region all groups are read from there
+    in one pass. Elsewhere each is read through its files, and where they are many, seldom.
+    """
+    if path is None:
+        from fsmount.daemon.trees import only_mount
+
+        with one_line("top"):
+            path = only_mount()
+    with named_group(path) as group:
+        from fsmount.cli.cells import on_terminal
+        from fsmount.cli.survey import Groups
+        from fsmount.cli.top_reader import Wanted
+
+        wanted = Wanted(counter(group, resource or group.resources[0]).resource, group.path if holders else "")
+        groups = Groups(group)
+        if not (batch or as_json) and on_terminal() and sys.stdin.isatty():
+            from fsmount.cli.top_screen import show
+
+            show(groups, path, wanted, order, interval or _INTERVAL, count)
+        else:
+            from fsmount.cli.top_print import print_looks
+
+            if not as_json and interval is None:
+                count = count or 1
+            try:
+                print_looks(groups, path, wanted, order, interval or _INTERVAL, count, as_json=as_json)
+            except KeyboardInterrupt:  # how one ends it, and nothing to be told of
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,59 @@
+"""What fsmount top prints where it does not draw: a table for each look, or a line of JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from fsmount.cli.cells import Glyphs, glyphs, plain
+from fsmount.cli.survey import Groups
+from fsmount.cli.top_reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
+from fsmount.cli.top_views import group_lines, group_object, holder_lines, ordered
+
+
+def print_looks(
+    groups: Groups, top: str, wanted: Wanted, order: str, interval: float, count: int | None, *, as_json: bool
+) -> None:
+    """Prints so many looks, or until somebody ends it; errors as those of look()."""
+    drawn = glyphs(sys.stdout.encoding)
+    for number in itertools.count(1):
+        start = time.monotonic()
+        seen = look(groups, wanted)
+        if isinstance(seen, Unseen):
+            raise seen.error
+        if as_json:
+            click.echo(json.dumps(_object(seen, order, groups)))
+        else:
+            if number > 1:
+                click.echo()
+            for line in _lines(seen, order, groups, top, drawn):
+                click.echo(line)
+        if number == count:
+            return
+        sys.stdout.flush()
+        time.sleep(pause(time.monotonic() - start, interval))
+
+
+def _lines(seen: Seen, order: str, groups: Groups, top: str, drawn: Glyphs) -> Iterator[str]:
+    unit = groups.units[seen.wanted.resource]
+    if isinstance(seen, GroupsSeen):
+        in_order = ordered(seen.rows, seen.closed, order)
+        table = group_lines(in_order.rows, in_order, top, unit, drawn)
+    else:
+        assert isinstance(seen, HoldersSeen)
+        table = holder_lines(seen.holders, seen.stat["usage"], unit, drawn)
+    return map(plain, table)
+
+
+def _object(seen: Seen, order: str, groups: Groups) -> dict[str, object]:
+    found: dict[str, object] = {"time": time.time(), "resource": seen.wanted.resource}
+    if isinstance(seen, GroupsSeen):
+        in_order = ordered(seen.rows, seen.closed, order)
+        return found | {"groups": [group_object(row, groups.path, in_order) for row in in_order.rows]}
+    assert isinstance(seen, HoldersSeen)
+    return found | {"group": seen.wanted.path, "holders": [holder._asdict() for holder in seen.holders]}

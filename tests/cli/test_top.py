@@ -1,0 +1,347 @@
+"""fsmount top: a session in a real terminal, what is printed elsewhere, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fsmount.cli.cells import glyphs, sparkline
+from fsmount.cli.top_reader import pause
+from fsmount.cli.top_views import MINUTE, History
+from fsmount.tree import Surveyed
+from tests.cli.place import Place, refused, run, run_here
+from tests.cli.terminal import Terminal, fsmount, shell
+from tests.mounts import GroupFiles, Mount
+
+FAST = ("-d", "0.1")
+DOWN, ESC = "\x1b[B", "\x1b"
+
+
+@pytest.fixture
+def furnished(group: GroupFiles) -> GroupFiles:
+    web = group.mkdir("web")
+    web.set_limit("1M")
+    web.set_limit(10, "tokens")
+    web.mkdir("api").charge("950K")
+    web.mkdir("static").charge(3, "tokens")
+    batch = group.mkdir("batch")
+    batch.set_limit("2M")
+    batch.charge("1000K")
+    return group
+
+
+def names(terminal: Terminal) -> list[str]:
+    """The first words of the table's lines."""
+    return [line.split()[0] for line in terminal.lines[2:-1] if line]
+
+
+def row(terminal: Terminal, name: str) -> list[str]:
+    """The words of a group's line, once it is drawn."""
+    found = [line.split() for line in terminal.lines if line.startswith(f"{name} ")]
+    return found[0] if found else [""] * 8
+
+
+# ---- in a terminal --------------------------------------------------------------------------------------
+
+
+def test_a_session_sorts_drills_down_sets_a_limit_and_quits(furnished: GroupFiles) -> None:
+    api = furnished.child("web").child("api")
+    with api.lease() as lease, fsmount("top", furnished.path, *FAST) as terminal:
+        lease.write("+10K")
+        terminal.until(lambda: row(terminal, "web/api")[1] == "960K")
+        terminal.until(lambda: terminal.lines[-1].startswith("q quit  arrows select  enter holders  s sort"))
+        assert terminal.lines[0].startswith("memory of 5 groups by usage")
+        assert terminal.lines[1].split() == "group usage limit share last minute stock failcnt holders".split()
+        assert names(terminal)[1:] == ["batch", "web", "web/api", "web/static"]
+        assert row(terminal, "web/api")[-1] == "1"
+
+        terminal.press("s")
+        terminal.until(lambda: names(terminal)[:2] == ["web", "batch"])
+        assert terminal.lines[0].startswith("memory of 5 groups by share")
+        terminal.press("S")
+        terminal.until(lambda: names(terminal)[1:3] == ["batch", "web"])
+        terminal.press(DOWN * 3)
+        terminal.until(lambda: terminal.selected == "web/api")
+
+        terminal.press("\r")
+        terminal.until(lambda: row(terminal, "common")[1] == "950K")
+        terminal.until(lambda: terminal.until_shown("lease:").split()[1:3] == [str(os.getpid()), "10K"])
+        assert terminal.lines[0].startswith("memory: 960K, 2 holders")
+        terminal.press(ESC)
+        terminal.until_shown("by usage")
+
+        terminal.press("l")
+        terminal.until_shown("limit of memory in api:")
+        terminal.press("2g\r")
+        terminal.until(lambda: row(terminal, "web/api")[2] == "2.0G")
+        assert api.limit == 2 << 30
+
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert terminal.is_as_before
+
+
+def test_what_cannot_be_set_is_told_and_nothing_changes(furnished: GroupFiles) -> None:
+    web = furnished.child("web")
+    with fsmount("top", web.path, *FAST) as terminal:
+        terminal.until_shown("last minute")
+        for typed, said in (
+            ("1K", "web: the limit of memory cannot be 1024: the usage is 972800; uncharge first,"),
+            ("12abc", "12abc is no amount such as 4096, 64K or 2G"),
+            ("9E", "9E is above 2^63-1"),
+        ):
+            terminal.press("l")
+            terminal.until_shown("limit of memory in web:")
+            terminal.press(f"{typed}\r")
+            terminal.until(lambda said=said: any(line.startswith(said) for line in terminal.lines))  # type: ignore[misc]
+            assert web.limit == 1 << 20
+        terminal.press(f"l5{ESC}")
+        terminal.until_shown("q quit")
+        assert web.limit == 1 << 20
+        terminal.press("L4K\r")
+        terminal.until(lambda: web.soft_limit == 4096)
+
+
+def test_colours_tell_the_distance_to_the_limit(furnished: GroupFiles) -> None:
+    with fsmount("top", furnished.path, "--sort", "tree", *FAST, columns=110) as terminal:
+        terminal.until(lambda: (terminal.colours("92%"), terminal.colours("48%")) == ({"red"}, {"green"}))
+        line = terminal.until_shown("92%")
+        assert re.search(r"└─ web +950K +1.0M  ███████████░    92% +[▁▂▃▄▅▆▇█]+ ", line)
+        furnished.child("batch").write("soft_limit", 1)
+        terminal.until(lambda: terminal.colours("48%") == {"brown"})
+
+
+def test_the_selected_group_is_followed_when_the_order_changes(furnished: GroupFiles) -> None:
+    with fsmount("top", furnished.path, *FAST) as terminal:
+        terminal.until_shown("web/api")
+        terminal.press(DOWN)
+        terminal.until(lambda: terminal.selected == "batch")
+        furnished.child("batch").uncharge("900K")
+        terminal.until(lambda: row(terminal, "batch")[1] == "100K")
+        terminal.until(lambda: terminal.selected == "batch" == names(terminal)[3])
+
+
+def test_the_next_resource_is_a_key_away(furnished: GroupFiles) -> None:
+    with fsmount("top", furnished.path, *FAST) as terminal:
+        terminal.until_shown("memory of 5 groups")
+        terminal.press("r")
+        terminal.until(lambda: row(terminal, "web")[1:4] == ["3", "10", "30%"])
+        assert terminal.lines[0].startswith("tokens of 5 groups")
+        terminal.press("?")
+        terminal.until_shown("the holders of the selected group")
+
+
+def test_more_groups_than_lines_are_scrolled_and_a_new_size_is_filled(group: GroupFiles) -> None:
+    for number in range(30):
+        group.mkdir(f"group{number:02}")
+    with fsmount("top", group.path, "--sort", "name", "-d", "60", columns=60, rows=12) as terminal:
+        terminal.until(lambda: len(names(terminal)) == 9 and terminal.lines[-1])
+        assert terminal.lines[10].startswith("group07 ")
+        terminal.press("\x1b[F")
+        terminal.until(lambda: terminal.selected == "group29")
+        assert terminal.lines[10].startswith("group29 ")
+        terminal.resize(100, 40)
+        terminal.until(lambda: len(names(terminal)) == 31)
+        terminal.resize(20, 4)
+        terminal.until(lambda: terminal.selected == "group29")
+
+
+def test_the_shell_can_stop_and_continue_it(furnished: GroupFiles) -> None:
+    with shell(furnished.path) as terminal:
+        terminal.until_shown("$ ")
+        terminal.press("fsmount top . -d 0.1\n")
+        terminal.until_shown("web/api")
+        terminal.press("\x1a")
+        terminal.until_shown("Stopped")
+        terminal.press("clear; stty -a\n")
+        terminal.until(lambda: re.search(r"(?<!-)\bicanon\b", terminal.text) and re.search(r" echo ", terminal.text))
+        terminal.press("clear; fg\n")
+        terminal.until_shown("web/api")
+        terminal.press("\x03")
+        terminal.until(lambda: terminal.written.endswith(b"$ "))
+        terminal.press("echo status $?\n")
+        terminal.until_shown("status 0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_the_terminal_as_it_was(furnished: GroupFiles, number: signal.Signals) -> None:
+    with fsmount("top", furnished.path, *FAST) as terminal:
+        terminal.until_shown("web/api")
+        terminal.press("l")
+        terminal.until_shown("limit of memory")
+        terminal.process.send_signal(number)
+        assert terminal.end() == (0 if number == signal.SIGINT else -number)
+        assert terminal.is_as_before
+
+
+def test_a_group_that_vanishes_is_told(furnished: GroupFiles) -> None:
+    gone = furnished.mkdir("gone")
+    with fsmount("top", gone.path, *FAST) as alone, fsmount("top", furnished.path, "-s", "name", *FAST) as terminal:
+        alone.until_shown("last minute")
+        terminal.until_shown("gone")
+        terminal.press(DOWN * 2 + "\r")
+        terminal.until_shown("0 holders")
+        gone.path.rmdir()
+        terminal.until_shown("gone: the group was removed")
+        terminal.until_shown("memory of 5 groups")
+        assert alone.end() == 1
+        assert alone.is_as_before
+        text = "".join(alone.screen.display)
+        assert f"fsmount: {gone.path}: there is no such directory; mkdir makes a group in a mounted tree" in text
+
+
+def test_a_mount_that_vanishes_is_told(place: Place) -> None:
+    for vanish, said in (
+        (lambda: place.umount("--keep"), "it was unmounted; `fsmount mount` mounts it again"),
+        (lambda: place.signal(signal.SIGKILL), "the mount has lost its daemon: `fsmount mount` takes it over"),
+    ):
+        place.mount()
+        with (
+            fsmount("top", place.path, "-d", "60") as terminal,
+            fsmount("top", place.path, "--holders", "-d", "60") as holders,
+        ):
+            terminal.until_shown("last minute")
+            holders.until_shown("0 holders")
+            vanish()
+            for each in (terminal, holders):
+                each.press(" ")
+                assert each.end() == 1
+                assert each.is_as_before
+                assert f"fsmount: {place.path}: {said}" in "".join(each.screen.display)
+
+
+def test_without_the_region_it_goes_through_the_files(furnished: GroupFiles, mount: Mount) -> None:
+    with mount.without_region(), fsmount("top", furnished.path, "-s", "tree", *FAST) as terminal:
+        below = ["├─ batch", "└─ web", "   ├─ api", "   └─ static"]
+        terminal.until(lambda: [line[:12].rstrip() for line in terminal.lines[3:7]] == below)
+        furnished.child("batch").uncharge("1000K")
+        terminal.until(lambda: terminal.until_shown("batch").split()[2:3] == ["0"])
+        terminal.press("q")
+        assert terminal.end() == 0
+
+
+def test_tree_in_a_session_shows_the_same_and_goes_on_in_the_shell(furnished: GroupFiles) -> None:
+    with shell(furnished.path) as terminal:
+        terminal.until_shown("$ ")
+        terminal.press("fsmount tree web -r memory\n")
+        terminal.until(lambda: terminal.text.endswith("\n$"))
+        line = terminal.until_shown("92%")
+        assert line == "web          950K    1.0M  ███████████░   92%"
+        assert terminal.colours("92%") == {"red"}
+
+
+# ---- elsewhere ------------------------------------------------------------------------------------------
+
+
+def printed(*arguments: object) -> list[str]:
+    done = run("top", *arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout.splitlines()
+
+
+def test_what_is_no_terminal_gets_one_table(furnished: GroupFiles) -> None:
+    found = printed(furnished.path, "--sort", "share")
+    assert [line.split() for line in found[:3]] == [
+        "group usage limit share stock failcnt holders".split(),
+        "web 950K 1.0M ███████████░ 92% 0 0 0".split(),
+        "batch 1000K 2.0M █████░░░░░░░ 48% 0 0 0".split(),
+    ]
+    assert len(found) == 6 and "\x1b" not in "".join(found)
+    assert printed(furnished.path, "-b", "-n", "2", "-d", "0.1") == [*(table := printed(furnished.path)), "", *table]
+
+
+def test_json_is_a_line_for_each_look(furnished: GroupFiles) -> None:
+    first, second = map(json.loads, printed(furnished.path, "--json", "-n", "2", "-d", "0.1", "-s", "name"))
+    assert first["resource"] == "memory" and 0.05 < second["time"] - first["time"] < 5
+    names = [str(furnished.path) + name for name in ("", "/batch", "/web", "/web/api", "/web/static")]
+    assert [group["group"] for group in second["groups"]] == names
+    assert list(first["groups"][2].items())[1:] == [
+        ("usage", 950 << 10),
+        ("stock", 0),
+        ("limit", 1 << 20),
+        ("soft_limit", 2**63 - 1),
+        ("max_usage", 950 << 10),
+        ("failcnt", 0),
+        ("holders", 0),
+    ]
+
+
+def test_the_holders_of_a_group_are_printed_too(furnished: GroupFiles) -> None:
+    with furnished.lease("tokens") as lease:
+        lease.write("5")
+        (_, line) = printed(furnished.path, "-r", "tokens", "--holders")
+        assert re.fullmatch(rf"lease:\S+ +{os.getpid()} +5 +███████░░░░░ +62% +0", line)
+        (found,) = map(json.loads, printed(furnished.path, "-r", "tokens", "--holders", "--json", "-n", "1"))
+        assert found["group"] == str(furnished.path)
+        assert [(holder["pid"], holder["held"]) for holder in found["holders"]] == [(os.getpid(), 5)]
+
+
+def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> None:
+    def said(*options: str) -> object:
+        return json.loads(run_here("top", furnished.path, *options, "--json", "-n", "1").stdout)["groups"]
+
+    wanted = [("-s", "tree"), ("-r", "tokens"), ("--sort", "name")]
+    from_region = [said(*options) for options in wanted]
+    with mount.without_region():
+        assert [said(*options) for options in wanted] == from_region
+
+
+@pytest.mark.user
+def test_a_group_that_may_not_be_read_is_shown_as_such(furnished: GroupFiles, mount: Mount) -> None:
+    closed = furnished.path / "web"
+    closed.chmod(0)
+    with mount.without_region():
+        (line,) = (line for line in printed(furnished.path) if line.startswith("web"))
+        (found,) = map(json.loads, printed(furnished.path, "--json", "-n", "1"))
+    closed.chmod(0o755)
+    assert line == "web  Permission denied"
+    assert {"group": str(closed), "error": "Permission denied"} in found["groups"]
+
+
+def test_unknown_resources_are_told(group: GroupFiles) -> None:
+    assert refused(run("top", group.path, "-r", "beans"), group.path).startswith("no resource 'beans' here")
+
+
+def test_an_interrupt_ends_the_printing_and_is_no_error(group: GroupFiles) -> None:
+    command = [sys.executable, "-m", "fsmount", "top", str(group.path), "-d", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline().startswith("group")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (-signal.SIGINT, "")
+
+
+# ---- the last minute ------------------------------------------------------------------------------------
+
+
+def seen(**usages: int) -> list[Surveyed]:
+    return [Surveyed(ord(name), 0, name, usage, 0, 0, 0, 0, 0, 0) for name, usage in usages.items()]
+
+
+def test_the_last_minute_has_the_highest_usage_of_each_twelfth() -> None:
+    history = History()
+    for now, usage in ((100, 1), (101, 9), (104, 2), (107, 3)):
+        history.add(now, seen(a=usage))
+    history.add(118, seen(a=5, b=7))
+    assert history.of(ord("a"))[-4:] == [9, 3, None, 5]
+    assert history.of(ord("b"))[-4:] == [None, None, None, 7]
+    history.add(118 + 2 * MINUTE, seen(b=8))
+    assert history.of(ord("a")) == [None] * 12
+
+
+def test_a_sparkline_is_as_high_as_its_highest() -> None:
+    drawn = glyphs("utf-8")
+    assert sparkline([None, 0, 50, 100], drawn) == " ▁▅█"
+    assert sparkline([0, 0], drawn) == "▁▁"
+    assert sparkline([0, 8], glyphs("ascii")) == "_#"
+
+
+def test_looking_takes_a_tenth_of_the_time_at_most() -> None:
+    assert pause(0.01, 2.0) == pytest.approx(1.99)
+    assert pause(1.0, 2.0) == pytest.approx(9.0)
