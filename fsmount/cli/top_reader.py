@@ -1,7 +1,8 @@
 """A thread that looks at the groups, or at the holders of one, again and again.
 
 So whoever draws can answer keys while a look takes long, as it does through the files.  It sleeps nine times as long as
-its last look took: what it costs, here and in the daemon, stays below a tenth of a processor.
+its last look took, or all that the program did since the one before: what it costs, here and in the daemon, stays below
+a tenth of a processor.
 """
 
 from __future__ import annotations
@@ -101,11 +102,14 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         try:
+            used = time.process_time()
             while not self._ended:
                 self._now.clear()
                 start = time.monotonic()
                 self._seen(look(self._groups, self._wanted))
-                self._now.wait(pause(time.monotonic() - start, self._interval))
+                # what the daemon does for a look passes while one waits; the rest is what was drawn since the last
+                before, used = used, time.process_time()
+                self._now.wait(pause(max(time.monotonic() - start, used - before), self._interval))
         except BaseException as error:
             self._failed(error)
 
