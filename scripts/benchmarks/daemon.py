@@ -53,6 +53,12 @@ class Daemon:
                 return int(line.split()[1]) * 1024
         raise RuntimeError(f"{self.mountpoint} has no daemon")
 
+    @property
+    def processor_time(self) -> float:
+        """Seconds that it has had of a processor."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """Returns when it is dead."""
         process = os.pidfd_open(self.pid)

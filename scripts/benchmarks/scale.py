@@ -5,7 +5,8 @@ cells open in each tree, and with all of them open. What looks at all groups or 
 them costs.
 
 Through the mount the groups are made in one directory, in turn with the bare file system's. Taking over is the whole
-command `fsmount mount`, after the server was killed. All processes share one processor, as with the files.
+command `fsmount mount`, after the server was killed. `fsmount top` is watched in a terminal, its start included. All
+processes share one processor, as with the files.
 """
 
 import gc
@@ -26,6 +27,7 @@ from .daemon import Daemon, daemon
 from .measure import Case, Figure, Point, Samples, Settings, Spread, Target, Tick, interleave
 from .mounted import bare_tree
 from .populated import Population, capacity, make_groups
+from .watching import watched
 
 ROUNDS = 15
 SIZES = (1_000, 10_000, 100_000)
@@ -35,6 +37,8 @@ TURNS = 100
 AGAIN = 5
 READS = 20
 TAKE_OVERS = 5
+LOOKS = 10
+INTERVAL = 2.0
 
 # Of a hundred times as many groups: what does not look at them meets more misses of caches, and no more work.
 CONSTANT = Target(most=3)
@@ -43,6 +47,7 @@ MKDIR = Target(most=1.3)
 REGION = Target(most=1024)
 MEMORY = Target(most=250)
 TAKE_OVER = Target(most=2)
+WATCHING = Target(most=10)
 
 MOUNT = "mounted"
 BARE = "bare"
@@ -180,7 +185,11 @@ def _through_the_mount(settings: Settings, sizes: Sequence[int], tick: Tick) -> 
         memory = Figure(
             f"memory of the daemon, {sizes[-1]:,} groups listed", "MB", Spread.of([ours.memory / 1e6]), MEMORY
         )
-        figures += [memory, _take_over(settings, ours, f"take-over, {sizes[-1]:,} groups")]
+        figures += [
+            memory,
+            _watching(settings, ours, sizes[-1]),
+            _take_over(settings, ours, f"take-over, {sizes[-1]:,} groups"),
+        ]
         with Tree.open(ours.region) as tree:
             population = Population(tree.region, [group.id for group in tree.root.children()])
             try:
@@ -257,6 +266,14 @@ def _root(settings: Settings, population: Population, ours: Path, theirs: Path) 
         Figure("read of the root, no cells open", "us", Spread.of(idle)),
         Figure("read, bare", "us", Spread.of(bare_read)),
     ]
+
+
+def _watching(settings: Settings, ours: Daemon, groups: int) -> Figure:
+    """What `fsmount top` and the daemon take of a processor."""
+    before = ours.processor_time
+    top = watched(ours.mountpoint, settings.operations(LOOKS, least=2), max(0.1, INTERVAL * settings.scale))
+    share = (top.processor + ours.processor_time - before) / top.seconds
+    return Figure(f"fsmount top, {groups:,} groups", "%", Spread.of([share * 100]), WATCHING)
 
 
 def _take_over(settings: Settings, ours: Daemon, what: str) -> Figure:

@@ -42,6 +42,7 @@ FIGURES = {
         "mkdir of 2,000 groups / bare, in all",
         "region, each of 2,000 groups",
         "memory of the daemon, 2,000 groups listed",
+        "fsmount top, 2,000 groups",
         "take-over, 20,000 cells open",
     ],
     "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
