@@ -87,7 +87,7 @@ class Reader(threading.Thread):
         self._seen = seen
         self._failed = failed
         self._now = threading.Event()
-        self._ended = False
+        self._ended = threading.Event()
 
     def want(self, wanted: Wanted) -> None:
         """Looks at this from now on, and at once."""
@@ -96,22 +96,26 @@ class Reader(threading.Thread):
 
     def end(self) -> None:
         """Lets a look in the region that is under way end."""
-        self._ended = True
+        self._ended.set()
         self._now.set()
         self.join(_PATIENCE)
 
     def run(self) -> None:
         try:
             used = time.process_time()
-            while not self._ended:
+            while not self._ended.is_set():
                 self._now.clear()
                 start = time.monotonic()
-                self._seen(look(self._groups, self._wanted))
+                seen = look(self._groups, self._wanted)
+                if self._ended.is_set():  # and nobody is there any more to be told
+                    return
+                self._seen(seen)
                 # what the daemon does for a look passes while one waits; the rest is what was drawn since the last
                 before, used = used, time.process_time()
                 self._now.wait(pause(max(time.monotonic() - start, used - before), self._interval))
         except BaseException as error:
-            self._failed(error)
+            if not self._ended.is_set():
+                self._failed(error)
 
 
 def pause(took: float, interval: float) -> float:
