@@ -304,6 +304,32 @@ def test_a_group_that_may_not_be_read_is_shown_as_such(furnished: GroupFiles, mo
     assert {"group": str(closed), "error": "Permission denied"} in found["groups"]
 
 
+@pytest.mark.user
+def test_what_may_not_be_set_or_read_is_told_and_it_goes_on(furnished: GroupFiles) -> None:
+    api = furnished.child("web").child("api")
+    api.file("limit").chmod(0o444)
+    api.file("holders").chmod(0)
+    with fsmount("top", api.path, *FAST, columns=200) as terminal:
+        terminal.until_shown("last minute")
+        terminal.press("l")
+        terminal.until_shown("limit of memory in api:")
+        terminal.press("1G\r")
+        terminal.until_shown(f"api: Permission denied ({api.file('limit')}); its owner or root can permit it")
+        terminal.press("\r")
+        terminal.until_shown(f"api: Permission denied ({api.file('holders')}); its owner or root can permit it")
+        terminal.until_shown("memory of 1 group by usage")
+
+
+def test_wide_names_and_those_of_escapes_leave_the_columns_in_place(furnished: GroupFiles) -> None:
+    for name in ("日本語", "\x1b[31mred", "long" * 30):
+        (furnished.path / name).mkdir()
+    with fsmount("top", furnished.path, "--sort", "name", *FAST) as terminal:
+        terminal.until(lambda: len(names(terminal)) == 8 and terminal.lines[-1])
+        ends = {max(at for at in range(80) if terminal.screen.buffer[row][at].data.strip()) for row in range(1, 10)}
+        assert ends == {79}
+        assert r"\x1b[31mred" in terminal.text and "日本語" in terminal.text.replace(" ", "")
+
+
 def test_unknown_resources_are_told(group: GroupFiles) -> None:
     assert refused(run("top", group.path, "-r", "beans"), group.path).startswith("no resource 'beans' here")
 
