@@ -12,6 +12,8 @@ LEASE: int
 KEEP: int
 BELOW: int
 PERCENT: int
+NOT_LOOKED: int
+LOOKED_AT_ALL: int
 SET_MODE: int
 SET_UID: int
 SET_GID: int
@@ -40,6 +42,31 @@ class Surveyed(NamedTuple):
     max_usage: int
     failcnt: int
     holders: int
+
+class LargeHolderInfo(NamedTuple):
+    held: int
+    pid: int
+    kind: int
+    group: int
+    command: bytes
+
+class RefusalInfo(NamedTuple):
+    number: int
+    first: int
+    last: int
+    times: int
+    pid: int
+    kind: int
+    command: bytes
+    asked: int
+    refused: int
+    charged: bool
+    amount: int
+    usage: int
+    limit: int
+    looked: int
+    looked_at: int
+    largest: tuple[LargeHolderInfo, ...]
 
 class EngineError(OSError):
     errno: int
@@ -130,6 +157,8 @@ class Region:
     def failcnt(self, group: int, resource: int) -> int: ...
     def survey(self, resource: int, /) -> list[Surveyed]: ...
     def get_events(self, group: int, resource: int) -> tuple[int, int, int]: ...
+    def get_refusals(self, group: int, resource: int, room: int = 256) -> list[RefusalInfo]: ...
+    def probe(self, group: int, resource: int, amount: int) -> tuple[bool, int, int, int, int]: ...
     def watch(self, group: int, resource: int, marks: Sequence[tuple[int, int]], old: Sequence[int]) -> list[int]: ...
     def unwatch(self, old: Sequence[int], /) -> None: ...
     def watch_crossings(self, watch: int, /) -> int: ...
@@ -140,7 +169,7 @@ class Region:
     def set_soft_limit(self, group: int, resource: int, limit: int) -> None: ...
     def reset_max_usage(self, group: int, resource: int) -> None: ...
     def reset_failcnt(self, group: int, resource: int) -> None: ...
-    def common_charge(self, group: int, resource: int, amount: int) -> None: ...
+    def common_charge(self, group: int, resource: int, amount: int, thread: int = 0) -> None: ...
     def common_uncharge(self, group: int, resource: int, amount: int) -> None: ...
     def force_empty(self, group: int, resource: int) -> None: ...
     def holder_create(self, pid: int, start_time: int, kind: int, flags: int) -> int: ...

@@ -156,6 +156,28 @@ cdef extern from "engine.h":
     ctypedef struct fsm_events:
         int64_t limit, soft_limit, threshold
     int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out) nogil
+    ctypedef struct fsm_probed:
+        fsm_id group
+        int64_t usage, limit, margin
+        c_bool fits
+    int fsm_probe(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount, fsm_probed *out) nogil
+    const int FSM_REFUSALS, FSM_NOT_LOOKED, FSM_LOOKED_AT_ALL
+    ctypedef struct fsm_large_holder:
+        fsm_id group
+        int64_t held
+        int32_t pid
+        uint32_t kind
+        char command[16]
+    ctypedef struct fsm_refusal:
+        uint64_t number
+        fsm_id asked, refused
+        int32_t pid
+        uint32_t kind, charged, looked, holders
+        int64_t count, first, last, amount, usage, limit, looked_at
+        char command[16]
+        fsm_large_holder holder[3]
+    int64_t fsm_get_refusals(fsm_region *region, fsm_id group, uint32_t resource, fsm_refusal *out,
+                             size_t room) nogil
     void fsm_listen(fsm_region *region, c_bool on) nogil
     int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out) nogil
     c_bool fsm_await_event(fsm_region *region, int64_t nanoseconds) nogil
@@ -171,7 +193,8 @@ cdef extern from "engine.h":
     int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit) nogil
     int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource) nogil
     int fsm_reset_failcnt(fsm_region *region, fsm_id group, uint32_t resource) nogil
-    int fsm_common_charge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount) nogil
+    int fsm_common_charge_for(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount,
+                              int32_t thread) nogil
     int fsm_common_uncharge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount) nogil
     int fsm_force_empty(fsm_region *region, fsm_id group, uint32_t resource) nogil
 
@@ -246,6 +269,8 @@ LEASE = FSM_LEASE
 KEEP = FSM_KEEP
 BELOW = FSM_BELOW
 PERCENT = FSM_PERCENT
+NOT_LOOKED = FSM_NOT_LOOKED
+LOOKED_AT_ALL = FSM_LOOKED_AT_ALL
 SET_MODE = FSM_SET_MODE
 SET_UID = FSM_SET_UID
 SET_GID = FSM_SET_GID
@@ -254,6 +279,12 @@ SET_ATIME = FSM_SET_ATIME
 
 HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells held stock")
 Surveyed = namedtuple("Surveyed", "id parent name usage stock limit soft_limit max_usage failcnt holders")
+
+RefusalInfo = namedtuple(
+    "RefusalInfo",
+    "number first last times pid kind command asked refused charged amount usage limit looked looked_at largest",
+)
+LargeHolderInfo = namedtuple("LargeHolderInfo", "held pid kind group command")
 
 
 class EngineError(OSError):
@@ -740,6 +771,33 @@ cdef class Region:
         self._leave(status)
         return events.limit, events.soft_limit, events.threshold
 
+    def get_refusals(self, fsm_id group, uint32_t resource, size_t room=FSM_REFUSALS):
+        """The last refusals asked for or made in the subtree, at most so many, the newest first."""
+        cdef fsm_refusal *found = <fsm_refusal *>malloc((room + 1) * sizeof(fsm_refusal))
+        cdef int64_t count = -ENOMEM
+        cdef size_t i
+        cdef fsm_region *region
+        try:
+            region = self._enter()
+            if found != NULL:
+                with nogil:
+                    count = fsm_get_refusals(region, group, resource, found, room)
+            self._leave(<int>count if count < 0 else 0)
+            return [refusal_info(&found[i]) for i in range(min(room, <size_t>count))]
+        finally:
+            free(found)
+
+    def probe(self, fsm_id group, uint32_t resource, amount):
+        """What a charge would meet: (fits, group, usage, limit, margin)."""
+        cdef int64_t value = amount_of(amount)
+        cdef fsm_probed found
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = fsm_probe(region, group, resource, value, &found)
+        self._leave(status)
+        return bool(found.fits), found.group, found.usage, found.limit, found.margin
+
     def listen(self, bint on, /):
         """From now on what is counted changes the news, and the first of it ends a wait; or not any more."""
         fsm_listen(self._enter(), on)
@@ -844,13 +902,13 @@ cdef class Region:
             status = fsm_reset_failcnt(region, group, resource)
         self._leave(status)
 
-    def common_charge(self, fsm_id group, uint32_t resource, amount):
-        """Charges the group itself.  ENOMEM."""
+    def common_charge(self, fsm_id group, uint32_t resource, amount, int32_t thread=0):
+        """Charges the group itself, in the name of a thread's process; 0: this one, -1: not known.  ENOMEM."""
         cdef int64_t value = amount_of(amount)
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
-            status = fsm_common_charge(region, group, resource, value)
+            status = fsm_common_charge_for(region, group, resource, value, thread)
         self._leave(status)
 
     def common_uncharge(self, fsm_id group, uint32_t resource, amount):
@@ -1056,6 +1114,17 @@ cdef list surveyed(const fsm_surveyed *rows, const char *name, int64_t count):
                                row.soft_limit, row.max_usage, row.failcnt, row.holders)))
         name += strlen(name) + 1
     return found
+
+
+cdef object refusal_info(const fsm_refusal *found):
+    cdef uint32_t i
+    largest = []
+    for i in range(found.holders):
+        largest.append(LargeHolderInfo(found.holder[i].held, found.holder[i].pid, found.holder[i].kind, found.holder[i].group,
+                                       <bytes>found.holder[i].command))
+    return RefusalInfo(found.number, found.first, found.last, found.count, found.pid, found.kind, <bytes>found.command, found.asked,
+                       found.refused, found.charged != 0, found.amount, found.usage, found.limit, found.looked, found.looked_at,
+                       tuple(largest))
 
 
 cdef object holder_info(const fsm_holder_info *info):

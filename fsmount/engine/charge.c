@@ -106,6 +106,7 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     charger->holder = holder_id;
     charger->cell = cell_index(r, own);
     charger->counter = id_index(group_id) * r->geometry.resources + resource;
+    charger->recorded = (fsm_recorded){ 0 };
     charger->words = &own->words;
     charger->previous = NULL;
     charger->next = chargers;
@@ -124,6 +125,45 @@ UNLOCKED static bool is_own(const fsm_charger *charger)
     const cell *own = &r->cells[charger->cell];
     return peek(own->owner) == index + 1 && peek(own->counter) == charger->counter &&
            peek(r->holders[index].stamp) == make_stamp((uint32_t)(charger->holder >> 32), LIVE);
+}
+
+/* ---- refusals ------------------------------------------------------------------------------- */
+
+/* One that repeats, by the same counter, is only counted. */
+UNLOCKED static bool is_recorded(const fsm_charger *charger, const counter *by, bool charged, int64_t now)
+{
+    const fsm_recorded *last = &charger->recorded;
+    return now - peek(last->at) < RECORD_EVERY && peek(last->by) == by && peek(last->charged) == charged;
+}
+
+/* Other threads may do the same: it is no more exact than refusals.c says. */
+UNLOCKED static void count_repeat(fsm_charger *charger)
+{
+    __atomic_store_n(&charger->recorded.repeated, peek(charger->recorded.repeated) + 1, __ATOMIC_RELAXED);
+}
+
+/* Under the lock. */
+static void record(fsm_charger *charger, int64_t amount, bool charged)
+{
+    const fsm_region *r = charger->region;
+    uint32_t resources = r->geometry.resources;
+    const counter *refuser = &r->counters[id_index(fsm_fault_here.group) * resources + charger->counter % resources];
+    int64_t now = coarse_ns();
+    if (is_recorded(charger, refuser, charged, now)) {
+        count_repeat(charger);
+        return;
+    }
+    const holder *by = &r->holders[id_index(charger->holder)];
+    fsm_refusal is = { .amount = amount,
+                       .charged = charged,
+                       .kind = by->kind == FSM_LEASE ? FSM_LEASE : FSM_PROCESS,
+                       .pid = by->pid,
+                       .start_time = by->start_time,
+                       .pid_namespace = by->pid_namespace };
+    record_refusal(charger->region, charger->path, &is, &charger->recorded);
+    __atomic_store_n(&charger->recorded.by, refuser, __ATOMIC_RELAXED);
+    __atomic_store_n(&charger->recorded.charged, charged, __ATOMIC_RELAXED);
+    __atomic_store_n(&charger->recorded.at, now, __ATOMIC_RELAXED);
 }
 
 /* ---- refusing without the lock ---------------------------------------------------------- */
@@ -153,7 +193,7 @@ UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, in
  * Whether the charge is refused by a counter in global mode.  That is half of all charges where a limit is fought for,
  * and it changes nothing but what is counted, so it keeps nobody waiting.  If not, the lock decides.
  */
-UNLOCKED static bool is_refused(const fsm_charger *charger, int64_t amount)
+UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
 {
     fsm_region *r = charger->region;
     if (amount <= 0 || !fsm_charger_bound(charger) || is_open(peek(charger->words->state)) || is_untidy(r->header))
@@ -165,11 +205,15 @@ UNLOCKED static bool is_refused(const fsm_charger *charger, int64_t amount)
     while (i < p->n && (refused = refuses(p->at[i], amount, &usage, &limit)) == 0)
         i++;
     /* who died meanwhile may have left a sum that is too large; and a cell that was taken away is another answer */
-    if (refused != 1 || is_untidy(r->header) || !is_own(charger) || reap_is_due(r))
+    if (refused != 1 || is_untidy(r->header) || !is_own(charger))
+        return false;
+    int64_t now = coarse_ns();
+    if (reap_is_due(r, now) || !is_recorded(charger, p->at[i], false, now))
         return false;
     __atomic_add_fetch(&p->at[i]->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
     tell_listener(r, p, i);
     note_refusal(r, p->at[i], usage, limit);
+    count_repeat(charger);
     return true;
 }
 
@@ -259,6 +303,8 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     int64_t used = close_cell(c.region, c.path, c.own);
     if (amount > 0)
         error = find_room(c.region, c.path, amount, false, &exceeded);
+    if (error == -ENOMEM)
+        record(charger, amount, false);
     if (!error && amount > 0) {
         int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
         FAULT_POINT(granted);
@@ -320,6 +366,8 @@ int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
         settle(&c, 0, used + amount);
         if (marked)
             cross_marks(c.region, c.path);
+        if (*exceeded)
+            record(charger, amount, true);
     }
     unlock(c.region);
     return error;

@@ -70,6 +70,7 @@ static int make_real(fsm_region *copy, const fsm_region *of)
         void *start;
         size_t length;
     } parts[] = {
+        { copy->refusals, FSM_REFUSALS * sizeof(fsm_refusal) },
         { copy->buckets, bucket_count(g) * sizeof(uint32_t) },
         { copy->groups, groups * sizeof(group) },
         { copy->counters, (size_t)groups * g->resources * sizeof(counter) },
@@ -106,9 +107,11 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->line_tail = from->header->line_tail;
     h->waiting = from->header->waiting;
     h->quarantined = from->header->quarantined;
+    h->refusals = from->header->refusals;
     h->journal = from->header->journal;
     uint32_t groups = high_of(&h->groups, g->groups);
     uint32_t cells = high_of(&h->cells, g->cells);
+    memcpy(to->refusals, from->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
     memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
     memcpy(to->groups, from->groups, groups * sizeof(group));
     memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
@@ -527,6 +530,21 @@ static void check_waiters(judge *j)
     }
 }
 
+static void check_refusals(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
+        const fsm_refusal *is = &f->refusals[i];
+        if (is->number != 0 && !is_possible_refusal(f, is))
+            tell(
+                j,
+                "refusal %u: number %llu of %llu, resource %u, %lld times %lld, kind %u, and %u of the largest holders "
+                "cannot be",
+                i, (unsigned long long)is->number, (unsigned long long)f->header->refusals, is->resource,
+                (long long)is->count, (long long)is->amount, is->kind, is->holders);
+    }
+}
+
 /* What is held of each resource in all is reserved at the root. */
 static void check_sums(judge *j)
 {
@@ -559,6 +577,7 @@ static void check_truth(judge *j)
     check_cells(j);
     check_watches(j);
     check_waiters(j);
+    check_refusals(j);
     check_sums(j);
 }
 

@@ -610,6 +610,43 @@ int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
     return error;
 }
 
+static int probe(fsm_region *r, const ancestry *p, int64_t amount, fsm_probed *out)
+{
+    *out = (fsm_probed){ .margin = FSM_UNLIMITED, .fits = true };
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        int64_t usage = 0;
+        int error = precise_usage(r, c, &usage);
+        if (error)
+            return error;
+        int64_t margin = most(c->limit - usage, 0);
+        if (out->fits && (i == 0 || margin < out->margin || amount > margin)) {
+            uint32_t g = counter_index(r, c) / r->geometry.resources;
+            out->group = group_id(r->groups[g].stamp, g);
+            out->usage = usage;
+            out->limit = c->limit;
+            out->fits = amount <= margin;
+        }
+        out->margin = least(out->margin, margin);
+    }
+    return 0;
+}
+
+int fsm_probe(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount, fsm_probed *out)
+{
+    if (amount < 0)
+        return -EINVAL;
+    WITH_COUNTER(p)
+    fsm_probed found;
+    do
+        error = probe(r, &p, amount, &found);
+    while (!error && !found.fits && reap_before_refusal(r, NONE));
+    unlock(r);
+    if (!error)
+        *out = found;
+    return error;
+}
+
 /* ---- writing --------------------------------------------------------------------------- */
 
 int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
@@ -679,7 +716,22 @@ int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
     return 0;
 }
 
+/* A charge of the group itself; thread: 0, or one of the process that asks for it. */
+static void record_common(fsm_region *r, const ancestry *p, int64_t amount, int32_t thread)
+{
+    fsm_refusal is = { .amount = amount, .pid_namespace = pid_namespace() };
+    fsm_recorded nothing = { 0 };
+    if (thread >= 0)
+        is.pid = thread == 0 ? own_pid() : process_of((uint32_t)thread);
+    record_refusal(r, p, &is, &nothing);
+}
+
 int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount)
+{
+    return fsm_common_charge_for(r, id, resource, amount, 0);
+}
+
+int fsm_common_charge_for(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount, int32_t thread)
 {
     if (amount < 0)
         return -EINVAL;
@@ -687,6 +739,8 @@ int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amoun
     bool exceeded;
     if (amount > 0)
         error = find_room(r, &p, amount, false, &exceeded);
+    if (error == -ENOMEM)
+        record_common(r, &p, amount, thread);
     if (!error && amount > 0) {
         if (fsm_get_batch(r) != 0 && !in_global_mode(&p))
             grant(r, &p, amount, amount, 0); /* nothing, but global mode where the limit is near now */

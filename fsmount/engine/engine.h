@@ -240,6 +240,15 @@ int fsm_watch(fsm_region *region, fsm_id group, uint32_t resource, const fsm_mar
 int fsm_unwatch(fsm_region *region, const fsm_id *old, size_t count);
 int fsm_watch_crossings(fsm_region *region, fsm_id watch, int64_t *out); /* how often; -ENODEV */
 
+/* What a charge of so much would meet now, without charging, and without taking anybody's stock. */
+typedef struct fsm_probed {
+    fsm_id group;         /* the first ancestor that would refuse it, or, if it fits, the one with the least room */
+    int64_t usage, limit; /* of that group */
+    int64_t margin;       /* the most that would fit */
+    bool fits;
+} fsm_probed;
+int fsm_probe(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount, fsm_probed *out);
+
 /* Drains all stock below, then sets the limit; -EBUSY (fault.usage) if the usage is above it. */
 int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
 int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
@@ -248,6 +257,8 @@ int fsm_reset_failcnt(fsm_region *region, fsm_id group, uint32_t resource);
 
 /* What the group itself holds.  -ENOMEM; -ERANGE (fault.held) if it holds less. */
 int fsm_common_charge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount);
+/* The same in the name of another: of a thread's process, as who is refused; or, below 0, of nobody that is known. */
+int fsm_common_charge_for(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount, int32_t thread);
 int fsm_common_uncharge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount);
 /* Drains the stock below and forgets what the group itself holds. */
 int fsm_force_empty(fsm_region *region, fsm_id group, uint32_t resource);
@@ -318,6 +329,46 @@ uint64_t fsm_process_start_time(int32_t pid);
 int fsm_tie(int fd, void **out);
 void fsm_untie(void *tie); /* not in a forked child: it has no tie */
 
+/* ---- refusals ------------------------------------------------------------- */
+
+#define FSM_REFUSALS 256   /* of the whole region */
+#define FSM_COMMAND_MAX 15 /* bytes of a command, as the kernel keeps it */
+#define FSM_LARGEST 3
+enum { FSM_NOT_LOOKED = 0, FSM_LOOKED_AT_SOME = 1, FSM_LOOKED_AT_ALL = 2 };
+
+/* What somebody held in one counter. */
+typedef struct fsm_large_holder {
+    fsm_id group; /* where */
+    int64_t held;
+    uint64_t start_time; /* 0: its pid is of another pid namespace */
+    int32_t pid;
+    uint32_t kind; /* 0: the group itself */
+    char command[FSM_COMMAND_MAX + 1];
+} fsm_large_holder;
+
+/* A charge that a limit refused, or that charge_nofail took past it; those that repeat are one, with a count. */
+typedef struct fsm_refusal {
+    uint64_t number;       /* a newer one's is higher; 0: there is none */
+    fsm_id asked, refused; /* where it was asked for, and which ancestor refused */
+    uint64_t start_time;   /* of the process that asked; 0: not known, as of who charges the group itself */
+    int32_t pid;           /* 0: not known */
+    uint32_t pid_namespace;
+    uint32_t kind; /* 0: the group itself was to be charged */
+    uint32_t charged;
+    uint32_t resource;
+    uint32_t looked; /* whether all holders were looked at for the largest; see refusals.c */
+    int64_t count;
+    int64_t first, last;          /* ns since the epoch */
+    int64_t amount, usage, limit; /* the last time */
+    int64_t looked_at;            /* when the largest holders were found */
+    char command[FSM_COMMAND_MAX + 1];
+    uint32_t holders;
+    fsm_large_holder holder[FSM_LARGEST]; /* below the one that refused, the largest first */
+} fsm_refusal;
+
+/* Those that were asked for, or refused, in the subtree, the newest first; returns how many, and fills up to room. */
+int64_t fsm_get_refusals(fsm_region *region, fsm_id group, uint32_t resource, fsm_refusal *out, size_t room);
+
 /* ---- charging ------------------------------------------------------------- */
 
 /*
@@ -333,6 +384,16 @@ typedef struct fsm_words {
     int64_t total[2]; /* used and stock together, in an even epoch and in an odd one */
 } fsm_words;
 
+/* What a charger knows of its last refusal that was recorded, and how many there were since. */
+typedef struct fsm_recorded {
+    int64_t at; /* CLOCK_MONOTONIC_COARSE, ns */
+    const struct counter *by;
+    uint32_t charged;
+    int64_t repeated;
+    uint64_t number;
+    uint32_t slot;
+} fsm_recorded;
+
 /*
  * A charger is this process's hold on one cell.  It is bound to a holder of this
  * very process; in a forked child every charger is unbound again, so that a child
@@ -346,6 +407,7 @@ typedef struct fsm_charger {
     uint32_t cell, counter;
     struct ancestry *path; /* the counter and its ancestors: they stay while the holder has its cell */
     struct fsm_charger *next, *previous;
+    fsm_recorded recorded;
 } fsm_charger;
 
 extern fsm_words fsm_unbound; /* what an unbound charger's words point at: always closed */

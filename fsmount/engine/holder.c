@@ -510,15 +510,15 @@ int reap_counter(fsm_region *r, const counter *c)
 #define REAP_SOON INT64_C(60000000000) /* later is nonsense */
 #define REAP_SHARE 20                  /* at most one part in so many of the time goes into it */
 
-UNLOCKED bool reap_is_due(const fsm_region *r)
+UNLOCKED bool reap_is_due(const fsm_region *r, int64_t now)
 {
-    int64_t wait = peek(r->header->reap_at) - coarse_ns();
+    int64_t wait = peek(r->header->reap_at) - now;
     return wait <= 0 || wait >= REAP_SOON;
 }
 
 bool reap_before_refusal(fsm_region *r, uint32_t self)
 {
-    if (!reap_is_due(r))
+    if (!reap_is_due(r, coarse_ns()))
         return false;
     int64_t now = monotonic_ns();
     uint32_t ended = 0;

@@ -269,6 +269,15 @@ static inline bool is_between_marks(const counter *c)
     return c->reserved <= c->high && (int64_t)((uint64_t)c->reserved - c->stock_cap) > c->low;
 }
 
+/* ---- refusals.c ---- */
+
+/* How often a charger takes the lock to have a refusal recorded, in ns. */
+#define RECORD_EVERY 10000000
+
+bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is);
+/* One that the fault tells of, with amount, charged and who it was; `before`: what its charger knows of its last. */
+void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recorded *before);
+
 /* ---- holder.c ---- */
 
 int find_holder(fsm_region *r, fsm_id id, holder **out); /* -ENODEV */
@@ -281,7 +290,7 @@ bool server_alive(const header *h);
 int reap(fsm_region *r, uint32_t self, uint32_t *ended); /* self: who lives for sure, or NONE */
 int reap_counter(fsm_region *r, const counter *c);       /* -EBUSY: a holder of this counter lives */
 /* Not more often than can be afforded, the dead are looked for before a charge is refused. */
-bool reap_is_due(const fsm_region *r);                  /* without the lock */
+bool reap_is_due(const fsm_region *r, int64_t now);     /* without the lock; now: coarse_ns() */
 bool reap_before_refusal(fsm_region *r, uint32_t self); /* true if somebody dead was given back */
 
 /* ---- process.c ---- */
@@ -293,6 +302,7 @@ static inline uint32_t pid_namespace(void) /* of this process */
 }
 int32_t own_pid(void);
 int32_t process_of(uint32_t thread); /* its process as far as can be told, else the number itself */
+void read_command(int32_t pid, char out[FSM_COMMAND_MAX + 1]); /* as ps shows it; empty if it is gone */
 /* Whether this thread may be at work in the region; false only of what is dead, or never mapped it. */
 bool may_be_inside(const fsm_region *r, uint32_t thread);
 

@@ -3,7 +3,7 @@
  *
  * A region is one file or memfd, mapped shared by everybody who charges in it:
  *
- *   header | buckets | groups | counters | attributes | holders | watches | waiters | cells
+ *   header | refusals | buckets | groups | counters | attributes | holders | watches | waiters | cells
  *
  * The sizes follow from the geometry, so a region describes itself.  It is
  * sparse: a record's pages are populated when the record is first used, so that
@@ -27,6 +27,7 @@
  *            it has reserved besides is words.stock (FSM_CLOSED: nothing)
  *   watch    is there when its stamp says LIVE, and its group is
  *   waiter   is there when its stamp says LIVE, with the PARTs that it leads to
+ *   refusal  is there when its number is not 0
  *   counter  limit, soft_limit, common, what it counted, and the statistics
  *
  * Groups, their names and attributes, and the plain values of a counter are read
@@ -250,6 +251,8 @@ typedef struct header {
     uint64_t ticket;               /* the newest */
     uint64_t round;                /* how often the line was gone through; see waiters.c */
     int64_t reap_at;               /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
+    int64_t look_at;               /* likewise: when a refusal looks for the largest holders again */
+    uint64_t refusals;             /* that were recorded: the number of the last */
     uint64_t recoveries;
     journal journal;
     uint32_t server_namespace;
@@ -262,6 +265,7 @@ struct fsm_region {
     uint32_t pid_namespace; /* likewise */
     size_t size;
     int fd;
+    fsm_refusal *refusals; /* FSM_REFUSALS of them */
     uint32_t *buckets;
     group *groups;
     counter *counters;

@@ -109,6 +109,17 @@ int32_t process_of(uint32_t thread)
     return field ? (int32_t)strtol(field + 6, NULL, 10) : (int32_t)thread;
 }
 
+void read_command(int32_t pid, char out[FSM_COMMAND_MAX + 1])
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/comm", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, out, FSM_COMMAND_MAX + 1);
+    if (fd >= 0)
+        close(fd);
+    out[length > 0 ? length - 1 : 0] = 0; /* in the place of a newline */
+}
+
 /* The device and inode of a mapped file as /proc/PID/maps has them; stat() may say something else. */
 typedef struct mapped {
     uintptr_t start;

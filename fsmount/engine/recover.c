@@ -317,6 +317,14 @@ static int rebuild_line(fsm_region *r)
     return error;
 }
 
+/* Nothing is derived from them: those that cannot be are forgotten. */
+static void rebuild_refusals(fsm_region *r)
+{
+    for (fsm_refusal *is = r->refusals; is < r->refusals + FSM_REFUSALS; is++)
+        if (is->number != 0 && !is_possible_refusal(r, is))
+            is->number = 0;
+}
+
 int rebuild(fsm_region *r)
 {
     int error = finish_step(r);
@@ -332,6 +340,8 @@ int rebuild(fsm_region *r)
         error = rebuild_watches(r);
     if (!error)
         error = rebuild_line(r);
+    if (!error)
+        rebuild_refusals(r);
     return error;
 }
 

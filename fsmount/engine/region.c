@@ -103,6 +103,7 @@ size_t place(fsm_region *r, char *base)
 #define PLACE(field, type, count)                                                                                      \
     r->field = (type *)(void *)(base + at);                                                                            \
     at += page_up((size_t)(count) * sizeof(type))
+    PLACE(refusals, fsm_refusal, FSM_REFUSALS);
     PLACE(buckets, uint32_t, bucket_count(g));
     PLACE(groups, group, g->groups);
     PLACE(counters, counter, counters);

@@ -83,7 +83,7 @@ typedef struct part {
     uint32_t room;
 } part;
 
-enum { HEADER, BUCKETS, GROUP, COUNTER, ATTRIBUTES, HOLDER, CELL, WATCH, PARTS };
+enum { HEADER, BUCKETS, GROUP, COUNTER, ATTRIBUTES, HOLDER, CELL, WATCH, REFUSAL, PARTS };
 
 static struct target {
     int fd;
@@ -103,6 +103,7 @@ static void aim_at(fsm_region *r)
     PART(HOLDER, holders, holder, HOLDERS + 4);
     PART(CELL, cells, cell, 24);
     PART(WATCH, watches, watch, 8);
+    PART(REFUSAL, refusals, fsm_refusal, 16);
 #undef PART
     target.fd = fsm_fd(r);
     target.size = r->size;
@@ -142,6 +143,8 @@ static const field fields[] = {
     FIELD(HEADER, header, quarantined),
     FIELD(HEADER, header, bell),
     FIELD(HEADER, header, reap_at),
+    FIELD(HEADER, header, look_at),
+    FIELD(HEADER, header, refusals),
     FIELD(HEADER, header, journal.step),
     FIELD(HEADER, header, journal.index),
     FIELD(HEADER, header, journal.counter),
@@ -211,6 +214,18 @@ static const field fields[] = {
     FIELD(WATCH, watch, passed),
     FIELD(WATCH, watch, next),
     FIELD(WATCH, watch, prev),
+    FIELD(REFUSAL, fsm_refusal, number),
+    FIELD(REFUSAL, fsm_refusal, asked),
+    FIELD(REFUSAL, fsm_refusal, refused),
+    FIELD(REFUSAL, fsm_refusal, pid),
+    FIELD(REFUSAL, fsm_refusal, resource),
+    FIELD(REFUSAL, fsm_refusal, count),
+    FIELD(REFUSAL, fsm_refusal, last),
+    FIELD(REFUSAL, fsm_refusal, looked_at),
+    FIELD(REFUSAL, fsm_refusal, command),
+    FIELD(REFUSAL, fsm_refusal, holders),
+    FIELD(REFUSAL, fsm_refusal, holder[0].group),
+    FIELD(REFUSAL, fsm_refusal, holder[2].command),
 };
 
 static void scribble(size_t at, const void *bytes, size_t size)
@@ -229,7 +244,7 @@ static size_t record(random_source *source, int which)
 static size_t place(random_source *source, size_t unit)
 {
     static const int likely[] = { HEADER, HEADER, BUCKETS, GROUP, GROUP,      COUNTER, COUNTER,
-                                  HOLDER, CELL,   CELL,    CELL,  ATTRIBUTES, WATCH };
+                                  HOLDER, CELL,   CELL,    CELL,  ATTRIBUTES, WATCH,   REFUSAL };
     int which = likely[random_below(source, sizeof likely / sizeof *likely)];
     size_t size = which == HEADER  ? offsetof(header, server)
                   : which == GROUP ? offsetof(group, name) + 8

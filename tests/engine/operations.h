@@ -165,6 +165,18 @@ static int64_t name_of(worker *w)
     return error;
 }
 
+static int64_t refusals(worker *w)
+{
+    fsm_refusal found[4];
+    size_t room = random_below(&w->source, 5);
+    int64_t n =
+        fsm_get_refusals(w->region, some_group(&w->source), (uint32_t)random_below(&w->source, RESOURCES), found, room);
+    for (int64_t i = 0; i < n && i < (int64_t)room; i++)
+        if (found[i].holders > FSM_LARGEST || found[i].command[FSM_COMMAND_MAX])
+            violation("a refusal of %u holders", found[i].holders);
+    return n > 0 ? 0 : n;
+}
+
 static int64_t survey(worker *w)
 {
     fsm_surveyed *rows = malloc(GROUPS * sizeof *rows);
@@ -190,7 +202,7 @@ static int change_two(worker *w, int64_t amount)
     return random_below(&w->source, 3) > 0 ? fsm_change(chargers, amounts, n) : fsm_move(chargers, amounts, n);
 }
 
-#define OPERATIONS 46
+#define OPERATIONS 48
 
 static int64_t operate(worker *w, int operation)
 {
@@ -217,6 +229,7 @@ static int64_t operate(worker *w, int operation)
     fsm_mark marks[3] = { { amount, 0 }, { amount / 2, FSM_BELOW }, { 50, FSM_PERCENT } };
     fsm_attr attr = { .mode = 0640 };
     fsm_holder_info info;
+    fsm_probed probed;
     bool exceeded;
     uint32_t count;
     static _Thread_local fsm_server server;
@@ -311,6 +324,10 @@ static int64_t operate(worker *w, int operation)
         return random_below(s, 2) ? fsm_unwatch(r, w->watch, 2) : fsm_watch_crossings(r, w->watch[0], &value);
     case 44:
         return change_two(w, amount);
+    case 45:
+        return refusals(w);
+    case 46:
+        return fsm_probe(r, g, resource, amount, &probed);
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);

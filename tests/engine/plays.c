@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "layout.h"
 #include "plays.h"
@@ -133,6 +134,14 @@ static void reach_the_limit(victim *v)
     v->more = margin_of(v);
     expect(fsm_charge(&v->charger, v->more), "charge");
     fsm_charge(&v->charger, 1);
+}
+/* Until what was refused then is old enough for the next one to be recorded. */
+static void be_refused_and_wait(victim *v)
+{
+    static const struct timespec long_enough = { .tv_nsec = 30000000 };
+    reach_the_limit(v);
+    fsm_charge(&v->charger, 1);
+    nanosleep(&long_enough, NULL);
 }
 static void have_a_lease(victim *v)
 {
@@ -326,6 +335,11 @@ static void charge_common(victim *v)
 static void charge_common_too_much(victim *v)
 {
     fsm_common_charge(v->region, v->scene->b, MEMORY, LIMIT);
+}
+static void charge_common_too_much_twice(victim *v)
+{
+    charge_common_too_much(v);
+    charge_common_too_much(v);
 }
 static void uncharge_common(victim *v)
 {
@@ -604,6 +618,7 @@ const play plays[] = {
     { .name = "unwatch", .prepare = watch_closely, .act = unwatch, .in_parts = true },
     { .name = "uncharge in global mode", .prepare = reach_the_limit, .act = uncharge_the_limit_away },
     { .name = "charge in global mode", .prepare = reach_the_limit, .act = charge_too_much },
+    { .name = "charge in global mode once more", .prepare = be_refused_and_wait, .act = charge_too_much },
     { .name = "charge in global mode, and be heard",
       .prepare = listen_at_the_limit,
       .act = charge_too_much,
@@ -625,6 +640,7 @@ const play plays[] = {
     { .name = "move too much", .act = move_too_much },
     { .name = "common charge", .act = charge_common },
     { .name = "common charge too much", .act = charge_common_too_much },
+    { .name = "common charge too much, twice", .act = charge_common_too_much_twice, .in_parts = true },
     { .name = "common uncharge", .act = uncharge_common },
     { .name = "force_empty", .act = force_empty },
     { .name = "set_limit", .act = set_limit },
@@ -906,6 +922,23 @@ static void check_derived(scene *s, const char *when)
         violation("%s, fsm_check finds these %" PRId64, when, findings);
 }
 
+/* What is recorded is whole: of somebody who was refused, at a limit that is there. */
+static void check_refusals(const scene *s)
+{
+    fsm_refusal found[FSM_REFUSALS];
+    for (uint32_t resource = 0; resource < RESOURCES; resource++) {
+        int64_t count = fsm_get_refusals(s->region, FSM_ROOT, resource, found, FSM_REFUSALS);
+        expect(count, "get_refusals");
+        for (const fsm_refusal *is = found; is < found + count; is++)
+            if ((is->pid != s->victim && is->pid != getpid()) || (is->refused != s->a && is->refused != s->b) ||
+                (is->asked != s->c && is->asked != s->b) || is->limit < 1 || is->limit > LIMIT || is->amount < 1 ||
+                (!is->charged && is->amount <= is->limit - is->usage) || !is->command[0] || is->last < is->first ||
+                (is->looked && is->looked_at > is->last))
+                violation("a refusal of %" PRId64 " to %d, at a limit of %" PRId64 ", by group %" PRIx64, is->amount,
+                          is->pid, is->limit, is->refused);
+    }
+}
+
 /* ---- what the survivors can still do --------------------------------------------- */
 
 /* Up to the limit, and not one more. */
@@ -1069,6 +1102,7 @@ void judge(scene *s, const play *p, const view *before, const view *after)
     }
     fill(s);
     check_derived(s, "after the survivors went on");
+    check_refusals(s);
     for (int r = 0; r < RESOURCES; r++)
         fsm_charger_unbind(&s->survives[r]);
     fsm_charger_unbind(&s->idles);

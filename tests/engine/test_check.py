@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import RegionCorrupt, Tree
+from fsmount import LimitExceeded, RegionCorrupt, Tree
 from fsmount.engine import BELOW, LEASE, PERCENT, PROCESS, process_start_time
 from tests.engine.programs import ENGINE, Build, run
 from tests.engine.workers import Progress, Worker
@@ -52,6 +52,9 @@ def furnish(path: Path) -> tuple[bytes, Places]:
             places.group[name] = tree.root.mkdir(name).id & NONE
         for name in ("free", "free too", "free again"):
             tree.root.rmdir(name)
+        groups[4]["tokens"].limit = 9000
+        with pytest.raises(LimitExceeded):
+            groups[4]["tokens"].charge_common(9001)
         region.unwatch(region.watch(web.id, 0, [(10, 0), (20, BELOW)], []))
         region.watch(web.id, 0, [(1 << 40, 0), (80, PERCENT), (1 << 41, BELOW)], [])
         unwatched = region.watch(web.id, 1, [(10, 0), (20, BELOW)], [])
@@ -247,6 +250,10 @@ def the_second_watch(scene: Scene) -> int:
 
 def the_first_free_watch(scene: Scene) -> int:
     return scene.get("header.watches.free")
+
+
+def the_refusal(scene: Scene) -> int:
+    return 0
 
 
 def the_first_free_cell(scene: Scene) -> int:
@@ -451,6 +458,14 @@ TRUTH = [
     lone("watch.passed", the_first_watch, 7, "reserved of /web memory: ", MENDED),
     lone("watch.counter", the_first_watch, FAR, "watch {watch}: its counter 2147483632 is not there", MENDED),
     lone("watch.stamp", the_first_watch, with_state(1, 7), "watch {watch}: state 7 cannot be", MENDED),
+    lone("fsm_refusal.number", the_refusal, 2, "refusal 0: number 2 of 1, resource 1, 1 times 9001, ", MENDED),
+    lone("fsm_refusal.resource", the_refusal, 2, "refusal 0: number 1 of 1, resource 2, ", MENDED),
+    lone("fsm_refusal.count", the_refusal, 0, "0 times 9001, ", MENDED),
+    lone("fsm_refusal.amount", the_refusal, -1, "1 times -1, ", MENDED),
+    lone("fsm_refusal.kind", the_refusal, 3, "kind 3, ", MENDED),
+    lone("fsm_refusal.holders", the_refusal, 4, "and 4 of the largest holders cannot be", MENDED),
+    lone("fsm_refusal.looked", the_refusal, 3, "refusal 0: ", MENDED),
+    lone("fsm_refusal.command", the_refusal, b"x" * 16, "refusal 0: ", MENDED),
     lone("group.parent", group("/web/api"), group("free"), "parent of ", CORRUPT),
     lone("group.parent", group("/web/api"), FAR, "parent of ", CORRUPT),
     lone("group.parent", group("/web"), group("/web/api"), "parents of ", CORRUPT),

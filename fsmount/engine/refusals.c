@@ -1,0 +1,265 @@
+/*
+ * refusals.c - the last refusals: who was refused what, where, by which limit, and who held most there.
+ *
+ * They are told of later, by a file, when who was refused may be dead: so a record keeps all that there is to tell.
+ * There are few records, and whoever floods them must not push out what others would look for.  Refusals that repeat
+ * (of one process, in one counter, by one limit) are one record with a count, and refusals by one counter give up one
+ * of their own once they have a quarter of all.
+ *
+ * Accepted inaccuracy: a charger has its refusals recorded once in RECORD_EVERY, and those between are
+ * counted with its next.  So a record may lack what happened in the last RECORD_EVERY, for ever if the process is
+ * refused no more; and threads that are refused through one charger at the same instant may be counted as one.  failcnt
+ * is exact.
+ *
+ * Who held most is found by a walk under the lock, over no more than STEPS_MAX counters and cells and for no more than
+ * one part in LOOK_SHARE of the time.  A record says whether all were looked at, and when: where there was no time for
+ * it, that is the moment of another refusal by the same counter, or of none.
+ *
+ * A record is there when its number is; who is killed while he writes one takes along what was in its place.
+ */
+#include "internal.h"
+
+#include <string.h>
+#include <time.h>
+
+#define QUARTER (FSM_REFUSALS / 4)
+#define STEPS_MAX 4096u                /* less than a ms, wherever it all lies */
+#define LOOK_SHARE 20                  /* at most one part in so many of the time goes into it */
+#define LOOK_AGAIN 100000000           /* ns: how old those of a refusal that repeats may become */
+#define LOOK_SOON INT64_C(60000000000) /* later is nonsense */
+
+bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is)
+{
+    bool good = is->number <= r->header->refusals && is->resource < r->geometry.resources && is->count > 0 &&
+                is->amount >= 0 && is->kind <= FSM_LEASE && is->looked <= FSM_LOOKED_AT_ALL &&
+                is->holders <= FSM_LARGEST && memchr(is->command, 0, sizeof is->command);
+    for (uint32_t i = 0; good && i < is->holders; i++)
+        good = is->holder[i].kind <= FSM_LEASE && is->holder[i].held >= 0 &&
+               memchr(is->holder[i].command, 0, sizeof is->holder[i].command);
+    return good;
+}
+
+/* ---- who holds most ------------------------------------------------------------------------ */
+
+/* What a holder must have more of to be one of the largest. */
+static int64_t least_held(const fsm_refusal *is)
+{
+    return is->holders < FSM_LARGEST ? 0 : is->holder[FSM_LARGEST - 1].held;
+}
+
+static void consider(fsm_refusal *is, int64_t held, fsm_id where, const holder *by)
+{
+    if (held <= least_held(is))
+        return;
+    uint32_t i = is->holders < FSM_LARGEST ? is->holders++ : FSM_LARGEST - 1;
+    for (; i > 0 && is->holder[i - 1].held < held; i--)
+        is->holder[i] = is->holder[i - 1];
+    is->holder[i] = (fsm_large_holder){ .group = where, .held = held };
+    if (by) {
+        is->holder[i].kind = by->kind == FSM_LEASE ? FSM_LEASE : FSM_PROCESS;
+        is->holder[i].pid = by->pid;
+        if (by->pid_namespace == pid_namespace())
+            is->holder[i].start_time = by->start_time;
+    }
+}
+
+/*
+ * The largest holders below a group; a subtree where less is reserved than each of them holds is not entered.  False:
+ * it was too far.  A link that leads nowhere is too far, too: it is found by who needs it.
+ */
+static bool find_largest(const fsm_region *r, uint32_t top, fsm_refusal *is)
+{
+    uint32_t left = STEPS_MAX;
+    for (uint32_t i = top, next;; i = next) {
+        const group *g = group_at(r, i);
+        if (!g || left-- == 0)
+            return false;
+        const counter *c = &r->counters[(size_t)group_index(r, g) * r->geometry.resources + is->resource];
+        fsm_id where = group_id(g->stamp, i);
+        next = NONE;
+        if (c->reserved > least_held(is)) {
+            next = once(g->first_child);
+            consider(is, c->common, where, NULL);
+            for (uint32_t k = once(c->cells_head); k != NONE;) {
+                const cell *own = cell_at(r, k);
+                const holder *by = own ? holder_at(r, own->owner - 1) : NULL;
+                if (!by || left-- == 0)
+                    return false;
+                consider(is, used_of(own, state_now(own)), where, by);
+                k = once(own->counter_next);
+            }
+        }
+        while (next == NONE && i != top) {
+            next = once(g->next_sibling);
+            if (next != NONE)
+                break;
+            i = once(g->parent);
+            g = group_at(r, i);
+            if (!g || left-- == 0)
+                return false;
+        }
+        if (next == NONE)
+            return true;
+    }
+}
+
+/* Finds them if there is time for it. */
+static void look_for_largest(fsm_region *r, fsm_refusal *is)
+{
+    int64_t now = monotonic_ns(), wait = r->header->look_at - now;
+    if (wait > 0 && wait < LOOK_SOON)
+        return;
+    is->holders = 0;
+    is->looked = find_largest(r, id_index(is->refused), is) ? FSM_LOOKED_AT_ALL : FSM_LOOKED_AT_SOME;
+    is->looked_at = is->last;
+    for (uint32_t i = 0; i < is->holders; i++)
+        if (is->holder[i].start_time)
+            read_command(is->holder[i].pid, is->holder[i].command);
+    r->header->look_at = now + (monotonic_ns() - now) * LOOK_SHARE;
+    FAULT_POINT(looked);
+}
+
+/* ---- records ------------------------------------------------------------------------------- */
+
+static bool is_repeat(const fsm_refusal *a, const fsm_refusal *b)
+{
+    return a->asked == b->asked && a->refused == b->refused && a->pid == b->pid && a->start_time == b->start_time &&
+           a->resource == b->resource && a->charged == b->charged && a->kind == b->kind &&
+           a->pid_namespace == b->pid_namespace;
+}
+
+static const fsm_refusal *older(const fsm_refusal *a, const fsm_refusal *b)
+{
+    return !a || b->number < a->number ? b : a;
+}
+
+/* Where it was recorded before, or else what it is to be recorded over; *like: the last one by the same counter. */
+static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_refusal **like)
+{
+    const fsm_refusal *oldest = NULL, *oldest_like = NULL;
+    uint32_t alike = 0;
+    *like = NULL;
+    for (fsm_refusal *record = r->refusals; record < r->refusals + FSM_REFUSALS; record++) {
+        oldest = older(oldest, record); /* one that is none has the number 0 */
+        if (record->number == 0 || record->refused != is->refused || record->resource != is->resource)
+            continue;
+        if (is_repeat(record, is))
+            return record;
+        alike++;
+        oldest_like = older(oldest_like, record);
+        if (!*like || record->number > (*like)->number)
+            *like = record;
+    }
+    return &r->refusals[(alike < QUARTER ? oldest : oldest_like) - r->refusals];
+}
+
+static void write_record(fsm_region *r, fsm_refusal *record, const fsm_refusal *is)
+{
+    __atomic_store_n(&record->number, 0, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* nothing else of it changes before */
+    FAULT_POINT(given_up);
+    memcpy((char *)record + sizeof record->number, (const char *)is + sizeof is->number,
+           sizeof *is - sizeof is->number);
+    FAULT_POINT(described);
+    uint64_t number = ++r->header->refusals;
+    FAULT_POINT(counted);
+    __atomic_store_n(&record->number, number, __ATOMIC_RELEASE);
+    FAULT_POINT(recorded);
+}
+
+static int64_t wall_clock_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recorded *before)
+{
+    uint32_t index = counter_index(r, p->at[0]), resources = r->geometry.resources;
+    is->resource = index % resources;
+    is->asked = group_id(r->groups[index / resources].stamp, index / resources);
+    is->refused = fsm_fault_here.group;
+    is->usage = fsm_fault_here.usage;
+    is->limit = fsm_fault_here.limit;
+    is->first = is->last = wall_clock_ns();
+    is->count = 1;
+
+    const fsm_refusal *like = NULL;
+    fsm_refusal *record = &r->refusals[before->slot % FSM_REFUSALS];
+    bool remembered = before->number != 0 && record->number == before->number;
+    if (remembered) {
+        record->count += __atomic_exchange_n(&before->repeated, 0, __ATOMIC_RELAXED);
+        FAULT_POINT(repeats_counted);
+    }
+    if (!remembered || !is_repeat(record, is))
+        record = find_record(r, is, &like);
+    bool again = record->number != 0 && is_repeat(record, is);
+    before->slot = (uint32_t)(record - r->refusals);
+    if (again && !remembered && is->last >= record->last && is->last - record->last < RECORD_EVERY) {
+        record->count++; /* of one that charges without a charger, or with a new one each time */
+        FAULT_POINT(repeat_counted);
+        before->number = record->number;
+        return;
+    }
+    if (again) {
+        is->first = record->first;
+        is->count += record->count;
+        like = record;
+    }
+    if (is->pid > 0 && is->pid_namespace == pid_namespace())
+        read_command(is->pid, is->command);
+    if (like) {
+        is->looked = like->looked;
+        is->looked_at = like->looked_at;
+        is->holders = like->holders;
+        memcpy(is->holder, like->holder, sizeof is->holder);
+    }
+    if (!again || is->last < is->looked_at || is->last - is->looked_at >= LOOK_AGAIN)
+        look_for_largest(r, is);
+    write_record(r, record, is);
+    before->number = record->number;
+    tell_listener(r, p, 0); /* also who listens below the counter that refused */
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Whether a group is there, and in the subtree of another. */
+static bool is_within(const fsm_region *r, fsm_id id, uint32_t top)
+{
+    const group *g = group_at(r, id_index(id));
+    if (!g || g->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
+        return false;
+    for (uint32_t depth = 0; g && depth <= DEPTH_MAX; depth++) {
+        if (group_index(r, g) == top)
+            return true;
+        g = group_at(r, g->parent);
+    }
+    return false;
+}
+
+int64_t fsm_get_refusals(fsm_region *r, fsm_id id, uint32_t resource, fsm_refusal *out, size_t room)
+{
+    if (resource >= r->geometry.resources)
+        return -EINVAL;
+    const fsm_refusal *found[FSM_REFUSALS]; /* the newest first */
+    size_t n = 0;
+    group *g;
+    int error = lock(r);
+    if (error)
+        return error;
+    error = find_group(r, id, &g);
+    for (const fsm_refusal *is = r->refusals; is < r->refusals + FSM_REFUSALS && !error; is++) {
+        if (is->number == 0 || is->resource != resource || !is_possible_refusal(r, is) ||
+            !(is_within(r, is->asked, id_index(id)) || is_within(r, is->refused, id_index(id))))
+            continue;
+        size_t i = n++;
+        for (; i > 0 && found[i - 1]->number < is->number; i--)
+            found[i] = found[i - 1];
+        found[i] = is;
+    }
+    for (size_t i = 0; i < n && i < room; i++)
+        out[i] = *found[i];
+    unlock(r);
+    return error ? error : (int64_t)n;
+}
