@@ -11,6 +11,7 @@ from .counter import Counter, Holder
 from .engine import UNLIMITED
 from .errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
 from .group import Group
+from .refusals import LargeHolder, Probe, Refusal
 from .tree import Tree
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "Group",
     "GroupRemoved",
     "Holder",
+    "LargeHolder",
     "LimitExceeded",
     "LockTimeout",
     "NotHeld",
+    "Probe",
+    "Refusal",
     "RegionCorrupt",
     "Tree",
     "TreeGone",

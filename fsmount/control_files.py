@@ -42,6 +42,8 @@ LEASE = Kind(9, "lease", 0o600)
 HOLDERS = Kind(10, "holders", 0o444)
 EVENTS = Kind(11, "events", 0o444)
 THRESHOLD = Kind(12, "threshold", 0o644)
+WHY = Kind(13, "why", 0o444)
+PROBE = Kind(14, "probe", 0o666)
 
 #: Of the group and no resource; kept where the first resource has room.  No other file has a name without a dot, but
 #: for METRICS_FILE.
@@ -62,6 +64,8 @@ KINDS = (
     HOLDERS,
     EVENTS,
     THRESHOLD,
+    WHY,
+    PROBE,
 )
 
 

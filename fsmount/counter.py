@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import engine
 from .answers import in_public
-from .engine import BELOW, KEEP, PERCENT, EngineError, process_alive
+from .engine import BELOW, KEEP, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, process_alive
 from .errors import LimitExceeded, NotHeld, TreeGone
 from .marks import Mark
+from .refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 
 if TYPE_CHECKING:
     from .group import Group
@@ -29,6 +30,14 @@ STAT_KEYS = (
 
 
 EVENT_KEYS = ("limit", "soft_limit", "threshold")
+
+_BY = {PROCESS: "process", LEASE: "lease"}
+_LOOKED = {LOOKED_AT_ALL: "all", NOT_LOOKED: "none"}
+
+
+def _command(comm: bytes) -> str:
+    """The name of a process in /proc/PID/comm, made fit to be shown."""
+    return "".join(c if c.isprintable() else "?" for c in comm.decode(errors="replace"))
 
 
 class Holder(NamedTuple):
@@ -62,10 +71,9 @@ class Holder(NamedTuple):
         """The name of its process, as `ps` shows it; empty if it is gone."""
         try:
             with open(f"/proc/{self.pid}/comm", "rb") as comm:
-                text = comm.read()[:-1]
+                return _command(comm.read()[:-1])
         except OSError:
             return ""
-        return "".join(c if c.isprintable() else "?" for c in text.decode(errors="replace"))
 
 
 class Counter(engine.Charger):
@@ -180,6 +188,29 @@ class Counter(engine.Charger):
         return dict(zip(EVENT_KEYS, self.group.tree.region.get_events(self.group.id, self.index), strict=True))
 
     @in_public
+    def why(self) -> list[Refusal]:
+        """The last refusals of charges that were asked for in the subtree, or refused by a limit in it, newest first.
+
+        A tree keeps the last 256 of different processes, counters or limits.
+        """
+        group = self.group
+        return [_refusal(group, info) for info in group.tree.region.get_refusals(group.id, self.index)]
+
+    @property
+    @in_public
+    def last_refusal(self) -> int:
+        """The number of the newest of why(), 0 if there is none: another whenever there is a new one."""
+        return sum(info.number for info in self.group.tree.region.get_refusals(self.group.id, self.index, 1))
+
+    @in_public
+    def probe(self, amount: int) -> Probe:
+        """What a charge of so much would meet now, without charging, and without taking anybody's stock."""
+        tree = self.group.tree
+        fits, group, usage, limit, margin = tree.region.probe(self.group.id, self.index, amount)
+        short = 0 if fits else amount + usage - limit
+        return Probe(amount, fits, tree.path_below(group), usage, limit, short, margin)
+
+    @in_public
     def watch(self, marks: Sequence[Mark], old: Sequence[int] = ()) -> list[int]:
         """The ids of new watches, one for each mark, in the place of the old ones: all or, with an error, nothing.
 
@@ -221,10 +252,13 @@ class Counter(engine.Charger):
     def reset_failcnt(self) -> None:
         self.group.tree.region.reset_failcnt(self.group.id, self.index)
 
-    def charge_common(self, amount: int) -> None:
-        """Charges the group itself: it stays until it is uncharged, whoever lives or dies.  LimitExceeded."""
+    def charge_common(self, amount: int, *, thread: int = 0) -> None:
+        """Charges the group itself: it stays until it is uncharged, whoever lives or dies.  LimitExceeded.
+
+        thread: one of the process that asks for it, as why() tells; 0: of this one, -1: not known.
+        """
         try:
-            self.group.tree.region.common_charge(self.group.id, self.index, amount)
+            self.group.tree.region.common_charge(self.group.id, self.index, amount, thread)
         except EngineError as error:
             self._failed(error, amount)
 
@@ -275,6 +309,39 @@ class Counter(engine.Charger):
 
     def public_error(self, error: EngineError) -> OSError:
         return self.group.public_error(error)
+
+
+def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
+    tree = group.tree
+
+    def path(id: int) -> str | None:
+        try:
+            return tree.path_below(id)
+        except EngineError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
+
+    return Refusal(
+        last=to_the_millisecond(info.last),
+        first=to_the_millisecond(info.first),
+        times=info.times,
+        pid=info.pid,
+        by=_BY.get(info.kind, "group"),
+        command=_command(info.command),
+        asked=path(info.asked),
+        refused=path(info.refused),
+        charged=info.charged,
+        amount=info.amount,
+        usage=info.usage,
+        limit=info.limit,
+        looked=_LOOKED.get(info.looked, "some"),
+        looked_at=to_the_millisecond(info.looked_at) if info.looked != NOT_LOOKED else None,
+        largest=tuple(
+            LargeHolder(held.held, held.pid, _BY.get(held.kind, "group"), path(held.group), _command(held.command))
+            for held in info.largest
+        ),
+    )
 
 
 class Hold:

@@ -37,16 +37,19 @@ from .control_files import (
     LEASE,
     LIMIT,
     MAX_USAGE,
+    PROBE,
     SOFT_LIMIT,
     STAT,
     UNCHARGE,
     USAGE,
+    WHY,
     Kind,
     file_name,
 )
 from .counter import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from .group import ends_with_keep
+from .refusals import Probe, Refusal
 from .waiting import Baton, writable
 from .whole_requests import WholeRequests
 
@@ -515,6 +518,20 @@ class LeaseCounter:
             pid, start_time, held, stock, command = line.split(" ", 4)
             found.append(HolderLine(int(pid), int(start_time), int(held), int(stock), command))
         return found
+
+    def why(self) -> list[Refusal]:
+        """The last refusals of charges that were asked for in the subtree, or refused by a limit in it, newest first.
+
+        A tree keeps the last 256 of different processes, counters or limits.
+        """
+        return [Refusal.parse(line) for line in os.fsdecode(self._read(WHY)).split("\n")[:-1]]
+
+    def probe(self, amount: int) -> Probe:
+        """What a charge of so much would meet now, without charging, and without taking anybody's stock."""
+        amount = engine.amount(amount)
+        with _told_of(self.group.path), open(self._path(PROBE), "r+b", buffering=0) as file:
+            file.write(b"%d" % amount)
+            return Probe.parse(os.fsdecode(file.readall()))
 
     # ---- what it can be told
 

@@ -388,15 +388,19 @@ class Tree:
 
     def engine_path(self, id: int) -> str:
         """The path of a group, from the mount point if there is one.  EngineError, RegionCorrupt."""
+        path = self.path_below(id)
+        pid, _, mountpoint = self.region.get_server()
+        return (mountpoint.rstrip("/") if pid else "") + path.rstrip("/") or "/"
+
+    def path_below(self, id: int) -> str:
+        """The path of a group from the root, which is "/".  EngineError, RegionCorrupt."""
         names = []
         while id != ROOT:
             names.append(self.region.name(id))
             if len(names) > _DEPTH_MAX:
                 raise RegionCorrupt("the path of a group has no end", self.path)
             id = self.region.parent(id)
-        pid, _, mountpoint = self.region.get_server()
-        names.append(os.fsencode(mountpoint.rstrip("/") if pid else ""))
-        return os.fsdecode(b"/".join(reversed(names))) or "/"
+        return os.fsdecode(b"/" + b"/".join(reversed(names)))
 
     def is_reserved(self, parent: int, name: str) -> bool:
         """Whether a control file has this name in the group `parent`, so that no group in it can have it."""

@@ -96,6 +96,8 @@ def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, i
         f"{resource}.holders": 0o444,
         f"{resource}.events": 0o444,
         f"{resource}.threshold": 0o644,
+        f"{resource}.why": 0o444,
+        f"{resource}.probe": 0o666,
     }
 
 

@@ -2,14 +2,18 @@
 
 from typing import ClassVar
 
+from pyfuse3 import RequestContext
+
 from .. import control_files
 from ..control_files import Kind
 from ..quantities import parse
-from ..tree import LEASE, Holder
+from ..tree import LEASE, Counter, Holder
 from .events_file import EventsFile
 from .lease_file import GroupLeaseFile, LeaseFile
 from .open_file import CounterFile
+from .probe_file import ProbeFile
 from .threshold_file import ThresholdFile
+from .why_file import WhyFile
 
 
 class UsageFile(CounterFile):
@@ -74,10 +78,14 @@ class StatFile(CounterFile):
 
 class ChargeFile(CounterFile):
     kind: ClassVar[Kind] = control_files.CHARGE
-    __slots__ = ()
+    __slots__ = ("_thread",)
+
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+        super().__init__(counter, inode, flags, ctx)
+        self._thread = ctx.pid or -1  # 0: its number means nothing here
 
     def command(self, text: bytes) -> None:
-        self.counter.charge_common(parse(text))
+        self.counter.charge_common(parse(text), thread=self._thread)
 
 
 class UnchargeFile(CounterFile):
@@ -133,6 +141,8 @@ CLASSES: tuple[type[CounterFile], ...] = (
     HoldersFile,
     EventsFile,
     ThresholdFile,
+    WhyFile,
+    ProbeFile,
 )
 
 #: A class for each kind of file of the group.

@@ -27,12 +27,19 @@ _FILES = {
     "a mark of somebody's threshold file (threshold) crossed. poll(2) reports POLLPRI when a count has changed.",
     "threshold": 'A list of marks, a line "above N", "below N", "above P%" or "below P%" each, of this open file\n'
     "alone. A read shows how often each was crossed since it was written, and poll(2) reports POLLPRI when one is.",
+    "why": "The last refusals in the group and below it, a line for each, the newest first; see below.\n"
+    "poll(2) reports POLLPRI when there is another.",
+    "probe": "A write of N asks what a charge of N would meet, and a read on the same open file shows it, one\n"
+    '"key value" a line: amount, fits (1 or 0), group (the first on the way up that would refuse it, or, if it fits,\n'
+    "the one with the least room), its usage and limit, short (how much there is too little of) and margin (the most\n"
+    "that would fit). Nothing is charged.",
 }
 
 _GROUP_FILES = {
     "lease": "What this open file holds of all resources, as in memory=4096 tokens=3. A write of one or several of\n"
     "R=N, R=+N and R=-N makes it so much, more, less of each: all at once, or nothing. The last close gives it back.\n"
-    "Other writes: give (all of it), give R=N... and take R=N..., nofail R=N, keep and release.",
+    "Other writes: give (all of it), give R=N... and take R=N..., nofail R=N, keep and release, and wait R=N...; see\n"
+    "Waiting.",
 }
 
 _ROOT = "In the root alone: every counter, and the daemon's own figures, as OpenMetrics text."
@@ -52,6 +59,16 @@ as long as the counters. What counts is the permission of whoever opened the fil
 users see into a mount only if it was made with -o allow_other.
 """
 
+_REFUSALS = """
+A line is key=value pairs with a space between two: time and since (the last time and the first, UTC), times (how
+often), pid, by (process, lease, or group where the group itself was to be charged), command, asked (for which group)
+and refused (by whose limit), charged (1 where it was charged all the same), amount, usage, limit, short (how much
+there was too little of), looked (whether all, some or none of the holders were looked at for the largest) and
+looked_at (when), and largest1 to largest3: HELD,PID,BY,GROUP,COMMAND of the largest holders below that limit. Paths
+are below the mount; of a group that was removed since it is "?". In names a space, a comma, a backslash and what
+cannot be printed is a backslash and three octal digits.
+"""
+
 _NUMBERS = """
 From 0 to 2^63-1, decimal or hexadecimal with 0x, then at most one of K M G T P E in either case, powers of 1024. White
 space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807. One
@@ -60,6 +77,7 @@ write is one command.
 
 _SECTIONS = {
     "Keys of R.stat": ", ".join(STAT_KEYS) + ".",
+    "Lines of R.why": _REFUSALS,
     "Permissions": _PERMISSIONS,
     "Numbers": _NUMBERS,
 }

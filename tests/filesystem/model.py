@@ -122,6 +122,28 @@ class Counter:
             counter.max_usage = max(counter.max_usage, counter.usage)
             counter.look()
 
+    def probe(self, amount: int) -> Expected:
+        """What R.probe answers, but for the path of the group that it names."""
+        margins = [counter.limit - counter.usage for counter in self.way_up()]
+        counters = list(self.way_up())
+        refusing = [counter for counter in counters if counter.usage + amount > counter.limit]
+        least = max(min(margins), 0)
+        near = refusing[0] if amount and refusing else counters[[max(margin, 0) for margin in margins].index(least)]
+        short = near.usage + amount - near.limit if amount and refusing else 0
+        answer = b"amount %d\nfits %d\ngroup /.*\nusage %d\nlimit %d\nshort %d\nmargin %d\n"
+        pattern = re.compile(answer % (amount, not short, near.usage, near.limit, short, least))
+        return Expected(
+            lambda seen: isinstance(seen, bytes) and bool(pattern.fullmatch(seen)), pattern.pattern.decode()
+        )
+
+    def why(self) -> bytes | Expected:
+        """What R.why says: nothing at all, or lines of refusals."""
+        *_, top = self.way_up()
+        lines = re.compile(rb"(time=\S+Z since=\S+Z times=[1-9]\d* pid=\d+ .* refused=/.* short=[1-9].*\n)*")
+        if top.refusals == 0:
+            return b""
+        return Expected(lambda seen: isinstance(seen, bytes) and bool(lines.fullmatch(seen)), "a line for each refusal")
+
     def look(self) -> None:
         if (self.usage > self.soft_limit) != self.above_soft_limit:
             self.above_soft_limit = not self.above_soft_limit
@@ -337,6 +359,7 @@ class OpenFile:
     file: File
     flags: int
     lease: Lease | None = None
+    probe: Expected | None = None
     descriptors: int = 1
     position: int = 0
     snapshot: bytes | Expected | None = None
@@ -717,6 +740,10 @@ class Model:
             return counter.holders()
         if file.kind == "threshold":
             return b""
+        if file.kind == "why":
+            return counter.why()
+        if file.kind == "probe":
+            return opened.probe or b""
         if file.kind == "events":
             return b"limit %d\nsoft_limit %d\nthreshold 0\n" % (counter.refusals, counter.soft_crossings)
         if file.kind not in PLAIN_FILES:
@@ -742,6 +769,8 @@ class Model:
             raise Refused(errno.EPERM if foreign else errno.EINVAL)
         if opened.lease is not None:
             opened.lease.write(data)
+        elif file.kind == "probe":
+            opened.probe = file.directory.counters[file.resource].probe(number(stripped(data)))
         elif file.kind == "threshold":
             if stripped(data):  # an empty list is all that is written here
                 raise Refused(errno.EINVAL)

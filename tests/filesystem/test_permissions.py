@@ -148,12 +148,23 @@ def test_another_user_reads_what_everybody_may_read(shared_group: GroupFiles) ->
 
 
 @root
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name != "memory.probe"])
 def test_another_user_writes_nothing(shared_group: GroupFiles, name: str) -> None:
     before = shared_group.counters()
     with fails_with(errno.EACCES):
         as_user(ALICE, lambda: write(shared_group / name, "1"))
     assert shared_group.counters() == before
+
+
+@root
+def test_another_user_may_ask_what_a_charge_would_meet(shared_group: GroupFiles) -> None:
+    def ask() -> str:
+        fd = os.open(shared_group / "memory.probe", os.O_RDWR)
+        os.write(fd, b"11")
+        return os.read(fd, 4096).decode()
+
+    shared_group.set_limit(10)
+    assert "\nfits 0\n" in as_user(ALICE, ask)
 
 
 @root

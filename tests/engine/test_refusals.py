@@ -1,0 +1,145 @@
+"""The records of refusals: how many there are, whom they belong to, and what may be damaged in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsmount import Group, LimitExceeded, Tree
+
+RECORDS, QUARTER = 256, 64
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    with Tree.create(tmp_path / "region", ["memory", "tokens:count"]) as tree:
+        yield tree
+        assert tree.check() == []
+
+
+def limited(tree: Tree, name: str, limit: int = 10) -> Group:
+    group = tree.root.mkdir(name)
+    group["memory"].limit = limit
+    return group
+
+
+def refuse(group: Group, amount: int = 11) -> None:
+    with pytest.raises(LimitExceeded):
+        group["memory"].charge_common(amount)
+
+
+def asked(group: Group) -> list[str | None]:
+    return [refusal.asked for refusal in group["memory"].why()]
+
+
+def test_the_last_are_kept_and_the_oldest_given_up(tree: Tree) -> None:
+    for number in range(RECORDS + 10):
+        refuse(limited(tree, f"{number}"))
+    assert asked(tree.root) == [f"/{number}" for number in reversed(range(10, RECORDS + 10))]
+    assert asked(tree.root.child("5")) == []
+    assert asked(tree.root.child("20")) == ["/20"]
+
+
+def test_refusals_by_one_counter_leave_the_others_three_quarters_of_the_records(tree: Tree) -> None:
+    others = [limited(tree, f"{number}") for number in range(RECORDS - QUARTER)]
+    for other in others:
+        refuse(other)
+    loud = limited(tree, "loud")
+    children = [loud.mkdir(f"{number}") for number in range(2 * QUARTER)]
+    for child in children:
+        refuse(child)
+    assert [len(asked(other)) for other in others] == [1] * len(others)
+    assert asked(loud) == [child.path for child in reversed(children[QUARTER:])]
+
+
+def test_what_repeats_is_one_record(tree: Tree) -> None:
+    group = limited(tree, "group")
+    for _ in range(100):
+        refuse(group)
+    with group.attach() as attached:
+        for _ in range(3):
+            assert not attached["memory"].try_charge(11)
+        assert not attached["memory"].charge_nofail(12)  # has the repeats before it counted
+    assert [(refusal.times, refusal.by, refusal.charged) for refusal in group["memory"].why()] == [
+        (1, "process", True),
+        (3, "process", False),
+        (100, "group", False),
+    ]
+    assert group["tokens"].why() == []
+
+
+def test_each_process_has_its_own(tree: Tree) -> None:
+    group = limited(tree, "group")
+    with group.attach() as attached:
+        assert not attached["memory"].try_charge(11)
+        child = os.fork()
+        if child == 0:
+            attached["memory"].try_charge(12)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert [(refusal.pid, refusal.amount) for refusal in group["memory"].why()] == [(child, 12), (os.getpid(), 11)]
+
+
+def test_of_very_many_holders_some_are_looked_at_and_that_is_said(tree: Tree) -> None:
+    wide = limited(tree, "wide", 1 << 40)
+    for number in range(5000):
+        wide.mkdir(f"{number}")["memory"].charge_common(1)
+    refuse(wide, 1 << 40)
+    (refusal,) = wide["memory"].why()
+    assert (refusal.looked, len(refusal.largest)) == ("some", 3)
+    assert {held.held for held in refusal.largest} == {1}
+
+
+def test_a_subtree_of_less_than_the_largest_is_not_walked(tree: Tree) -> None:
+    wide = limited(tree, "wide", 1 << 40)
+    for size in (10, 30, 20):
+        wide.mkdir(f"large {size}")["memory"].charge_common(size)
+    small = wide.mkdir("small")
+    for number in range(10):
+        small.mkdir(f"{number}")["memory"].charge_common(1)
+    small["memory"].charge_common(3)
+    refuse(small, 1 << 40)
+    (refusal,) = wide["memory"].why()
+    assert refusal.looked == "all"
+    assert [(held.held, held.group) for held in refusal.largest] == [
+        (30, "/wide/large 30"),
+        (20, "/wide/large 20"),
+        (10, "/wide/large 10"),
+    ]
+
+
+def test_a_renamed_group_has_its_new_name_and_a_removed_one_none(tree: Tree) -> None:
+    parent = limited(tree, "parent")
+    child = parent.mkdir("child")
+    refuse(child)
+    parent.rename("child", "renamed")
+    assert asked(parent) == ["/parent/renamed"]
+    child.remove()
+    assert asked(parent) == [None]
+    again = parent.mkdir("again")
+    assert again.id & 0xFFFFFFFF == child.id & 0xFFFFFFFF
+    assert asked(again) == []
+    again.remove()
+    parent.remove()
+    assert asked(tree.root) == []
+
+
+def test_another_process_that_opens_the_region_finds_them(tree: Tree) -> None:
+    refuse(limited(tree, "group"))
+    before = tree.root["memory"].why()
+    with Tree.open(tree.path) as other:
+        assert other.root["memory"].why() == before
+
+
+def test_a_probe_of_an_amount_above_what_there_can_be_is_short_by_no_less(tree: Tree) -> None:
+    group = limited(tree, "group")
+    with group.attach() as attached:
+        attached["memory"].charge_nofail(25)
+        probe = attached["memory"].probe((1 << 63) - 1)
+        assert (probe.fits, probe.short, probe.margin) == (False, (1 << 63) - 1 + 15, 0)
+        assert (attached["memory"].probe(0).fits, attached["memory"].probe(1).group) == (True, "/group")
+        assert tree.root["memory"].probe(1).fits
+        assert attached["memory"].stat()["failcnt"] == 1
