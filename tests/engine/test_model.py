@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from fsmount import LimitExceeded, NotHeld, Tree
-from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, process_start_time
+from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, change, process_start_time
 from fsmount.errors import GroupRemoved
 from fsmount.marks import Mark
 from fsmount.tree import Group, Surveyed
@@ -431,6 +432,43 @@ class Counters(RuleBasedStateMachine):
         if fits:
             seat.group.counters[resource].held[seat.holder] += n
             seat.group.changed(resource)
+        self.after()
+
+    @rule(pick=PICK, amounts=st.tuples(AMOUNTS, AMOUNTS))
+    @precondition(lambda self: self.seats)
+    def charge_as_a_whole(self, pick: int, amounts: tuple[Callable[[int], int], Callable[[int], int]]) -> None:
+        seat = self.seat_at(pick)
+        wanted = {
+            resource: clamp(amount(seat.group.hierarchical_margin(resource)))
+            for resource, amount in zip(RESOURCES, amounts, strict=True)
+        }
+        unfit = [resource for resource, n in wanted.items() if seat.group.refuser(resource, n)]
+        try:
+            change({seat.chargers[resource]: n for resource, n in wanted.items()})
+        except OSError as error:
+            self.refused(error, seat.group, unfit[0], wanted[unfit[0]])
+        else:
+            assert not unfit, f"{wanted} were charged to {seat}, {unfit} ought to be refused"
+            for resource, n in wanted.items():
+                seat.group.counters[resource].held[seat.holder] += n
+                seat.group.changed(resource)
+        self.after()
+
+    @rule(pick=PICK, amounts=st.tuples(AMOUNTS, AMOUNTS))
+    @precondition(lambda self: self.seats)
+    def uncharge_as_a_whole(self, pick: int, amounts: tuple[Callable[[int], int], Callable[[int], int]]) -> None:
+        seat = self.seat_at(pick)
+        held = {resource: seat.group.counters[resource].held[seat.holder] for resource in RESOURCES}
+        wanted = {resource: clamp(amount(held[resource])) for resource, amount in zip(RESOURCES, amounts, strict=True)}
+        short = [resource for resource in RESOURCES if wanted[resource] > held[resource]]
+        operation = partial(change, {seat.chargers[resource]: -n for resource, n in wanted.items()})
+        if short:
+            self.not_held(lambda _: operation(), short[0], wanted[short[0]], held[short[0]])
+        else:
+            operation()
+            for resource, n in wanted.items():
+                seat.group.counters[resource].held[seat.holder] -= n
+                seat.group.changed(resource)
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE, amount=st.integers(1, 400), times=st.integers(1, 40))
