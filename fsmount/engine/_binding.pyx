@@ -1409,7 +1409,8 @@ cdef class Request:
             deadline = monotonic() + seconds
             while status == -EINTR:
                 PyErr_CheckSignals()
-                nanoseconds = <int64_t>(min(max(deadline - monotonic(), 0.0), 9e9) * 1e9)
+                # not for long at a time: a signal may come between the last line and the next
+                nanoseconds = <int64_t>(min(max(deadline - monotonic(), 0.0), 0.5) * 1e9)
                 with nogil:
                     status = fsm_await_request(region, self.id, nanoseconds)
                 if status == -EAGAIN and monotonic() < deadline:

@@ -300,12 +300,13 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     if (error)
         return error;
     bool exceeded;
-    int64_t used = close_cell(c.region, c.path, c.own);
+    close_cell(c.region, c.path, c.own);
     if (amount > 0)
         error = find_room(c.region, c.path, amount, false, &exceeded);
     if (error == -ENOMEM)
         record(charger, amount, false);
     if (!error && amount > 0) {
+        int64_t used = used_of(c.own, state_now(c.own)); /* the holder may have been given what it waits for, too */
         int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
         FAULT_POINT(granted);
         bool marked = reserve(c.path, amount);

@@ -422,8 +422,10 @@ int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, boo
     for (uint32_t i = 0; i < p->n; i++) {
         counter *c = p->at[i];
         int fit = fits(r, c, amount, nofail);
-        if (fit == 0 && !nofail && reap_before_refusal(r, p->self))
-            fit = fits(r, c, amount, nofail);
+        if (fit == 0 && !nofail && reap_before_refusal(r, p->self)) {
+            i = UINT32_MAX; /* from the first on: who waits may have been given what was found there */
+            continue;
+        }
         if (fit < 0)
             return fit;
         if (fit)

@@ -84,7 +84,6 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
         h->pid = pid;
         h->start_time = start_time;
         h->pid_namespace = pid_namespace();
-        h->answers = 0;
         h->cells = 0;
         h->cells_head = NONE;
         FAULT_POINT(described);
@@ -314,11 +313,8 @@ int move_held(fsm_region *r, const ancestry *p, cell *own, int64_t amount)
 static int leave_cell(fsm_region *r, cell *own, holder *h, uint32_t flags, bool quarantine)
 {
     ancestry p;
-    int error = end_requests(r, holder_index(r, h), own);
-    if (error)
-        return error;
     if (flags & FSM_KEEP) {
-        error = path_of(r, own->counter, &p);
+        int error = path_of(r, own->counter, &p);
         if (!error)
             error = move_held(r, &p, own, close_cell(r, &p, own));
         if (error)
@@ -395,7 +391,10 @@ int fsm_holder_leave(fsm_region *r, fsm_id id, fsm_id group_id, uint32_t flags)
         error = find_group(r, group_id, &g);
     for (uint32_t i = 0; i < r->geometry.resources && !error; i++) {
         cell *own = find_cell(r, h, id_index(group_id) * r->geometry.resources + i);
-        if (own)
+        if (!own)
+            continue;
+        error = end_requests(r, holder_index(r, h), own);
+        if (!error)
             error = leave_cell(r, own, h, flags, false);
     }
     unlock(r);

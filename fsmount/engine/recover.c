@@ -69,7 +69,7 @@ static int finish_step(fsm_region *r)
             FAULT_POINT(common_set);
         }
         if (w) {
-            w->answer = GRANTED;
+            __atomic_store_n(&w->answer, GRANTED, __ATOMIC_RELEASE);
             FAULT_POINT(granted);
         }
     } else if (step == JOURNAL_REMOVE) {
@@ -279,6 +279,12 @@ static int rebuild_watches(fsm_region *r)
     return 0;
 }
 
+/* One that waits or was granted: one that has ended is gone, whoever died before it was freed. */
+static bool is_asked(const waiter *w)
+{
+    return state_of(w->stamp) == LIVE && (w->answer == WAITING || w->answer == GRANTED);
+}
+
 /* Of a request whose first part was not made yet, or is gone already, the other parts are nobody's. */
 static int rebuild_line(fsm_region *r)
 {
@@ -292,29 +298,20 @@ static int rebuild_line(fsm_region *r)
     for (uint32_t i = 0; i < high; i++)
         r->waiters[i].prev = NONE;
     for (uint32_t i = 0; i < high; i++) {
-        const waiter *w = &r->waiters[i];
-        waiter *part;
-        if (state_of(w->stamp) != LIVE)
+        waiter *w = &r->waiters[i], *part;
+        if (!is_asked(w))
             continue;
-        for (uint32_t n = 1; n < FSM_RESOURCES_MAX && (part = waiter_at(r, w->part)) && part->prev == NONE; n++) {
-            part->prev = i;
-            w = part;
+        if (join_line(r, w) != 0) {
+            w->answer = ENDED; /* of no use to anybody, and in nobody's way */
+            continue;
         }
+        for (uint32_t n = 1; n < FSM_RESOURCES_MAX && (part = waiter_at(r, w->part)); n++, w = part)
+            part->prev = i;
     }
     for (uint32_t i = high; i-- > 0;)
-        if (state_of(r->waiters[i].stamp) != LIVE &&
-            (state_of(r->waiters[i].stamp) != PART || r->waiters[i].prev == NONE))
+        if (!is_asked(&r->waiters[i]) && (state_of(r->waiters[i].stamp) != PART || r->waiters[i].prev == NONE))
             free_waiter(r, &r->waiters[i]);
-    int error = 0;
-    for (uint32_t i = 0; i < high && !error; i++)
-        if (state_of(r->waiters[i].stamp) == LIVE) {
-            error = join_line(r, &r->waiters[i]);
-            if (error == -EUCLEAN) { /* of no use to anybody, and in nobody's way */
-                free_waiter(r, &r->waiters[i]);
-                error = 0;
-            }
-        }
-    return error;
+    return 0;
 }
 
 /* Nothing is derived from them: those that cannot be are forgotten. */

@@ -182,6 +182,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
         return -errno;
     h->geometry = r->geometry;
     h->pid_namespace = r->pid_namespace = pid_namespace();
+    h->round = 1; /* no counter was full in it */
     FAULT_POINT(geometry_written);
     h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = h->watches.free =
         h->waiters.free = h->line_head = h->line_tail = NONE;
@@ -345,6 +346,8 @@ int fsm_set_batch(fsm_region *r, int64_t batch)
         if (!error)
             error = drain(r, root.at[0]);
     }
+    if (!error && r->header->waiting > 0)
+        error = serve_line(r); /* where stock was off altogether, full counters are not in global mode yet */
     unlock(r);
     return error;
 }

@@ -38,17 +38,24 @@ typedef struct request {
 
 /* ---- records ------------------------------------------------------------------------- */
 
-/* The request that begins with w.  Its cells are one holder's. */
+static uint32_t resource_bit(const fsm_region *r, const cell *own)
+{
+    return 1u << own->counter % r->geometry.resources;
+}
+
+/* The request that begins with w.  Its cells are one holder's, and of different resources. */
 static int read_request(fsm_region *r, const waiter *w, request *out)
 {
     const waiter *first = w;
+    uint32_t seen = 0; /* resources */
     out->n = 0;
     while (out->n < FSM_RESOURCES_MAX) {
         cell *own = cell_at(r, w->cell);
         int64_t amount = w->amount;
         if (!own || own->owner == 0 || own->owner == QUARANTINED || amount <= 0 ||
-            (out->n > 0 && own->owner != out->own[0]->owner))
+            (out->n > 0 && own->owner != out->own[0]->owner) || (seen & resource_bit(r, own)))
             break;
+        seen |= resource_bit(r, own);
         out->own[out->n] = own;
         out->amount[out->n++] = amount;
         uint32_t next = once(w->part);
@@ -119,7 +126,7 @@ static int make_request(fsm_region *r, const request *q, waiter **out)
         w->cell = cell_index(r, q->own[i]);
         w->part = part;
         if (i == 0) {
-            w->answer = WAITING;
+            __atomic_store_n(&w->answer, WAITING, __ATOMIC_RELAXED); /* whose record it was may look at it still */
             w->ticket = ++r->header->ticket;
         }
         FAULT_POINT(described);
@@ -134,7 +141,7 @@ static int make_request(fsm_region *r, const request *q, waiter **out)
 /* ---- the line ------------------------------------------------------------------------- */
 
 /* One that waits for something of these counters' subtrees, more or less. */
-static int count(fsm_region *r, const request *q, int change)
+static int count(fsm_region *r, const request *q, int by)
 {
     ancestry p;
     for (uint32_t i = 0; i < q->n; i++) {
@@ -142,11 +149,11 @@ static int count(fsm_region *r, const request *q, int change)
         if (error)
             return error;
         for (uint32_t k = 0; k < p.n; k++) {
-            p.at[k]->waiting += (uint32_t)change;
+            p.at[k]->waiting += (uint32_t)by;
             FAULT_POINT(waiting_counted);
         }
     }
-    r->header->waiting += (uint32_t)change;
+    r->header->waiting += (uint32_t)by;
     if (r->header->waiting == 0)
         r->header->round++; /* nothing is full any more */
     FAULT_POINT(all_counted);
@@ -301,8 +308,8 @@ static int take_turn(fsm_region *r, const request *q, const counter **at)
     return error ? error : 1;
 }
 
-/* Charges for a request; `index`: of its record, or NONE. */
-static int charge_for(fsm_region *r, const request *q, uint32_t index)
+/* Charges for a request; `record`: its waiter, or NONE. */
+static int charge_for(fsm_region *r, const request *q, uint32_t record)
 {
     ancestry p;
     for (uint32_t i = 0; i < q->n; i++) {
@@ -311,7 +318,7 @@ static int charge_for(fsm_region *r, const request *q, uint32_t index)
             return error;
         close_cell(r, &p, q->own[i]);
     }
-    return commit_changes(r, q->own, q->amount, q->n, index);
+    return commit_changes(r, q->own, q->amount, q->n, record);
 }
 
 int serve_line(fsm_region *r)
@@ -418,7 +425,7 @@ static int ask(fsm_region *r, const request *q, uint32_t self, fsm_id *out)
     if (!error)
         error = join_line(r, w);
     if (error) {
-        r->header->round++; /* what it made full is not */
+        serve_line(r); /* what it made full is not */
         return error;
     }
     *out = make_id(w->stamp, waiter_index(r, w));
@@ -447,17 +454,13 @@ int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, 
     return error;
 }
 
-/* While no daemon lives, it is one who waits who gives back what the dead held. */
-static int look_for_dead(fsm_region *r)
+/* While no daemon lives, it is one who waits who gives back what the dead held.  Without the lock, the next time. */
+static void look_for_dead(fsm_region *r)
 {
-    if (!reap_is_due(r) || server_alive(r->header))
-        return 0;
-    int error = lock(r);
-    if (error)
-        return error;
+    if (!reap_is_due(r, coarse_ns()) || server_alive(r->header) || lock(r) != 0)
+        return;
     reap_before_refusal(r, NONE);
     unlock(r);
-    return 0;
 }
 
 int fsm_await_request(fsm_region *r, fsm_id id, int64_t nanoseconds)
@@ -469,8 +472,8 @@ int fsm_await_request(fsm_region *r, fsm_id id, int64_t nanoseconds)
     while (!error) {
         uint32_t answer = __atomic_load_n(&w->answer, __ATOMIC_ACQUIRE); /* before the stamp: else another's by then */
         error = find_request(r, id, &w);
-        if (error || answer == GRANTED)
-            return error;
+        if (error || answer != WAITING)
+            return error || answer == GRANTED ? error : gone(r);
         int64_t left = least(deadline - now, LOOK_EVERY);
         if (left <= 0)
             return -EAGAIN;
@@ -479,7 +482,7 @@ int fsm_await_request(fsm_region *r, fsm_id id, int64_t nanoseconds)
             if (errno == EINTR)
                 return -EINTR;
             if (errno == ETIMEDOUT)
-                error = look_for_dead(r);
+                look_for_dead(r);
         }
         now = monotonic_ns();
     }
@@ -510,6 +513,7 @@ uint32_t fsm_await_answers(fsm_region *r, fsm_id id, uint32_t seen, int64_t nano
     holder *h = holder_at(r, id_index(id));
     if (!h)
         return seen + 1;
+    nanoseconds = least(nanoseconds, LOOK_EVERY);
     struct timespec patience = { .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000 };
     if (syscall(SYS_futex, &h->answers, FUTEX_WAIT, seen, &patience, NULL, 0) < 0 && errno == ETIMEDOUT)
         look_for_dead(r);

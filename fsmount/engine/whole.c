@@ -99,13 +99,18 @@ static int close_cells(fsm_charger *const *chargers, cell *const *cells, const i
 
 static int find_rooms(fsm_charger *const *chargers, const int64_t *amounts, uint32_t n)
 {
+    fsm_region *r = chargers[0]->region;
     bool exceeded;
+    uint64_t round = r->header->round;
     for (uint32_t i = 0; i < n; i++) {
-        int error =
-            amounts[i] > 0 ? find_room(chargers[i]->region, chargers[i]->path, amounts[i], false, &exceeded) : 0;
+        int error = amounts[i] > 0 ? find_room(r, chargers[i]->path, amounts[i], false, &exceeded) : 0;
         if (error) {
             fsm_fault_here.which = i;
             return error;
+        }
+        if (round != r->header->round) { /* who waits may have been given what was found before */
+            round = r->header->round;
+            i = UINT32_MAX;
         }
     }
     return 0;
