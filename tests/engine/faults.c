@@ -258,13 +258,13 @@ static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, 
         release(&another);
     await(s.victim, way == DIE ? SIGKILL : SIGSTOP);
     if (way != DIE) {
-        pthread_t waiter;
+        pthread_t patient;
         if (orders->passings != at + 1 || orders->place[at] != course[at])
             violation("the victim took another course: its passing %u is of %s", orders->passings - 1,
                       name_of(orders->place[orders->passings - 1]));
         if (!another)
             try_others(&s, p, course[at], at, tries);
-        pthread_create(&waiter, NULL, wait_patiently, &s);
+        pthread_create(&patient, NULL, wait_patiently, &s);
         if (another)
             release(&another);
         if (way == STOP) {
@@ -272,7 +272,7 @@ static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, 
             await(s.victim, SIGSTOP);
         }
         kill_victim(s.victim);
-        pthread_join(waiter, NULL);
+        pthread_join(patient, NULL);
     }
     if (another)
         release(&another);

@@ -112,6 +112,52 @@ void set_the_scene(scene *s, const play *p)
     expect(fsm_common_charge(s->region, s->c, MEMORY, 500), "common_charge");
 }
 
+/* One asks for more than there is, and the next would have found room; both have it once the victim holds nothing. */
+static void stand_in_line(scene *s)
+{
+    fsm_stat stat;
+    expect(fsm_get_stat(s->region, s->c, MEMORY, &stat), "stat");
+    for (int i = 0; i < WAITERS; i++) {
+        struct asker *it = &s->asker[i];
+        it->holder = hold(s->region, s->c, 0, &it->charger[MEMORY], MEMORY, 0);
+        fsm_charger_init(&it->charger[TOKENS]);
+        expect(fsm_charger_bind(&it->charger[TOKENS], s->region, it->holder, s->c, TOKENS), "bind");
+        it->amount[MEMORY] = i == 0 ? stat.hierarchical_margin + 500 : 400;
+        it->amount[TOKENS] = 50;
+        fsm_charger *both[] = { &it->charger[MEMORY], &it->charger[TOKENS] };
+        if (fsm_request(both, it->amount, RESOURCES, &it->request) != -EINPROGRESS)
+            violation("the request %d of those in line does not wait", i);
+    }
+}
+
+/* Each has all that it asked for, or nothing; once the victim is dead, all. */
+static void check_line(scene *s, bool at_the_end)
+{
+    for (int i = 0; i < WAITERS && s->asker[0].holder; i++) {
+        struct asker *it = &s->asker[i];
+        int64_t held[RESOURCES];
+        for (int r = 0; r < RESOURCES; r++)
+            expect(fsm_held(&it->charger[r], &held[r]), "held");
+        int answer = fsm_await_request(s->region, it->request, 0);
+        if (answer && answer != -EAGAIN)
+            expect(answer, "await_request");
+        for (int r = 0; r < RESOURCES; r++)
+            if (held[r] != (answer ? 0 : it->amount[r]))
+                violation("the request %d is %sgranted, and its holder has %" PRId64 " of resource %d", i,
+                          answer ? "not " : "", held[r], r);
+        if (!at_the_end)
+            continue;
+        if (answer)
+            violation("the request %d is lost", i);
+        expect(fsm_end_request(s->region, it->request), "end_request");
+        for (int r = 0; r < RESOURCES; r++)
+            fsm_charger_unbind(&it->charger[r]);
+        expect(fsm_holder_end(s->region, it->holder), "holder_end");
+    }
+    if (at_the_end && s->region->header->waiting)
+        violation("%u wait in line, and nobody is left", s->region->header->waiting);
+}
+
 void strike_the_scene(scene *s)
 {
     for (int r = 0; r < RESOURCES; r++)
@@ -443,6 +489,65 @@ static void have_counted(victim *v)
     expect(fsm_common_uncharge(v->region, v->scene->empty, MEMORY, 2), "common_uncharge");
     listen(v);
 }
+/* Asks for memory, and tokens unless that is 0; -EINPROGRESS. */
+static int ask_for(victim *v, int64_t memory, int64_t tokens)
+{
+    fsm_charger *both[] = { &v->charger, &v->tokens };
+    int64_t amounts[] = { memory, tokens };
+    return fsm_request(both, amounts, tokens ? 2 : 1, &v->request);
+}
+static void wait_for(victim *v, int64_t memory, int64_t tokens)
+{
+    if (ask_for(v, memory, tokens) != -EINPROGRESS)
+        violation("a request for %" PRId64 " and %" PRId64 " does not wait", memory, tokens);
+}
+static void ask_for_one(victim *v)
+{
+    expect(ask_for(v, 5000, 0), "request");
+}
+static void ask_for_both(victim *v)
+{
+    expect(ask_for(v, 5000, 300), "request");
+}
+static void wait_for_one(victim *v)
+{
+    wait_for(v, margin_of(v) + 1, 0);
+}
+static void wait_for_both(victim *v)
+{
+    wait_for(v, margin_of(v) + 1, 300);
+}
+static void end_request(victim *v)
+{
+    if (fsm_end_request(v->region, v->request) != -ECANCELED)
+        violation("a request that waits does not end");
+}
+static void wait_in_vain(victim *v)
+{
+    wait_for_both(v);
+    end_request(v);
+}
+static void wait_above_the_limit(victim *v)
+{
+    wait_for(v, LIMIT + 1, 0);
+}
+static void be_granted(victim *v)
+{
+    wait_for_both(v);
+    expect(fsm_uncharge(&v->charger, 1), "uncharge");
+}
+static void end_granted(victim *v)
+{
+    expect(fsm_end_request(v->region, v->request), "end_request");
+}
+static void hold_no_tokens(victim *v)
+{
+    expect(fsm_uncharge(&v->tokens, 10), "uncharge");
+}
+static void raise_the_limit(victim *v)
+{
+    expect(fsm_set_limit(v->region, v->scene->a, MEMORY, LIMIT + 500), "set_limit");
+}
 static void read_stat(victim *v)
 {
     margin_of(v);
@@ -648,6 +753,34 @@ const play plays[] = {
     { .name = "set_soft_limit", .act = set_soft_limit },
     { .name = "reset_max_usage", .act = reset_max_usage },
     { .name = "reset_failcnt", .prepare = reach_the_limit, .act = reset_failcnt },
+    { .name = "request", .act = ask_for_one },
+    { .name = "request of both", .act = ask_for_both },
+    { .name = "request that waits", .act = wait_for_one },
+    { .name = "request of both that waits", .act = wait_for_both },
+    { .name = "request that waits in global mode", .prepare = reach_the_limit, .act = wait_for_both },
+    { .name = "request that waits in used records", .prepare = wait_in_vain, .act = wait_for_both },
+    { .name = "request above the limit", .act = wait_above_the_limit },
+    { .name = "request behind others", .act = wait_for_both, .is_waited_for = true },
+    { .name = "end of a request", .prepare = wait_for_both, .act = end_request },
+    { .name = "end of a request that was granted", .prepare = be_granted, .act = end_granted },
+    { .name = "uncharge all, and be waited for", .act = uncharge_all, .in_parts = true, .is_waited_for = true },
+    { .name = "change, and be waited for", .act = change_both_ways, .in_parts = true, .is_waited_for = true },
+    { .name = "force_empty, and be waited for", .act = force_empty, .in_parts = true, .is_waited_for = true },
+    { .name = "common uncharge, and be waited for", .act = uncharge_common, .is_waited_for = true },
+    { .name = "set_limit, and be waited for", .act = raise_the_limit, .in_parts = true, .is_waited_for = true },
+    { .name = "set_batch, and be waited for", .act = change_batch, .is_waited_for = true },
+    { .name = "leave, and be waited for",
+      .prepare = hold_no_tokens,
+      .act = leave,
+      .in_parts = true,
+      .is_waited_for = true },
+    { .name = "end itself, and be waited for",
+      .prepare = hold_no_tokens,
+      .act = end_itself,
+      .in_parts = true,
+      .is_waited_for = true },
+    { .name = "leave, and wait no more", .prepare = wait_for_both, .act = leave, .in_parts = true },
+    { .name = "end itself, and wait no more", .prepare = wait_for_both, .act = end_itself, .in_parts = true },
     { .name = "get_stat", .act = read_stat },
     { .name = "set_batch", .act = change_batch },
     { .name = "mkdir", .act = mkdir_new },
@@ -720,6 +853,17 @@ const play plays[] = {
       .act = check_it,
       .is_private = true,
       .recovering = "charge past marks" },
+    { .name = "recovery of an uncharge that was waited for, and a charge",
+      .act = charge_from_stock,
+      .recovering = "uncharge all, and be waited for",
+      .is_waited_for = true },
+    { .name = "recovery of the end of a request, and a check",
+      .act = check_it,
+      .is_private = true,
+      .recovering = "end of a request" },
+    { .name = "recovery of a request, and a charge",
+      .act = charge_with_refill,
+      .recovering = "request of both that waits" },
     { .name = "mkdir behind a charge", .act = mkdir_new, .behind = "charge with refill" },
     { .name = "charge behind the end of another",
       .act = charge_with_refill,
@@ -761,6 +905,8 @@ static char role_of(const scene *s, const fsm_holder_info *h)
 {
     return h->id == s->survivor                   ? 'S'
            : h->id == s->idle                     ? 'I'
+           : h->id == s->asker[0].holder          ? 'Q'
+           : h->id == s->asker[1].holder          ? 'R'
            : s->dead_pid && h->pid == s->dead_pid ? (h->kind == FSM_LEASE ? 'E' : 'D')
            : h->pid == s->victim                  ? (h->kind == FSM_LEASE ? 'W' : 'V')
                                                   : '?';
@@ -841,12 +987,13 @@ void see(scene *s, const play *p, view *v)
     see_group(s, p, v, FSM_ROOT, "", usage);
     int64_t count = fsm_all_holders(s->region, holders, HOLDERS + CELLS);
     expect(count, "all_holders");
-    for (const char *role = "SIVWDE?"; *role; role++) {
+    for (const char *role = "SIQRVWDE?"; *role; role++) {
         int64_t holding = 0;
         for (int64_t i = 0; i < count; i++)
             holding += role_of(s, &holders[i]) == *role;
         put(v, holding, true, "holders %c", *role);
     }
+    put(v, s->region->header->waiting, true, "requests that wait");
     expect(fsm_get_server(s->region, &server), "get_server");
     put(v, server.pid ? 1 : 0, false, "served");
 }
@@ -1061,6 +1208,8 @@ pid_t start_victim(scene *s, const play *p, void (*ready)(void))
         exit(77); /* no ptrace here */
     if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
         violation("the victim could not start: status %x", (unsigned)status);
+    if (p->is_waited_for && !p->recovering)
+        stand_in_line(s);
     return pid;
 }
 
@@ -1070,6 +1219,7 @@ void judge(scene *s, const play *p, const view *before, const view *after)
 {
     view now;
     check_derived(s, "after the play");
+    check_line(s, false);
     see(s, p, &now);
     if (p->recovering || p->behind)
         ;
@@ -1088,7 +1238,7 @@ void judge(scene *s, const play *p, const view *before, const view *after)
     for (int i = 0; i < now.count; i++) {
         size_t length = strlen(now.at[i].name);
         char role = now.at[i].name[length - 1];
-        if (strstr(now.at[i].name, " held by ") && role != 'S' && role != 'I')
+        if (strstr(now.at[i].name, " held by ") && !strchr("SIQR", role))
             violation("%s %" PRId64 " after the dead were reaped", now.at[i].name, now.at[i].number);
     }
     int64_t held;
@@ -1100,6 +1250,7 @@ void judge(scene *s, const play *p, const view *before, const view *after)
         if (held != 1000)
             violation("the idle one holds %" PRId64 ", not 1000", held);
     }
+    check_line(s, true);
     fill(s);
     check_derived(s, "after the survivors went on");
     check_refusals(s);

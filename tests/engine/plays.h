@@ -14,6 +14,7 @@
 
 enum { MEMORY, TOKENS, RESOURCES };
 enum { GROUPS = 9, HOLDERS = 8, CELLS = 32, LIMIT = 100000 };
+enum { WAITERS = 2 };
 
 typedef struct scene {
     fsm_region *region;
@@ -23,13 +24,18 @@ typedef struct scene {
     fsm_id survivor, idle;                  /* holders */
     fsm_charger survives[RESOURCES], idles; /* in c, and in b */
     pid_t victim, dead_pid;
+    struct asker {
+        fsm_id holder, request;
+        fsm_charger charger[RESOURCES];
+        int64_t amount[RESOURCES];
+    } asker[WAITERS]; /* in c: who waits for what the victim holds, in line */
 } scene;
 
 /* The victim's own things; it makes them itself. */
 typedef struct victim {
     scene *scene;
     fsm_region *region;
-    fsm_id holder, lease, watches[5];
+    fsm_id holder, lease, watches[5], request;
     fsm_charger charger; /* of MEMORY in c; it holds 1000, and more once it is prepared */
     fsm_charger tokens;
     fsm_charger leased;
@@ -47,6 +53,7 @@ typedef struct play {
     bool ends_idle;
     bool exceeds;       /* usage may be above the limit */
     bool after_a_death; /* that nobody has noticed: what finds it gives back what the dead one held */
+    bool is_waited_for; /* others wait for what the victim holds */
     bool is_private;    /* it works on what nobody else has, at the end at least: the lock may be free */
 } play;
 
