@@ -261,6 +261,14 @@ class LeaseGroup(WholeRequests):
                 self._change(lease, amounts)
                 lease.tell("give")
 
+    def charge_common_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> None:
+        """The same when it is their turn; LimitExceeded if that takes longer than so many seconds."""
+        wanted = {resource: amount for resource, amount in amounts.items() if amount > 0}
+        with self._lease_of_this_call() as lease:
+            if wanted and not lease.charge_in_turn(wanted, timeout):
+                self._change(lease, wanted)
+            lease.tell("give")
+
     def uncharge_common(self, amounts: Mapping[str, int]) -> None:
         """Gives back of what the group itself holds, all at once or nothing.  NotHeld."""
         if len(amounts) == 1:

@@ -20,12 +20,18 @@ class WholeRequests(ABC):
 
     def charge(self, /, *, wait: bool = False, timeout: float | None = None, **amounts: int) -> None:
         """Charges all of it, or raises LimitExceeded and changes nothing; wait and timeout as those of a counter."""
-        requested = self._requested(amounts)
         if timeout is not None and not wait:
             raise ValueError("timeout is for a charge that waits: wait=True")
-        wanted = {resource: amount for resource, amount in requested.items() if amount > 0}
-        if not wait or not wanted or not self.charge_in_turn(wanted, timeout):
-            self.change(requested)  # says who refuses; or there is room, for one who is in no line
+        if wait:
+            self.charge_waiting(self._requested(amounts), timeout)
+        else:
+            self.change(self._requested(amounts))
+
+    def charge_waiting(self, amounts: Mapping[str, int], timeout: float | None) -> None:
+        """Charges all of it when it is its turn; LimitExceeded if that takes longer than so many seconds."""
+        wanted = {resource: amount for resource, amount in amounts.items() if amount > 0}
+        if not wanted or not self.charge_in_turn(wanted, timeout):
+            self.change(amounts)  # says who refuses; or there is room, for one who is in no line
 
     async def wait_charge(self, /, **amounts: int) -> None:
         """Charges all of it as soon as there is room and it is its turn, in a task of trio or asyncio.

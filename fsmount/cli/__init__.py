@@ -15,6 +15,7 @@ COMMANDS = (
     "set",
     "charge",
     "uncharge",
+    "wait",
     "run",
     "tree",
     "top",

@@ -28,6 +28,9 @@ TAKING_A_GROUP = {
     "get": Command(("get", "{}", "memory.usage"), reads=True),
     "set": Command(("set", "{}", "memory.limit=1")),
     "charge": Command(("charge", "{}", "memory=1")),
+    "charge --wait": Command(("charge", "--wait", "{}", "memory=1")),
+    "wait": Command(("wait", "{}", "memory=1")),
+    "run --wait": Command(("run", "-g", "{}", "-r", "memory=1", "--wait", "--", "false"), status=125),
     "uncharge": Command(("uncharge", "{}", "memory=1")),
     "run": Command(("run", "-g", "{}", "-r", "memory=1", "--", "false"), status=125),
     "tree": Command(("tree", "--json", "{}"), reads=True),
@@ -147,7 +150,7 @@ def test_in_a_group_of_another_user_one_may_look_and_no_more(command: Command, s
         assert (answer.returncode, answer.stderr) == (0, ""), answer
     else:
         told = refusal(command, root.path, answer)
-        assert told.startswith(f"Permission denied ({root.path}/memory."), told
+        assert told.startswith(f"Permission denied ({root.path}/"), told
     assert (root.usage, root.max_usage, root.limit) == (1, 1, UNLIMITED)
     root.uncharge(1)
 

@@ -1,0 +1,110 @@
+"""fsmount wait, and --wait of charge and run: a shell script waits for room."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cli.place import run
+from tests.mounts import GroupFiles, eventually
+
+FSMOUNT = [sys.executable, "-m", "fsmount"]
+
+
+@pytest.fixture
+def full(group: GroupFiles) -> GroupFiles:
+    """A group of which the group itself holds all there is: 10 of memory and 2 tokens."""
+    group.set_limit(10)
+    group.charge(10)
+    group.set_limit(2, "tokens")
+    return group
+
+
+@contextmanager
+def room_soon(group: GroupFiles, amount: int) -> Iterator[None]:
+    timer = threading.Timer(0.3, group.uncharge, (amount,))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_wait_ends_when_there_is_room_and_charges_nothing(full: GroupFiles) -> None:
+    with room_soon(full, 4):
+        done = run("wait", str(full.path), "memory=4", "tokens=2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (full.usage, full.number("usage", "tokens")) == (6, 0)
+
+
+def test_wait_ends_at_once_where_there_is_room(full: GroupFiles) -> None:
+    assert run("wait", str(full.path), "tokens=2").returncode == 0
+
+
+@pytest.mark.parametrize("command", [["wait", "--timeout", "100ms"], ["charge", "--wait=0.1s"]], ids=lambda c: c[0])
+def test_a_wait_that_is_too_long_has_status_75(full: GroupFiles, command: list[str]) -> None:
+    done = run(*command, str(full.path), "memory=4")
+    assert done.returncode == 75
+    assert "4 more of memory would pass the limit" in done.stderr
+    assert full.usage == 10
+
+
+def test_charge_waits_and_charges_the_group_itself(full: GroupFiles) -> None:
+    with room_soon(full, 8):
+        assert run("charge", "--wait", str(full.path), "memory=4", "tokens=1").returncode == 0
+    assert (full.usage, full.number("usage", "tokens")) == (6, 1)
+    assert full.stat()["common"] == 6
+    full.uncharge(1, "tokens")
+
+
+def test_run_waits_and_then_runs(full: GroupFiles) -> None:
+    with room_soon(full, 8):
+        done = run(
+            "run", "-g", str(full.path), "-r", "memory=4", "-r", "tokens=2", "--wait=20s", "--",
+            "cat", str(full.file("usage")), str(full.file("usage", "tokens")),
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "6\n2\n")
+    eventually(lambda: (full.usage, full.number("usage", "tokens")) == (2, 0))
+
+
+def test_what_follows_wait_is_the_command(full: GroupFiles) -> None:
+    done = run("run", "-g", str(full.path), "-r", "tokens=1", "--wait", "echo", "--wait")
+    assert (done.returncode, done.stdout) == (0, "--wait\n")
+
+
+def test_a_command_that_waits_can_be_ended_and_has_charged_nothing(full: GroupFiles) -> None:
+    words = [*FSMOUNT, "run", "-g", str(full.path), "-r", "memory=4", "--wait", "--", "true"]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            eventually(lambda: any(line.pid for line in full.holders()), within=10)
+            process.send_signal(number)
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+        assert process.returncode != 0
+        eventually(lambda: not any(line.pid for line in full.holders()))
+    full.uncharge(4)
+    assert full.usage == 6
+
+
+def test_those_who_wait_are_served_in_order(full: GroupFiles) -> None:
+    path = str(full.path)
+    words = [*FSMOUNT, "run", "-g", path, "-r", "memory=6", "--wait", "--", "true"]
+    with subprocess.Popen(words) as large:
+        eventually(lambda: any(line.pid == large.pid for line in full.holders()), within=10)
+        with subprocess.Popen([*FSMOUNT, "charge", "--wait", path, "memory=1"]) as small:
+            eventually(lambda: any(line.pid == small.pid for line in full.holders()), within=10)
+            time.sleep(0.1)
+            full.uncharge(5)
+            time.sleep(0.1)
+            assert (large.poll(), small.poll(), full.usage) == (None, None, 5)
+            full.uncharge(1)
+            assert large.wait(20) == 0
+            assert small.wait(20) == 0
+    eventually(lambda: full.usage == 5)
