@@ -83,7 +83,7 @@ typedef struct part {
     uint32_t room;
 } part;
 
-enum { HEADER, BUCKETS, GROUP, COUNTER, ATTRIBUTES, HOLDER, CELL, WATCH, REFUSAL, PARTS };
+enum { HEADER, BUCKETS, GROUP, COUNTER, ATTRIBUTES, HOLDER, CELL, WATCH, WAITER, REFUSAL, PARTS };
 
 static struct target {
     int fd;
@@ -103,6 +103,7 @@ static void aim_at(fsm_region *r)
     PART(HOLDER, holders, holder, HOLDERS + 4);
     PART(CELL, cells, cell, 24);
     PART(WATCH, watches, watch, 8);
+    PART(WAITER, waiters, waiter, 8);
     PART(REFUSAL, refusals, fsm_refusal, 16);
 #undef PART
     target.fd = fsm_fd(r);
@@ -140,6 +141,13 @@ static const field fields[] = {
     FIELD(HEADER, header, cells.last_free),
     FIELD(HEADER, header, watches.high),
     FIELD(HEADER, header, watches.free),
+    FIELD(HEADER, header, waiters.high),
+    FIELD(HEADER, header, waiters.free),
+    FIELD(HEADER, header, line_head),
+    FIELD(HEADER, header, line_tail),
+    FIELD(HEADER, header, waiting),
+    FIELD(HEADER, header, ticket),
+    FIELD(HEADER, header, round),
     FIELD(HEADER, header, quarantined),
     FIELD(HEADER, header, bell),
     FIELD(HEADER, header, reap_at),
@@ -151,6 +159,7 @@ static const field fields[] = {
     FIELD(HEADER, header, journal.name_length),
     FIELD(HEADER, header, journal.used),
     FIELD(HEADER, header, journal.changes),
+    FIELD(HEADER, header, journal.waiter),
     FIELD(HEADER, header, journal.change[0].cell),
     FIELD(HEADER, header, journal.change[0].used),
     FIELD(HEADER, header, journal.change[0].common),
@@ -187,6 +196,10 @@ static const field fields[] = {
     FIELD(COUNTER, counter, active_child),
     FIELD(COUNTER, counter, active_next),
     FIELD(COUNTER, counter, active_prev),
+    FIELD(COUNTER, counter, waiting),
+    FIELD(COUNTER, counter, full_in),
+    FIELD(COUNTER, counter, aside_in),
+    FIELD(COUNTER, counter, aside),
     FIELD(HOLDER, holder, stamp),
     FIELD(HOLDER, holder, kind),
     FIELD(HOLDER, holder, start_time),
@@ -214,6 +227,14 @@ static const field fields[] = {
     FIELD(WATCH, watch, passed),
     FIELD(WATCH, watch, next),
     FIELD(WATCH, watch, prev),
+    FIELD(WAITER, waiter, stamp),
+    FIELD(WAITER, waiter, ticket),
+    FIELD(WAITER, waiter, amount),
+    FIELD(WAITER, waiter, cell),
+    FIELD(WAITER, waiter, part),
+    FIELD(WAITER, waiter, answer),
+    FIELD(WAITER, waiter, next),
+    FIELD(WAITER, waiter, prev),
     FIELD(REFUSAL, fsm_refusal, number),
     FIELD(REFUSAL, fsm_refusal, asked),
     FIELD(REFUSAL, fsm_refusal, refused),
@@ -243,8 +264,8 @@ static size_t record(random_source *source, int which)
 /* A place in a record that is likely to be used, aligned to `unit`. */
 static size_t place(random_source *source, size_t unit)
 {
-    static const int likely[] = { HEADER, HEADER, BUCKETS, GROUP, GROUP,      COUNTER, COUNTER,
-                                  HOLDER, CELL,   CELL,    CELL,  ATTRIBUTES, WATCH,   REFUSAL };
+    static const int likely[] = { HEADER, HEADER, BUCKETS, GROUP,      GROUP, COUNTER, COUNTER, HOLDER,
+                                  CELL,   CELL,   CELL,    ATTRIBUTES, WATCH, WAITER,  REFUSAL };
     int which = likely[random_below(source, sizeof likely / sizeof *likely)];
     size_t size = which == HEADER  ? offsetof(header, server)
                   : which == GROUP ? offsetof(group, name) + 8

@@ -23,6 +23,7 @@ int main(int argc, char **argv)
     ARRAY(cell, r->cells);
     ARRAY(watch, r->watches);
     ARRAY(fsm_refusal, r->refusals);
+    ARRAY(waiter, r->waiters);
 #define FIELD(record, field)                                                                                           \
     printf("%s.%s %zu %zu\n", #record, #field, offsetof(record, field), sizeof(((record *)0)->field));
     FIELDS

@@ -83,7 +83,7 @@ typedef struct worker {
     fsm_region *region;
     random_source source;
     char path[64];
-    fsm_id holder[3], watch[3];
+    fsm_id holder[3], watch[3], request;
     fsm_charger charger[4];
 } worker;
 
@@ -202,6 +202,27 @@ static int change_two(worker *w, int64_t amount)
     return random_below(&w->source, 3) > 0 ? fsm_change(chargers, amounts, n) : fsm_move(chargers, amounts, n);
 }
 
+/* A request through one charger or two; a short wait for it, and its end, now or some time. */
+static int wait_a_little(worker *w, int64_t amount)
+{
+    uint64_t first = random_below(&w->source, 5), second = random_below(&w->source, 4);
+    fsm_charger *chargers[] = { first < 4 ? &w->charger[first] : &common_charger, &w->charger[second] };
+    int64_t amounts[] = { amount, some_amount(&w->source) };
+    int answer = -ENODEV;
+    switch (random_below(&w->source, 4)) {
+    case 0:
+        fsm_await_answers(w->region, w->holder[0], (uint32_t)random_below(&w->source, 4), 1000);
+        fsm_wake_answers(w->region, random_below(&w->source, 4) ? w->holder[0] : telling_value(&w->source));
+        return 0;
+    case 1:
+        return fsm_end_request(w->region, random_below(&w->source, 4) ? w->request : telling_value(&w->source));
+    default:
+        answer = fsm_request(chargers, amounts, 1 + random_below(&w->source, 2), &w->request);
+        return answer == -EINPROGRESS ? fsm_await_request(w->region, w->request, 1000) : answer;
+    }
+}
+
+#define OPERATIONS 49
 #define OPERATIONS 48
 
 static int64_t operate(worker *w, int operation)
@@ -328,6 +349,8 @@ static int64_t operate(worker *w, int operation)
         return refusals(w);
     case 46:
         return fsm_probe(r, g, resource, amount, &probed);
+    case 47:
+        return wait_a_little(w, amount);
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fsmount import Tree
-from fsmount.engine import LEASE, PROCESS
+from fsmount.engine import LEASE, PROCESS, Request, request
 from fsmount.tree import Group, set_patience
 
 SELF = os.getpid()
@@ -39,6 +39,8 @@ def furnish(path: Path) -> None:
         for resource in attached.resources:
             attached[resource].charge(1000)
             attached[resource].uncharge(600)
+    for amount in (1 << 30, 1 << 20):
+        request((groups[1]["memory"],), (amount,))
     lease = region.holder_create(SELF, 1, LEASE, 0)
     region.holder_join_one(lease, groups[1].id, 0)
     path.with_suffix(".copy").write_bytes(path.read_bytes())  # as somebody's death would leave it
@@ -56,6 +58,7 @@ def touch_everything(path: Path, source: random.Random) -> None:
     group, other = tree.group(ids[0]), tree.group(ids[1])
     holders: list[int] = []
     attached: list[Group] = []
+    asked: list[Request | None] = []
     operations: list[Callable[[], object]] = [
         tree.check,
         tree.repair,
@@ -85,6 +88,10 @@ def touch_everything(path: Path, source: random.Random) -> None:
         lambda: attached.append(other.attach()),
         lambda: attached[0]["memory"].charge(10),
         lambda: attached[0]["memory"].charge(1 << 20),
+        lambda: asked.append(request((attached[0]["memory"], attached[0]["tokens"]), (1 << 20, 5))),
+        lambda: asked[0] and asked[0].wait(0.001),
+        lambda: asked[0] and asked[0].end(),
+        lambda: attached[-1]["memory"].charge(1 << 30, wait=True, timeout=0.001),
         lambda: attached[-1]["tokens"].charge_nofail(1 << 20),
         lambda: attached[-1]["memory"].uncharge(5),
         lambda: attached[0]["memory"].give(2),

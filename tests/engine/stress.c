@@ -331,6 +331,48 @@ static void change_two(worker *w)
     }
 }
 
+/* In line for one resource or for both, for a moment: granted is exactly what was asked for, or nothing. */
+static void stand_in_line(worker *w)
+{
+    own_charger *own[RESOURCES];
+    fsm_charger *chargers[RESOURCES];
+    tally *t[RESOURCES];
+    int64_t amounts[RESOURCES];
+    fsm_id request;
+    size_t n = 0;
+    uint64_t wanted = 1 + random_below(&w->random, 3);
+    for (int r = 0; r < RESOURCES; r++) {
+        uint64_t first = random_below(&w->random, CHARGERS);
+        for (uint64_t i = first; i < first + CHARGERS && (wanted >> r & 1); i++)
+            if (w->own[i % CHARGERS].resource == r) {
+                own[n] = &w->own[i % CHARGERS];
+                chargers[n] = &own[n]->charger;
+                t[n] = &w->ledger->cell[own[n]->group][r];
+                amounts[n] = 1 + random_magnitude(&w->random, random_below(&w->random, 4) ? 14 : 17);
+                in_begins(t[n], amounts[n]);
+                n++;
+                break;
+            }
+    }
+    if (n == 0)
+        return;
+    int result = fsm_request(chargers, amounts, n, &request);
+    if (result == -EINPROGRESS) {
+        int answer = fsm_await_request(w->region, request, random_magnitude(&w->random, 21));
+        result = fsm_end_request(w->region, request);
+        if (answer && answer != -EAGAIN && answer != -EINTR)
+            expect(answer, "await_request");
+        if (result && (result != -ECANCELED || answer == 0))
+            violation("a request that was answered %d ends with %d", answer, result);
+    } else {
+        expect(result, "request");
+    }
+    for (size_t i = 0; i < n; i++) {
+        in_ends(t[i], amounts[i], result == 0);
+        own[i]->held += result == 0 ? amounts[i] : 0;
+    }
+}
+
 static void shared_burst(worker *w)
 {
     int which = w->slot / 2 % SHARED;
@@ -704,7 +746,7 @@ static void begin(worker *w, int slot, fsm_region *region, uint64_t seed)
 static void act(worker *w)
 {
     atomic_fetch_add(&w->ledger->operations, 1);
-    switch (random_below(&w->random, 34)) {
+    switch (random_below(&w->random, 37)) {
     case 0:
         make_and_remove(w);
         break;
@@ -760,6 +802,11 @@ static void act(worker *w)
     case 23:
     case 24:
         change_two(w);
+        break;
+    case 25:
+    case 26:
+    case 27:
+        stand_in_line(w);
         break;
     default:
         burst(w);
