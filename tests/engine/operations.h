@@ -223,7 +223,6 @@ static int wait_a_little(worker *w, int64_t amount)
 }
 
 #define OPERATIONS 49
-#define OPERATIONS 48
 
 static int64_t operate(worker *w, int operation)
 {

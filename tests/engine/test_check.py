@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import LimitExceeded, RegionCorrupt, Tree
-from fsmount.engine import BELOW, LEASE, PERCENT, PROCESS, process_start_time
+from fsmount.engine import BELOW, LEASE, PERCENT, PROCESS, process_start_time, request
 from tests.engine.programs import ENGINE, Build, run
 from tests.engine.workers import Progress, Worker
 
@@ -78,6 +78,15 @@ def furnish(path: Path) -> tuple[bytes, Places]:
                     for resource in attached.resources:
                         attached[resource].charge(1000)
                         attached[resource].uncharge(400)
+            static = groups[3].attach()
+            static["memory"].limit = 1 << 20
+            line = [
+                request([static[resource] for resource in wanted], [1 << 20] * len(wanted))
+                for wanted in (["memory"], ["memory", "tokens"], ["memory"], ["memory"], ["memory"])
+            ]
+            for asked in line[3:]:
+                assert asked is not None
+                assert not asked.end()
         process.kill()
         process.wait()
         places.holder |= {"lease": lease & NONE}
@@ -256,6 +265,18 @@ def the_refusal(scene: Scene) -> int:
     return 0
 
 
+def the_first_in_line(scene: Scene) -> int:
+    return scene.get("header.line_head")
+
+
+def the_second_in_line(scene: Scene) -> int:
+    return scene.get("waiter.next", the_first_in_line(scene))
+
+
+def the_first_free_waiter(scene: Scene) -> int:
+    return scene.get("header.waiters.free")
+
+
 def the_first_free_cell(scene: Scene) -> int:
     return scene.get("header.cells.free")
 
@@ -294,6 +315,11 @@ DERIVED = [
     Derived("watch.next", the_first_watch, "watches of /web memory: "),
     Derived("watch.next", the_first_free_watch, "free watches: "),
     Derived("watch.prev", the_second_watch, "watches of /web memory: "),
+    Derived("counter.waiting", counter("/web/static"), "waiting of /web/static memory: "),
+    Derived("counter.waiting", counter("/", 1), "waiting of / tokens: "),
+    Derived("waiter.next", the_first_in_line, "line: "),
+    Derived("waiter.next", the_first_free_waiter, "free waiters: "),
+    Derived("waiter.prev", the_second_in_line, "line: "),
     Derived("counter.cells_head", counter("/web"), "cells of /web memory: "),
     Derived("counter.cells_head", counter("/web/idle"), "cells of /web/idle memory: "),
     Derived("counter.cells", counter("/web"), "cells of /web memory: "),
@@ -327,6 +353,10 @@ DERIVED = [
     Derived("header.leases.free", the_header, "free leases: "),
     Derived("header.cells.free", the_header, "free cells: "),
     Derived("header.watches.free", the_header, "free watches: "),
+    Derived("header.waiters.free", the_header, "free waiters: "),
+    Derived("header.line_head", the_header, "line: "),
+    Derived("header.line_tail", the_header, "line: the last is "),
+    Derived("header.waiting", the_header, "requests that wait: "),
     Derived("header.cells.last_free", the_header, "free cells: the last is "),
     Derived("header.quarantined", the_header, "quarantined cells: "),
 ]
@@ -338,10 +368,15 @@ def test_each_field_that_layout_h_calls_derived_is_damaged_here() -> None:
 
 
 def names(scene: Scene) -> dict[str, int]:
-    """What the lines of a report call the holders, and the first watch."""
+    """What the lines of a report call the holders, the first watch and the first in line."""
     first_lease = 8
     holders = {name: index % first_lease for name, index in scene.places.holder.items()}
-    return holders | {"pid": SELF, "watch": the_first_watch(scene)}
+    return holders | {
+        "pid": SELF,
+        "watch": the_first_watch(scene),
+        "waiter": the_first_in_line(scene),
+        "second": the_second_in_line(scene),
+    }
 
 
 @pytest.mark.parametrize("damaged", DERIVED, ids=lambda damaged: f"{damaged.at}-{damaged.said.split(':')[0]}")
@@ -466,6 +501,17 @@ TRUTH = [
     lone("fsm_refusal.holders", the_refusal, 4, "and 4 of the largest holders cannot be", MENDED),
     lone("fsm_refusal.looked", the_refusal, 3, "refusal 0: ", MENDED),
     lone("fsm_refusal.command", the_refusal, b"x" * 16, "refusal 0: ", MENDED),
+    lone("waiter.amount", the_first_in_line, -1, "waiter {waiter}: -1 for cell ", MENDED),
+    lone("waiter.amount", the_first_in_line, 0, "waiter {waiter}: 0 for cell ", MENDED),
+    lone("waiter.cell", the_first_in_line, FAR, "for cell 2147483632 cannot be", MENDED),
+    lone("waiter.cell", the_first_in_line, the_quarantined_cell, "waiter {waiter}: 1048576 for cell ", MENDED),
+    lone("waiter.part", the_second_in_line, FAR, "waiter {second}: its next part cannot be 2147483632", MENDED),
+    lone("waiter.part", the_second_in_line, NONE, "free waiters: ", MENDED),
+    lone("waiter.part", the_second_in_line, the_first_in_line, "waiter {second}: its next part cannot be ", MENDED),
+    lone("waiter.answer", the_first_in_line, 2, "waiter {waiter}: answer 2 cannot be", MENDED),
+    lone("waiter.answer", the_first_in_line, 1, "requests that wait: 3, recomputed 2", MENDED),
+    lone("waiter.ticket", the_first_in_line, MOST, "line: waiter {waiter} comes before its turn", MENDED),
+    lone("waiter.stamp", the_first_in_line, with_state(1, 7), "waiter {waiter}: state 7 cannot be", MENDED),
     lone("group.parent", group("/web/api"), group("free"), "parent of ", CORRUPT),
     lone("group.parent", group("/web/api"), FAR, "parent of ", CORRUPT),
     lone("group.parent", group("/web"), group("/web/api"), "parents of ", CORRUPT),
@@ -553,6 +599,7 @@ TRUTH = [
     lone("header.groups.high", the_header, 0, "the root group: 0 used", CORRUPT),
     lone("header.processes.high", the_header, FAR, "processes: 2147483632 were used, there is room for 8", CORRUPT),
     lone("header.leases.high", the_header, NONE, "leases: 4294967295 were used, there is room for 32", CORRUPT),
+    lone("header.waiters.high", the_header, FAR, "waiters: 2147483632 were used, there is room for 32", CORRUPT),
     lone("header.cells.high", the_header, NONE, "cells: 4294967295 were used, there is room for 32", CORRUPT),
 ]
 
