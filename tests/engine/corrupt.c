@@ -243,10 +243,10 @@ static const field fields[] = {
     FIELD(REFUSAL, fsm_refusal, count),
     FIELD(REFUSAL, fsm_refusal, last),
     FIELD(REFUSAL, fsm_refusal, looked_at),
-    FIELD(REFUSAL, fsm_refusal, command),
+    FIELD(REFUSAL, fsm_refusal, command[FSM_COMMAND_MAX]),
     FIELD(REFUSAL, fsm_refusal, holders),
     FIELD(REFUSAL, fsm_refusal, holder[0].group),
-    FIELD(REFUSAL, fsm_refusal, holder[2].command),
+    FIELD(REFUSAL, fsm_refusal, holder[2].command[FSM_COMMAND_MAX]),
 };
 
 static void scribble(size_t at, const void *bytes, size_t size)
