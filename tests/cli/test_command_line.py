@@ -85,6 +85,7 @@ def test_help_names_what_there_is(command: list[str]) -> None:
         ("run",): ["--group", "--resource", "COMMAND...", "Examples:", "125", "126", "127", "75"],
         ("tree",): ["[MOUNTPOINT|GROUP]", "--resource", "--json", "Examples:", "exit status"],
         ("top",): ["[MOUNTPOINT|GROUP]", "--resource", "--sort", "--json", "Keys:", "Examples:", "exit status"],
+        ("wait",): ["GROUP", "R=N...", "--timeout", "Examples:", "75"],
         ("completion",): ["bash|zsh|fish", "Examples:", "exit status"],
         ("uncharge",): ["GROUP", "R=N...", "Examples:", "exit status"],
         ("save",): ["MOUNTPOINT", "TREE.toml"],
