@@ -21,7 +21,7 @@ _FILES = {
     "force_empty": "A write of any text has the group forget what it itself holds; holders keep theirs.",
     "lease": "What this open file holds. A write of N, +N or -N makes it so much, more, less.\n"
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
-    "charges), keep and release (what the last close does with it).",
+    "charges), keep and release (what the last close does with it), and wait N; see Waiting.",
     "holders": 'Who holds what, one "pid start_time held stock command" a line.',
     "events": "How often in the group and below it a charge was refused (limit), or a soft limit (soft_limit) or\n"
     "a mark of somebody's threshold file (threshold) crossed. poll(2) reports POLLPRI when a count has changed.",
@@ -69,6 +69,13 @@ are below the mount; of a group that was removed since it is "?". In names a spa
 cannot be printed is a backslash and three octal digits.
 """
 
+_WAITING = """
+A lease that was refused and is polled becomes writable (POLLOUT) when there is room for what was refused and it is its
+turn: whoever waited before is served before. The same command then succeeds, if it is written within a second. wait N,
+or wait R=N... of the file lease, charges N more when it is its turn and stands in line at once, polled or not: EAGAIN
+until then, when it is to be written again. wait alone gives up.
+"""
+
 _NUMBERS = """
 From 0 to 2^63-1, decimal or hexadecimal with 0x, then at most one of K M G T P E in either case, powers of 1024. White
 space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807. One
@@ -78,6 +85,7 @@ write is one command.
 _SECTIONS = {
     "Keys of R.stat": ", ".join(STAT_KEYS) + ".",
     "Lines of R.why": _REFUSALS,
+    "Waiting": _WAITING,
     "Permissions": _PERMISSIONS,
     "Numbers": _NUMBERS,
 }
@@ -87,6 +95,7 @@ _ERRORS = {
     "ERANGE": "Less is held than is to be given back, or the number is above 2^63-1.",
     "EINVAL": "Not a number, no such resource, or nothing that can be written or read there.",
     "EBUSY": "The limit would be below the usage, or the group is in use.",
+    "EAGAIN": "It is not its turn yet; poll(2) tells when.",
     "ENODEV": "The group was removed.",
     "EPERM": "Files cannot be made, linked or removed, and a group is not moved to another directory.",
     "ENOSPC": "The capacity of the tree is used up: groups, holders, or cells and marks.",
