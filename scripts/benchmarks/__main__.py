@@ -16,7 +16,7 @@ import click
 from . import report
 from .measure import Figure, Note, Settings, Table, Tick
 
-PARTS = ("engine", "python", "files", "scale", "peers", "start")
+PARTS = ("engine", "python", "files", "scale", "peers", "start", "waiting")
 
 # Load a processor above which others disturb too many rounds.
 BUSY = 0.5
@@ -56,9 +56,9 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
     """Measure fsmount beside what it is compared with.
 
     PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount),
-    scale (trees with many groups, holders and cells), peers (charging from Python beside what one would take instead)
-    or start (import and attach); without one all are measured. The cases of a part take turns; a figure is the median
-    over the rounds, with the quartiles beside it.
+    scale (trees with many groups, holders and cells), peers (charging from Python beside what one would take instead),
+    start (import and attach) or waiting (until who waits for room is running again); without one all are measured. The
+    cases of a part take turns; a figure is the median over the rounds, with the quartiles beside it.
     The exit status is 0 also where a target is missed, and 1 where something could not be measured.
     """
     if plot:
