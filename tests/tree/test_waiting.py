@@ -206,12 +206,14 @@ def test_a_request_for_two_resources_is_granted_when_there_is_room_for_both(tree
     assert both.end()
 
 
-def test_a_waiter_is_served_by_a_tree_whose_stock_is_switched_on_meanwhile(tree: Tree, full: Counter) -> None:
+def test_a_waiter_is_served_in_a_tree_whose_stock_is_switched_on_meanwhile(tree: Tree, memory: Counter) -> None:
+    memory.limit = 1000
     tree.batch = 0
-    asked = stand_in_line((full, 5))
-    tree.batch = "auto"
-    for _ in range(5):
-        full.uncharge(1)
+    memory.charge(500)
+    asked = stand_in_line((memory, 501))
+    tree.batch = 64
+    memory.charge(1)
+    memory.uncharge(20)  # kept as stock, if there were any
     assert is_granted(asked)
     assert asked.end()
 
