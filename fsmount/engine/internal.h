@@ -272,7 +272,12 @@ static inline bool is_between_marks(const counter *c)
 /* ---- refusals.c ---- */
 
 /* How often a charger takes the lock to have a refusal recorded, in ns. */
+#ifdef FSM_FAULT_POINTS
+extern int64_t record_every; /* in the tests it is a play that decides, and not the time that it took */
+#define RECORD_EVERY record_every
+#else
 #define RECORD_EVERY 10000000
+#endif
 
 bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is);
 /* One that the fault tells of, with amount, charged and who it was; `before`: what its charger knows of its last. */

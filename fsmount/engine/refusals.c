@@ -28,6 +28,10 @@
 #define LOOK_AGAIN 100000000           /* ns: how old those of a refusal that repeats may become */
 #define LOOK_SOON INT64_C(60000000000) /* later is nonsense */
 
+#ifdef FSM_FAULT_POINTS
+int64_t record_every = 10000000;
+#endif
+
 bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is)
 {
     bool good = is->number <= r->header->refusals && is->resource < r->geometry.resources && is->count > 0 &&
