@@ -157,7 +157,7 @@ static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_
     return &r->refusals[(alike < QUARTER ? oldest : oldest_like) - r->refusals];
 }
 
-static void write_record(fsm_region *r, fsm_refusal *record, const fsm_refusal *is)
+UNLOCKED static void write_record(fsm_region *r, fsm_refusal *record, const fsm_refusal *is)
 {
     __atomic_store_n(&record->number, 0, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE); /* nothing else of it changes before */
@@ -262,8 +262,11 @@ int64_t fsm_get_refusals(fsm_region *r, fsm_id id, uint32_t resource, fsm_refusa
             found[i] = found[i - 1];
         found[i] = is;
     }
-    for (size_t i = 0; i < n && i < room; i++)
+    for (size_t i = 0; i < n && i < room; i++) {
         out[i] = *found[i];
+        if (!is_possible_refusal(r, &out[i])) /* it was written over meanwhile */
+            out[i] = (fsm_refusal){ .resource = resource, .count = 1 };
+    }
     unlock(r);
     return error ? error : (int64_t)n;
 }

@@ -50,7 +50,7 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def until(self, condition: Callable[[], object], *, within: float = 10) -> None:
+    def until(self, condition: Callable[[], object], *, within: float = 30) -> None:
         """Waits until the condition holds after something was written: what is seen may be half a picture."""
         deadline = time.monotonic() + within
         while not condition():
@@ -62,7 +62,7 @@ class Terminal:
         self.until(lambda: text in self.text)
         return next(line for line in self.lines if text in line)
 
-    def end(self, *, within: float = 10) -> int:
+    def end(self, *, within: float = 30) -> int:
         """The program's exit status, when it has ended by itself."""
         ended = os.pidfd_open(self.process.pid)
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import region_path
-from fsmount.control_files import METRICS_FILE
+from fsmount.control_files import GROUP_LEASE, METRICS_FILE
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import as_user, eventually, fails_with, resource_files
@@ -25,7 +25,7 @@ from tests.mounts import as_user, eventually, fails_with, resource_files
 
 def test_the_files_are_there_when_it_returns(place: Place) -> None:
     place.mount()
-    assert set(os.listdir(place.path)) == {*resource_files(), METRICS_FILE}
+    assert set(os.listdir(place.path)) == {*resource_files(), GROUP_LEASE.name, METRICS_FILE}
     place.umount()
     assert os.listdir(place.path) == []
 

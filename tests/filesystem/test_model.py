@@ -216,7 +216,8 @@ class Generator:
         if pick < 0.4 and into is not None:
             return "dup", slot, into
         file = self.model.descriptors[who][slot].file
-        if pick < 0.6 or is_control(file):
+        # a refused lease that is polled stands in line, and is granted whenever others make room
+        if (pick < 0.6 and getattr(file, "kind", None) != "lease") or is_control(file):
             return "poll", slot
         match self.rng.randrange(4):
             case 0:

@@ -33,6 +33,8 @@ def errno_of(text: bytes) -> int:
         (b"nofail\t1G", ("nofail", 1 << 30)),
         (b"keep\n", ("keep", 0)),
         (b" release", ("release", 0)),
+        (b"wait 4K\n", ("wait", 4096)),
+        (b"wait", ("wait", 0)),
         (b"keep\0it", ("keep", 0)),
         (b"9223372036854775807", ("set", UNLIMITED)),
     ],
@@ -92,7 +94,19 @@ def test_any_text_is_a_command_or_an_error(text: bytes) -> None:
         operation, amount = parse_lease(text)
     except OSError as error:
         operation, amount = errno.errorcode[error.errno or 0], 0
-    assert operation in ("set", "add", "subtract", "give", "take", "nofail", "keep", "release", "EINVAL", "ERANGE")
+    assert operation in (
+        "set",
+        "add",
+        "subtract",
+        "give",
+        "take",
+        "nofail",
+        "wait",
+        "keep",
+        "release",
+        "EINVAL",
+        "ERANGE",
+    )
     assert 0 <= amount <= UNLIMITED
 
 
@@ -109,6 +123,8 @@ def test_any_text_is_a_command_or_an_error(text: bytes) -> None:
         (b"nofail a=1", ("nofail", {"a": ("set", 1)})),
         (b"keep\n", ("keep", {})),
         (b"release", ("release", {})),
+        (b"wait", ("wait", {})),
+        (b"wait memory=4K tokens=1", ("wait", {"memory": ("set", 4096), "tokens": ("set", 1)})),
     ],
 )
 def test_a_command_of_several_resources(text: bytes, meaning: tuple[str, dict[str, tuple[str, int]]]) -> None:
