@@ -20,7 +20,7 @@ def demo_directories(parent: Path) -> list[Path]:
 
 def test_the_demo_ends_well_and_every_sum_is_equal(tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(DEMO), "-d", "1"],
+        [str(DEMO), "-d", "2"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
