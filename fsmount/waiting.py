@@ -179,7 +179,7 @@ class Baton:
 
 
 class _Answers:
-    """Hears the answers to one holder's requests, for the tasks of this process."""
+    """Hears the answers to one holder's requests, for the tasks of this process, as long as there are such."""
 
     def __init__(self, region: Region, holder: int) -> None:
         self._region = region
@@ -210,6 +210,8 @@ class _Answers:
             while True:
                 heard = self._region.await_answers(self._holder, 0, 0.0)
                 if not self._tell():
+                    with _lock:
+                        _heard.pop((id(self._region), self._holder), None)
                     return
                 self._region.await_answers(self._holder, heard, _LONG)
         except EngineError:  # the region was closed; each task learns of it by itself

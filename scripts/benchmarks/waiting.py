@@ -16,6 +16,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -23,6 +24,7 @@ import fsmount
 
 from .companion import PATIENCE
 from .measure import Figure, Settings, Spread, Target, Tick
+from .mounted import fsmount_tree
 
 ROUNDS = 25
 WAITS = 40  # in a round, of each case
@@ -47,11 +49,20 @@ class _Waiter:
         self._runs.join(PATIENCE)
 
 
+class _Waitable(Protocol):
+    def charge(self, amount: int, /, *, wait: bool = False) -> None: ...
+    def uncharge(self, amount: int, /) -> None: ...
+
+
 def _counter(path: str) -> fsmount.Counter:
     return fsmount.Tree.open(path).root.child("contended").attach()["memory"]
 
 
-def _charge(counter: Callable[[], fsmount.Counter], line: Connection) -> None:
+def _counter_of_files(group: Path) -> _Waitable:
+    return fsmount.attach(group, transport="files")["memory"]
+
+
+def _charge(counter: Callable[[], _Waitable], line: Connection) -> None:
     memory = counter()
     while line.recv():
         memory.charge(ROOM, wait=True)
@@ -106,6 +117,12 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
             "process": _Waiter(_processes.Process, partial(_charge, elsewhere)),
             "task of trio in a process": _Waiter(_processes.Process, partial(_charge_in_a_task, elsewhere)),
         }
+        mounted = stack.enter_context(fsmount_tree()) / "contended"
+        mounted.mkdir()
+        through_files = _Waiter(_processes.Process, partial(_charge, partial(_counter_of_files, mounted)))
+        stack.callback(through_files.end)
+        files = _counter_of_files(mounted)
+        (mounted / "memory.limit_in_bytes").write_text(str(ROOM))
         memory = stack.enter_context(tree.root.child("contended").attach())["memory"]
         charging["thread"] = _Waiter(threading.Thread, partial(_charge, lambda: memory))
         for waiter in [*charging.values(), *(waiter for waiter, _ in semaphores.values())]:
@@ -114,6 +131,9 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
             name: partial(_time, waiter, partial(memory.charge, ROOM), partial(memory.uncharge, ROOM))
             for name, waiter in charging.items()
         }
+        cases["process, through files"] = partial(
+            _time, through_files, partial(files.charge, ROOM), partial(files.uncharge, ROOM)
+        )
         cases |= {name: partial(_time, waiter, lambda: None, release) for name, (waiter, release) in semaphores.items()}
         times: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(settings.rounds + 1):

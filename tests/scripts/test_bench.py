@@ -47,7 +47,7 @@ FIGURES = {
     ],
     "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
     "start": ["import fsmount", "attach, the first of a process"],
-    "waiting": ["process", "task of trio in a process", "thread"],
+    "waiting": ["process", "process, through files", "task of trio in a process", "thread"],
 }
 
 
