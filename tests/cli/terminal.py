@@ -62,6 +62,10 @@ class Terminal:
         self.until(lambda: text in self.text)
         return next(line for line in self.lines if text in line)
 
+    def until_told(self, text: str) -> None:
+        """The text is there, in however many lines."""
+        self.until(lambda: "".join(text.split()) in "".join(self.text.split()))
+
     def end(self, *, within: float = 30) -> int:
         """The program's exit status, when it has ended by itself."""
         ended = os.pidfd_open(self.process.pid)
