@@ -45,7 +45,8 @@ class _Leased(OpenFile):
         return ready & ~WRITABLE
 
     def has_news(self) -> bool:
-        return not self.turn.waits or self.turn.has_come()
+        # who still polls asks once more, and stands in line then; for who does not it must not
+        return not self.turn.in_line or self.turn.has_come()
 
     def release(self) -> None:
         finish(self.lease.close)

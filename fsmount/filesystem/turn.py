@@ -49,6 +49,11 @@ class Turn:
         """Whether something was refused, or is waited for."""
         return bool(self._wanted)
 
+    @property
+    def in_line(self) -> bool:
+        """Whether it stands in line, or something is set aside for it."""
+        return self._lease.waits or bool(self._lease.unclaimed)
+
     def held(self) -> dict[str, int]:
         """What the lease holds, but for what is set aside."""
         aside = self._lease.unclaimed if self._lease.look() else {}
@@ -86,7 +91,7 @@ class Turn:
 
     def has_come(self) -> bool:
         """Whether what is waited for was granted; who asks stands in line for it."""
-        if not self._lease.waits and not self._lease.unclaimed:
+        if not self.in_line:
             self._lease.ask(self._wanted)
         if not self._lease.look():
             return False

@@ -170,6 +170,18 @@ def test_a_waiter_stays_in_line_while_its_lease_does_other_things(full: GroupFil
         assert (lease.text, full.usage) == ("5", 10)
 
 
+def test_who_gave_up_and_was_refused_since_stands_in_no_line(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        for _ in range(20):
+            lease.refuses("wait 4", errno.EAGAIN)
+            assert not lease.is_writable(5)  # a poll that waits, and that the daemon remembers
+            lease.write("wait")
+            lease.refuses("+4")
+            full.uncharge(4)
+            assert full.usage == 6
+            full.charge(4)
+
+
 def test_a_lease_that_is_closed_leaves_the_line(full: GroupFiles) -> None:
     with leases(full, 2) as (first, second):
         first.refuses("wait 10", errno.EAGAIN)
