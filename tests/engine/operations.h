@@ -172,7 +172,7 @@ static int64_t refusals(worker *w)
     int64_t n =
         fsm_get_refusals(w->region, some_group(&w->source), (uint32_t)random_below(&w->source, RESOURCES), found, room);
     for (int64_t i = 0; i < n && i < (int64_t)room; i++)
-        if (found[i].holders > FSM_LARGEST || found[i].command[FSM_COMMAND_MAX])
+        if (found[i].holders > FSM_LARGEST || !memchr(found[i].command, 0, sizeof found[i].command))
             violation("a refusal of %u holders", found[i].holders);
     return n > 0 ? 0 : n;
 }
