@@ -115,7 +115,8 @@ class Operations(pyfuse3.Operations):
         self._doorbell = Doorbell(tree, self._wake_for_events)
         self._known = KnownNames()
         self._written = WriteTimes(self._store_time)
-        self._removed: dict[int, Attributes] = {}
+        # of groups that somebody may still have open: the directory's, and of files that are another's
+        self._removed: dict[int, tuple[Attributes, dict[int, Attributes]]] = {}
         self._serving = False
 
     def init(self) -> None:
@@ -174,9 +175,11 @@ class Operations(pyfuse3.Operations):
         except GroupRemoved:
             # somebody has it open, or is in it
             group, file = self._find(inode)
-            attributes = self._removed.get(group.id)
-            if attributes is None:
+            removed = self._removed.get(group.id)
+            if removed is None:
                 raise
+            attributes, others = removed
+            attributes = others.get(inodes.slot_of(inode), attributes)
             if inodes.slot_of(inode) == inodes.DIRECTORY:
                 return entry(inode, stat.S_IFDIR | attributes.mode, 0, attributes)
             return entry(inode, stat.S_IFREG | (file.mode if file else 0o600), 0, attributes)
@@ -260,8 +263,10 @@ class Operations(pyfuse3.Operations):
         parent, _ = self._find(parent_inode)
         group = parent.child(name)
         attributes = group.attributes(0)
+        files = {number: group.attributes(file.slot) for number, file in self._files.items()}
+        others = {number: of for number, of in files.items() if (of.uid, of.gid) != (attributes.uid, attributes.gid)}
         group.remove()
-        self._removed[group.id] = attributes
+        self._removed[group.id] = attributes, others
         self._known.drop(parent.id, name, group.id)
         self._known.forget(group.id)
         self._invalidate(parent.id)
