@@ -1436,41 +1436,20 @@ def request(chargers, amounts, /):
 
     The chargers are of one holder and of different resources.  OSError: ENOSPC.
     """
-    cdef fsm_charger *pointers[FSM_RESOURCES_MAX]
-    cdef int64_t values[FSM_RESOURCES_MAX]
-    cdef size_t count = len(chargers), i
-    cdef Charger charger
+    cdef int64_t numbers[32]
     cdef Request asked = Request()
-    cdef int status = -ENOTCONN
-    cdef bint tried = False
-    if count == 0 or count > FSM_RESOURCES_MAX or len(amounts) != count:
+    cdef size_t i
+    cdef int status
+    if not 1 <= len(chargers) <= FSM_RESOURCES_MAX or len(amounts) != len(chargers):
         raise EngineError(EINVAL, "a request is for 1 to 32 amounts")
-    in_order = sorted(chargers, key=id)  # or two threads, and two that rebind, could wait for each other
-    while True:
-        for charger in chargers:
-            charger._know_fork()
-            if not fsm_charger_bound(&charger._charger):
-                charger._bind()
-        for i in range(count):
-            charger = chargers[i]
-            pointers[i] = &charger._charger
-            values[i] = amount_of(amounts[i])
-        for charger in in_order:
-            with nogil:
-                pthread_rwlock_rdlock(&charger._inside)
-        asked._region = charger._region
-        asked.holder = charger._charger.holder
-        with nogil:
-            status = fsm_request(pointers, values, count, &asked.id)
-        for charger in in_order:
-            pthread_rwlock_unlock(&charger._inside)
-        if status == 0:
-            return None
-        if status == -EINPROGRESS:
-            return asked
-        if status != -ENOTCONN or tried:  # another thread may just have unbound one
-            raise failure(status)
-        tried = True
+    for i, number in enumerate(amounts):
+        numbers[i] = amount_of(number)
+    status = attempt(list(chargers), numbers, NULL, asked)
+    if status == -EINPROGRESS:
+        return asked
+    if status < 0:
+        raise failure(status)
+    return None
 
 
 def change(dict amounts not None, /):
@@ -1503,12 +1482,7 @@ cdef int several(dict amounts, int (*operation)(fsm_charger **, const int64_t *,
         raise EngineError(EINVAL, f"{len(chargers)} amounts: at least 1 and at most {FSM_RESOURCES_MAX} are possible")
     for i, number in enumerate(amounts.values()):
         numbers[i] = number
-    status = run_several(chargers, numbers, operation)
-    if status == -ENOTCONN:
-        for charger in chargers:
-            if not charger.bound:
-                charger._bind()
-        status = run_several(chargers, numbers, operation)
+    status = attempt(chargers, numbers, operation, None)
     if status < 0:
         which = fsm_last_fault().which if status == -ENOMEM or status == -ERANGE else 0
         charger = chargers[which]
@@ -1516,11 +1490,27 @@ cdef int several(dict amounts, int (*operation)(fsm_charger **, const int64_t *,
     return 0
 
 
+cdef int attempt(list chargers, const int64_t *numbers,
+                 int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil, Request asked) except 1:
+    """run_several(), with those bound that are not."""
+    cdef int status = run_several(chargers, numbers, operation, asked)
+    if status == -ENOTCONN:
+        for charger in chargers:
+            if not charger.bound:
+                charger._bind()
+        status = run_several(chargers, numbers, operation, asked)
+    return status
+
+
 cdef int run_several(list chargers, const int64_t *numbers,
-                     int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil) except 1:
-    """0 or a negative errno.  All go inside in the same order as in other threads, so that none waits for another."""
+                     int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil, Request asked) except 1:
+    """Does the operation, or asks: 0 or a negative errno.
+
+    All go inside in the same order as in other threads, so that none waits for another.
+    """
     cdef Charger charger
     cdef fsm_charger *into[32]
+    cdef fsm_id request = 0
     cdef pthread_rwlock_t *inside
     cdef size_t n = len(chargers)
     cdef size_t i
@@ -1532,8 +1522,13 @@ cdef int run_several(list chargers, const int64_t *numbers,
         inside = &charger._inside
         with nogil:
             pthread_rwlock_rdlock(inside)
+    if asked is not None:
+        charger = chargers[0]
+        asked._region, asked.holder = charger._region, charger._charger.holder
     with nogil:
-        status = operation(into, numbers, n)
+        status = operation(into, numbers, n) if operation != NULL else fsm_request(into, numbers, n, &request)
+    if asked is not None:
+        asked.id = request
     for charger in chargers:
         pthread_rwlock_unlock(&charger._inside)
     return status

@@ -216,8 +216,8 @@ int own_cell(const fsm_charger *charger, cell **out);
  * much used as is taken away.
  */
 int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t index);
-/* -EINVAL: they are not of one holder and of different resources. */
-int check_chargers(fsm_charger *const *chargers, size_t n);
+/* Takes the lock, and finds the chargers' cells.  -EINVAL: they are not of one holder and of different resources. */
+int enter(fsm_charger *const *chargers, cell **cells, size_t n);
 
 /* ---- waiters.c ---- */
 

@@ -434,22 +434,17 @@ static int ask(fsm_region *r, const request *q, uint32_t self, fsm_id *out)
 
 int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, fsm_id *out)
 {
-    int error = check_chargers(chargers, n);
-    for (size_t i = 0; i < n && !error; i++)
-        error = amounts[i] > 0 ? 0 : -EINVAL;
+    request q = { .n = (uint32_t)n };
+    for (size_t i = 0; i < n && i < FSM_RESOURCES_MAX; i++) {
+        if (amounts[i] <= 0)
+            return -EINVAL;
+        q.amount[i] = amounts[i];
+    }
+    int error = enter(chargers, q.own, n);
     if (error)
         return error;
     fsm_region *r = chargers[0]->region;
-    error = lock(r);
-    if (error)
-        return error;
-    request q = { .n = (uint32_t)n };
-    for (size_t i = 0; i < n && !error; i++) {
-        q.amount[i] = amounts[i];
-        error = own_cell(chargers[i], &q.own[i]);
-    }
-    if (!error)
-        error = ask(r, &q, id_index(chargers[0]->holder), out);
+    error = ask(r, &q, id_index(chargers[0]->holder), out);
     unlock(r);
     return error;
 }

@@ -65,7 +65,8 @@ int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, ui
     return 0;
 }
 
-int check_chargers(fsm_charger *const *chargers, size_t n)
+/* -EINVAL: they are not of one holder and of different resources. */
+static int check_chargers(fsm_charger *const *chargers, size_t n)
 {
     uint32_t seen = 0;
     for (size_t i = 0; i < n; i++) {
@@ -116,8 +117,7 @@ static int find_rooms(fsm_charger *const *chargers, const int64_t *amounts, uint
     return 0;
 }
 
-/* Takes the lock, and finds the chargers' cells. */
-static int begin(fsm_charger *const *chargers, cell **cells, size_t n)
+int enter(fsm_charger *const *chargers, cell **cells, size_t n)
 {
     int error = check_chargers(chargers, n);
     if (error)
@@ -136,7 +136,7 @@ static int begin(fsm_charger *const *chargers, cell **cells, size_t n)
 int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
 {
     cell *cells[FSM_RESOURCES_MAX];
-    int error = begin(chargers, cells, n);
+    int error = enter(chargers, cells, n);
     if (error)
         return error;
     fsm_region *r = chargers[0]->region;
@@ -155,7 +155,7 @@ int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
 int fsm_move(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
 {
     cell *cells[FSM_RESOURCES_MAX];
-    int error = begin(chargers, cells, n);
+    int error = enter(chargers, cells, n);
     if (error)
         return error;
     fsm_region *r = chargers[0]->region;
