@@ -25,7 +25,8 @@ class Lease:
     """
 
     __slots__ = (
-        "_asked", "_begun", "_counters", "_group", "_holder", "_keep", "_pid", "_start_time", "_wanted", "unclaimed",
+        "_asked", "_begun", "_counters", "_group", "_holder", "_keep", "_pid", "_start_time", "_waits_only", "_wanted",
+        "unclaimed",
     )  # fmt: skip
 
     def __init__(self, group: Group, resources: tuple[str, ...], pid: int, start_time: int) -> None:
@@ -34,6 +35,7 @@ class Lease:
         self._begun = False
         self._asked: Request | None = None
         self._wanted: Mapping[str, int] = {}
+        self._waits_only = False  # it is a holder to stand in line, and for nothing else yet
         #: What it was granted in line, until somebody claims it.
         self.unclaimed: Mapping[str, int] = {}
         self._holder: int | None = None
@@ -80,7 +82,9 @@ class Lease:
     def ask(self, amounts: Mapping[str, int]) -> None:
         """Stands in line for these amounts, above 0, one time at once: what is granted is unclaimed then.  ENOSPC."""
         chargers = [self._counters[resource] for resource in amounts]
+        waits_only = self._waits_only or not self._begun
         self._asked = self._do(partial(self._request, chargers, list(amounts.values())))
+        self._waits_only = waits_only
         self._wanted = amounts
         if self._asked is None:
             self.unclaimed = amounts
@@ -94,15 +98,18 @@ class Lease:
     def claim(self) -> None:
         """What was unclaimed is the lease's like all that it holds."""
         self.unclaimed = {}
+        self._waits_only = False
 
     def give_up(self) -> None:
         """Stands in no line any more, and gives back what is unclaimed."""
         if self._asked is not None:
             self._leave_line()
+        waits_only = self._waits_only
         if self.unclaimed:
             self.change({resource: -amount for resource, amount in self.unclaimed.items()})
             self.unclaimed = {}
-        if self._begun and not any(self.held.values()):
+            self._waits_only = waits_only
+        if waits_only:
             self.close()
 
     def _leave_line(self) -> None:
@@ -130,6 +137,7 @@ class Lease:
             return
         self._begun = False
         self._asked = None
+        self._waits_only = False
         self.unclaimed = {}
         for counter in self._counters.values():
             counter.unbind()
@@ -142,7 +150,9 @@ class Lease:
 
     def _do(self, operation: Callable[[], T]) -> T:
         if self._begun:
-            return operation()
+            result = operation()
+            self._waits_only = False
+            return result
         try:
             self._begin()
             result = operation()

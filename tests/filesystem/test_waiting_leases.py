@@ -250,6 +250,17 @@ def test_a_group_is_not_removed_while_a_lease_waits_in_it(group: GroupFiles) -> 
         lease.refuses("wait 1", errno.ENODEV)
 
 
+def test_a_lease_that_was_a_holder_before_is_one_after_it_gave_up(full: GroupFiles) -> None:
+    with leases(full, 1) as (lease,):
+        lease.write("+0")
+        lease.refuses("+4")
+        lease.refuses("-1", errno.ERANGE)
+        assert [(line.pid, line.held) for line in full.holders() if line.pid] == [(os.getpid(), 0)]
+        lease.refuses("wait 4", errno.EAGAIN)
+        lease.write("wait")
+        assert [(line.pid, line.held) for line in full.holders() if line.pid] == [(os.getpid(), 0)]
+
+
 def test_giving_up_leaves_nothing_behind(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         lease.refuses("wait 4", errno.EAGAIN)
