@@ -38,13 +38,30 @@ __attribute__((constructor)) static void take_orders(void)
         given = shared;
 }
 
+static void name_place(char *name, size_t size, const fault_place *place)
+{
+    snprintf(name, size, "%s/%s", place->function, place->done);
+}
+
+/* Whether an order for this place can ever be carried out. */
+__attribute__((visibility("default"))) bool is_fault_point(const char *name)
+{
+    char found[sizeof given->place];
+    for (const fault_place *place = fault_points; place < fault_points_end; place++) {
+        name_place(found, sizeof found, place);
+        if (strcmp(name, found) == 0)
+            return true;
+    }
+    return false;
+}
+
 void fault_point(const fault_place *place)
 {
     int32_t pid = given ? __atomic_load_n(&given->pid, __ATOMIC_ACQUIRE) : 0;
     if (pid == 0 || (pid != ANYBODY && pid != getpid()))
         return;
     char name[sizeof given->place];
-    snprintf(name, sizeof name, "%s/%s", place->function, place->done);
+    name_place(name, sizeof name, place);
     if (strcmp(name, given->place) == 0 &&
         __atomic_compare_exchange_n(&given->pid, &pid, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         raise(given->signal);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import shutil
@@ -18,8 +19,8 @@ ORDERS = struct.Struct("ii120s")  # as in fault_orders.c
 ANYBODY = -1
 
 
-def build(directory: Path) -> None:
-    """The package, built with fault points, in a directory."""
+def build(directory: Path) -> ctypes.CDLL:
+    """The package, built with fault points, in a directory; what it returns is the engine in it."""
     directory.mkdir()
     shutil.copytree(CHECKOUT / "fsmount", directory / "fsmount", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -33,22 +34,29 @@ def build(directory: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    (engine,) = (directory / "fsmount/engine").glob("_binding.*.so")
+    return ctypes.CDLL(str(engine))
 
 
 class FaultOrders:
     """What is to happen; the processes have its `path` in FSMOUNT_FAULT_ORDERS as they start."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, engine: ctypes.CDLL) -> None:
         self.path = path
+        self._engine = engine
         path.write_bytes(bytes(ORDERS.size))
         with path.open("r+b") as file:
             self._given = mmap.mmap(file.fileno(), ORDERS.size)
 
     def give(self, pid: int, what: signal.Signals, place: str) -> None:
         """The process is to send itself the signal when it next passes "function/done"."""
+        assert self.is_place(place), f"{place} is no fault point of the engine"
         # the pid last: it is what the process looks at first
         self._given[4 : ORDERS.size] = ORDERS.pack(0, what, place.encode())[4:]
         self._given[:4] = struct.pack("i", pid)
+
+    def is_place(self, place: str) -> bool:
+        return bool(self._engine.is_fault_point(place.encode()))
 
     @property
     def carried_out(self) -> bool:

@@ -60,20 +60,24 @@ DAEMON: list[tuple[Callable[[GroupFiles], object], str]] = [
     (lambda group: os.rename(group / "child", group / "renamed"), "fsm_rename/name_copied"),
     (lambda group: group.set_limit(10 * AMOUNT), "fsm_set_limit/limit_set"),
     (lambda group: group.set_limit(10 * AMOUNT), "close_cell/unlinked"),
-    (lambda group: group.charge(700), "fsm_common_charge/charged"),
+    (lambda group: group.charge(700), "fsm_common_charge_for/charged"),
     (lambda group: group.write("force_empty", 1), "fsm_force_empty/forgotten"),
     (lambda group: os.chmod(group.file("limit"), 0o600), "keep_attributes/cleared"),
     (lambda group: lease_something(group), "make_cell/made"),
     (lambda group: lease_something(group), "fsm_charge_slow/reserved"),
 ]
 
+# Where the daemon gives back what a dead worker held, where a process attaches, and where a mount makes its region.
+ENDING = ["end_holder/ending", "close_cell/unlinked", "free_cell/given_up", "unlink_cell/out_of_counters_cells"]
+ATTACHING = ["fsm_holder_create/described", "fsm_holder_create/made", "make_cell/made"]
+MAKING = ["fsm_create/file_made", "initialize/root_made", "fsm_set_server/nobody_serves"]
+
 
 @pytest.fixture(scope="module")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultOrders]:
     """Every process that is started has an engine with fault points, and obeys these."""
     directory = tmp_path_factory.mktemp("faults")
-    build(directory / "package")
-    orders = FaultOrders(directory / "orders")
+    orders = FaultOrders(directory / "orders", build(directory / "package"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(directory / "package"))
         patch.setenv("PYTHONSAFEPATH", "1")
@@ -154,6 +158,11 @@ def wait_until_stopped(pid: int) -> None:
     eventually(lambda: state(pid) == "T", within=30, what=f"{pid} is stopped")
 
 
+def test_the_engine_has_every_place_that_a_test_may_draw(orders: FaultOrders) -> None:
+    places = [place for _, _, place in WORKER] + [place for _, place in DAEMON] + ENDING + ATTACHING + MAKING
+    assert [place for place in places if not orders.is_place(place)] == []
+
+
 @pytest.mark.timeout(0)
 def test_a_worker_that_dies_at_a_fault_point_leaves_all_in_order(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
@@ -222,8 +231,7 @@ def test_a_daemon_that_dies_at_a_fault_point_is_followed_by_one_that_takes_over(
 def test_a_daemon_that_dies_while_it_gives_back_a_dead_worker_is_followed_by_one_that_goes_on(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
-    places = ["end_holder/ending", "close_cell/unlinked", "free_cell/given_up", "unlink_cell/out_of_counters_cells"]
-    for place in some(places, soak, seed):
+    for place in some(ENDING, soak, seed):
         print(f"the daemon is killed at {place}")
         assert mount.daemon is not None
         with Scene(mount) as scene:
@@ -262,7 +270,7 @@ def test_a_daemon_that_is_stopped_at_a_fault_point_is_named_to_workers_and_goes_
 def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
     mount: Mount, orders: FaultOrders, scene: Scene, seed: int, soak: bool
 ) -> None:
-    for place in some(["fsm_holder_create/described", "fsm_holder_create/made", "make_cell/made"], soak, seed):
+    for place in some(ATTACHING, soak, seed):
         print(f"killed at {place}")
         orders.give(ANYBODY, signal.SIGKILL, place)
         code = "import fsmount, sys; fsmount.attach(sys.argv[1])"
@@ -274,7 +282,7 @@ def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("place", ["fsm_create/file_made", "initialize/root_made", "fsm_set_server/nobody_serves"])
+@pytest.mark.parametrize("place", MAKING)
 def test_a_mount_that_dies_while_it_makes_the_region_is_followed_by_one_that_works(
     orders: FaultOrders, place: str
 ) -> None:
