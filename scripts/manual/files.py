@@ -22,17 +22,19 @@ _FILES = {
     "lease": "What this open file holds. A write of N, +N or -N makes it so much, more, less.\n"
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
     "charges), keep and release (what the last close does with it), and wait N; see Waiting.",
-    "holders": 'Who holds what, one "pid start_time held stock command" a line.',
-    "events": "How often in the group and below it a charge was refused (limit), or a soft limit (soft_limit) or\n"
-    "a mark of somebody's threshold file (threshold) crossed. poll(2) reports POLLPRI when a count has changed.",
+    "holders": 'Who holds what, one "pid start_time held stock command" a line; of a lease, who opened it, as\n'
+    "lease:COMMAND. What the group itself holds, if it does, is 0 0 HELD 0 common.",
+    "events": 'What happened in the group and below it, one "key count" a line; see below. poll(2) reports POLLPRI\n'
+    "when a count has changed.",
     "threshold": 'A list of marks, a line "above N", "below N", "above P%" or "below P%" each, of this open file\n'
-    "alone. A read shows how often each was crossed since it was written, and poll(2) reports POLLPRI when one is.",
+    "alone; see below. A read shows how often each was crossed since it was written, and poll(2) reports POLLPRI when\n"
+    "one is.",
     "why": "The last refusals in the group and below it, a line for each, the newest first; see below.\n"
     "poll(2) reports POLLPRI when there is another.",
     "probe": "A write of N asks what a charge of N would meet, and a read on the same open file shows it, one\n"
     '"key value" a line: amount, fits (1 or 0), group (the first on the way up that would refuse it, or, if it fits,\n'
     "the one with the least room), its usage and limit, short (how much there is too little of) and margin (the most\n"
-    "that would fit). Nothing is charged.",
+    "that would fit). Nothing is charged, and stock that lies idle counts as room, but is taken from nobody.",
 }
 
 _GROUP_FILES = {
@@ -59,6 +61,30 @@ as long as the counters. What counts is the permission of whoever opened the fil
 users see into a mount only if it was made with -o allow_other.
 """
 
+_KEYS = """
+usage_local is without the groups below, common is what the group itself holds, and reserved is usage and stock.
+hierarchical_limit is the least limit on the way up, and hierarchical_margin the least room. global is 1 while stock is
+switched off near a limit, and error_bound is how far max_usage may be below the true peak.
+"""
+
+_EVENTS = """
+The keys are limit (charges refused, or taken past a limit by nofail), soft_limit (how often a usage came above its
+group's soft limit, or back; setting it can do that too) and threshold (how often one crossed a mark that somebody has
+in R.threshold). No count ever falls: they are not reset, and those of a removed group stay in the groups above.
+
+poll(2), epoll and select (exceptional conditions) report POLLPRI as soon as a count is another than this open file last
+showed, or than it was when it was opened, and POLLERR when the group is removed. Whoever polls is woken by the very
+charge, also by one that is made in the region; of several that come at once, by one wake-up.
+"""
+
+_MARKS = """
+A mark is at a number, or at a whole part of the limit of now, 0% to 100%. It is crossed when the usage comes above it
+(or below it; equal is neither), or when the limit is set so that it is: not by where the usage is already when the list
+is written. One write is the whole list, white space alone is an empty one, and anything else is EINVAL and leaves the
+list as it was. A list ends with its open file, or when another daemon takes the mount over. It reads as a line for each
+mark with how often it was crossed, as in "above 80% 3".
+"""
+
 _REFUSALS = """
 A line is key=value pairs with a space between two: time and since (the last time and the first, UTC), times (how
 often), pid, by (process, lease, or group where the group itself was to be charged), command, asked (for which group)
@@ -66,7 +92,20 @@ and refused (by whose limit), charged (1 where it was charged all the same), amo
 there was too little of), looked (whether all, some or none of the holders were looked at for the largest) and
 looked_at (when), and largest1 to largest3: HELD,PID,BY,GROUP,COMMAND of the largest holders below that limit. Paths
 are below the mount; of a group that was removed since it is "?". In names a space, a comma, a backslash and what
-cannot be printed is a backslash and three octal digits.
+cannot be printed is a backslash and three octal digits. New keys go at the end.
+
+Refusals of one process, in one group by one limit, are one line: a loop pushes nobody out. A tree keeps the last 256,
+also for the next daemon; those within 10 ms of one that is shown may be missing from times until the process is refused
+again.
+"""
+
+_LEASES = """
+A lease belongs to the open file: exec 3<>R.lease in a shell, and all who inherit the descriptor share it. It becomes a
+holder at its first write. The last close, however it comes, gives all of it back. If the daemon is killed meanwhile,
+closes are seen no more: what was open then counts until the process that opened it ends.
+
+The file lease is a lease of all resources, and one holder: it is in the R.holders of each. A command names those that
+it changes, each once, and is obeyed as a whole or fails as a whole, also when somebody is killed in the middle.
 """
 
 _WAITING = """
@@ -74,6 +113,9 @@ A lease that was refused and is polled becomes writable (POLLOUT) when there is 
 turn: whoever waited before is served before. The same command then succeeds, if it is written within a second. wait N,
 or wait R=N... of the file lease, charges N more when it is its turn and stands in line at once, polled or not: EAGAIN
 until then, when it is to be written again. wait alone gives up.
+
+Lines for different limits do not hold each other up, and who charges without waiting takes what there is. A request
+above the limit itself waits until that is raised.
 """
 
 _NUMBERS = """
@@ -83,8 +125,11 @@ write is one command.
 """
 
 _SECTIONS = {
-    "Keys of R.stat": ", ".join(STAT_KEYS) + ".",
+    "Keys of R.stat": ", ".join(STAT_KEYS) + ".\n" + _KEYS,
+    "Keys of R.events": _EVENTS,
+    "Marks of R.threshold": _MARKS,
     "Lines of R.why": _REFUSALS,
+    "Leases": _LEASES,
     "Waiting": _WAITING,
     "Permissions": _PERMISSIONS,
     "Numbers": _NUMBERS,

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOCS = ROOT / "fsmount/docs"
+PAGES = ["cookbook", "python", "configuration"]
 
 # Too long to be typed in a test: each is run by a test of its own, or runs the tests.
 COMMANDS_OF_THE_PROJECT = {f"scripts/{name}" for name in ("demo", "test", "setup", "bench", "lint", "soak")}
@@ -59,10 +60,9 @@ def script(blocks: list[tuple[str, str]]) -> str:
     "typed",
     [
         blocks(README)[1:],  # the first is about the scripts
-        blocks((DOCS / "cookbook.md").read_text()),
-        blocks((DOCS / "python.md").read_text()),
+        *(blocks((DOCS / f"{page}.md").read_text()) for page in PAGES),
     ],
-    ids=["README", "cookbook", "python"],
+    ids=["README", *PAGES],
 )
 def test_every_command_of_the_page_does_what_it_says(typed: list[tuple[str, str]], tmp_path: Path) -> None:
     directory = tmp_path / "directory"
