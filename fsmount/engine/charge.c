@@ -142,8 +142,7 @@ UNLOCKED static void count_repeat(fsm_charger *charger)
     __atomic_store_n(&charger->recorded.repeated, peek(charger->recorded.repeated) + 1, __ATOMIC_RELAXED);
 }
 
-/* Under the lock. */
-static void record(fsm_charger *charger, int64_t amount, bool charged)
+void record_refused(fsm_charger *charger, int64_t amount, bool charged)
 {
     const fsm_region *r = charger->region;
     uint32_t resources = r->geometry.resources;
@@ -304,7 +303,7 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     if (amount > 0)
         error = find_room(c.region, c.path, amount, false, &exceeded);
     if (error == -ENOMEM)
-        record(charger, amount, false);
+        record_refused(charger, amount, false);
     if (!error && amount > 0) {
         int64_t used = used_of(c.own, state_now(c.own)); /* the holder may have been given what it waits for, too */
         int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
@@ -368,7 +367,7 @@ int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
         if (marked)
             cross_marks(c.region, c.path);
         if (*exceeded)
-            record(charger, amount, true);
+            record_refused(charger, amount, true);
     }
     unlock(c.region);
     return error;

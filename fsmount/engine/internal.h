@@ -207,6 +207,8 @@ int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out);
 
 /* The charger's cell, if it is its holder's still. */
 int own_cell(const fsm_charger *charger, cell **out);
+/* Records the refusal that the fault tells of; charged: nofail charged it all the same.  Under the lock. */
+void record_refused(fsm_charger *charger, int64_t amount, bool charged);
 
 /* ---- whole.c ---- */
 

@@ -105,6 +105,8 @@ static int find_rooms(fsm_charger *const *chargers, const int64_t *amounts, uint
     uint64_t round = r->header->round;
     for (uint32_t i = 0; i < n; i++) {
         int error = amounts[i] > 0 ? find_room(r, chargers[i]->path, amounts[i], false, &exceeded) : 0;
+        if (error == -ENOMEM)
+            record_refused(chargers[i], amounts[i], false);
         if (error) {
             fsm_fault_here.which = i;
             return error;

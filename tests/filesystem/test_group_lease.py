@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount import Refusal
 from tests.mounts import GroupFiles, eventually, fails_with, mounted
 
 
@@ -83,6 +84,9 @@ def test_a_refusal_of_one_resource_changes_none_and_counts_at_the_group_that_ref
             below.write(text)
     assert below.read() == "memory=100 tokens=7\n" and usages(group) == (100, 7)
     assert (group.number("failcnt", "tokens"), child.number("failcnt", "tokens"), group.failcnt) == (3, 0, 0)
+    (refusal,) = map(Refusal.parse, child.read("why", "tokens").splitlines())
+    assert (refusal.by, refusal.pid, refusal.amount, refusal.short) == ("lease", os.getpid(), 4, 1)
+    assert refusal.asked == f"{refusal.refused}/child"
     below.write("memory=200 tokens=10")
     below.close()
     eventually(lambda: usages(group) == (0, 0))

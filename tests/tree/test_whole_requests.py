@@ -42,6 +42,9 @@ def test_a_refusal_names_resource_and_ancestor_and_changes_nothing(tree: Tree, g
         assert (refusal.requested, refusal.usage, refusal.limit) == (4, 7, 10)
     assert held(group) == (5, 7)
     assert (tree.root["memory"].usage, parent["tokens"].failcnt, group["memory"].failcnt) == (5, 2, 0)
+    (record,) = tree.root["tokens"].why()
+    assert (record.asked, record.refused, record.amount, record.short) == (group.path, parent.path, 4, 1)
+    assert tree.root["memory"].why() == []
 
 
 def test_room_is_made_of_stock_that_others_have_reserved(group: Group) -> None:
