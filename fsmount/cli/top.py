@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
 import click
@@ -91,8 +89,4 @@ def top(
 
             if not as_json and interval is None:
                 count = count or 1
-            try:
-                print_looks(groups, path, wanted, order, interval or _INTERVAL, count, as_json=as_json)
-            except KeyboardInterrupt:  # how one ends it, and nothing to be told of
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                os.kill(os.getpid(), signal.SIGINT)
+            print_looks(groups, path, wanted, order, interval or _INTERVAL, count, as_json=as_json)

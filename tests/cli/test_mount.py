@@ -82,6 +82,22 @@ def test_a_mount_point_may_have_any_name() -> None:
 # ---- in the foreground
 
 
+def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(place: Place) -> None:
+    def status_of(*words: object) -> int:
+        closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "fsmount", *map(str, words)]
+        return subprocess.run(closed, timeout=60, check=False).returncode
+
+    assert status_of("mount", place.path) == 0
+    place.servers.add(place.server)
+    place.root.set_limit(1)
+    out = place.directory / "out"
+    command = f"exec 4>{out}; echo a; echo b >&2; cat {place.root.file('usage')} >&4"
+    assert status_of("run", "-g", place.path, "-r", "memory=1", "--", "sh", "-c", command) == 0
+    assert out.read_text() == "1\n"
+    assert status_of("charge", place.path, "memory=2") == 75
+    assert [status_of(name, place.path) for name in ("get", "tree", "top", "umount")] == [0] * 4
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_in_the_foreground_it_ends_well_by_a_signal(place: Place, number: signal.Signals) -> None:
     process = foreground(place)
