@@ -12,7 +12,7 @@ from fsmount.errors import RegionCorrupt
 
 
 @click.command()
-@click.argument("place", metavar="MOUNTPOINT|REGION", type=click.Path(path_type=str))
+@click.argument("place", metavar="MOUNTPOINT|REGION", type=click.Path(path_type=str, readable=False))
 @click.option("--repair", is_flag=True, help="Mend what differs.")
 def doctor(place: str, repair: bool) -> None:
     """Compare every number and link in a region with what it follows from, and print what differs.

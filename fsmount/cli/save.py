@@ -8,7 +8,9 @@ from fsmount.cli.report import one_line
 
 
 @click.command()
-@click.argument("arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=click.Path(path_type=str))
+@click.argument(
+    "arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=click.Path(path_type=str, readable=False)
+)
 @click.pass_context
 def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Write the groups of a tree, their limits, modes and owners to TREE.toml, for fsmount mount --config.

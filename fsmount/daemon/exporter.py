@@ -5,6 +5,7 @@ Nothing is kept between requests, so the mount may go and come back.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import signal
@@ -75,8 +76,13 @@ def _read(mountpoint: str) -> bytes:
     mount = mount_at(mountpoint)
     if mount is None or not mount.ours:
         raise Refused("nothing of fsmount is mounted there: see fsmount mount")
-    with open(os.path.join(mountpoint, METRICS_FILE), "rb", buffering=0) as file:
-        return file.readall()
+    try:
+        with open(os.path.join(mountpoint, METRICS_FILE), "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise
+        raise Refused("the mount has lost its daemon: `fsmount mount` takes it over") from None
 
 
 class _Server(ThreadingHTTPServer):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from fsmount import region_path
+from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon.mounts import mount_at, mounts_of
 from fsmount.daemon.refused import Refused
 from fsmount.errors import LockTimeout, RegionCorrupt
@@ -57,13 +58,17 @@ def _region(place: str) -> str:
         return region
     if mount is None and os.path.isdir(path):
         region = region_path.find(path)
+        if region is None and os.path.exists(os.path.join(path, CONTROL_FILE)):
+            raise Refused("a group of a tree: name the mount point")
         if region is None:
             raise Refused("nothing of fsmount is mounted there, and it has no counters from before")
         return region
     if mount is not None:
         raise Refused(f"not an fsmount mount but of type {mount.type}")
-    if not os.path.lexists(path):
-        raise Refused("there is no such mount point or region")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        raise Refused("there is no such mount point or region") from None
     return path
 
 

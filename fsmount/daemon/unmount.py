@@ -49,7 +49,9 @@ def unmount(mountpoint: str, *, keep: bool) -> None:
 def _what_it_is(path: str, mount: Mount | None) -> str:
     if mount is not None:
         return f"not an fsmount mount but of type {mount.type}: use umount"
-    if not os.path.lexists(path):
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
         return "there is no such directory"
     return "not an fsmount mount: nothing to do"
 

@@ -13,7 +13,7 @@ import pytest
 from fsmount import RegionCorrupt, Tree
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.trees import opened
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import as_user
 
@@ -107,6 +107,26 @@ def test_what_differs_is_told_and_mended(place: Place, served: bool) -> None:
 
 
 # ---- what cannot be looked at
+
+
+def test_a_group_is_told_from_a_mount_point(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    for words in (["doctor", group.path], ["save", group.path, "-"]):
+        assert refused(run_here(*words), group.path) == "a group of a tree: name the mount point"
+    place.umount()
+
+
+@pytest.mark.user
+def test_a_place_that_may_not_be_read_is_told(place: Place) -> None:
+    inside = place.path / "inside"
+    inside.mkdir()
+    place.path.chmod(0)
+    for words in (["doctor", inside], ["save", inside, "-"], ["umount", inside]):
+        assert refused(run_here(*words), inside) == f"Permission denied ({inside})"
+    for words in (["doctor", place.path], ["save", place.path, "-"]):
+        assert refused(run_here(*words), place.path).startswith("nothing of fsmount is mounted there")
+    place.path.chmod(0o755)
 
 
 def test_what_is_no_region_is_told(place: Place) -> None:
