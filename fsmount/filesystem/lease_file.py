@@ -22,6 +22,8 @@ from .turn import Turn
 class _Leased(OpenFile):
     """An open lease.  It becomes a holder with the first command that it obeys, in the name of who opened it."""
 
+    private: ClassVar[bool] = True
+
     __slots__ = ()
 
     lease: Lease

@@ -22,16 +22,20 @@ class OpenFile:
     text() and command() raise OSError, and change nothing then.  The kernel lets one write at a time into a file.
     """
 
-    __slots__ = ("group", "inode", "waiter", "_flags", "_text")
+    __slots__ = ("group", "inode", "waiter", "_flags", "_start", "_text")
 
     #: Whether the time of its last write is kept.
     timed: ClassVar[bool] = True
+    #: Whether what it shows is this open file's alone.  The first read after a write begins it then, wherever the write
+    #: has left the file's offset: so a shell can write and read through one descriptor.
+    private: ClassVar[bool] = False
 
     def __init__(self, group: Group, inode: int, flags: int) -> None:
         self.group = group
         self.inode = inode
         self.waiter: PollHandle | None = None
         self._flags = flags
+        self._start: int | None = 0
         self._text: bytes | None = None
 
     def text(self) -> bytes:
@@ -49,7 +53,10 @@ class OpenFile:
         """The mount has ended under it."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """A part of the text as it was when it was last read from offset 0."""
+        """A part of the text as it was when it was last read from its start."""
+        if self._start is None or offset < self._start:
+            self._start = offset
+        offset -= self._start
         text = self._text
         if offset == 0 or text is None:
             try:
@@ -70,6 +77,8 @@ class OpenFile:
             self.command(text)
         except OSError as error:
             raise self._first(error) from None
+        if self.private:
+            self._start = None
         return len(text)
 
     def poll(self) -> int:

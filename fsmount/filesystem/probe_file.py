@@ -15,21 +15,17 @@ from .open_file import CounterFile
 
 
 class ProbeFile(CounterFile):
-    """The answer to what was last written here, as of then; empty before.
-
-    The first read after a write begins it, wherever the write has left the file's offset: so a shell can write and read
-    through one descriptor.
-    """
+    """The answer to what was last written here, as of then; empty before."""
 
     kind: ClassVar[Kind] = control_files.PROBE
-    timed: ClassVar[bool] = False  # what is written is this open file's alone
+    timed: ClassVar[bool] = False
+    private: ClassVar[bool] = True
 
-    __slots__ = ("_answer", "_start")
+    __slots__ = ("_answer",)
 
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter, inode, flags, ctx)
         self._answer: Probe | None = None
-        self._start: int | None = None
 
     def text(self) -> bytes:
         if not self.group.exists:
@@ -38,9 +34,3 @@ class ProbeFile(CounterFile):
 
     def command(self, text: bytes) -> None:
         self._answer = self.counter.probe(parse(text))
-        self._start = None
-
-    def read(self, offset: int, size: int) -> bytes:
-        if self._start is None or offset < self._start:
-            self._start = offset
-        return super().read(offset - self._start, size)

@@ -18,7 +18,8 @@ class ThresholdFile(ListeningFile):
     """The marks that were last written, a line for each, and how often each was crossed since."""
 
     kind: ClassVar[Kind] = control_files.THRESHOLD
-    timed: ClassVar[bool] = False  # what is written is this open file's alone
+    timed: ClassVar[bool] = False
+    private: ClassVar[bool] = True
 
     __slots__ = ("_marks", "_watches")
 

@@ -120,8 +120,14 @@ above the limit itself waits until that is raised.
 
 _NUMBERS = """
 From 0 to 2^63-1, decimal or hexadecimal with 0x, then at most one of K M G T P E in either case, powers of 1024. White
-space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807. One
-write is one command.
+space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807.
+"""
+
+_READING = """
+One write is one command, wherever in the file it goes. A read from the start shows what is so now, and reads that go
+on from there show the rest of the same text. Of a file whose text is the open file's own (lease, R.lease, R.threshold
+and R.probe) the first read after a write begins the text, so that a shell can write and read through one descriptor:
+exec 3<>memory.lease; echo 4K >&3; cat <&3.
 """
 
 _SECTIONS = {
@@ -131,6 +137,7 @@ _SECTIONS = {
     "Lines of R.why": _REFUSALS,
     "Leases": _LEASES,
     "Waiting": _WAITING,
+    "Reading and writing": _READING,
     "Permissions": _PERMISSIONS,
     "Numbers": _NUMBERS,
 }

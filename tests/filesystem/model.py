@@ -363,6 +363,7 @@ class OpenFile:
     descriptors: int = 1
     position: int = 0
     snapshot: bytes | Expected | None = None
+    start: int | None = 0
 
 
 class Model:
@@ -720,6 +721,9 @@ class Model:
             raise Refused(errno.EBADF)
         if opened.file.directory.removed:
             raise Refused(errno.ENODEV)
+        if opened.start is None or offset < opened.start:
+            opened.start = offset
+        offset -= opened.start
         if offset == 0 or opened.snapshot is None:
             opened.snapshot = self.text(opened)
         if isinstance(opened.snapshot, Expected):
@@ -779,6 +783,8 @@ class Model:
             if command is None:
                 raise Refused(errno.EINVAL)
             command(data)
+        if file.kind in ("lease", "probe", "threshold"):  # what it shows is this open file's alone
+            opened.start = None
         return len(data)
 
     def poll(self, who: int, slot: int) -> int:

@@ -110,6 +110,21 @@ def test_writes_at_any_offset_and_appending_are_commands_alike(group: GroupFiles
         assert lease.held == 101
 
 
+def test_the_first_read_after_a_write_begins_the_text_wherever_that_is(group: GroupFiles) -> None:
+    with group.lease() as lease:
+        os.write(lease.fd, b"1234")
+        assert (os.read(lease.fd, 2), os.read(lease.fd, 9), os.read(lease.fd, 9)) == (b"12", b"34\n", b"")
+        with fails_with(errno.EINVAL):
+            os.write(lease.fd, b"x")
+        assert os.read(lease.fd, 9) == b""
+        os.write(lease.fd, b"-4")
+        assert (os.pread(lease.fd, 3, 0), os.pread(lease.fd, 9, 3), os.pread(lease.fd, 9, 0)) == (
+            b"123",
+            b"0\n",
+            b"1230\n",
+        )
+
+
 def test_truncating_a_lease_changes_nothing(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("100")

@@ -121,6 +121,18 @@ SESSIONS = {
         "exec 9<>memory.lease; echo 100 >&9; (echo +20 >&9); /bin/echo +3 >&9; cat memory.usage_in_bytes",
         "123\n",
     ),
+    "a lease read through the descriptor that it is written through": (
+        "exec 9<>memory.lease; echo 100 >&9; cat <&9; echo +23 >&9; read held <&9; echo $held",
+        "100\n123\n",
+    ),
+    "a lease of all resources likewise": (
+        "exec 9<>lease; echo memory=100 tokens=2 >&9; cat <&9; echo tokens=-1 >&9; cat <&9",
+        "memory=100 tokens=2\nmemory=100 tokens=1\n",
+    ),
+    "marks likewise": (
+        "exec 9<>memory.threshold; echo above 10 >&9; echo 50 > memory.charge; cat <&9",
+        "above 10 1\n",
+    ),
     "a lease for one command": ("{ echo 50 >&9; cat memory.usage_in_bytes; } 9<>memory.lease", "50\n"),
 }
 
