@@ -173,9 +173,15 @@ class LeaseGroup(WholeRequests):
         """Its path; of an attachment also after somebody renamed it."""
         if self._directory >= 0:
             path = os.readlink(f"{_DESCRIPTORS}{self._directory}")
-            if not path.endswith(" (deleted)"):
+            if path != self._path and self._is_at(path):
                 self._path = path
         return self._path
+
+    def _is_at(self, path: str) -> bool:
+        """Whether a path of the kernel's leads there: not so if the group was removed, or its mount is gone."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(path), os.fstat(self._directory))
+        return False
 
     @property
     def name(self) -> str:

@@ -450,6 +450,19 @@ def test_a_dead_daemon_is_tree_gone_until_one_attaches_again() -> None:
         mount.daemon = None
 
 
+def test_a_mount_that_is_gone_is_tree_gone_by_the_path_it_had() -> None:
+    with mounted() as mount:
+        group = mount.root.mkdir("group")
+        attached = attach(group)
+        attached["memory"].charge(5)
+        mount.umount("--keep")
+        mount.daemon = None
+        with pytest.raises(fsmount.TreeGone) as raised:
+            attached["memory"].charge(1)
+        assert raised.value.region == attached.path == str(group.path)
+        attached.close()
+
+
 @pytest.mark.root
 def test_another_user_charges_a_lease_that_was_given_to_him() -> None:
     assert AS_ROOT
