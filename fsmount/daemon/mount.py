@@ -29,7 +29,7 @@ from fsmount.filesystem import Operations, serve_requests
 
 log = logging.getLogger(__name__)
 
-_END = (signal.SIGINT, signal.SIGTERM)
+_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def mount(request: MountRequest, *, foreground: bool) -> None:
@@ -94,21 +94,22 @@ def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
     """Calls act in the event loop with the number of the first signal that asks for the end; the others are ignored.
 
     They are so from the first instant: handlers that interrupt each other pile up, and signals can come faster than
-    Python handles one.
+    Python handles one.  A hangup that whoever started us has ignored, as nohup does, stays ignored.
     """
+    ends = [number for number in _END if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
     token = trio.lowlevel.current_trio_token()
 
     def on_signal(number: int, _frame: object) -> None:
-        for ending in _END:
+        for ending in ends:
             signal.signal(ending, signal.SIG_IGN)
         token.run_sync_soon(act, number)
 
-    for number in _END:
+    for number in ends:
         signal.signal(number, on_signal)
     try:
         yield
     finally:
-        for number in _END:
+        for number in ends:
             signal.signal(number, signal.SIG_IGN)
 
 

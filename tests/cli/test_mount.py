@@ -79,9 +79,6 @@ def test_a_mount_point_may_have_any_name() -> None:
         strange.destroy()
 
 
-# ---- in the foreground
-
-
 def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(place: Place) -> None:
     def status_of(*words: object) -> int:
         closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "fsmount", *map(str, words)]
@@ -98,13 +95,25 @@ def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(pla
     assert [status_of(name, place.path) for name in ("get", "tree", "top", "umount")] == [0] * 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# ---- in the foreground
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_in_the_foreground_it_ends_well_by_a_signal(place: Place, number: signal.Signals) -> None:
     process = foreground(place)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
     assert not place.mounts and place.region is None
+
+
+def test_a_hangup_that_is_ignored_stays_so(place: Place) -> None:
+    process = foreground(place, under=("nohup",))
+    process.send_signal(signal.SIGHUP)
+    assert place.root.usage == 0
+    process.terminate()
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
 
 
 def test_in_the_foreground_it_ends_when_somebody_unmounts(place: Place) -> None:
@@ -123,8 +132,8 @@ def test_debug_tells_more(place: Place) -> None:
     assert "serving" in err and "SIGTERM" in err
 
 
-def foreground(place: Place, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", *options]
+def foreground(place: Place, *options: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*under, sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     eventually(lambda: process.poll() is not None or (place.path / ".fsmount").exists(), within=20, what="mounted")
     assert process.poll() is None, process.communicate()
