@@ -11,13 +11,21 @@ from fsmount.daemon.refused import Refused
 from fsmount.errors import RegionCorrupt
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount doctor /run/counters && echo all in order
+  fsmount doctor --repair /dev/shm/fsmount-0/3f2c9d1e5a7b8c90.region
+
+The exit status is 0 if all is in order, or is so again with --repair, 1 if something differs or for an error, and 2 for
+a wrong command line."""
+)
 @click.argument("place", metavar="MOUNTPOINT|REGION", type=click.Path(path_type=str, readable=False))
 @click.option("--repair", is_flag=True, help="Mend what differs.")
 def doctor(place: str, repair: bool) -> None:
     """Compare every number and link in a region with what it follows from, and print what differs.
 
-    A mount can go on being used meanwhile. The exit status is 0 if all is in order, or is so again with --repair.
+    A mount can go on being used meanwhile.
     """
     from fsmount.daemon.trees import opened
 

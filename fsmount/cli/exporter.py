@@ -18,7 +18,14 @@ def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
         raise click.BadParameter(f"{value!r} is no address such as 127.0.0.1:9744 or [::1]:9744", ctx, param) from None
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount exporter /run/counters
+  fsmount exporter /run/counters --listen [::1]:9744 & curl -s http://[::1]:9744/metrics
+
+The exit status is 0 at a clean end, 1 for an error and 2 for a wrong command line."""
+)
 @click.argument("mountpoint", required=False, type=click.Path(path_type=str, readable=False))
 @click.option(
     "--listen",

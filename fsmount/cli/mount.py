@@ -55,7 +55,16 @@ def _config(path: str) -> TreeDescription:
         raise Refused(str(error)) from None
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount mount /run/counters
+  fsmount mount /run/counters --resource memory --resource tokens:count -o allow_other
+  fsmount mount -f /run/counters --config /etc/counters.toml
+
+The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line. In the foreground it is 0 at a clean
+end: somebody has unmounted, or SIGTERM, SIGINT or SIGHUP came."""
+)
 @click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
 @click.option("--debug", is_flag=True, help="Log more.")

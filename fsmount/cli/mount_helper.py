@@ -17,7 +17,15 @@ from fsmount.daemon.refused import Refused
 _OF_MOUNT = re.compile(r"(no)?(auto|users?|owner|group|fail)|_netdev|defaults|relatime|comment=.*|x-.*", re.IGNORECASE)
 
 
-@click.command("mount.fuse.fsmount", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "mount.fuse.fsmount",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  mount -t fuse.fsmount counters /run/counters -o resource=memory,resource=tokens:count,allow_other
+
+The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line.""",
+)
 @click.argument("source")
 @click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
 @click.option("-o", "options", metavar="OPTS", multiple=True, help="Options of mount(8), FUSE and fsmount mount.")

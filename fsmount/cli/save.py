@@ -7,7 +7,15 @@ import click
 from fsmount.cli.report import one_line
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount save counters.toml
+  fsmount save /run/counters - | grep limit
+  fsmount save /run/counters counters.toml && fsmount mount /run/others --config counters.toml
+
+The exit status is 0, 1 for an error and 2 for a wrong command line."""
+)
 @click.argument(
     "arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=click.Path(path_type=str, readable=False)
 )
