@@ -430,7 +430,7 @@ static void run_burst(uint64_t burst)
     pid_t children[PROCESSES];
     for (int i = 0; i < PROCESSES; i++) {
         uint64_t seed = random_bits(&source);
-        children[i] = fork();
+        children[i] = fork_companion();
         if (children[i] == 0)
             run_process(path, i, seed);
     }
@@ -507,7 +507,7 @@ int main(int argc, char **argv)
     bool sequential = option(argc, argv, "--sequential", 0);
     control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     control->burst = first;
-    pid_t child = sequential ? fork() : -1;
+    pid_t child = sequential ? fork_companion() : -1;
     if (child == 0) {
         for (uint64_t i = first; i - first < bursts && control->corruptions < wanted; i++)
             run_sequential_burst(i);

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -55,7 +54,7 @@ static fsm_id lend(fsm_region *region, fsm_id where, uint32_t resource, fsm_char
  */
 static void leave_a_dead_one(scene *s)
 {
-    s->dead_pid = fork();
+    s->dead_pid = fork_companion();
     if (s->dead_pid == 0) {
         fsm_charger charger;
         fsm_id who = hold(s->region, s->c, FSM_KEEP, &charger, TOKENS, 40);
@@ -259,10 +258,9 @@ static void leave_a_quarantine(victim *v)
     char byte;
     if (pipe(ready))
         violation("pipe: %s", strerror(errno));
-    pid_t pid = fork();
+    pid_t pid = fork_companion();
     if (pid == 0) {
         fsm_charger charger;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
         hold(v->region, v->scene->b, 0, &charger, MEMORY, 100);
         if (write(ready[1], "", 1) == 1)
             pause();
@@ -1192,14 +1190,9 @@ static void end_all(scene *s)
 
 pid_t start_victim(scene *s, const play *p, void (*ready)(void))
 {
-    pid_t parent = getpid(), pid = fork();
-    if (pid < 0)
-        violation("fork: %s", strerror(errno));
+    pid_t pid = fork_companion();
     if (pid == 0) {
         victim v = { .scene = s, .region = s->region };
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
         v.holder = hold(s->region, s->c, 0, &v.charger, MEMORY, 1000);
         fsm_charger_init(&v.tokens);
         expect(fsm_charger_bind(&v.tokens, s->region, v.holder, s->c, TOKENS), "bind");

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.companions import companion
+
 HERE = Path(__file__).parent
 ENGINE = HERE.parent.parent / "fsmount" / "engine"
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-g", "-pthread", "-fno-omit-frame-pointer"]
@@ -40,7 +42,7 @@ class Build:
 
 def run(program: Path, *options: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs it where it is, with all addresses where they always are: ThreadSanitizer cannot do with more randomness."""
-    command = [str(program), *map(str, options)]
+    command = companion(program, *options)
     fixed = ["setarch", platform.machine(), "--addr-no-randomize"]
     if shutil.which("setarch") and subprocess.run([*fixed, "true"], capture_output=True).returncode == 0:
         command = [*fixed, *command]

@@ -23,7 +23,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "trial.h"
@@ -1163,14 +1162,9 @@ static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
 
 static pid_t fork_worker(int slot, uint64_t seed, fsm_region *region, pid_t parent)
 {
-    pid_t pid = fork();
-    if (pid < 0)
-        violation("fork: %s", strerror(errno));
+    pid_t pid = fork_companion();
     if (pid)
         return pid;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(1);
     worker w;
     begin(&w, slot, seed & 1 ? open_again(region, parent) : region, seed);
     while (!atomic_load(&world->stop))
@@ -1316,13 +1310,9 @@ static void fight(fsm_region *region, random_source *random)
     atomic_store(&world->duel.ended, false);
     atomic_store(&world->duel.over, false);
     expect(fsm_mkdir(region, parent, "duel", 4, 0755, 0, 0, 1, &id), "mkdir");
-    pid_t self = getpid(), pid = fork();
-    if (pid < 0)
-        violation("fork: %s", strerror(errno));
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pid_t self = getpid(), pid = fork_companion();
+    if (pid == 0)
         duel_to_the_end(seed & 1 ? open_again(region, self) : region, id, seed);
-    }
     wait_for_duellist(region, random, pid, random_below(random, 200));
     fsm_id holder = atomic_load(&world->duel.holder);
     expect(fsm_holder_end(region, holder), "holder_end");

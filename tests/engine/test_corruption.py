@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.companions import companion
 from tests.engine.programs import Build, run
+from tests.mounts import eventually
 
 ALONE = "-Wl,--wrap=mmap,--wrap=munmap"  # nothing lies beside a mapping
 
@@ -45,3 +48,14 @@ def test_whatever_is_written_into_a_region_between_operations_none_crashes_or_ha
     builds: dict[str, Build], seed: int, soak: bool
 ) -> None:
     corrupt(builds["sanitized"].program, "--seed", seed, "--corruptions", 100_000 if soak else 300, "--sequential", 1)
+
+
+def test_the_processes_end_with_the_one_that_started_them(builds: dict[str, Build]) -> None:
+    """Each would work for ever."""
+    command = companion(builds["as it is shipped"].program, "--corruptions", 1_000_000)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        eventually(children.read_text, within=60, what="the first burst")
+        process.kill()
+        assert process.stdout is not None
+        assert process.stdout.read() == b""  # comes to its end when the last of them has ended

@@ -1,16 +1,18 @@
 /*
  * trial.h - what the engine's C test programs have in common: a seeded source of
- * random numbers, the way a violation is told, options.
+ * random numbers, the way a violation is told, children, options.
  */
 #ifndef FSM_TRIAL_H
 #define FSM_TRIAL_H
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -90,6 +92,20 @@ static inline uint64_t option(int argc, char **argv, const char *name, uint64_t 
             return value;
         }
     return fallback;
+}
+
+/* fork(), of a child that is killed when the caller ends, however that is. */
+static inline pid_t fork_companion(void)
+{
+    pid_t parent = getpid(), pid = fork();
+    if (pid < 0)
+        violation("fork: %s", strerror(errno));
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) /* it ended before */
+            _exit(1);
+    }
+    return pid;
 }
 
 static inline uint64_t fresh_seed(void)
