@@ -22,6 +22,7 @@ import fsmount
 from fsmount.daemon import watchdog
 from tests.cli.place import Place, has_ended, run
 from tests.cli.test_logs import Receiver
+from tests.companions import companion
 from tests.mounts import Mount, eventually, mounted
 
 LIMIT = 1
@@ -226,7 +227,7 @@ def test_a_busy_daemon_is_not_ended(mount: Mount) -> None:
     with contextlib.ExitStack() as stack:
         busy = "import sys\nwhile True: open(sys.argv[1]).read()"
         for name in ("a", "b"):
-            command = [sys.executable, "-c", busy, str(mount.root.mkdir(name).file("limit"))]
+            command = companion(sys.executable, "-c", busy, mount.root.mkdir(name).file("limit"))
             process = stack.enter_context(subprocess.Popen(command))
             stack.callback(process.kill)
         assert use_for(3 * LIMIT, mount) > 10

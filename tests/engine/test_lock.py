@@ -15,6 +15,7 @@ import pytest
 from fsmount import Tree
 from fsmount.errors import LockTimeout
 from fsmount.tree import set_patience
+from tests.companions import companion
 from tests.engine.programs import ENGINE, FLAGS
 
 OWNER_DIED = 0x40000000
@@ -98,9 +99,10 @@ while True:
 @pytest.mark.root
 def test_an_owner_in_another_pid_namespace_leaves_the_lock_when_it_is_killed(tree: Tree) -> None:
     tree.batch = 0
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", IN_A_NAMESPACE]
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = companion(*unshare, sys.executable, "-c", IN_A_NAMESPACE, tree.path)
     for _ in range(5):
-        with subprocess.Popen([*command, tree.path], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout and process.stdout.readline() == "1\n"
             for _ in range(200):
                 assert tree.root["memory"].usage in range(5, 11)

@@ -16,6 +16,7 @@ from fsmount import Tree
 from fsmount.engine import ROOT
 from fsmount.errors import LockTimeout
 from fsmount.tree import SET_GID, SET_MODE, SET_UID, set_patience
+from tests.companions import companion
 from tests.engine.test_recovery import stop_with_the_lock
 from tests.engine.workers import Progress, Worker
 from tests.process_state import state
@@ -53,7 +54,7 @@ def tree() -> Iterator[Tree]:
 @pytest.fixture
 def changer(tree: Tree) -> Iterator[subprocess.Popen[bytes]]:
     """A process that renames the group with the long name, gives it attributes, and makes and removes others beside."""
-    with subprocess.Popen([sys.executable, "-c", CHANGER, tree.path], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(companion(sys.executable, "-c", CHANGER, tree.path), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.companions import companion
 from tests.holder_process import HolderProcess
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted, resource_files
 
@@ -349,7 +350,7 @@ def test_a_process_stopped_in_the_lock_costs_the_others_seconds_at_most_and_no_h
         group = mount.root.mkdir("group")
         names = ("usage", "limit", "stat", "holders", "failcnt", "max_usage", "soft_limit")
         files = [os.open(group.file(name), os.O_RDONLY) for name in names]
-        process = subprocess.Popen([sys.executable, "-c", HAMMER, str(group.path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(companion(sys.executable, "-c", HAMMER, group.path), stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"
@@ -381,7 +382,7 @@ def test_a_process_stopped_in_the_lock_hides_no_name_attribute_or_limit() -> Non
         group, other = mount.root.mkdir("group"), mount.root.mkdir("other")
         group.set_limit(5000)
         other.mkdir("inner").set_limit(77)
-        process = subprocess.Popen([sys.executable, "-c", HAMMER, str(group.path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(companion(sys.executable, "-c", HAMMER, group.path), stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"

@@ -22,6 +22,7 @@ import pytest
 import fsmount
 from fsmount import Counter, Group, Tree
 from fsmount.tree import set_patience
+from tests.companions import companion
 from tests.tree.conftest import in_fork, run_python
 
 HOLD = """if True:
@@ -37,9 +38,8 @@ HOLD = """if True:
 @contextmanager
 def python(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A Python of its own that runs the program, until it has said its first line and for as long as we like."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = companion(sys.executable, "-c", program, *arguments)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 30)[0]
