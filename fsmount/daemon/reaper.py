@@ -17,7 +17,8 @@ A pidfd costs a descriptor, one for each process.  All get one while there are e
 a child that was forked in the midst of an introduction has its descriptor still.  Half of those we may have are kept
 for holders without a control file here: who attached under a daemon before this one, or cannot reach the mount.  Only
 when these alone are too many is the end of some seen by the looks alone; that needs a hard limit of descriptors far
-below what systems come with.
+below what systems come with.  Whoever attaches is without a control file for a moment, and many may be so at once:
+who is without a descriptor then is no matter unless he still is at the next look.
 
 When the daemon itself is new, the region is full of holders whose control files were released while nobody listened.
 The dead are ended then, and the living watched by pidfd.  An open lease cannot be told from a closed one any more: it
@@ -88,6 +89,7 @@ class Reaper:
         self._pidfds: dict[int, _Process] = {}
         self._watched: dict[int, _Process] = {}  # by holder
         self._bound: set[int] = set()  # holders with a control file
+        self._unwatched: set[int] = set()  # at the last look
         self._ended: list[int] = []
         self._told = trio.Event()
         self._warned = False
@@ -104,7 +106,7 @@ class Reaper:
     def holder_bound(self, holder: int) -> None:
         """A process has introduced its holder: its control file is released when it ends."""
         self._bound.add(holder)
-        if not self._has_room(holder):
+        if not self._has_room():
             self._unwatch(holder)
 
     def holder_released(self, holder: int) -> None:
@@ -134,7 +136,10 @@ class Reaper:
         holders = await self._ask(self._tree.holders)
         for holder in self._watched.keys() - {holder.id for holder in holders}:
             self._unwatch(holder)  # it ended itself
-        await self._meet(holder for holder in holders if holder.kind == PROCESS)
+        unwatched = await self._meet(holder for holder in holders if holder.kind == PROCESS)
+        if unwatched & self._unwatched:
+            self._warn()
+        self._unwatched = unwatched
 
     async def _ask(self, question: Callable[[], list[Holder]]) -> list[Holder]:
         """The answer from a worker thread, however long the region's lock takes; nobody if it failed."""
@@ -142,8 +147,8 @@ class Reaper:
         await persist(lambda: answer.extend(question()))
         return answer
 
-    async def _meet(self, holders: Iterable[Holder]) -> None:
-        """Watches those that are not watched yet, and ends those that are dead."""
+    async def _meet(self, holders: Iterable[Holder]) -> set[int]:
+        """Watches those that are not watched yet, and ends those that are dead.  Returns whose end is no event."""
         strangers: dict[_Who, list[int]] = {}
         for holder in holders:
             who = _Who(holder.pid, holder.start_time)
@@ -151,25 +156,35 @@ class Reaper:
                 continue
             if who in self._processes:
                 self._watch(self._processes[who], holder.id)
-            elif self._has_room(holder.id) or holder.id not in self._bound:
+            elif self._needs_watch(holder.id):
                 strangers.setdefault(who, []).append(holder.id)
+        unwatched: set[int] = set()
         if not strangers:
-            return
+            return unwatched
         found = await trio.to_thread.run_sync(_open_all, list(strangers), _room() - len(self._processes))
         for who, pidfd in found.items():
+            # some have a control file by now
+            needy = [holder for holder in strangers[who] if self._needs_watch(holder)]
             if pidfd is None:
                 self._end(strangers[who])
+            elif pidfd >= 0 and not needy:
+                os.close(pidfd)
             elif pidfd < 0 or not self._add(process := _Process(who, pidfd)):
-                self._cannot_watch()
+                unwatched.update(set(needy) - self._bound)
             else:
-                for holder_id in strangers[who]:
+                for holder_id in needy:
                     self._watch(process, holder_id)
+        return unwatched
 
-    def _has_room(self, holder: int) -> bool:
-        room = _room()
-        return len(self._processes) < (room // 2 if holder in self._bound else room)
+    def _needs_watch(self, holder: int) -> bool:
+        """All do while there is room, and without a control file even when there is none."""
+        return holder not in self._bound or self._has_room()
 
-    def _cannot_watch(self) -> None:
+    def _has_room(self) -> bool:
+        """For one that has a control file."""
+        return len(self._processes) < _room() // 2
+
+    def _warn(self) -> None:
         if not self._warned:
             self._warned = True
             log.warning(

@@ -40,6 +40,18 @@ wait()
 """
 
 
+#: As many processes as are told, each of which attaches and holds 1, at the same time; they end with the first.
+AT_ONCE = """
+for _ in range(int(sys.argv[3])):
+    if os.fork() == 0:
+        Tree.open(where).root['memory'].charge(1)
+        say(os.getpid())
+        wait()
+        os._exit(0)
+wait()
+"""
+
+
 @contextmanager
 def running(program: str, *arguments: object) -> Iterator[Program]:
     process = Program(program, *arguments)
@@ -146,6 +158,21 @@ def test_deaths_are_events_also_without_a_descriptor_for_each_holder() -> None:
             kill_all(pids[:20])
             is_at_once(lambda: mount.root.usage == 20)
             kill_all(pids[20:])
+            is_at_once(lambda: mount.root.usage == 0)
+
+
+def test_however_many_attach_at_once_the_descriptors_are_enough() -> None:
+    """The daemon learns of all of them before it gets to their control files."""
+    with mounted() as mount:
+        assert mount.daemon is not None and mount.region is not None
+        let_it_open(mount, 140)
+        with Tree.open(mount.region) as tree, running(AT_ONCE, "region", mount.region, 40) as program:
+            mount.daemon.send_signal(signal.SIGSTOP)
+            eventually(lambda: len(tree.holders()) == 40, within=60, what="40 holders")
+            mount.daemon.send_signal(signal.SIGCONT)
+            pids = [int(program.line()) for _ in range(40)]
+            assert mount.root.usage == 40
+            kill_all(pids)
             is_at_once(lambda: mount.root.usage == 0)
 
 
