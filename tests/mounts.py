@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -296,9 +296,9 @@ class Mount:
     def root(self) -> GroupFiles:
         return GroupFiles(self.path, self.units)
 
-    def start(self, *options: str) -> None:
-        """Mounts, and waits for the files."""
-        command = [sys.executable, "-m", "fsmount", "mount", str(self.path), "-f", *self.options, *options]
+    def start(self, *options: str, under: Sequence[str] = ()) -> None:
+        """Mounts, under another command if one is given, and waits for the files."""
+        command = [*under, sys.executable, "-m", "fsmount", "mount", str(self.path), "-f", *self.options, *options]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         eventually(lambda: self.ended or self.answers(), within=20, what=f"mounted: {command}")

@@ -83,7 +83,7 @@ class Reaper:
     def __init__(self, tree: Tree, leases: list[Holder]) -> None:
         """leases: those that were open when the daemon before died."""
         self._tree = tree
-        self._leases = leases
+        self._leases = {lease.id for lease in leases}
         self._deaths = select.epoll()
         self._processes: dict[_Who, _Process] = {}
         self._pidfds: dict[int, _Process] = {}
@@ -100,7 +100,6 @@ class Reaper:
             nursery.start_soon(self._end_as_told)
             nursery.start_soon(self._await_deaths)
             task_status.started()
-            await self._meet(self._leases)
             await self._await_arrivals()
 
     def holder_bound(self, holder: int) -> None:
@@ -136,7 +135,9 @@ class Reaper:
         holders = await self._ask(self._tree.holders)
         for holder in self._watched.keys() - {holder.id for holder in holders}:
             self._unwatch(holder)  # it ended itself
-        unwatched = await self._meet(holder for holder in holders if holder.kind == PROCESS)
+        unwatched = await self._meet(
+            holder for holder in holders if holder.kind == PROCESS or holder.id in self._leases
+        )
         if unwatched & self._unwatched:
             self._warn()
         self._unwatched = unwatched

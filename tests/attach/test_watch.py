@@ -50,6 +50,16 @@ for _ in range(int(sys.argv[3])):
         os._exit(0)
 wait()
 """
+#: As many processes as are told, which hold 1 each through a lease file.
+LENT = """
+for _ in range(int(sys.argv[3])):
+    if os.fork() == 0:
+        os.write(os.open(where + "/memory.lease", os.O_RDWR), b"1")
+        say(os.getpid())
+        wait()
+        os._exit(0)
+wait()
+"""
 
 
 @contextmanager
@@ -188,6 +198,17 @@ def test_only_holders_beyond_the_descriptors_that_cannot_reach_the_mount_are_giv
             eventually(lambda: root.usage == 0, within=20)
         assert mount.daemon is not None
         assert len(os.listdir(f"/proc/{mount.daemon.pid}/fd")) < 140
+
+
+def test_so_are_leases_of_before_and_the_log_says_why() -> None:
+    with mounted() as mount, running(LENT, "files", mount.path, 30) as program:
+        pids = [int(program.line()) for _ in range(30)]
+        mount.kill()
+        mount.start(under=["prlimit", "--nofile=140:140"])
+        kill_all(pids[:13])  # one more than are watched
+        eventually(lambda: mount.root.usage == 17, within=20)
+        mount.expected_log.append("too few descriptors")
+        eventually(lambda: "too few descriptors" in mount.log.read_text(), within=20)
 
 
 # ---- pids that are used again ------------------------------------------------------------------------
