@@ -32,7 +32,7 @@ STOCK_KEYS = {"refills", "drains", "stock", "reserved", "global", "batch", "erro
 AS_ROOT = os.geteuid() == 0
 
 
-def eventually(condition: Callable[[], Any], *, within: float = 1.0, what: str = "") -> None:
+def eventually(condition: Callable[[], Any], *, within: float = 30.0, what: str = "") -> None:
     """Waits until the condition holds; it must within so many seconds."""
     deadline = time.monotonic() + within
     while not condition():
