@@ -104,14 +104,14 @@ class Place:
         """Sends it to the daemon, and returns when that has ended."""
         pid = self.server
         os.kill(pid, number)
-        eventually(lambda: has_ended(pid), within=10, what=f"the end of the daemon by {number.name}")
+        eventually(lambda: has_ended(pid), what=f"the end of the daemon by {number.name}")
         return pid
 
     def destroy(self) -> None:
         for pid in self.servers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            eventually(lambda pid=pid: has_ended(pid), within=10)  # type: ignore[misc]
+            eventually(lambda pid=pid: has_ended(pid))  # type: ignore[misc]
         while self.mounts:
             unmount = ["umount", "-l"] if AS_ROOT else ["fusermount3", "-uz"]
             subprocess.run([*unmount, str(self.path)], check=True)

@@ -49,7 +49,7 @@ class Bash:
         """What is on the screen after the keys, which ends with what is to be shown."""
         self.screen = b""
         os.write(self.terminal, os.fsencode(keys))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not self.screen.endswith(os.fsencode(shown)):
             ready, _, _ = select.select([self.terminal], [], [], max(deadline - time.monotonic(), 0))
             assert ready, f"{shown!r} was not shown, but {os.fsdecode(self.screen)!r}"

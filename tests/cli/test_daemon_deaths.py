@@ -229,7 +229,7 @@ class Scene:
                 if (usage := GroupFiles(path, UNITS).number("usage", resource)) != expected
             ]
 
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while (found := differences()) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not found, "\n".join(found)

@@ -74,7 +74,7 @@ def test_a_line_in_fstab_mounts_as_it_says_and_umount_ends_the_daemon(system: Sy
     server, region = system.server(), system.place.region
     assert region is not None
     system.does("umount", system.place.path)
-    eventually(lambda: has_ended(server), within=10, what="the end of the daemon")
+    eventually(lambda: has_ended(server), what="the end of the daemon")
     assert not system.mounts() and not region.exists()
 
 
@@ -99,7 +99,7 @@ def test_a_mount_whose_daemon_was_killed_is_mounted_again_and_has_its_charges(sy
     system.root.charge(4096)
     server = system.server()
     os.kill(server, 9)
-    eventually(lambda: has_ended(server), within=10)
+    eventually(lambda: has_ended(server))
     system.does(*mount)
     assert system.root.usage == 4096 and len(system.mounts()) == 1
     system.does("mount", "-i", "-o", "remount,ro", system.place.path)
@@ -119,7 +119,7 @@ def test_who_may_mount_by_fstab_mounts_as_himself_and_unmounts(system: System) -
     told = json.loads(system.does(*as_him, "cat", system.place.path / ".fsmount"))
     system.place.servers.add(told["server"])
     system.does(*as_him, "umount", system.place.path)
-    eventually(lambda: has_ended(told["server"]), within=10)
+    eventually(lambda: has_ended(told["server"]))
     assert not system.mounts() and not Path(told["region"]).exists()
 
 

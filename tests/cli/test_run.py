@@ -77,7 +77,7 @@ def running(group: GroupFiles, command: list[str], *more: str) -> Iterator[Runni
 
 
 def refunded(group: GroupFiles) -> None:
-    eventually(lambda: group.usage == 0, within=5, what="what was held is given back")
+    eventually(lambda: group.usage == 0, what="what was held is given back")
 
 
 def test_it_holds_while_the_command_runs_and_ends_as_it_does(group: GroupFiles) -> None:

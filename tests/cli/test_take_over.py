@@ -188,10 +188,10 @@ def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
         caller.stdin.write("\n")
         caller.stdin.flush()
         assert caller.stdout.readline() == "\n"
-        eventually(lambda caller=caller: waits_for_the_daemon(caller.pid), within=10)  # type: ignore[misc]
+        eventually(lambda caller=caller: waits_for_the_daemon(caller.pid))  # type: ignore[misc]
     os.kill(pid, signal.SIGKILL)
     assert {request: caller.communicate(timeout=20)[0].strip() for request, caller in callers.items()} == REQUESTS
-    eventually(lambda: has_ended(pid), within=10)
+    eventually(lambda: has_ended(pid))
     place.mount()
     with HolderProcess(group.path, transport="memory") as process:
         process.charge(1)

@@ -40,7 +40,7 @@ def watchdog_of(pid: int) -> int:
         return Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
 
     (child,) = children(pid)
-    eventually(lambda: os.fsencode(watchdog.__file__) in command(child), within=10, what="a watchdog")
+    eventually(lambda: os.fsencode(watchdog.__file__) in command(child), what="a watchdog")
     return child
 
 
@@ -295,7 +295,7 @@ def test_it_holds_nothing_of_the_daemon(mount: Mount) -> None:
     watching = watchdog_of(daemon_of(mount).pid)
     process = Path(f"/proc/{watching}")
     files = process / "fd"
-    eventually(lambda: len(os.listdir(files)) == 4, within=10, what="nothing but what it needs")
+    eventually(lambda: len(os.listdir(files)) == 4, what="nothing but what it needs")
     pipe, null, log, daemon = (os.readlink(files / name) for name in sorted(os.listdir(files), key=int))
     assert pipe.startswith("pipe:") and (null, log) == ("/dev/null", str(mount.log)) and "pidfd" in daemon
     assert os.readlink(process / "cwd") == "/"
@@ -313,7 +313,7 @@ def test_it_ends_with_the_daemon_and_not_before(mount: Mount) -> None:
         ignored = int(re.findall(r"SigIgn:\s(\w+)", status.read_text())[0], 16)
         return all(ignored & 1 << number - 1 for number in numbers)
 
-    eventually(ignores_them, within=10)
+    eventually(ignores_them)
     for number in numbers:
         os.kill(watching, number)
     assert use_for(0.5 * LIMIT, mount) > 0  # it beats: a dead one would be told of
@@ -332,7 +332,7 @@ def test_nothing_is_left_when_umount_returns(place: Place) -> None:
 def test_it_ends_when_the_daemon_is_killed(mount: Mount) -> None:
     watching = watchdog_of(daemon_of(mount).pid)
     mount.kill()
-    eventually(lambda: has_ended(watching), within=10, what="the end of the watchdog")
+    eventually(lambda: has_ended(watching), what="the end of the watchdog")
     assert not mount.unexpected_log()
     mount.start()
 
@@ -343,7 +343,7 @@ def test_a_killed_one_is_replaced(mount: Mount) -> None:
     use_for(LIMIT, mount)
     os.kill(watching, signal.SIGKILL)
     mount.expected_log.append("the watchdog was killed: another is started")
-    eventually(lambda: children(daemon.pid) not in ([], [watching]), within=10, what="another watchdog")
+    eventually(lambda: children(daemon.pid) not in ([], [watching]), what="another watchdog")
     another = watchdog_of(daemon.pid)
     with cut_off(mount.path):
         daemon.send_signal(signal.SIGSTOP)

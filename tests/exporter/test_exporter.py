@@ -128,7 +128,7 @@ def test_a_real_prometheus_scrapes_it(place: Place, exporter: Exporter, tmp_path
     place.root.child("web").set_limit("1M")
     api.charge(4096)
     with prometheus_server.scraping(exporter.address, tmp_path) as prometheus:
-        eventually(lambda: prometheus.query("fsmount_usage_bytes"), within=10, what="the first scrape")
+        eventually(lambda: prometheus.query("fsmount_usage_bytes"), what="the first scrape")
         assert prometheus.query("up") == {"": 1}
         path = '/web/a"\\%25%FF'
         assert prometheus.query("fsmount_usage_bytes") == {"/": 4096, "/web": 4096, path: 4096}
@@ -138,5 +138,5 @@ def test_a_real_prometheus_scrapes_it(place: Place, exporter: Exporter, tmp_path
         assert prometheus.query("fsmount_requests_total")[""] > 0
         assert (prometheus.kind("fsmount_failcnt"), prometheus.kind("fsmount_usage_bytes")) == ("counter", "gauge")
         api.uncharge(4096)
-        eventually(lambda: prometheus.query("fsmount_usage_bytes")["/"] == 0, within=5, what="the next scrape")
+        eventually(lambda: prometheus.query("fsmount_usage_bytes")["/"] == 0, what="the next scrape")
         assert prometheus.complaint() == ""

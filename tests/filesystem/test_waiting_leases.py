@@ -121,7 +121,7 @@ def test_what_nobody_fetches_is_given_back(full: GroupFiles) -> None:
         lease.refuses("+4")
         assert not lease.is_writable()
         full.uncharge(4)
-        eventually(lambda: full.usage == 6, within=10)
+        eventually(lambda: full.usage == 6)
         assert lease.is_writable(PATIENCE)  # and who asks again is served again
         lease.write("+4")
         assert full.usage == 10

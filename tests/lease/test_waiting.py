@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ import fsmount
 from fsmount.lease import LeaseGroup
 from fsmount.tree import Group
 from tests.mounts import GroupFiles, eventually
+from tests.process_state import sleeps
 
 
 @pytest.fixture(params=["memory", "files"])
@@ -100,7 +102,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(group: GroupFiles, a
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]
     for thread in threads:
         thread.start()
-        time.sleep(0.02)
+        eventually(partial(sleeps, thread.native_id or 0), what="it is in line")
     group.uncharge(5)
     for thread in threads:
         thread.join()
@@ -112,11 +114,14 @@ def test_an_interrupted_wait_has_charged_nothing(group: GroupFiles, attached: Gr
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def wait_for_the_alarm() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        attached["memory"].charge(4, wait=True)
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
-            attached["memory"].charge(4, wait=True)
+            wait_for_the_alarm()
     finally:
         signal.signal(signal.SIGALRM, before)
     group.uncharge(4)

@@ -53,7 +53,7 @@ def test_an_interrupted_demo_leaves_nothing_behind() -> None:
                 break
         (tree,) = (path / "tree" for path in demo_directories(Path(directory)))
         usage = tree / "memory.usage_in_bytes"
-        eventually(lambda: int(usage.read_text()) > 0, within=10, what="the workers charge")
+        eventually(lambda: int(usage.read_text()) > 0, what="the workers charge")
         demo.send_signal(signal.SIGINT)
         demo.stdout.read()
         demo.stdout.close()
