@@ -46,7 +46,7 @@ def keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[st
 def _items(ctx: click.Context, incomplete: str, endings: list[str]) -> list[str]:
     group = _group(ctx)
     words = [resource + ending for resource in (group.resources if group else ()) for ending in endings]
-    return [word for word in words if word.startswith(incomplete)]
+    return [word for word in words if word.startswith(incomplete) and not incomplete.endswith("=")]
 
 
 def _group(ctx: click.Context) -> LeaseGroup | None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pyte
@@ -20,7 +20,9 @@ import pytest
 
 
 class Terminal:
-    def __init__(self, *command: object, columns: int = 80, rows: int = 24) -> None:
+    def __init__(
+        self, *command: object, columns: int = 80, rows: int = 24, environment: Mapping[str, str] = {}
+    ) -> None:
         self._master, slave = pty.openpty()
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
@@ -29,15 +31,13 @@ class Terminal:
         self.resize(columns, rows)
         #: How the terminal was set before the program began.
         self.before = termios.tcgetattr(slave)
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
-        }
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
             list(map(str, command)),
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment | {"TERM": "xterm-256color", "PS1": "$ "},
+            env={**inherited, "TERM": "xterm-256color", "PS1": "$ ", **environment},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -89,6 +89,12 @@ class Terminal:
     @property
     def text(self) -> str:
         return "\n".join(self.lines).rstrip()
+
+    @property
+    def before_cursor(self) -> str:
+        """The line of the cursor up to it, spaces at its end included."""
+        cursor = self.screen.cursor
+        return self.screen.display[cursor.y][: cursor.x]
 
     def colours(self, text: str) -> set[str]:
         """Those of a text on the screen; none while it is not there."""

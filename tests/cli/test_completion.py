@@ -1,75 +1,70 @@
-"""fsmount completion: tab, pressed in a real bash on a real terminal."""
+"""fsmount completion: tab, pressed in real shells on a real terminal."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import shlex
-import struct
 import sys
-import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.place import run
+from tests.cli.terminal import Terminal
 from tests.mounts import GroupFiles
 
 CHECKOUT = Path(__file__).parents[2]
+COMMANDS = {"bash": ["bash", "--noprofile", "-i"], "zsh": ["zsh", "-i"], "fish": ["fish", "-i"]}
+#: A file that each reads when it starts, and what is in it: what the help tells, and what makes the line easy to read.
+SET_UP = {
+    "bash": (".bashrc", 'eval "$(fsmount completion bash)"; PS1="> "'),
+    "zsh": (".zshrc", 'autoload -Uz compinit && compinit; eval "$(fsmount completion zsh)"; PS1="> "; bindkey -e'),
+    "fish": (
+        ".config/fish/conf.d/set-up.fish",
+        "mkdir ~/.config/fish/completions; fsmount completion fish >~/.config/fish/completions/fsmount.fish; "
+        "set -g fish_greeting; set -g fish_autosuggestion_enabled 0; function fish_prompt; echo -n '> '; end",
+    ),
+}
 
 
-class Bash:
-    """An interactive bash that has the completion."""
+class Shell:
+    """An interactive shell that has the completion."""
 
-    def __init__(self, directory: Path) -> None:
-        program = directory / "fsmount"
+    def __init__(self, name: str, home: Path) -> None:
+        program = home / "bin/fsmount"
+        program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m fsmount "$@"\n')
         program.chmod(0o755)
+        file, text = SET_UP[name]
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_text(text + "\n")
         environment = {
-            "PATH": f"{directory}:{os.environ['PATH']}",
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(CHECKOUT),
-            "HOME": str(directory),
-            "TERM": "dumb",
-            "PS1": "> ",
+            "HOME": str(home),
+            "ZDOTDIR": str(home),
+            "XDG_CONFIG_HOME": str(home / ".config"),
+            "XDG_DATA_HOME": str(home / ".local/share"),
         }
-        self.pid, self.terminal = pty.fork()
-        if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 500, 0, 0))  # nothing is scrolled away
-            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], environment)
-        self.screen = b""
-        self.type(
-            'bind "set enable-bracketed-paste off"; eval "$(fsmount completion bash)"; echo rea""dy\n', "ready\r\n> "
-        )
+        self.terminal = Terminal(*COMMANDS[name], columns=250, environment=environment)
+        self.terminal.until(lambda: self.terminal.before_cursor == "> ")
 
-    def type(self, keys: str, shown: str) -> str:
-        """What is on the screen after the keys, which ends with what is to be shown."""
-        self.screen = b""
-        os.write(self.terminal, os.fsencode(keys))
-        deadline = time.monotonic() + 30
-        while not self.screen.endswith(os.fsencode(shown)):
-            ready, _, _ = select.select([self.terminal], [], [], max(deadline - time.monotonic(), 0))
-            assert ready, f"{shown!r} was not shown, but {os.fsdecode(self.screen)!r}"
-            self.screen += os.read(self.terminal, 4096).replace(b"\a", b"")
-        return os.fsdecode(self.screen)
+    def type(self, keys: str, shown: str) -> None:
+        """The keys, which make that of the line."""
+        self.terminal.press(keys)
+        self.terminal.until(lambda: self.terminal.before_cursor == f"> {shown}")
 
     def clear(self) -> None:
         """Takes back what was typed."""
-        self.type("\x15\x0b\n", "\n> ")
-
-    def end(self) -> None:
-        os.close(self.terminal)
-        os.waitpid(self.pid, 0)
+        self.type("\x15", "")
 
 
-@pytest.fixture(scope="module")
-def bash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bash]:
-    shell = Bash(tmp_path_factory.mktemp("bash"))
+@pytest.fixture(scope="module", params=["bash", "zsh", "fish"])
+def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    shell = Shell(request.param, tmp_path_factory.mktemp(request.param))
     yield shell
-    shell.end()
+    shell.terminal.close()
 
 
 @pytest.mark.parametrize(
@@ -77,39 +72,34 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bash]:
     [
         ("fsmount unch", "arge "),
         ("fsmount tree --js", "on "),
-        ("fsmount charge G/we", "b/"),
+        ("fsmount charge G/an", "\\ other/"),
         ("fsmount charge G/web mem", "ory="),
         ("fsmount uncharge G memory=1 tok", "ens="),
         ("fsmount set G/web tokens.so", "ft_limit="),
-        ("fsmount get G/web mem", "ory "),
         ("fsmount get G/web memory.fail", "cnt "),
         ("fsmount run -g G/we", "b/"),
         ("fsmount run -g G/web -r tok", "ens="),
-        ("fsmount completion ba", "sh "),
+        ("fsmount mount --config G/web/tokens.us", "age "),
     ],
 )
-def test_tab_completes(bash: Bash, group: GroupFiles, typed: str, completed: str) -> None:
+def test_tab_completes(shell: Shell, group: GroupFiles, typed: str, completed: str) -> None:
     group.mkdir("web")
+    group.mkdir("an other")
     typed = typed.replace("G", str(group.path))
-    bash.type(typed + "\t", typed + completed)
-    bash.clear()
+    shell.type(typed + "\t", typed + completed)
+    shell.clear()
 
 
-def test_what_tab_completed_is_a_command_that_works(bash: Bash, group: GroupFiles) -> None:
-    bash.type(f"fsmount charge {group.path} mem\t\t\t4K\n", "\n> ")  # a second tab finds nothing behind the =
+def test_what_tab_completed_is_a_command_that_works(shell: Shell, group: GroupFiles) -> None:
+    command = f"fsmount charge {group.path} mem"
+    shell.type(command + "\t\t\t4K", command + "ory=4K")  # a second tab finds nothing behind the =
+    shell.type("\n", "")
     assert group.usage == 4096
 
 
-def test_where_there_is_no_group_tab_completes_nothing(bash: Bash, group: GroupFiles) -> None:
-    bash.type("fsmount charge /none mem\t4K", "fsmount charge /none mem4K")
-    bash.clear()
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_there_is_a_script_for_each_shell(shell: str) -> None:
-    done = run("completion", shell)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"_FSMOUNT_COMPLETE={shell}_complete" in done.stdout
+def test_where_there_is_no_group_tab_completes_nothing(shell: Shell, group: GroupFiles) -> None:
+    shell.type("fsmount charge /none mem\t4K", "fsmount charge /none mem4K")
+    shell.clear()
 
 
 def test_another_shell_is_a_wrong_command_line() -> None:
