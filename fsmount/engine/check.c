@@ -14,7 +14,6 @@
  * Three derived fields are decided, not computed, and cannot be recomputed: batch,
  * global and global_exit.  Of these the invariants are looked at.
  *
- * The truth has nothing to be compared with; it is searched for what cannot be.
  * Nothing in the copy is trusted: an index is used after a look at its range, and a
  * walk ends after as many steps as there can be members.
  */
@@ -34,108 +33,66 @@ typedef struct judge {
     int64_t findings;
 } judge;
 
-/* ---- the copies ---------------------------------------------------------------------- */
-
-/* Room for all that there can be; memory is used by what is copied only. */
-static int map_copy(const fsm_region *of, fsm_region *out)
-{
-    *out = (fsm_region){ .geometry = of->geometry, .fd = -1 };
-    out->size = place(out, NULL);
-    void *base = mmap(NULL, out->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED)
-        return -ENOMEM;
-    out->header = base;
-    place(out, base);
-    return 0;
-}
-
-static void unmap_copy(fsm_region *copy)
-{
-    if (copy->header)
-        munmap(copy->header, copy->size);
-}
-
 static inline bool is_live(const group *g)
 {
     return state_of(g->stamp) == LIVE;
 }
 
-/* The pages of a copy made real before the lock is taken: that is most of the time. */
-static int make_real(fsm_region *copy, const fsm_region *of)
+static inline bool is_owned(const cell *own)
 {
-    const header *h = of->header;
-    const fsm_geometry *g = &of->geometry;
-    uint32_t groups = high_of(&h->groups, g->groups);
-    const struct {
-        void *start;
-        size_t length;
-    } parts[] = {
-        { copy->refusals, FSM_REFUSALS * sizeof(fsm_refusal) },
-        { copy->buckets, bucket_count(g) * sizeof(uint32_t) },
-        { copy->groups, groups * sizeof(group) },
-        { copy->counters, (size_t)groups * g->resources * sizeof(counter) },
-        { copy->holders, high_of(&h->processes, g->holders) * sizeof(holder) },
-        { &copy->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder) },
-        { copy->cells, high_of(&h->cells, g->cells) * sizeof(cell) },
-        { copy->watches, high_of(&h->watches, g->cells) * sizeof(watch) },
-        { copy->waiters, high_of(&h->waiters, g->cells) * sizeof(waiter) },
-    };
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (parts[i].length > 0 && populate(copy, parts[i].start, parts[i].length) != 0)
-            return -ENOMEM;
-    return 0;
+    return own->owner != 0 && own->owner != QUARANTINED;
 }
 
-/* What is used of it, but for what nobody judges: the lock and who has it, the server. */
-static void copy_used(fsm_region *to, fsm_region *from)
-{
-    const fsm_geometry *g = &from->geometry;
-    header *h = to->header;
-    h->magic = from->header->magic;
-    h->version = from->header->version;
-    h->architecture = from->header->architecture;
-    h->size = from->header->size;
-    h->geometry = from->header->geometry;
-    h->geometry.batch = fsm_get_batch(from);
-    h->groups = from->header->groups;
-    h->processes = from->header->processes;
-    h->leases = from->header->leases;
-    h->cells = from->header->cells;
-    h->watches = from->header->watches;
-    h->waiters = from->header->waiters;
-    h->line_head = from->header->line_head;
-    h->line_tail = from->header->line_tail;
-    h->waiting = from->header->waiting;
-    h->quarantined = from->header->quarantined;
-    h->refusals = from->header->refusals;
-    h->journal = from->header->journal;
-    uint32_t groups = high_of(&h->groups, g->groups);
-    uint32_t cells = high_of(&h->cells, g->cells);
-    memcpy(to->refusals, from->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
-    memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
-    memcpy(to->groups, from->groups, groups * sizeof(group));
-    memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
-    memcpy(to->holders, from->holders, high_of(&h->processes, g->holders) * sizeof(holder));
-    memcpy(&to->holders[g->holders], &from->holders[g->holders], high_of(&h->leases, g->cells) * sizeof(holder));
-    memcpy(to->watches, from->watches, high_of(&h->watches, g->cells) * sizeof(watch));
-    memcpy(to->waiters, from->waiters, high_of(&h->waiters, g->cells) * sizeof(waiter));
-    size_t files = slots_of(from);
-    for (uint32_t i = 0; i < groups; i++)
-        if (is_live(&to->groups[i]) && to->groups[i].custom)
-            memcpy(&to->attributes[i * files], &from->attributes[i * files], files * sizeof(attributes));
-    for (uint32_t i = 0; i < cells; i++) {
-        cell *own = &from->cells[i], *copy = &to->cells[i];
-        copy->words.state = state_now(own);
-        copy->words.cap = __atomic_load_n(&own->words.cap, __ATOMIC_RELAXED);
-        for (unsigned side = 0; side < 2; side++)
-            copy->words.total[side] = __atomic_load_n(&own->words.total[side], __ATOMIC_RELAXED);
-        memcpy(&copy->owner, &own->owner, sizeof(cell) - offsetof(cell, owner));
-    }
-}
+/* One finding: a line of the report. */
+void tell(judge *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- telling ------------------------------------------------------------------------- */
+/* The name of something, for one line of the report. */
+typedef struct label {
+    char text[1300];
+} label;
 
-__attribute__((format(printf, 2, 3))) static void tell(judge *j, const char *format, ...)
+label name_it(const char *format, ...) __attribute__((format(printf, 1, 2)));
+label name_group(const fsm_region *r, uint32_t index);
+label name_counter(const fsm_region *r, uint32_t index);
+label name_bucket(const fsm_region *r, uint32_t index);
+label name_holder(const fsm_region *r, uint32_t index);
+label name_process(const fsm_region *r, uint32_t index);
+label name_lease(const fsm_region *r, uint32_t index); /* its number among the leases */
+label name_cell(const fsm_region *r, uint32_t index);
+label name_watch(const fsm_region *r, uint32_t index);
+label name_waiter(const fsm_region *r, uint32_t index);
+
+void check_truth(judge *j);
+
+int check_derived(judge *j); /* -ENOMEM */
+
+#define COUNTERS POOLS /* these are no pool: each group has its own */
+#define ONE_WAY SIZE_MAX
+
+/* A kind of list: who is in it, and where its links are in a record. */
+typedef struct list {
+    const char *what;
+    label (*owner)(const fsm_region *r, uint32_t owner); /* NULL: there is one such list */
+    label (*member)(const fsm_region *r, uint32_t index);
+    bool (*belongs)(const judge *j, uint32_t owner, uint32_t index);
+    enum pools records;
+    size_t next, previous;
+} list;
+
+extern const list children, active_children, cells_of_counter, open_cells, cells_of_holder, watches_of_counter, line,
+    names;
+
+uint32_t length_of(const fsm_region *r, const list *l, uint32_t head);
+/*
+ * Whether exactly those `expected` many who belong to it are listed, each once.  Tells the first thing that is wrong;
+ * else *last is its last member.
+ */
+bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last);
+void check_pool(judge *j, enum pools which); /* the list of the free */
+
+/* ---- telling ------------------------------------------------------------ */
+
+void tell(judge *j, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -145,12 +102,7 @@ __attribute__((format(printf, 2, 3))) static void tell(judge *j, const char *for
     j->findings++;
 }
 
-/* The name of something, for one line of the report. */
-typedef struct label {
-    char text[1300];
-} label;
-
-__attribute__((format(printf, 1, 2))) static label name_it(const char *format, ...)
+label name_it(const char *format, ...)
 {
     label name;
     va_list arguments;
@@ -182,7 +134,7 @@ static size_t escape(const char *name, size_t length, char out[ESCAPED_MAX])
 }
 
 /* The path; of a very long one the end. */
-static label name_group(const fsm_region *r, uint32_t index)
+label name_group(const fsm_region *r, uint32_t index)
 {
     char path[ESCAPED_MAX + 64], name[ESCAPED_MAX];
     char *at = path + sizeof path;
@@ -202,52 +154,47 @@ static label name_group(const fsm_region *r, uint32_t index)
     return name_it("%s", *at ? at : "/");
 }
 
-static label name_counter(const fsm_region *r, uint32_t index)
+label name_counter(const fsm_region *r, uint32_t index)
 {
     uint32_t resources = r->geometry.resources;
     return name_it("%s %s", name_group(r, index / resources).text, r->geometry.resource[index % resources].name);
 }
 
-static label name_bucket(const fsm_region *r, uint32_t index)
+label name_bucket(const fsm_region *r, uint32_t index)
 {
     (void)r;
     return name_it("bucket %u", index);
 }
 
-static label name_process(const fsm_region *r, uint32_t index)
+label name_process(const fsm_region *r, uint32_t index)
 {
     return name_it("process %u (pid %d)", index, r->holders[index].pid);
 }
 
-static label name_lease(const fsm_region *r, uint32_t index)
+label name_lease(const fsm_region *r, uint32_t index)
 {
     return name_it("lease %u (pid %d)", index, r->holders[r->geometry.holders + index].pid);
 }
 
-static label name_holder(const fsm_region *r, uint32_t index)
+label name_holder(const fsm_region *r, uint32_t index)
 {
     uint32_t processes = r->geometry.holders;
     return index < processes ? name_process(r, index) : name_lease(r, index - processes);
 }
 
-static inline bool is_owned(const cell *own)
-{
-    return own->owner != 0 && own->owner != QUARANTINED;
-}
-
-static label name_waiter(const fsm_region *r, uint32_t index)
+label name_waiter(const fsm_region *r, uint32_t index)
 {
     (void)r;
     return name_it("waiter %u", index);
 }
 
-static label name_watch(const fsm_region *r, uint32_t index)
+label name_watch(const fsm_region *r, uint32_t index)
 {
     (void)r;
     return name_it("watch %u", index);
 }
 
-static label name_cell(const fsm_region *r, uint32_t index)
+label name_cell(const fsm_region *r, uint32_t index)
 {
     const cell *own = &r->cells[index];
     if (!is_owned(own) || !holder_at(r, own->owner - 1) || !counter_at(r, own->counter))
@@ -256,50 +203,7 @@ static label name_cell(const fsm_region *r, uint32_t index)
                    name_counter(r, own->counter).text);
 }
 
-/* ---- the truth ----------------------------------------------------------------------- */
-
-/* What the next to open the region goes by. */
-static void check_header(judge *j, const fsm_region *r)
-{
-    const header *h = j->found.header;
-    if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0 || h->version != FSM_VERSION ||
-        h->architecture != FSM_ARCHITECTURE || h->size != r->size)
-        tell(j, "the header: magic %#llx, version %u, architecture %#x, size %llu", (unsigned long long)h->magic,
-             h->version, h->architecture, (unsigned long long)h->size);
-    fsm_geometry opened = r->geometry;
-    opened.batch = h->geometry.batch; /* the one that may change */
-    if (memcmp(&h->geometry, &opened, sizeof opened) != 0 || opened.batch < FSM_BATCH_AUTO)
-        tell(j,
-             "the geometry: groups %u, holders %u, cells %u, resources %u, batch %lld; it was opened with %u, %u, %u, "
-             "%u",
-             h->geometry.groups, h->geometry.holders, h->geometry.cells, h->geometry.resources,
-             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
-}
-
-/* More than there is room for: then nothing else can be said of these records. */
-static bool check_capacity(judge *j)
-{
-    const fsm_geometry *g = &j->found.geometry;
-    header *h = j->found.header;
-    const struct {
-        const char *what;
-        uint32_t *high;
-        uint32_t room;
-    } pools[] = {
-        { "groups", &h->groups.high, g->groups },  { "processes", &h->processes.high, g->holders },
-        { "leases", &h->leases.high, g->cells },   { "cells", &h->cells.high, g->cells },
-        { "watches", &h->watches.high, g->cells }, { "waiters", &h->waiters.high, g->cells },
-    };
-    bool sound = true;
-    for (size_t i = 0; i < sizeof pools / sizeof *pools; i++) {
-        if (*pools[i].high <= pools[i].room)
-            continue;
-        tell(j, "%s: %u were used, there is room for %u", pools[i].what, *pools[i].high, pools[i].room);
-        *pools[i].high = pools[i].room;
-        sound = false;
-    }
-    return sound;
-}
+/* ---- the truth ------------------------------------------------------------ */
 
 static bool good_attributes(const attributes *a)
 {
@@ -567,7 +471,7 @@ static void check_sums(judge *j)
                  (long long)FSM_UNLIMITED);
 }
 
-static void check_truth(judge *j)
+void check_truth(judge *j)
 {
     if (journal_pending(j->found.header))
         tell(j, "the journal: step %u is not finished", j->found.header->journal.step);
@@ -581,62 +485,23 @@ static void check_truth(judge *j)
     check_sums(j);
 }
 
-/* ---- lists --------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------ */
 
-typedef enum records { GROUPS, COUNTERS, PROCESSES, LEASES, CELLS, WATCHES, WAITERS } records;
-
-#define ONE_WAY SIZE_MAX
-
-/* A kind of list: who is in it, and where its links are in a record. */
-typedef struct list {
-    const char *what;
-    label (*owner)(const fsm_region *r, uint32_t owner); /* NULL: there is one such list */
-    label (*member)(const fsm_region *r, uint32_t index);
-    bool (*belongs)(const judge *j, uint32_t owner, uint32_t index);
-    records records;
-    size_t next, previous;
-} list;
-
-static uint32_t records_used(const fsm_region *r, records of)
+static records records_in(const fsm_region *r, const list *l)
 {
-    const header *h = r->header;
-    switch (of) {
-    case GROUPS:
-        return h->groups.high;
-    case COUNTERS:
-        return h->groups.high * r->geometry.resources;
-    case PROCESSES:
-        return h->processes.high;
-    case LEASES:
-        return h->leases.high;
-    case CELLS:
-        return h->cells.high;
-    case WATCHES:
-        return h->watches.high;
-    case WAITERS:
-        return h->waiters.high;
+    records of = records_of(r, l->records == COUNTERS ? GROUPS : l->records);
+    if (l->records == COUNTERS) {
+        of.first = r->counters;
+        of.size = sizeof(counter);
     }
-    return 0;
+    return of;
 }
 
-static uint32_t link_of(const fsm_region *r, records of, uint32_t index, size_t offset)
+uint32_t length_of(const fsm_region *r, const list *l, uint32_t head)
 {
-    const void *record = of == GROUPS      ? (const void *)&r->groups[index]
-                         : of == COUNTERS  ? (const void *)&r->counters[index]
-                         : of == PROCESSES ? (const void *)&r->holders[index]
-                         : of == LEASES    ? (const void *)&r->holders[r->geometry.holders + index]
-                         : of == WATCHES   ? (const void *)&r->watches[index]
-                         : of == WAITERS   ? (const void *)&r->waiters[index]
-                                           : (const void *)&r->cells[index];
-    uint32_t value;
-    memcpy(&value, (const char *)record + offset, sizeof value);
-    return value;
-}
-
-static uint32_t length_of(const fsm_region *r, const list *l, uint32_t head)
-{
+    records of = records_in(r, l);
     uint32_t n = 0;
-    for (uint32_t i = head; i != NONE; i = link_of(r, l->records, i, l->next))
+    for (uint32_t i = head; i != NONE; i = *link_at(&of, i, l->next))
         n++;
     return n;
 }
@@ -653,25 +518,23 @@ __attribute__((format(printf, 4, 5))) static bool refuse(judge *j, const list *l
     return false;
 }
 
-/*
- * Whether exactly those `expected` many who belong to it are listed, each once: a list that
- * ends has nobody twice.  Tells the first thing that is wrong; else *last is its last member.
- */
-static bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
+/* A list that ends has nobody twice. */
+bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
 {
     const fsm_region *f = &j->found;
-    uint32_t n = 0, used = records_used(f, l->records);
+    records of = records_in(f, l);
+    uint32_t n = 0, used = ever_used(&of) * (l->records == COUNTERS ? f->geometry.resources : 1);
     *last = NONE;
-    for (uint32_t i = head; i != NONE; i = link_of(f, l->records, i, l->next)) {
+    for (uint32_t i = head; i != NONE; i = *link_at(&of, i, l->next)) {
         if (i >= used)
             return refuse(j, l, owner, "the list leads to number %u, %u were used", i, used);
         if (!l->belongs(j, owner, i))
             return refuse(j, l, owner, "the list leads to %s, which is not one", l->member(f, i).text);
         if (n++ == expected)
             return refuse(j, l, owner, "the list goes on after %u, recomputed %u", expected, expected);
-        if (l->previous != ONE_WAY && link_of(f, l->records, i, l->previous) != *last)
+        if (l->previous != ONE_WAY && *link_at(&of, i, l->previous) != *last)
             return refuse(j, l, owner, "the link back from %s is %u, recomputed %u", l->member(f, i).text,
-                          link_of(f, l->records, i, l->previous), *last);
+                          *link_at(&of, i, l->previous), *last);
         *last = i;
     }
     return n == expected || refuse(j, l, owner, "the list has %u, recomputed %u", n, expected);
@@ -680,29 +543,6 @@ static bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, u
 static bool is_child(const judge *j, uint32_t owner, uint32_t index)
 {
     return index != 0 && is_live(&j->found.groups[index]) && j->found.groups[index].parent == owner;
-}
-
-static bool is_free_group(const judge *j, uint32_t owner, uint32_t index)
-{
-    (void)owner;
-    return !is_live(&j->found.groups[index]);
-}
-
-static bool is_free_process(const judge *j, uint32_t owner, uint32_t index)
-{
-    (void)owner;
-    return state_of(j->found.holders[index].stamp) == FREE;
-}
-
-static bool is_free_lease(const judge *j, uint32_t owner, uint32_t index)
-{
-    return is_free_process(j, owner, j->found.geometry.holders + index);
-}
-
-static bool is_free_cell(const judge *j, uint32_t owner, uint32_t index)
-{
-    (void)owner;
-    return j->found.cells[index].owner == 0;
 }
 
 static bool is_cell_of_holder(const judge *j, uint32_t owner, uint32_t index)
@@ -727,21 +567,9 @@ static bool is_active(const judge *j, uint32_t owner, uint32_t index)
            j->right.counters[index].open_below > 0;
 }
 
-static bool is_free_watch(const judge *j, uint32_t owner, uint32_t index)
-{
-    (void)owner;
-    return state_of(j->found.watches[index].stamp) != LIVE;
-}
-
 static bool is_watch_of_counter(const judge *j, uint32_t owner, uint32_t index)
 {
-    return !is_free_watch(j, owner, index) && j->found.watches[index].counter == owner;
-}
-
-static bool is_free_waiter(const judge *j, uint32_t owner, uint32_t index)
-{
-    (void)owner;
-    return state_of(j->found.waiters[index].stamp) == FREE;
+    return state_of(j->found.watches[index].stamp) == LIVE && j->found.watches[index].counter == owner;
 }
 
 static bool is_in_line(const judge *j, uint32_t owner, uint32_t index)
@@ -755,7 +583,7 @@ static bool is_in_bucket(const judge *j, uint32_t owner, uint32_t index)
     return j->bucket[index] == owner;
 }
 
-static const list children = {
+const list children = {
     .what = "children",
     .owner = name_group,
     .member = name_group,
@@ -764,7 +592,7 @@ static const list children = {
     .next = offsetof(group, next_sibling),
     .previous = offsetof(group, prev_sibling),
 };
-static const list active_children = {
+const list active_children = {
     .what = "active children",
     .owner = name_counter,
     .member = name_counter,
@@ -773,7 +601,7 @@ static const list active_children = {
     .next = offsetof(counter, active_next),
     .previous = offsetof(counter, active_prev),
 };
-static const list cells_of_counter = {
+const list cells_of_counter = {
     .what = "cells",
     .owner = name_counter,
     .member = name_cell,
@@ -782,7 +610,7 @@ static const list cells_of_counter = {
     .next = offsetof(cell, counter_next),
     .previous = offsetof(cell, counter_prev),
 };
-static const list open_cells = {
+const list open_cells = {
     .what = "open cells",
     .owner = name_counter,
     .member = name_cell,
@@ -791,7 +619,7 @@ static const list open_cells = {
     .next = offsetof(cell, open_next),
     .previous = offsetof(cell, open_prev),
 };
-static const list cells_of_holder = {
+const list cells_of_holder = {
     .what = "cells",
     .owner = name_holder,
     .member = name_cell,
@@ -800,40 +628,7 @@ static const list cells_of_holder = {
     .next = offsetof(cell, holder_next),
     .previous = offsetof(cell, holder_prev),
 };
-static const list free_groups = {
-    .what = "free groups",
-    .member = name_group,
-    .belongs = is_free_group,
-    .records = GROUPS,
-    .next = offsetof(group, next_sibling),
-    .previous = ONE_WAY,
-};
-static const list free_processes = {
-    .what = "free processes",
-    .member = name_process,
-    .belongs = is_free_process,
-    .records = PROCESSES,
-    .next = offsetof(holder, next_free),
-    .previous = ONE_WAY,
-};
-static const list free_leases = {
-    .what = "free leases",
-    .member = name_lease,
-    .belongs = is_free_lease,
-    .records = LEASES,
-    .next = offsetof(holder, next_free),
-    .previous = ONE_WAY,
-};
-static const list free_cells = {
-    .what = "free cells",
-    .member = name_cell,
-    .belongs = is_free_cell,
-    .records = CELLS,
-    .next = offsetof(cell, holder_next),
-    .previous = ONE_WAY,
-};
-
-static const list watches_of_counter = {
+const list watches_of_counter = {
     .what = "watches",
     .owner = name_counter,
     .member = name_watch,
@@ -842,15 +637,7 @@ static const list watches_of_counter = {
     .next = offsetof(watch, next),
     .previous = offsetof(watch, prev),
 };
-static const list free_watches = {
-    .what = "free watches",
-    .member = name_watch,
-    .belongs = is_free_watch,
-    .records = WATCHES,
-    .next = offsetof(watch, next),
-    .previous = ONE_WAY,
-};
-static const list line = {
+const list line = {
     .what = "line",
     .member = name_waiter,
     .belongs = is_in_line,
@@ -858,15 +645,7 @@ static const list line = {
     .next = offsetof(waiter, next),
     .previous = offsetof(waiter, prev),
 };
-static const list free_waiters = {
-    .what = "free waiters",
-    .member = name_waiter,
-    .belongs = is_free_waiter,
-    .records = WAITERS,
-    .next = offsetof(waiter, next),
-    .previous = ONE_WAY,
-};
-static const list names = {
+const list names = {
     .what = "names",
     .owner = name_bucket,
     .member = name_group,
@@ -876,7 +655,35 @@ static const list names = {
     .previous = ONE_WAY,
 };
 
-/* ---- what is derived ----------------------------------------------------------------- */
+/* Those that are free in what was recomputed; `which`: of what pool. */
+static bool is_one_free(const judge *j, uint32_t which, uint32_t index)
+{
+    return is_free(&j->right, which, index);
+}
+
+void check_pool(judge *j, enum pools which)
+{
+    static label (*const members[])(const fsm_region *r, uint32_t index) = {
+        [GROUPS] = name_group, [PROCESSES] = name_process, [LEASES] = name_lease,
+        [CELLS] = name_cell,   [WATCHES] = name_watch,     [WAITERS] = name_waiter,
+    };
+    records of = records_of(&j->found, which);
+    uint32_t last, right = records_of(&j->right, which).pool->free;
+    label what = name_it("free %s", of.what);
+    const list l = {
+        .what = what.text,
+        .member = members[which],
+        .belongs = is_one_free,
+        .records = which,
+        .next = of.link,
+        .previous = ONE_WAY,
+    };
+    bool good = check_list(j, &l, which, of.pool->free, length_of(&j->right, &l, right), &last);
+    if (good && which == CELLS && of.pool->last_free != last)
+        tell(j, "%s: the last is %u, recomputed %u", l.what, of.pool->last_free, last);
+}
+
+/* ---- what is derived ------------------------------------------------------------ */
 
 /* A field that has to be as it was recomputed. */
 #define SAME(name, records, index, field)                                                                              \
@@ -884,24 +691,11 @@ static const list names = {
     tell(j, #field " of %s: %lld, recomputed %lld", name(&j->found, index).text,                                       \
          (long long)j->found.records[index].field, (long long)j->right.records[index].field)
 
-/* The free list of a pool: the free are counted in what was recomputed. */
-static void compare_pool(judge *j, const list *l, const pool *found, const pool *right, bool has_last)
-{
-    uint32_t last;
-    bool good = check_list(j, l, NONE, found->free, length_of(&j->right, l, right->free), &last);
-    if (good && has_last && found->last_free != last)
-        tell(j, "%s: the last is %u, recomputed %u", l->what, found->last_free, last);
-}
-
 static void compare_pools(judge *j)
 {
     const header *found = j->found.header, *right = j->right.header;
-    compare_pool(j, &free_groups, &found->groups, &right->groups, false);
-    compare_pool(j, &free_processes, &found->processes, &right->processes, false);
-    compare_pool(j, &free_leases, &found->leases, &right->leases, false);
-    compare_pool(j, &free_cells, &found->cells, &right->cells, true);
-    compare_pool(j, &free_watches, &found->watches, &right->watches, false);
-    compare_pool(j, &free_waiters, &found->waiters, &right->waiters, false);
+    for (enum pools which = 0; which < POOLS; which++)
+        check_pool(j, which);
     if (found->quarantined != right->quarantined)
         tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
 }
@@ -1068,7 +862,7 @@ static int compare_cells(judge *j)
     return 0;
 }
 
-static int compare(judge *j)
+int check_derived(judge *j)
 {
     compare_pools(j);
     compare_line(j);
@@ -1077,6 +871,119 @@ static int compare(judge *j)
     compare_holders(j);
     int error = compare_names(j);
     return error ? error : compare_cells(j);
+}
+
+/* ---- the copies ---------------------------------------------------------------------- */
+
+/* Room for all that there can be; memory is used by what is copied only. */
+static int map_copy(const fsm_region *of, fsm_region *out)
+{
+    *out = (fsm_region){ .geometry = of->geometry, .fd = -1 };
+    out->size = place(out, NULL);
+    void *base = mmap(NULL, out->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    out->header = base;
+    place(out, base);
+    return 0;
+}
+
+static void unmap_copy(fsm_region *copy)
+{
+    if (copy->header)
+        munmap(copy->header, copy->size);
+}
+
+/* The pages of a copy made real before the lock is taken: that is most of the time. */
+static int make_real(fsm_region *copy, const fsm_region *of)
+{
+    size_t groups = groups_high(of), counters = groups * of->geometry.resources;
+    int error = populate(copy, copy->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
+    if (!error)
+        error = populate(copy, copy->buckets, bucket_count(&of->geometry) * sizeof(uint32_t));
+    if (!error)
+        error = populate(copy, copy->counters, counters * sizeof(counter));
+    for (enum pools which = 0; which < POOLS && !error; which++) {
+        records from = records_of(of, which), to = records_of(copy, which);
+        error = populate(copy, to.first, ever_used(&from) * to.size);
+    }
+    return error ? -ENOMEM : 0;
+}
+
+/* What is used of it, but for what nobody judges: the lock and who has it, the server. */
+static void copy_used(fsm_region *to, fsm_region *from)
+{
+    const fsm_geometry *g = &from->geometry;
+    header *h = to->header;
+    h->magic = from->header->magic;
+    h->version = from->header->version;
+    h->architecture = from->header->architecture;
+    h->size = from->header->size;
+    h->geometry = from->header->geometry;
+    h->geometry.batch = fsm_get_batch(from);
+    h->line_head = from->header->line_head;
+    h->line_tail = from->header->line_tail;
+    h->waiting = from->header->waiting;
+    h->quarantined = from->header->quarantined;
+    h->refusals = from->header->refusals;
+    h->journal = from->header->journal;
+    for (enum pools which = 0; which < POOLS; which++) {
+        records source = records_of(from, which), target = records_of(to, which);
+        *target.pool = *source.pool;
+        if (which != CELLS) /* others change them meanwhile */
+            memcpy(target.first, source.first, ever_used(&target) * target.size);
+    }
+    uint32_t groups = groups_high(to), cells = high_of(&h->cells, g->cells);
+    memcpy(to->refusals, from->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
+    memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
+    memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
+    size_t files = slots_of(from);
+    for (uint32_t i = 0; i < groups; i++)
+        if (is_live(&to->groups[i]) && to->groups[i].custom)
+            memcpy(&to->attributes[i * files], &from->attributes[i * files], files * sizeof(attributes));
+    for (uint32_t i = 0; i < cells; i++) {
+        cell *own = &from->cells[i], *copy = &to->cells[i];
+        copy->words.state = state_now(own);
+        copy->words.cap = __atomic_load_n(&own->words.cap, __ATOMIC_RELAXED);
+        for (unsigned side = 0; side < 2; side++)
+            copy->words.total[side] = __atomic_load_n(&own->words.total[side], __ATOMIC_RELAXED);
+        memcpy(&copy->owner, &own->owner, sizeof(cell) - offsetof(cell, owner));
+    }
+}
+
+/* ---- what it is opened by, and what there is --------------------------------------------- */
+
+/* What the next to open the region goes by. */
+static void check_header(judge *j, const fsm_region *r)
+{
+    const header *h = j->found.header;
+    if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0 || h->version != FSM_VERSION ||
+        h->architecture != FSM_ARCHITECTURE || h->size != r->size)
+        tell(j, "the header: magic %#llx, version %u, architecture %#x, size %llu", (unsigned long long)h->magic,
+             h->version, h->architecture, (unsigned long long)h->size);
+    fsm_geometry opened = r->geometry;
+    opened.batch = h->geometry.batch; /* the one that may change */
+    if (memcmp(&h->geometry, &opened, sizeof opened) != 0 || opened.batch < FSM_BATCH_AUTO)
+        tell(j,
+             "the geometry: groups %u, holders %u, cells %u, resources %u, batch %lld; it was opened with %u, %u, %u, "
+             "%u",
+             h->geometry.groups, h->geometry.holders, h->geometry.cells, h->geometry.resources,
+             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
+}
+
+/* More than there is room for: then nothing else can be said of these records. */
+static bool check_capacity(judge *j)
+{
+    bool sound = true;
+    for (enum pools which = 0; which < POOLS; which++) {
+        records of = records_of(&j->found, which);
+        if (of.pool->high <= of.room)
+            continue;
+        tell(j, "%s: %u were used, there is room for %u", of.what, of.pool->high, of.room);
+        of.pool->high = of.room;
+        sound = false;
+    }
+    return sound;
 }
 
 /* ---- checking and mending ------------------------------------------------------------ */
@@ -1092,7 +999,7 @@ static int judge_it(judge *j, const fsm_region *r, const char *unsound)
         copy_used(&j->right, &j->found);
         int error = rebuild(&j->right);
         if (error == 0)
-            return compare(j);
+            return check_derived(j);
         if (error != -EUCLEAN)
             return error;
         unsound = fsm_fault_here.text;

@@ -152,13 +152,6 @@ void link_watch(fsm_region *r, watch *w, counter *c)
     FAULT_POINT(watch_linked);
 }
 
-void free_watch(fsm_region *r, watch *w)
-{
-    w->next = r->header->watches.free;
-    r->header->watches.free = watch_index(r, w);
-    FAULT_POINT(watch_freed);
-}
-
 static void end_watch(fsm_region *r, counter *c, watch *w)
 {
     watch *next = watch_at(r, w->next), *previous = watch_at(r, w->prev);
@@ -171,7 +164,7 @@ static void end_watch(fsm_region *r, counter *c, watch *w)
     else
         c->watches_head = w->next;
     FAULT_POINT(unlinked);
-    free_watch(r, w);
+    free_record(r, WATCHES, watch_index(r, w));
 }
 
 int end_watches_of(fsm_region *r, counter *c)
@@ -200,26 +193,11 @@ int end_watches(fsm_region *r)
 
 static int make_watch(fsm_region *r, counter *c, const fsm_mark *mark, fsm_id *out)
 {
-    pool *of = &r->header->watches;
-    uint32_t index = once(of->free);
-    watch *w;
-    if (index != NONE) {
-        w = watch_at(r, index);
-        if (!w || state_of(w->stamp) != FREE)
-            return corrupt(r, "watch %u in the free list is not free", index);
-        of->free = w->next;
-        FAULT_POINT(record_reused);
-    } else {
-        index = once(of->high);
-        w = watch_at(r, index);
-        if (!w)
-            return -ENOSPC;
-        int error = populate(r, w, sizeof *w);
-        if (error)
-            return error;
-        __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
-        FAULT_POINT(record_taken);
-    }
+    uint32_t index;
+    int error = take_record(r, WATCHES, &index);
+    if (error)
+        return error;
+    watch *w = &r->watches[index];
     w->amount = mark->amount;
     w->flags = mark->flags;
     w->counter = counter_index(r, c);

@@ -155,37 +155,14 @@ static void touch(group *g, int64_t now)
 
 /* ---- mkdir, rmdir, rename ---------------------------------------------------------- */
 
-/* A free record whose memory is there; it is not taken yet. */
-static int free_group(fsm_region *r, uint32_t *out)
-{
-    uint32_t index = once(r->header->groups.free);
-    if (index != NONE) {
-        group *g = group_at(r, index);
-        if (!g || state_of(g->stamp) != FREE)
-            return corrupt(r, "group %u in the free list is not free", index);
-        *out = index;
-        return 0;
-    }
-    index = once(r->header->groups.high);
-    if (index >= r->geometry.groups)
-        return -ENOSPC;
-    uint32_t resources = r->geometry.resources;
-    int error = populate_next(r, &r->groups[index], sizeof(group));
-    if (!error)
-        error = populate_next(r, &r->counters[(size_t)index * resources], sizeof(counter) * resources);
-    *out = index;
-    return error;
-}
-
 static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t length, const attributes *attr,
                       fsm_id *out)
 {
-    uint32_t index = 0;
-    int error = free_group(r, &index);
+    uint32_t index;
+    int error = take_record(r, GROUPS, &index);
     if (error)
         return error;
     group *g = &r->groups[index];
-    uint32_t next_free = g->next_sibling;
     stamp before = g->stamp;
     begin_change(r->header);
     memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* never the stamp: ids of old must stay stale */
@@ -203,11 +180,6 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     for (uint32_t i = 0; i < resources; i++)
         reset_counter(r, &r->counters[index * resources + i]);
     FAULT_POINT(counters_reset);
-    if (index == r->header->groups.high)
-        __atomic_store_n(&r->header->groups.high, index + 1, __ATOMIC_RELEASE);
-    else
-        r->header->groups.free = next_free;
-    FAULT_POINT(record_taken);
     __atomic_store_n(&g->stamp, make_stamp((generation(before) + 1) & GENERATION_MASK, LIVE), __ATOMIC_RELEASE);
     FAULT_POINT(made);
     link_group(r, g);
@@ -310,9 +282,7 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
             error = end_watches_of(r, &r->counters[id_index(id) * r->geometry.resources + i]);
         touch(&r->groups[parent_index(r, g)], now);
         FAULT_POINT(parent_touched);
-        g->next_sibling = r->header->groups.free;
-        r->header->groups.free = id_index(id);
-        FAULT_POINT(record_freed);
+        free_record(r, GROUPS, id_index(id));
         end_change(r->header);
     }
     unlock(r);

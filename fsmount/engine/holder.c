@@ -11,39 +11,32 @@
 
 /* ---- records -------------------------------------------------------------------- */
 
+/* Which pool a holder is of. */
+static inline enum pools pool_of(const fsm_region *r, uint32_t index)
+{
+    return index < r->geometry.holders ? PROCESSES : LEASES;
+}
+
+static inline holder *first_holder(const fsm_region *r, enum pools which)
+{
+    return records_of(r, which).first;
+}
+
+/* The one after the last that was ever used. */
+static inline holder *past_holders(const fsm_region *r, enum pools which)
+{
+    records of = records_of(r, which);
+    return record_at(&of, ever_used(&of));
+}
+
 int find_holder(fsm_region *r, fsm_id id, holder **out)
 {
     holder *h = holder_at(r, id_index(id));
     if (!h)
         return gone(r);
-    pool *of = id_index(id) < r->geometry.holders ? &r->header->processes : &r->header->leases;
-    uint32_t first = of == &r->header->processes ? 0 : r->geometry.holders;
-    if (id_index(id) - first >= of->high || h->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
+    if (h >= past_holders(r, pool_of(r, id_index(id))) || h->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
         return gone(r);
     *out = h;
-    return 0;
-}
-
-/* Takes a record from a pool of `room` records; *index is relative to the pool. */
-static int take_holder(fsm_region *r, pool *of, uint32_t first, uint32_t room, uint32_t *index)
-{
-    *index = once(of->free);
-    if (*index != NONE) {
-        holder *h = *index < room ? &r->holders[first + *index] : NULL;
-        if (!h || state_of(h->stamp) != FREE)
-            return corrupt(r, "holder %u in the free list is not free", *index);
-        of->free = h->next_free;
-        FAULT_POINT(record_reused);
-        return 0;
-    }
-    *index = once(of->high);
-    if (*index >= room)
-        return -ENOSPC;
-    int error = populate_next(r, &r->holders[first + *index], sizeof(holder));
-    if (error)
-        return error;
-    __atomic_store_n(&of->high, *index + 1, __ATOMIC_RELEASE);
-    FAULT_POINT(record_taken);
     return 0;
 }
 
@@ -69,16 +62,13 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
     int error = lock(r);
     if (error)
         return error;
-    bool lease = kind == FSM_LEASE;
-    pool *of = lease ? &r->header->leases : &r->header->processes;
-    uint32_t first = lease ? r->geometry.holders : 0;
-    uint32_t room = lease ? r->geometry.cells : r->geometry.holders;
+    enum pools which = kind == FSM_LEASE ? LEASES : PROCESSES;
     uint32_t index, ended;
-    error = take_holder(r, of, first, room, &index);
+    error = take_record(r, which, &index);
     if (error == -ENOSPC && reap(r, NONE, &ended) == 0 && ended > 0)
-        error = take_holder(r, of, first, room, &index);
+        error = take_record(r, which, &index);
     if (!error) {
-        holder *h = &r->holders[first + index];
+        holder *h = first_holder(r, which) + index;
         h->kind = kind;
         h->flags = flags;
         h->pid = pid;
@@ -87,11 +77,11 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
         h->cells = 0;
         h->cells_head = NONE;
         FAULT_POINT(described);
-        if (!lease)
+        if (which == PROCESSES)
             announce(r, h);
         __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp) + 1, LIVE), __ATOMIC_RELEASE);
         FAULT_POINT(made);
-        *out = make_id(h->stamp, first + index);
+        *out = make_id(h->stamp, holder_index(r, h));
     }
     unlock(r);
     return error;
@@ -178,29 +168,11 @@ cell *find_cell(fsm_region *r, const holder *h, uint32_t counter_number)
 
 static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **out)
 {
-    pool *of = &r->header->cells;
-    uint32_t index = once(of->free);
-    cell *own;
-    if (index != NONE) {
-        own = cell_at(r, index);
-        if (!own || own->owner != 0)
-            return corrupt(r, "cell %u in the free list is not free", index);
-        of->free = own->holder_next;
-        if (of->free == NONE)
-            of->last_free = NONE;
-        FAULT_POINT(record_reused);
-    } else {
-        index = once(of->high);
-        own = cell_at(r, index);
-        if (!own)
-            return -ENOSPC;
-        int error = populate_next(r, own, sizeof *own);
-        if (error)
-            return error;
-        own->owner = 0;
-        __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
-        FAULT_POINT(record_taken);
-    }
+    uint32_t index;
+    int error = take_record(r, CELLS, &index);
+    if (error)
+        return error;
+    cell *own = &r->cells[index];
     own->words = (fsm_words){ .state = FSM_CLOSED };
     own->counter = counter_number;
     FAULT_POINT(described);
@@ -209,20 +181,6 @@ static int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **o
     link_cell(r, own, &r->counters[counter_number], h);
     *out = own;
     return 0;
-}
-
-void free_to_pool(fsm_region *r, cell *own)
-{
-    pool *of = &r->header->cells;
-    cell *last = cell_at(r, of->last_free);
-    own->holder_next = NONE;
-    if (last)
-        last->holder_next = cell_index(r, own);
-    else
-        of->free = cell_index(r, own);
-    FAULT_POINT(appended);
-    of->last_free = cell_index(r, own);
-    FAULT_POINT(freed);
 }
 
 /*
@@ -252,7 +210,7 @@ static int free_cell(fsm_region *r, cell *own, holder *h, bool quarantine)
     if (quarantine)
         r->header->quarantined++;
     else
-        free_to_pool(r, own);
+        free_record(r, CELLS, cell_index(r, own));
     cross_marks(r, &p);
     tell_listener(r, &p, 0); /* whose holder died may have counted a refusal, without the lock, and not told of it */
     serve_waiting(r, &p);
@@ -279,7 +237,7 @@ static void end_quarantine(fsm_region *r)
         FAULT_POINT(freed);
         r->header->quarantined--;
         FAULT_POINT(counted);
-        free_to_pool(r, own);
+        free_record(r, CELLS, i);
     }
 }
 
@@ -438,11 +396,8 @@ int end_holder(fsm_region *r, holder *h, bool by_itself)
     }
     __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), FREE), __ATOMIC_RELEASE);
     FAULT_POINT(ended);
-    bool lease = holder_index(r, h) >= r->geometry.holders;
-    pool *of = lease ? &r->header->leases : &r->header->processes;
-    h->next_free = of->free;
-    of->free = holder_index(r, h) - (lease ? r->geometry.holders : 0);
-    FAULT_POINT(record_freed);
+    enum pools which = pool_of(r, holder_index(r, h));
+    free_record(r, which, (uint32_t)(h - first_holder(r, which)));
     return 0;
 }
 
@@ -461,21 +416,14 @@ int fsm_holder_end(fsm_region *r, fsm_id id)
 
 /* ---- the dead ------------------------------------------------------------------------ */
 
-static uint32_t pool_high(const fsm_region *r, bool leases)
-{
-    return leases ? high_of(&r->header->leases, r->geometry.cells)
-                  : high_of(&r->header->processes, r->geometry.holders);
-}
-
 int reap(fsm_region *r, uint32_t self, uint32_t *ended)
 {
     *ended = 0;
     end_quarantine(r);
-    for (int leases = 0; leases < 2; leases++) {
-        if (leases && server_alive(r->header)) /* it sees their last close itself */
+    for (enum pools which = PROCESSES; which <= LEASES; which++) {
+        if (which == LEASES && server_alive(r->header)) /* it sees their last close itself */
             break;
-        holder *first = &r->holders[leases ? r->geometry.holders : 0];
-        for (holder *h = first; h < first + pool_high(r, leases); h++) {
+        for (holder *h = first_holder(r, which), *past = past_holders(r, which); h < past; h++) {
             if (state_of(h->stamp) != LIVE || holder_index(r, h) == self || holder_alive(h))
                 continue;
             int error = end_holder(r, h, false);
@@ -495,8 +443,7 @@ int reap_counter(fsm_region *r, const counter *c)
         holder *h = own ? holder_at(r, own->owner - 1) : NULL;
         if (!h || left-- == 0)
             return corrupt(r, "the cell list of counter %u is damaged", counter_index(r, c));
-        bool lease = holder_index(r, h) >= r->geometry.holders;
-        if ((lease && server_alive(r->header)) || holder_alive(h))
+        if ((pool_of(r, holder_index(r, h)) == LEASES && server_alive(r->header)) || holder_alive(h))
             return -EBUSY;
         int error = end_holder(r, h, false);
         if (error)
@@ -584,10 +531,10 @@ int64_t fsm_counter_holders(fsm_region *r, fsm_id id, uint32_t resource, fsm_hol
     return error ? error : (int64_t)n;
 }
 
-static size_t list_pool(fsm_region *r, bool leases, const uint32_t *seen, fsm_holder_info *out, size_t room, size_t n)
+static size_t list_pool(fsm_region *r, enum pools which, const uint32_t *seen, fsm_holder_info *out, size_t room,
+                        size_t n)
 {
-    holder *first = &r->holders[leases ? r->geometry.holders : 0];
-    for (holder *h = first; h < first + pool_high(r, leases); h++) {
+    for (holder *h = first_holder(r, which), *past = past_holders(r, which); h < past; h++) {
         if (state_of(h->stamp) != LIVE || (seen && (int32_t)(h->arrival - *seen) <= 0))
             continue;
         if (n < room)
@@ -602,8 +549,8 @@ int64_t fsm_all_holders(fsm_region *r, fsm_holder_info *out, size_t room)
     int error = lock(r);
     if (error)
         return error;
-    size_t n = list_pool(r, false, NULL, out, room, 0);
-    n = list_pool(r, true, NULL, out, room, n);
+    size_t n = list_pool(r, PROCESSES, NULL, out, room, 0);
+    n = list_pool(r, LEASES, NULL, out, room, n);
     unlock(r);
     return (int64_t)n;
 }
@@ -613,7 +560,7 @@ int64_t fsm_new_holders(fsm_region *r, uint32_t seen, fsm_holder_info *out, size
     int error = lock(r);
     if (error)
         return error;
-    size_t n = list_pool(r, false, &seen, out, room, 0);
+    size_t n = list_pool(r, PROCESSES, &seen, out, room, 0);
     unlock(r);
     return (int64_t)n;
 }

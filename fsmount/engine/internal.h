@@ -110,6 +110,41 @@ static inline void end_change(header *h)
     __atomic_store_n(&h->changes, h->changes + 1, __ATOMIC_RELEASE);
 }
 
+/* ---- pool.c ---- */
+
+/* What can be used up.  Of a lease the number is that among the leases. */
+enum pools { GROUPS, PROCESSES, LEASES, CELLS, WATCHES, WAITERS, POOLS };
+
+typedef struct records {
+    const char *what;
+    pool *pool;
+    void *first;
+    size_t size, link; /* of one, and where in it is the number of the next free one */
+    uint32_t room;
+} records;
+
+records records_of(const fsm_region *r, enum pools which);
+bool is_free(const fsm_region *r, enum pools which, uint32_t index);
+/* One whose memory is there, to be filled in and made; -ENOSPC. */
+int take_record(fsm_region *r, enum pools which, uint32_t *index);
+void free_record(fsm_region *r, enum pools which, uint32_t index); /* one that is_free() and in no list */
+
+/* How many were ever used; may be asked without the lock. */
+static inline uint32_t ever_used(const records *of)
+{
+    return high_of(of->pool, of->room);
+}
+
+static inline void *record_at(const records *of, uint32_t index)
+{
+    return (char *)of->first + index * of->size;
+}
+
+static inline uint32_t *link_at(const records *of, uint32_t index, size_t offset)
+{
+    return (void *)((char *)record_at(of, index) + offset);
+}
+
 /* ---- group.c ---- */
 
 int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out); /* without the lock; -ENODEV */
@@ -250,7 +285,6 @@ static inline bool is_full(const fsm_region *r, const counter *c)
 void find_marks(fsm_region *r, counter *c);
 bool is_possible(const watch *w);
 void link_watch(fsm_region *r, watch *w, counter *c);
-void free_watch(fsm_region *r, watch *w); /* one that is in no list */
 int end_watches_of(fsm_region *r, counter *c);
 int end_watches(fsm_region *r);
 /* After the usage of the path's counters has changed: counts what was crossed, and tells. */
@@ -289,7 +323,6 @@ void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recor
 
 int find_holder(fsm_region *r, fsm_id id, holder **out); /* -ENODEV */
 void link_cell(fsm_region *r, cell *cell, counter *c, holder *h);
-void free_to_pool(fsm_region *r, cell *own);
 cell *find_cell(fsm_region *r, const holder *h, uint32_t counter);
 int move_held(fsm_region *r, const ancestry *p, cell *cell, int64_t amount); /* cell -> common; negative: back */
 int end_holder(fsm_region *r, holder *h, bool by_itself); /* who ends itself has unbound its chargers */

@@ -91,20 +91,31 @@ static int finish_step(fsm_region *r)
     return 0;
 }
 
+/* ---- pools --------------------------------------------------------------------------- */
+
+static int empty_pools(fsm_region *r)
+{
+    for (enum pools which = 0; which < POOLS; which++) {
+        records of = records_of(r, which);
+        uint32_t high = once(of.pool->high);
+        if (high > of.room)
+            return corrupt(r, "%u %s were used, there is room for %u", high, of.what, of.room);
+        of.pool->free = of.pool->last_free = NONE;
+    }
+    FAULT_POINT(pools_emptied);
+    return 0;
+}
+
 /* ---- the hierarchy ------------------------------------------------------------------- */
 
 static int rebuild_groups(fsm_region *r)
 {
-    header *h = r->header;
-    uint32_t high = once(h->groups.high);
-    if (high == 0 || high > r->geometry.groups)
-        return corrupt(r, "%u groups were used, there is room for %u", high, r->geometry.groups);
-    if (state_of(r->groups[0].stamp) != LIVE || r->groups[0].parent != NONE)
+    uint32_t high = groups_high(r);
+    if (high == 0 || state_of(r->groups[0].stamp) != LIVE || r->groups[0].parent != NONE)
         return corrupt(r, "the root group is not there");
     uint32_t resources = r->geometry.resources;
     for (uint32_t i = 0; i < bucket_count(&r->geometry); i++)
         r->buckets[i] = NONE;
-    h->groups.free = NONE;
     FAULT_POINT(names_forgotten);
     for (uint32_t i = high; i-- > 0;) {
         group *g = &r->groups[i];
@@ -114,8 +125,8 @@ static int rebuild_groups(fsm_region *r)
         g->children = 0;
         g->depth = i == 0 ? 0 : NONE;
         if (state_of(g->stamp) != LIVE) {
-            g->next_sibling = h->groups.free;
-            h->groups.free = i;
+            g->stamp = make_stamp(generation(g->stamp), FREE);
+            free_record(r, GROUPS, i);
         }
         FAULT_POINT(group_reset);
     }
@@ -143,23 +154,16 @@ static int rebuild_groups(fsm_region *r)
 
 static int rebuild_holders(fsm_region *r)
 {
-    for (int leases = 0; leases < 2; leases++) {
-        pool *of = leases ? &r->header->leases : &r->header->processes;
-        uint32_t room = leases ? r->geometry.cells : r->geometry.holders;
-        holder *first = &r->holders[leases ? r->geometry.holders : 0];
-        uint32_t high = once(of->high);
-        if (high > room)
-            return corrupt(r, "%u holders were used, there is room for %u", high, room);
-        of->free = NONE;
-        for (uint32_t i = high; i-- > 0;) {
-            holder *h = &first[i];
+    for (enum pools which = PROCESSES; which <= LEASES; which++) {
+        records of = records_of(r, which);
+        for (uint32_t i = ever_used(&of); i-- > 0;) {
+            holder *h = record_at(&of, i);
             h->cells = 0;
             h->cells_head = NONE;
             FAULT_POINT(holder_reset);
             uint32_t state = once(state_of(h->stamp));
             if (state == FREE) {
-                h->next_free = of->free;
-                of->free = i;
+                free_record(r, which, i);
             } else if (state != LIVE && state != ENDING) {
                 return corrupt(r, "holder %u has state %u", holder_index(r, h), state);
             }
@@ -181,19 +185,14 @@ static int rebuild_cells(fsm_region *r)
 {
     header *h = r->header;
     ancestry p;
-    uint32_t high = once(h->cells.high);
-    if (high > r->geometry.cells)
-        return corrupt(r, "%u cells were used, there is room for %u", high, r->geometry.cells);
-    h->cells.free = h->cells.last_free = NONE;
     h->quarantined = 0;
-    FAULT_POINT(pool_emptied);
-    for (uint32_t i = 0; i < high; i++) {
+    for (uint32_t i = 0; i < high_of(&h->cells, r->geometry.cells); i++) {
         cell *own = &r->cells[i];
         uint32_t owner = once(own->owner);
         if (owner == 0) {
             own->words = (fsm_words){ .state = FSM_CLOSED };
             FAULT_POINT(cell_cleared);
-            free_to_pool(r, own);
+            free_record(r, CELLS, i);
             continue;
         }
         if (owner == QUARANTINED) {
@@ -256,13 +255,8 @@ static int rebuild_common(fsm_region *r)
 
 static int rebuild_watches(fsm_region *r)
 {
-    pool *of = &r->header->watches;
-    uint32_t resources = r->geometry.resources, high = once(of->high);
-    if (high > r->geometry.cells)
-        return corrupt(r, "%u watches were used, there is room for %u", high, r->geometry.cells);
-    of->free = NONE;
-    FAULT_POINT(pool_emptied);
-    for (uint32_t i = high; i-- > 0;) {
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = high_of(&r->header->watches, r->geometry.cells); i-- > 0;) {
         watch *w = &r->watches[i];
         uint32_t number = once(w->counter);
         counter *c = counter_at(r, number);
@@ -271,7 +265,7 @@ static int rebuild_watches(fsm_region *r)
             link_watch(r, w, c);
         } else {
             w->stamp = make_stamp(generation(w->stamp), FREE);
-            free_watch(r, w);
+            free_record(r, WATCHES, i);
         }
     }
     for (uint32_t i = 0; i < groups_high(r) * resources; i++)
@@ -289,10 +283,8 @@ static bool is_asked(const waiter *w)
 static int rebuild_line(fsm_region *r)
 {
     header *h = r->header;
-    uint32_t high = once(h->waiters.high);
-    if (high > r->geometry.cells)
-        return corrupt(r, "%u waiters were used, there is room for %u", high, r->geometry.cells);
-    h->waiters.free = h->line_head = h->line_tail = NONE;
+    uint32_t high = high_of(&h->waiters, r->geometry.cells);
+    h->line_head = h->line_tail = NONE;
     h->waiting = 0;
     FAULT_POINT(line_forgotten);
     for (uint32_t i = 0; i < high; i++)
@@ -325,6 +317,8 @@ static void rebuild_refusals(fsm_region *r)
 int rebuild(fsm_region *r)
 {
     int error = finish_step(r);
+    if (!error)
+        error = empty_pools(r);
     if (!error)
         error = rebuild_groups(r);
     if (!error)

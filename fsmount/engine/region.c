@@ -184,8 +184,9 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     h->pid_namespace = r->pid_namespace = pid_namespace();
     h->round = 1; /* no counter was full in it */
     FAULT_POINT(geometry_written);
-    h->groups.free = h->processes.free = h->leases.free = h->cells.free = h->cells.last_free = h->watches.free =
-        h->waiters.free = h->line_head = h->line_tail = NONE;
+    for (enum pools which = 0; which < POOLS; which++)
+        *records_of(r, which).pool = (pool){ .free = NONE, .last_free = NONE };
+    h->line_head = h->line_tail = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
     FAULT_POINT(buckets_emptied);

@@ -68,39 +68,11 @@ static int read_request(fsm_region *r, const waiter *w, request *out)
     return corrupt(r, "what waiter %u asks for cannot be", waiter_index(r, first));
 }
 
-static int take_waiter(fsm_region *r, waiter **out)
-{
-    pool *of = &r->header->waiters;
-    uint32_t index = once(of->free);
-    waiter *w;
-    if (index != NONE) {
-        w = waiter_at(r, index);
-        if (!w || state_of(w->stamp) != FREE)
-            return corrupt(r, "waiter %u in the free list is not free", index);
-        of->free = w->next;
-        FAULT_POINT(record_reused);
-    } else {
-        index = once(of->high);
-        w = waiter_at(r, index);
-        if (!w)
-            return -ENOSPC;
-        int error = populate_next(r, w, sizeof *w);
-        if (error)
-            return error;
-        __atomic_store_n(&of->high, index + 1, __ATOMIC_RELEASE);
-        FAULT_POINT(record_taken);
-    }
-    *out = w;
-    return 0;
-}
-
 void free_waiter(fsm_region *r, waiter *w)
 {
     __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp), FREE), __ATOMIC_RELEASE);
     FAULT_POINT(ended);
-    w->next = r->header->waiters.free;
-    r->header->waiters.free = waiter_index(r, w);
-    FAULT_POINT(freed);
+    free_record(r, WAITERS, waiter_index(r, w));
 }
 
 static void free_parts(fsm_region *r, uint32_t index)
@@ -114,14 +86,14 @@ static void free_parts(fsm_region *r, uint32_t index)
 
 static int make_request(fsm_region *r, const request *q, waiter **out)
 {
-    uint32_t part = NONE;
-    waiter *w = NULL;
-    for (uint32_t i = q->n; i-- > 0;) {
-        int error = take_waiter(r, &w);
+    uint32_t part = NONE, index;
+    for (uint32_t i = q->n; i-- > 0; part = index) {
+        int error = take_record(r, WAITERS, &index);
         if (error) {
             free_parts(r, part);
             return error;
         }
+        waiter *w = &r->waiters[index];
         w->amount = q->amount[i];
         w->cell = cell_index(r, q->own[i]);
         w->part = part;
@@ -132,9 +104,8 @@ static int make_request(fsm_region *r, const request *q, waiter **out)
         FAULT_POINT(described);
         __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp) + 1, i == 0 ? LIVE : PART), __ATOMIC_RELEASE);
         FAULT_POINT(made);
-        part = waiter_index(r, w);
     }
-    *out = w;
+    *out = &r->waiters[part];
     return 0;
 }
 

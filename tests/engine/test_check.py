@@ -519,7 +519,7 @@ TRUTH = [
     lone("group.parent", group("/"), 1, "the root group: ", CORRUPT),
     lone("group.stamp", group("/"), with_state(0, FREE), "the root group: ", CORRUPT),
     lone("group.stamp", group("/"), with_state(1, LIVE), "the root group: ", LEFT),
-    lone("group.stamp", group("free"), with_state(1, 7), ": state 7 ", LEFT),
+    lone("group.stamp", group("free"), with_state(1, 7), ": state 7 ", MENDED),
     lone("group.stamp", group("/web/idle"), with_state(1 << 28, LIVE), " and generation 268435456 cannot be", LEFT),
     lone("group.name_length", group("/web"), 0, "(group 1): it is empty", LEFT),
     lone("group.name_length", group("/web"), 256, "(group 1): it is too long", CORRUPT),
