@@ -509,39 +509,29 @@ UNLOCKED int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t 
     return error;
 }
 
-/* A word of a counter that means something by itself: it needs no lock. */
-UNLOCKED static int plain_value(fsm_region *r, fsm_id id, uint32_t resource, size_t offset, int64_t *out)
+UNLOCKED int fsm_get_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
 {
-    int error = 0;
-    reading at = { 0 };
-    while (reads(r, &at, &error)) {
-        counter *c;
-        error = seek_counter(r, &at, id, resource, &c);
-        if (!error)
-            *out = peek(*(const int64_t *)(const void *)((const char *)c + offset));
+    READ_COUNTER(c)
+    {
+        *out = peek(c->limit);
     }
     return error;
 }
 
-int fsm_get_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
+UNLOCKED int fsm_get_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
 {
-    return plain_value(r, id, resource, offsetof(counter, limit), out);
-}
-
-int fsm_get_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
-{
-    return plain_value(r, id, resource, offsetof(counter, soft_limit), out);
+    READ_COUNTER(c)
+    {
+        *out = peek(c->soft_limit);
+    }
+    return error;
 }
 
 UNLOCKED int fsm_get_failcnt(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
 {
-    int error = 0;
-    reading at = { 0 };
-    while (reads(r, &at, &error)) {
-        counter *c;
-        error = seek_counter(r, &at, id, resource, &c);
-        if (!error)
-            *out = failcnt_of(c);
+    READ_COUNTER(c)
+    {
+        *out = failcnt_of(c);
     }
     return error;
 }

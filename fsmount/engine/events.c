@@ -345,26 +345,18 @@ UNLOCKED static int sum_up(fsm_region *r, const reading *at, uint32_t top, uint3
 
 int fsm_get_events(fsm_region *r, fsm_id id, uint32_t resource, fsm_events *out)
 {
-    int error = 0;
-    reading at = { 0 };
-    while (reads(r, &at, &error)) {
-        counter *c;
-        error = seek_counter(r, &at, id, resource, &c);
-        if (!error)
-            error = sum_up(r, &at, id_index(id), resource, out);
+    READ_COUNTER(c)
+    {
+        error = sum_up(r, &at, id_index(id), resource, out);
     }
     return error;
 }
 
-int fsm_get_news(fsm_region *r, fsm_id id, uint32_t resource, uint32_t *out)
+UNLOCKED int fsm_get_news(fsm_region *r, fsm_id id, uint32_t resource, uint32_t *out)
 {
-    int error = 0;
-    reading at = { 0 };
-    while (reads(r, &at, &error)) {
-        counter *c;
-        error = seek_counter(r, &at, id, resource, &c);
-        if (!error)
-            *out = peek(c->news);
+    READ_COUNTER(c)
+    {
+        *out = peek(c->news);
     }
     return error;
 }

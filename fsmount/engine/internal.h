@@ -196,6 +196,12 @@ UNLOCKED static inline int64_t failcnt_of(const counter *c)
 int path_of(fsm_region *r, uint32_t counter, ancestry *out);
 int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out);
 int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource, counter **out); /* without the lock */
+/* Reads one counter without the lock; what follows is done as often as that takes, and `error` tells how it went. */
+#define READ_COUNTER(c)                                                                                                \
+    int error = 0;                                                                                                     \
+    reading at = { 0 };                                                                                                \
+    for (counter * c; reads(r, &at, &error);)                                                                          \
+        if ((error = seek_counter(r, &at, id, resource, &c)) == 0)
 void reset_counter(fsm_region *r, counter *c);
 void reset_derived(fsm_region *r, counter *c);
 /* At every level; negative gives back.  Whether some level has marks. */
