@@ -222,10 +222,14 @@ static void end_quarantine(fsm_region *r)
     uint64_t last = 0; /* the cells of one process mostly lie together */
     int64_t last_start = 0;
     bool last_alive = true;
-    for (uint32_t i = 0; i < high_of(&r->header->cells, r->geometry.cells) && r->header->quarantined > 0; i++) {
+    uint32_t left = r->header->quarantined;
+    for (uint32_t i = 0; i < high_of(&r->header->cells, r->geometry.cells) && left > 0; i++) {
         cell *own = &r->cells[i];
+        if (own->owner != QUARANTINED)
+            continue;
+        left--;
         uint64_t who = (uint64_t)own->words.total[!side_of(state_now(own))];
-        if (own->owner != QUARANTINED || who >> 32 != pid_namespace())
+        if (who >> 32 != pid_namespace())
             continue;
         if (who != last || own->words.cap != last_start)
             last_alive = fsm_process_alive((int32_t)(uint32_t)who, (uint64_t)own->words.cap);

@@ -230,7 +230,7 @@ static int set_aside(fsm_region *r, const request *q)
     return 0;
 }
 
-/* 1 if a request is above a limit itself. */
+/* 1 if a request is above a limit itself: then nothing is to be drained for it, or made full. */
 static int is_hopeless(fsm_region *r, const request *q)
 {
     ancestry p;
