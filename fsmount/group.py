@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import engine
 from .answers import in_public, public_error
 from .counter import Counter
-from .engine import ROOT, EngineError, Request
+from .engine import NAME_MAX, ROOT, EngineError, Request
 from .membership import locked
 from .waiting import charge_in_turn, charge_in_turn_async
 from .whole_requests import WholeRequests
@@ -21,7 +21,7 @@ from .whole_requests import WholeRequests
 if TYPE_CHECKING:
     from .tree import Tree
 
-_BAD_NAME = "a group's name has 1 to 255 bytes, is neither '.' nor '..', and holds no '/', newline or NUL"
+_BAD_NAME = f"a group's name has 1 to {NAME_MAX} bytes, is neither '.' nor '..', and holds no '/', newline or NUL"
 
 # The attachment of a group that was charged without being attached: one for all that happens so.
 _UNASKED = object()

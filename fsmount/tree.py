@@ -22,9 +22,16 @@ from .control_files import METRICS_FILE, reserved_names
 from .counter import STAT_KEYS, Counter, Hold, Holder
 from .engine import (
     BATCH_AUTO,
+    CELLS_MAX,
+    DEPTH_MAX,
+    GROUPS_MAX,
+    HOLDERS_MAX,
     LEASE,
     MODE_UNSET,
+    NAME_MAX,
     PROCESS,
+    RESOURCE_NAME_MAX,
+    RESOURCES_MAX,
     ROOT,
     SET_ATIME,
     SET_GID,
@@ -46,10 +53,14 @@ from .lease_holder import Lease
 from .membership import Membership, locked
 
 __all__ = [
+    "CAPACITY_MAX",
     "DEFAULT_CAPACITY",
+    "DEPTH_MAX",
     "LEASE",
     "MODE_UNSET",
+    "NAME_MAX",
     "PROCESS",
+    "RESOURCES_MAX",
     "ROOT",
     "SET_ATIME",
     "SET_GID",
@@ -93,16 +104,16 @@ def parse_resource(text: str) -> tuple[str, str]:
     name, colon, unit = text.partition(":")
     if colon and unit not in ("bytes", "count"):
         raise ValueError(f"a resource is given as NAME, NAME:bytes or NAME:count, not as {text!r}")
-    if not 1 <= len(os.fsencode(name)) <= 63 or any(c in "/." or c <= " " or c == "\x7f" for c in name):
-        raise ValueError(f"a resource's name has 1 to 63 bytes without '/', '.' and white space: {name!r} has not")
+    if not 1 <= len(os.fsencode(name)) <= RESOURCE_NAME_MAX or any(c in "/." or c <= " " or c == "\x7f" for c in name):
+        allowed = f"1 to {RESOURCE_NAME_MAX} bytes without '/', '.' and white space"
+        raise ValueError(f"a resource's name has {allowed}: {name!r} has not")
     return name, unit or "bytes"
 
 
 #: How many groups, holders and cells a tree has room for unless it is told.
 DEFAULT_CAPACITY = (65536, 4096, 1 << 20)
-
-# The engine makes none deeper.
-_DEPTH_MAX = 1024
+#: How many of each it can have room for at most.
+CAPACITY_MAX = (GROUPS_MAX, HOLDERS_MAX, CELLS_MAX)
 
 
 class Tree:
@@ -397,7 +408,7 @@ class Tree:
         names = []
         while id != ROOT:
             names.append(self.region.name(id))
-            if len(names) > _DEPTH_MAX:
+            if len(names) > DEPTH_MAX:
                 raise RegionCorrupt("the path of a group has no end", self.path)
             id = self.region.parent(id)
         return os.fsdecode(b"/" + b"/".join(reversed(names)))

@@ -10,7 +10,7 @@ import click
 from fsmount.cli.report import one_line
 from fsmount.daemon.refused import Refused
 from fsmount.quantities import parse
-from fsmount.tree import parse_resource
+from fsmount.tree import CAPACITY_MAX, parse_resource
 
 if TYPE_CHECKING:
     from fsmount.config import TreeDescription
@@ -90,14 +90,19 @@ end: somebody has unmounted, or SIGTERM, SIGINT or SIGHUP came."""
     help="Make new counters as fsmount save wrote them there.",
 )
 @click.option("--region", type=click.Path(path_type=str), metavar="PATH", help="Where the counters are kept.")
-@click.option("--groups", metavar="N", type=click.IntRange(1, 1 << 24), help="Capacity: groups.  [default: 65536]")
 @click.option(
-    "--holders", metavar="N", type=click.IntRange(1, 1 << 24), help="Capacity: attached processes.  [default: 4096]"
+    "--groups", metavar="N", type=click.IntRange(1, CAPACITY_MAX[0]), help="Capacity: groups.  [default: 65536]"
+)
+@click.option(
+    "--holders",
+    metavar="N",
+    type=click.IntRange(1, CAPACITY_MAX[1]),
+    help="Capacity: attached processes.  [default: 4096]",
 )
 @click.option(
     "--cells",
     metavar="N",
-    type=click.IntRange(1, 1 << 28),
+    type=click.IntRange(1, CAPACITY_MAX[2]),
     help="Capacity: (holder, counter) pairs.  [default: 1048576]",
 )
 @click.option(

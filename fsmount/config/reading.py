@@ -14,7 +14,7 @@ from typing import Any
 from ..control_files import METRICS_FILE, files, reserved_names
 from ..names import unescape
 from ..quantities import UNLIMITED, parse
-from ..tree import parse_resource
+from ..tree import CAPACITY_MAX, DEPTH_MAX, NAME_MAX, RESOURCES_MAX, parse_resource
 from .description import (
     ALL_FILES,
     FILES,
@@ -28,11 +28,8 @@ from .description import (
 )
 from .document import ConfigError, Document, Keys
 
-#: What each capacity can be at most; the engine has the same bounds.
-_CAPACITIES = {"groups": 1 << 24, "holders": 1 << 24, "cells": 1 << 28}
-_RESOURCES_MAX = 32
-_NAME_MAX = 255
-_DEPTH_MAX = 1024
+#: What each capacity can be at most.
+_CAPACITIES = dict(zip(("groups", "holders", "cells"), CAPACITY_MAX, strict=True))
 _ID_MAX = 2**32 - 2  # the one above means "unchanged" to chown()
 
 
@@ -101,8 +98,8 @@ def _resources(value: Any) -> dict[str, str]:
         except ValueError as error:
             raise _Wrong(keys, str(error)) from None
         found[key] = unit
-        if len(found) > _RESOURCES_MAX:
-            raise _Wrong(keys, f"one too many, a tree has at most {_RESOURCES_MAX} resources")
+        if len(found) > RESOURCES_MAX:
+            raise _Wrong(keys, f"one too many, a tree has at most {RESOURCES_MAX} resources")
     if not found:
         raise _Wrong(("resources",), "there is none; leave the table out for memory alone")
     return found
@@ -118,17 +115,17 @@ def _path(key: str, reserved: frozenset[str]) -> Keys:
         except ValueError as error:
             raise _Wrong((key,), str(error)) from None
         raw = os.fsencode(name)
-        if name in ("", ".", "..") or len(raw) > _NAME_MAX or re.search(rb"[/\n\0]", raw):
+        if name in ("", ".", "..") or len(raw) > NAME_MAX or re.search(rb"[/\n\0]", raw):
             raise _Wrong(
                 (key,),
                 f"{_quoted(part)} is no name for a group "
-                f"(1 to {_NAME_MAX} bytes, not . or .., no slash, newline or NUL)",
+                f"(1 to {NAME_MAX} bytes, not . or .., no slash, newline or NUL)",
             )
         if name in reserved or (not names and name == METRICS_FILE):
             raise _Wrong((key,), f"{_quoted(part)} is the name of a control file")
         names.append(name)
-    if len(names) > _DEPTH_MAX:
-        raise _Wrong((key,), f"{len(names)} levels deep, {_DEPTH_MAX} are possible")
+    if len(names) > DEPTH_MAX:
+        raise _Wrong((key,), f"{len(names)} levels deep, {DEPTH_MAX} are possible")
     return tuple(names)
 
 

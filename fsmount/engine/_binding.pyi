@@ -5,6 +5,13 @@ from typing import NamedTuple, NoReturn, final
 UNLIMITED: int
 ROOT: int
 BATCH_AUTO: int
+NAME_MAX: int
+DEPTH_MAX: int
+GROUPS_MAX: int
+HOLDERS_MAX: int
+CELLS_MAX: int
+RESOURCES_MAX: int
+RESOURCE_NAME_MAX: int
 MODE_UNSET: int
 SLOTS: int
 PROCESS: int

@@ -53,7 +53,7 @@ label name_group(const fsm_region *r, uint32_t index)
     *--at = 0;
     uint32_t i = index, depth = 0;
     for (; i != 0; i = r->groups[i].parent, depth++) {
-        if (i >= r->header->groups.high || !is_live(&r->groups[i]) || depth > DEPTH_MAX)
+        if (i >= r->header->groups.high || !is_live(&r->groups[i]) || depth > FSM_DEPTH_MAX)
             return name_it("group %u%s%s", i, *at ? " and below it " : "", *at ? at + 1 : "");
         const group *g = &r->groups[i];
         size_t length = escape(g->name, g->name_length < FSM_NAME_MAX ? g->name_length : FSM_NAME_MAX, name);

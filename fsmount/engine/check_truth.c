@@ -63,8 +63,8 @@ static void check_parents(judge *j, uint32_t index)
     for (uint32_t i = parent; i != 0; i = f->groups[i].parent, depth++) {
         if (i >= f->header->groups.high || !is_live(&f->groups[i]))
             return; /* told of that one */
-        if (depth >= DEPTH_MAX) {
-            tell(j, "parents of %s (group %u): more than %u", name_group(f, index).text, index, DEPTH_MAX);
+        if (depth >= FSM_DEPTH_MAX) {
+            tell(j, "parents of %s (group %u): more than %u", name_group(f, index).text, index, FSM_DEPTH_MAX);
             return;
         }
     }

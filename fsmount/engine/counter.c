@@ -42,7 +42,7 @@ int path_of(fsm_region *r, uint32_t index, ancestry *out)
             return corrupt(r, "group %u, an ancestor in counter %u's path, is out of range", g, index);
         if (state_of(r->groups[g].stamp) != LIVE)
             return corrupt(r, "group %u, an ancestor in counter %u's path, is not live", g, index);
-        if (out->n > DEPTH_MAX)
+        if (out->n > FSM_DEPTH_MAX)
             return corrupt(r, "the path of counter %u has no end", index);
         out->at[out->n++] = &r->counters[g * resources + resource];
         g = once(r->groups[g].parent);
@@ -216,7 +216,7 @@ int64_t close_cell(fsm_region *r, const ancestry *p, cell *own)
 /* The first counter with open cells of its own in c's subtree. */
 static counter *first_active(fsm_region *r, counter *c)
 {
-    for (uint32_t depth = 0; depth <= DEPTH_MAX && c; depth++) {
+    for (uint32_t depth = 0; depth <= FSM_DEPTH_MAX && c; depth++) {
         if (c->open_head != NONE)
             return c;
         c = counter_at(r, c->active_child);
@@ -260,12 +260,12 @@ static int precise_stock(fsm_region *r, counter *top, bool own_too, int64_t *out
 {
     int64_t sum = 0;
     uint64_t steps = (uint64_t)r->geometry.cells + (uint64_t)r->geometry.groups + 1;
-    counter *at[DEPTH_MAX + 1]; /* from top down to where we are */
+    counter *at[FSM_DEPTH_MAX + 1]; /* from top down to where we are */
     uint32_t depth = 0;
     counter *next = top->open_below > 0 ? top : NULL;
     while (next) {
         counter *c = next;
-        if (steps-- == 0 || depth > DEPTH_MAX)
+        if (steps-- == 0 || depth > FSM_DEPTH_MAX)
             return corrupt(r, "the active lists below counter %u have no end", counter_index(r, top));
         at[depth] = c;
         next = c == top ? NULL : counter_at(r, c->active_next);

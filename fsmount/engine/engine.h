@@ -29,7 +29,11 @@
 #include <stdio.h>
 
 #define FSM_UNLIMITED INT64_MAX
-#define FSM_NAME_MAX 255     /* bytes of a group's name */
+#define FSM_NAME_MAX 255    /* bytes of a group's name */
+#define FSM_DEPTH_MAX 1024u /* levels below the root */
+#define FSM_GROUPS_MAX (1u << 24)
+#define FSM_HOLDERS_MAX (1u << 24)
+#define FSM_CELLS_MAX (1u << 28)
 #define FSM_RESOURCES_MAX 32 /* resources of a tree */
 #define FSM_RESOURCE_NAME_MAX 63
 #define FSM_SLOTS 16         /* attribute slots of a group for each resource */
@@ -72,9 +76,9 @@ typedef struct fsm_resource {
 } fsm_resource;
 
 typedef struct fsm_geometry {
-    uint32_t groups;    /* capacity, the root included */
-    uint32_t holders;   /* processes attached at once */
-    uint32_t cells;     /* (holder, counter) pairs at once */
+    uint32_t groups;    /* capacity, the root included; 1 .. FSM_GROUPS_MAX */
+    uint32_t holders;   /* processes attached at once; 1 .. FSM_HOLDERS_MAX */
+    uint32_t cells;     /* (holder, counter) pairs at once; 1 .. FSM_CELLS_MAX */
     uint32_t resources; /* 1 .. FSM_RESOURCES_MAX */
     int64_t batch;      /* FSM_BATCH_AUTO, or a fixed one; 0: exact, no stock */
     fsm_resource resource[FSM_RESOURCES_MAX];
@@ -119,8 +123,8 @@ int fsm_get_server(fsm_region *region, fsm_server *out);
 /*
  * A new group below parent, with unlimited counters, made by (uid, gid) with the
  * permission bits of mode.  now: seconds and nanoseconds since the epoch, in ns.
- * -EEXIST, -EINVAL (empty, "." or "..", '/', newline or NUL), -ENAMETOOLONG,
- * -ENOSPC (no room for another group, or no memory).
+ * -EEXIST, -EINVAL (empty, "." or "..", '/', newline or NUL), -ENAMETOOLONG
+ * (also below FSM_DEPTH_MAX levels), -ENOSPC (no room for another group, or no memory).
  */
 int fsm_mkdir(fsm_region *region, fsm_id parent, const char *name, size_t length, uint32_t mode, uint32_t uid,
               uint32_t gid, int64_t now, fsm_id *out);

@@ -205,7 +205,7 @@ int fsm_mkdir(fsm_region *r, fsm_id parent, const char *name, size_t length, uin
         error = find_child(r, id_index(parent), name, length, &taken);
         if (error == 0)
             error = -EEXIST;
-        else if (error == -ENOENT && above->depth >= DEPTH_MAX)
+        else if (error == -ENOENT && above->depth >= FSM_DEPTH_MAX)
             error = -ENAMETOOLONG;
     }
     if (error == -ENOENT) {

@@ -178,7 +178,7 @@ static inline int64_t times(int64_t amount, int64_t factor)
 typedef struct ancestry {
     uint32_t n;
     uint32_t self; /* index of the holder that charges, NONE for the group itself: it lives, whatever /proc says */
-    counter *at[DEPTH_MAX + 1];
+    counter *at[FSM_DEPTH_MAX + 1];
 } ancestry;
 
 static inline bool is_global(const counter *c)

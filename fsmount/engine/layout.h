@@ -50,7 +50,6 @@
 #define FSM_ARCHITECTURE ((uint32_t)(sizeof(long) << 8 | sizeof(void *)))
 
 #define NONE UINT32_MAX
-#define DEPTH_MAX 1024u /* levels below the root; deeper is -ENAMETOOLONG */
 
 enum state { FREE = 0, LIVE = 1, ENDING = 2, PART = 3 };
 

@@ -131,7 +131,7 @@ static int rebuild_groups(fsm_region *r)
         FAULT_POINT(group_reset);
     }
     /* parents before their children: a group's depth follows from its parent's */
-    uint32_t chain[DEPTH_MAX + 1];
+    uint32_t chain[FSM_DEPTH_MAX + 1];
     for (uint32_t i = 0; i < high; i++) {
         uint32_t n = 0;
         if (state_of(r->groups[i].stamp) != LIVE)
@@ -139,7 +139,7 @@ static int rebuild_groups(fsm_region *r)
         for (uint32_t at = i, parent; r->groups[at].depth == NONE; at = parent) {
             const group *g = &r->groups[at];
             parent = once(g->parent);
-            if (parent >= high || state_of(r->groups[parent].stamp) != LIVE || n > DEPTH_MAX ||
+            if (parent >= high || state_of(r->groups[parent].stamp) != LIVE || n > FSM_DEPTH_MAX ||
                 g->name_length > FSM_NAME_MAX)
                 return corrupt(r, "group %u has parent %u and a name of %u bytes", at, parent, g->name_length);
             chain[n++] = at;

@@ -234,7 +234,7 @@ static bool is_within(const fsm_region *r, fsm_id id, uint32_t top)
     const group *g = group_at(r, id_index(id));
     if (!g || g->stamp != make_stamp((uint32_t)(id >> 32), LIVE))
         return false;
-    for (uint32_t depth = 0; g && depth <= DEPTH_MAX; depth++) {
+    for (uint32_t depth = 0; g && depth <= FSM_DEPTH_MAX; depth++) {
         if (group_index(r, g) == top)
             return true;
         g = group_at(r, g->parent);

@@ -131,9 +131,10 @@ static int check_geometry(const fsm_geometry *g)
 {
     if (g->groups == 0 || g->holders == 0 || g->cells == 0)
         return say(-EINVAL, "a capacity of 0 (groups %u, holders %u, cells %u)", g->groups, g->holders, g->cells);
-    if (g->groups > (1u << 24) || g->holders > (1u << 24) || g->cells > (1u << 28))
-        return say(-EINVAL, "a capacity is too large (groups %u and holders %u: at most %u, cells %u: at most %u)",
-                   g->groups, g->holders, 1u << 24, g->cells, 1u << 28);
+    if (g->groups > FSM_GROUPS_MAX || g->holders > FSM_HOLDERS_MAX || g->cells > FSM_CELLS_MAX)
+        return say(-EINVAL,
+                   "a capacity is too large (groups %u: at most %u, holders %u: at most %u, cells %u: at most %u)",
+                   g->groups, FSM_GROUPS_MAX, g->holders, FSM_HOLDERS_MAX, g->cells, FSM_CELLS_MAX);
     if (g->resources == 0 || g->resources > FSM_RESOURCES_MAX)
         return say(-EINVAL, "%u resources: 1 to %u are possible", g->resources, FSM_RESOURCES_MAX);
     if (g->batch < FSM_BATCH_AUTO)

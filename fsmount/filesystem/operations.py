@@ -25,6 +25,7 @@ from ..control_files import CONTROL_FILE, METRICS_FILE, Kind, files, reserved_na
 from ..errors import GroupRemoved, LockTimeout
 from ..tree import (
     MODE_UNSET,
+    NAME_MAX,
     ROOT,
     SET_ATIME,
     SET_GID,
@@ -50,9 +51,6 @@ from .write_times import WriteTimes
 log = logging.getLogger(__name__)
 
 _TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
-
-#: The longest name, in bytes; the engine's limit too.
-_NAME_MAX = 255
 
 #: How many inodes' groups are at hand.
 _CACHED = 8192
@@ -159,7 +157,7 @@ class Operations(pyfuse3.Operations):
             return self._entry(parent_inode)
         if name == b"..":
             return self._entry(inodes.number((parent.parent or parent).id, inodes.DIRECTORY))
-        if len(name) > _NAME_MAX:
+        if len(name) > NAME_MAX:
             raise FUSEError(errno.ENAMETOOLONG)
         child = parent.find(name)
         if child is None:
@@ -372,7 +370,7 @@ class Operations(pyfuse3.Operations):
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         result = pyfuse3.StatvfsData()
         result.f_bsize = result.f_frsize = os.sysconf("SC_PAGESIZE")
-        result.f_namemax = _NAME_MAX
+        result.f_namemax = NAME_MAX
         return result
 
     # ---- open files ----
