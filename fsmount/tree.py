@@ -234,7 +234,7 @@ class Tree:
     @in_public
     def capacity(self) -> tuple[int, int, int]:
         """How many groups, holders and cells ((holder, counter) pairs) it has room for."""
-        return self.region.groups, self.region.holders, self.region.cells
+        return self.region.capacity
 
     @property
     @in_public

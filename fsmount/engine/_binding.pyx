@@ -257,6 +257,8 @@ cdef extern from "engine.h":
     void inside_init(pthread_rwlock_t *inside)
 
 ctypedef int (*number_reader)(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) noexcept nogil
+ctypedef int (*number_setter)(fsm_region *region, fsm_id group, uint32_t resource, int64_t number) noexcept nogil
+ctypedef int (*action)(fsm_region *region, fsm_id group, uint32_t resource) noexcept nogil
 
 count_forks()
 
@@ -530,20 +532,10 @@ cdef class Region:
         return tuple(names)
 
     @property
-    def groups(self):
-        cdef uint32_t capacity = fsm_geometry_of(self._enter()).groups
-        self._leave(0)
-        return capacity
-
-    @property
-    def holders(self):
-        cdef uint32_t capacity = fsm_geometry_of(self._enter()).holders
-        self._leave(0)
-        return capacity
-
-    @property
-    def cells(self):
-        cdef uint32_t capacity = fsm_geometry_of(self._enter()).cells
+    def capacity(self):
+        """How many groups, holders and cells there can be."""
+        cdef const fsm_geometry *geometry = fsm_geometry_of(self._enter())
+        capacity = geometry.groups, geometry.holders, geometry.cells
         self._leave(0)
         return capacity
 
@@ -732,6 +724,21 @@ cdef class Region:
         self._leave(status)
         return value
 
+    cdef int _set(self, number_setter write, fsm_id group, uint32_t resource, object amount) except -1:
+        cdef int64_t value = amount_of(amount)
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = write(region, group, resource, value)
+        return self._leave(status)
+
+    cdef int _act(self, action act, fsm_id group, uint32_t resource) except -1:
+        cdef fsm_region *region = self._enter()
+        cdef int status
+        with nogil:
+            status = act(region, group, resource)
+        return self._leave(status)
+
     def usage(self, fsm_id group, uint32_t resource):
         """The precise sum over the subtree."""
         return self._number(fsm_usage, group, resource)
@@ -881,34 +888,16 @@ cdef class Region:
 
     def set_limit(self, fsm_id group, uint32_t resource, limit):
         """Drains all stock below first.  EBUSY: the usage is above it."""
-        cdef int64_t value = amount_of(limit)
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_set_limit(region, group, resource, value)
-        self._leave(status)
+        self._set(fsm_set_limit, group, resource, limit)
 
     def set_soft_limit(self, fsm_id group, uint32_t resource, limit):
-        cdef int64_t value = amount_of(limit)
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_set_soft_limit(region, group, resource, value)
-        self._leave(status)
+        self._set(fsm_set_soft_limit, group, resource, limit)
 
     def reset_max_usage(self, fsm_id group, uint32_t resource):
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_reset_max_usage(region, group, resource)
-        self._leave(status)
+        self._act(fsm_reset_max_usage, group, resource)
 
     def reset_failcnt(self, fsm_id group, uint32_t resource):
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_reset_failcnt(region, group, resource)
-        self._leave(status)
+        self._act(fsm_reset_failcnt, group, resource)
 
     def common_charge(self, fsm_id group, uint32_t resource, amount, int32_t thread=0):
         """Charges the group itself, in the name of a thread's process; 0: this one, -1: not known.  ENOMEM."""
@@ -921,20 +910,11 @@ cdef class Region:
 
     def common_uncharge(self, fsm_id group, uint32_t resource, amount):
         """Gives back of what the group itself holds.  ERANGE: it holds less."""
-        cdef int64_t value = amount_of(amount)
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_common_uncharge(region, group, resource, value)
-        self._leave(status)
+        self._set(fsm_common_uncharge, group, resource, amount)
 
     def force_empty(self, fsm_id group, uint32_t resource):
         """Drains the stock below and forgets what the group itself holds."""
-        cdef fsm_region *region = self._enter()
-        cdef int status
-        with nogil:
-            status = fsm_force_empty(region, group, resource)
-        self._leave(status)
+        self._act(fsm_force_empty, group, resource)
 
     # ---- holders
 

@@ -148,7 +148,7 @@ def test_a_region_with_all_the_resources_there_can_be() -> None:
 def test_capacity_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
     path = tmp_path / "region"
     with Tree.create(path) as tree:
-        assert (tree.region.groups, tree.region.holders, tree.region.cells) == (65536, 4096, 1 << 20)
+        assert tree.region.capacity == (65536, 4096, 1 << 20)
         empty = path.stat()
         assert empty.st_mode & 0o777 == 0o600
         assert empty.st_size > 100 << 20
