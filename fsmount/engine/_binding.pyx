@@ -13,7 +13,9 @@ Lifetimes.  A region stays mapped while somebody is inside it or a charger is bo
 close() notwithstanding.  A charger is rebound only while no thread is inside it.
 """
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.number cimport PyNumber_Index
+from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
@@ -22,7 +24,6 @@ from libc.string cimport memcpy, memset, strlen
 
 from fsmount.engine.engine cimport *
 
-import operator
 import os
 from collections import namedtuple
 from time import monotonic
@@ -42,7 +43,6 @@ cdef extern from "stdio.h":
     FILE *open_memstream(char **text, size_t *length) nogil
 
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow)
     object PyUnicode_DecodeFSDefault(const char *text)
 
 cdef extern from *:
@@ -197,20 +197,44 @@ def noop(long long number, /):
 # ---- amounts ------------------------------------------------------------------------------------
 
 
+cdef extern from *:
+    """
+    static Py_NO_INLINE int64_t large_int(PyObject *number)
+    {
+        int overflow; /* -1 then */
+        return PyLong_AsLongLongAndOverflow(number, &overflow);
+    }
+
+    /* An int, but no bool and no other subclass; below 0: no amount, or something else.  Most amounts take no call. */
+    static inline int64_t exact_int(PyObject *number)
+    {
+        if (!PyLong_CheckExact(number))
+            return -1;
+        const PyLongObject *digits = (PyLongObject *)number;
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyUnstable_Long_IsCompact(digits) ? PyUnstable_Long_CompactValue(digits) : large_int(number);
+    #else
+        if (Py_SIZE(number) == 1)
+            return digits->ob_digit[0];
+        return Py_SIZE(number) == 2 ? digits->ob_digit[0] | (int64_t)digits->ob_digit[1] << PyLong_SHIFT : large_int(number);
+    #endif
+    }
+    """
+    int64_t exact_int(PyObject *number)
+
+
 cdef inline int64_t amount_of(object number) except -1:
-    cdef int overflow = 0
-    cdef long long amount = PyLong_AsLongLongAndOverflow(number, &overflow)
-    if amount < 0:
-        refuse_amount(number)
-    return amount
+    cdef int64_t amount = exact_int(<PyObject *>number)
+    return amount if amount >= 0 else index_of(number)
 
 
-cdef int refuse_amount(object number) except -1:
-    PyErr_Clear()
+cdef int64_t index_of(object number) except -1:
     try:
-        number = operator.index(number)
+        number = PyNumber_Index(number)
     except TypeError:
         raise TypeError(f"an amount is an int, not {type(number).__name__}") from None
+    if exact_int(<PyObject *>number) >= 0:
+        return exact_int(<PyObject *>number)
     if number < 0:
         raise ValueError(f"an amount cannot be negative: {number}")
     raise OverflowError(f"an amount is at most {FSM_UNLIMITED} (UNLIMITED): {number}")
@@ -939,58 +963,6 @@ cdef object holder_info(const fsm_holder_info *info):
 
 # ---- charging -----------------------------------------------------------------------------------
 
-cdef extern from *:
-    """
-    /*
-     * charge() takes keywords, and is called without them: then it must not cost more than a method of one argument.
-     * Cython's own way to take keywords costs as much as half of the charge itself.
-     */
-    typedef PyObject *(*charge_one)(PyObject *self, PyObject *amount);
-    typedef PyObject *(*charge_all)(PyObject *self, PyObject *arguments, PyObject *keywords);
-
-    static charge_one charge_without_keywords;
-    static charge_all charge_with_keywords;
-
-    static PyObject *charge(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
-    {
-        if (!names && count == 1)
-            return charge_without_keywords(self, arguments[0]);
-        PyObject *all = PyTuple_New(count), *keywords = PyDict_New(), *result = NULL;
-        for (Py_ssize_t i = 0; all && i < count; i++)
-            PyTuple_SET_ITEM(all, i, Py_NewRef(arguments[i]));
-        for (Py_ssize_t i = 0; keywords && names && i < PyTuple_GET_SIZE(names); i++)
-            if (PyDict_SetItem(keywords, PyTuple_GET_ITEM(names, i), arguments[count + i]) < 0)
-                Py_CLEAR(keywords);
-        if (all && keywords)
-            result = charge_with_keywords(self, all, keywords);
-        Py_XDECREF(all);
-        Py_XDECREF(keywords);
-        return result;
-    }
-
-    static PyMethodDef charge_definition = {
-        "charge", (PyCFunction)(void (*)(void))charge, METH_FASTCALL | METH_KEYWORDS,
-        "charge($self, amount, /, *, wait=False, timeout=None)\\n--\\n\\n"
-        "Charges amount to the counter and its ancestors, or nothing at all and raises.\\n\\n"
-        "wait: if there is no room, it waits in line until there is: for so many seconds, or with None for ever."
-    };
-
-    static int define_charge(PyTypeObject *type, charge_one one, charge_all many)
-    {
-        PyObject *method = PyDescr_NewMethod(type, &charge_definition);
-        int status = method ? PyDict_SetItemString(type->tp_dict, "charge", method) : -1;
-        Py_XDECREF(method);
-        PyType_Modified(type);
-        charge_without_keywords = one;
-        charge_with_keywords = many;
-        return status;
-    }
-    """
-    ctypedef object (*charge_one)(object self, object amount)
-    ctypedef object (*charge_all)(object self, object arguments, object keywords)
-    int define_charge(type type, charge_one one, charge_all many) except -1
-
-
 cdef enum operation:
     CHARGE, CHARGE_NOFAIL, UNCHARGE, GIVE, TAKE, HELD
 
@@ -1100,15 +1072,20 @@ cdef class Charger:
             self._failed(failure(status), amount)
         return 0
 
-    cdef int _charge_waiting(self, amount, wait, timeout) except -1:
+    def charge(self, amount, /, *, wait=False, timeout=None):
+        """Charges amount to the counter and its ancestors, or nothing at all and raises.
+
+        wait: if there is no room, it waits in line until there is: for so many seconds, or with None for ever.
+        """
         cdef int64_t n = amount_of(amount)
-        if not wait and timeout is not None:
+        if timeout is not None and not wait:
             raise ValueError("timeout is for a charge that waits: wait=True")
-        if not wait:
-            charge_at_once(self, amount)
-        elif n > 0 and not fsm_charge_fast(&self._charger, n):
+        if fsm_charge_fast(&self._charger, n):
+            return
+        if wait and n > 0:
             self._wait(n, timeout)
-        return 0
+        else:
+            self._do(CHARGE, n, NULL)
 
     def try_charge(self, amount, /):
         """Charges amount and is True, or is False when a limit refuses it."""
@@ -1170,23 +1147,36 @@ cdef class Charger:
         raise error
 
 
-cdef object charge_at_once(object self, object amount):
-    cdef Charger charger = <Charger>self
-    cdef int64_t n = amount_of(amount)
-    if not fsm_charge_fast(&charger._charger, n):
-        charger._do(CHARGE, n, NULL)
+cdef extern from *:
+    """
+    typedef PyObject *taker_of_keywords(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *names);
+    static taker_of_keywords *charge_with_keywords;
+
+    static void call_first(PyObject *method, taker_of_keywords *first)
+    {
+        PyMethodDef *definition = ((PyMethodDescrObject *)method)->d_method;
+        if (definition->ml_flags != (METH_FASTCALL | METH_KEYWORDS))
+            return;
+        charge_with_keywords = (taker_of_keywords *)(void (*)(void))definition->ml_meth;
+        definition->ml_meth = (PyCFunction)(void (*)(void))first;
+    }
+    """
+    ctypedef object taker_of_keywords(object self, PyObject *const *arguments, Py_ssize_t count, PyObject *names)
+    taker_of_keywords *charge_with_keywords
+    void call_first(object method, taker_of_keywords *first)
 
 
-def _keywords(amount, /, *, wait=False, timeout=None):
-    return amount, wait, timeout
+# Cython's way to take keywords costs half as much as the charge itself, also where none are given.  So this comes first.
+cdef object charge_by_amount(object self, PyObject *const *arguments, Py_ssize_t count, PyObject *names):
+    cdef int64_t n
+    if names == NULL and count == 1:
+        n = exact_int(arguments[0])
+        if n >= 0 and fsm_charge_fast(&(<Charger>self)._charger, n):
+            return None
+    return charge_with_keywords(self, arguments, count, names)
 
 
-cdef object charge_or_wait(object self, object arguments, object keywords):
-    amount, wait, timeout = _keywords(*arguments, **keywords)
-    (<Charger>self)._charge_waiting(amount, wait, timeout)
-
-
-define_charge(Charger, charge_at_once, charge_or_wait)
+call_first(Charger.charge, charge_by_amount)
 
 
 # ---- waiting -------------------------------------------------------------------------------------
