@@ -8,13 +8,12 @@ how it becomes one, at the latest with its first charge.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import engine
 from .answers import in_public
-from .engine import BELOW, KEEP, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, process_alive
+from .engine import BELOW, KEEP, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, Hold, process_alive
 from .errors import LimitExceeded, NotHeld, TreeGone
 from .marks import Mark
 from .refusals import LargeHolder, Probe, Refusal, to_the_millisecond
@@ -106,12 +105,11 @@ class Counter(engine.Charger):
 
         Cancelled, it has charged nothing.
         """
-        await self.group.wait_charge(**{self.resource: amount})
+        await self.group.wait_charge({self.resource: amount})
 
     def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
         """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
-        amount = engine.amount(amount)
-        return Hold(partial(self.charge, amount, wait=wait, timeout=timeout), partial(self.uncharge, amount))
+        return Hold(self, engine.amount(amount), wait, timeout)
 
     # ---- what it says
 
@@ -342,22 +340,3 @@ def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
             for held in info.largest
         ),
     )
-
-
-class Hold:
-    """What hold() returns: a context manager, charged inside and uncharged after."""
-
-    __slots__ = ("_charge", "_forks", "_uncharge")
-
-    def __init__(self, charge: Callable[[], None], uncharge: Callable[[], None]) -> None:
-        self._charge = charge
-        self._uncharge = uncharge
-
-    def __enter__(self) -> None:
-        self._forks = engine.fork_count()
-        self._charge()
-
-    def __exit__(self, *_exception: object) -> None:
-        # a child that was forked inside does not hold it, and leaves it to its parent
-        if self._forks == engine.fork_count():
-            self._uncharge()

@@ -46,7 +46,7 @@ from .control_files import (
     Kind,
     file_name,
 )
-from .counter import Hold
+from .engine import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from .group import ends_with_keep
 from .refusals import Probe, Refusal
@@ -411,7 +411,7 @@ class LeaseCounter:
 
         Cancelled, it has charged nothing.
         """
-        await self.group.wait_charge(**{self.resource: amount})
+        await self.group.wait_charge({self.resource: amount})
 
     def try_charge(self, amount: int) -> bool:
         """Charges; False, with nothing changed, if a limit would be passed."""
@@ -439,9 +439,7 @@ class LeaseCounter:
 
     def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
         """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
-        amount = engine.amount(amount)
-        charge = functools.partial(self.charge, amount, wait=wait, timeout=timeout)
-        return Hold(charge, functools.partial(self.uncharge, amount))
+        return Hold(self, engine.amount(amount), wait, timeout)
 
     @property
     def held(self) -> int:

@@ -19,7 +19,7 @@ from . import engine
 from .answers import in_public, public_error
 from .control import tell_changed
 from .control_files import METRICS_FILE, reserved_names
-from .counter import STAT_KEYS, Counter, Hold, Holder
+from .counter import STAT_KEYS, Counter, Holder
 from .engine import (
     BATCH_AUTO,
     CELLS_MAX,
@@ -41,6 +41,7 @@ from .engine import (
     SLOTS,
     UNLIMITED,
     EngineError,
+    Hold,
     Region,
     Surveyed,
     process_alive,

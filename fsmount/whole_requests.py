@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 
 from . import engine
-from .counter import Hold
+from .engine import Hold
+
+_NONE: Mapping[str, int] = {}
 
 
 class WholeRequests(ABC):
-    """What a group can be asked for as a whole, as in hold(memory=1 << 30, tokens=4).
+    """What a group can be asked for as a whole, as in hold(memory=1 << 30, tokens=4) or hold({"memory": 1 << 30}).
 
-    TypeError: no resource is named.  KeyError: there is none of this name; else as with a counter.
+    A resource whose name is that of an argument, such as `wait`, can only be named in the second way.
+
+    TypeError: no resource is named, or one twice.  KeyError: there is none of this name; else as with a counter.
     """
 
     __slots__ = ()
 
-    def charge(self, /, *, wait: bool = False, timeout: float | None = None, **amounts: int) -> None:
+    def charge(
+        self, amounts: Mapping[str, int] = _NONE, /, *, wait: bool = False, timeout: float | None = None, **more: int
+    ) -> None:
         """Charges all of it, or raises LimitExceeded and changes nothing; wait and timeout as those of a counter."""
         if timeout is not None and not wait:
             raise ValueError("timeout is for a charge that waits: wait=True")
         if wait:
-            self.charge_waiting(self._requested(amounts), timeout)
+            self.charge_waiting(self._requested(amounts, more), timeout)
         else:
-            self.change(self._requested(amounts))
+            self.change(self._requested(amounts, more))
 
     def charge_waiting(self, amounts: Mapping[str, int], timeout: float | None) -> None:
         """Charges all of it when it is its turn; LimitExceeded if that takes longer than so many seconds."""
@@ -33,30 +38,33 @@ class WholeRequests(ABC):
         if not wanted or not self.charge_in_turn(wanted, timeout):
             self.change(amounts)  # says who refuses; or there is room, for one who is in no line
 
-    async def wait_charge(self, /, **amounts: int) -> None:
+    async def wait_charge(self, amounts: Mapping[str, int] = _NONE, /, **more: int) -> None:
         """Charges all of it as soon as there is room and it is its turn, in a task of trio or asyncio.
 
         Cancelled, it has charged nothing.
         """
-        wanted = {resource: amount for resource, amount in self._requested(amounts).items() if amount > 0}
+        wanted = {resource: amount for resource, amount in self._requested(amounts, more).items() if amount > 0}
         if wanted:
             await self.charge_in_turn_async(wanted)
 
-    def uncharge(self, /, **amounts: int) -> None:
+    def uncharge(self, amounts: Mapping[str, int] = _NONE, /, **more: int) -> None:
         """Gives all of it back, or raises NotHeld and changes nothing."""
-        self.change({resource: -amount for resource, amount in self._requested(amounts).items()})
+        self.change({resource: -amount for resource, amount in self._requested(amounts, more).items()})
 
-    def hold(self, /, *, wait: bool = False, timeout: float | None = None, **amounts: int) -> Hold:
+    def hold(
+        self, amounts: Mapping[str, int] = _NONE, /, *, wait: bool = False, timeout: float | None = None, **more: int
+    ) -> Hold:
         """A context manager: all of it is charged inside, and uncharged after."""
-        amounts = self._requested(amounts)
-        return Hold(partial(self.charge, wait=wait, timeout=timeout, **amounts), partial(self.uncharge, **amounts))
+        return Hold(self, self._requested(amounts, more), wait, timeout)
 
-    def _requested(self, amounts: dict[str, int]) -> dict[str, int]:
-        if not amounts:
-            raise TypeError("name a resource and an amount, such as memory=4096")
-        for resource in amounts:
+    def _requested(self, amounts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+        if not amounts and not more:
+            raise TypeError('name a resource and an amount, such as memory=4096 or {"memory": 4096}')
+        for resource in amounts.keys() & more.keys():
+            raise TypeError(f"{resource} is named twice")
+        for resource in (*amounts, *more):
             self[resource]
-        return {resource: engine.amount(amount) for resource, amount in amounts.items()}
+        return {resource: engine.amount(amount) for resource, amount in (*amounts.items(), *more.items())}
 
     @abstractmethod
     def change(self, amounts: Mapping[str, int]) -> None:

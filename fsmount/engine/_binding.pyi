@@ -1,6 +1,8 @@
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn, final
+from typing import NamedTuple, NoReturn, Protocol, TypeVar, final
+
+A = TypeVar("A", contravariant=True)
 
 UNLIMITED: int
 ROOT: int
@@ -209,6 +211,16 @@ class Charger:
     def _bind_held(self) -> bool: ...
     def _wait(self, amount: int, timeout: float | None) -> None: ...
     def _failed(self, error: EngineError, amount: int) -> NoReturn: ...
+
+class _Charged(Protocol[A]):
+    def charge(self, amount: A, /, *, wait: bool = ..., timeout: float | None = ...) -> None: ...
+    def uncharge(self, amount: A, /) -> None: ...
+
+@final
+class Hold:
+    def __init__(self, of: _Charged[A], amount: A, wait: bool, timeout: float | None, /) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, kind: object, value: object, traceback: object, /) -> None: ...
 
 @final
 class Request:

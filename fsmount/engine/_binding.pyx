@@ -1179,6 +1179,35 @@ cdef object charge_by_amount(object self, PyObject *const *arguments, Py_ssize_t
 call_first(Charger.charge, charge_by_amount)
 
 
+@cython.final
+cdef class Hold:
+    """A context manager of a counter or a group: charged inside, and uncharged after.
+
+    No handler of a signal runs between the block and what is called here, so if it raises, nothing stays charged.
+    """
+
+    cdef object _of, _amount, _wait, _timeout
+    cdef unsigned long _forks
+
+    def __cinit__(self, of, amount, wait, timeout, /):
+        self._of = of
+        self._amount = amount
+        self._wait = wait
+        self._timeout = timeout
+
+    def __enter__(self):
+        self._forks = forks
+        if self._wait or self._timeout is not None:
+            self._of.charge(self._amount, wait=self._wait, timeout=self._timeout)
+        else:
+            self._of.charge(self._amount)
+
+    def __exit__(self, kind, value, traceback, /):
+        # a child that was forked inside does not hold it, and leaves it to its parent
+        if self._forks == forks:
+            self._of.uncharge(self._amount)
+
+
 # ---- waiting -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import threading
 from functools import partial
 
 import pytest
+import trio
 
 import fsmount
 from fsmount import Group, Tree
@@ -99,6 +100,26 @@ def test_what_is_no_request_is_refused(
     with pytest.raises(expected):
         getattr(group, operation)(**amounts)
     assert held(group) == (5, 7)
+
+
+def test_a_resource_is_not_named_twice(group: Group) -> None:
+    with pytest.raises(TypeError, match="memory is named twice"):
+        group.charge({"memory": 1}, memory=1)
+    assert held(group) == (0, 0)
+
+
+def test_resources_that_are_called_as_an_argument_are_named_in_a_mapping() -> None:
+    with Tree.create(resources=["wait:count", "timeout:count", "tokens:count"]) as tree:
+        group = tree.root
+        group["timeout"].limit = 4
+        group.charge({"wait": 2, "timeout": 3}, tokens=1)
+        with pytest.raises(fsmount.LimitExceeded), group.hold({"wait": 1, "timeout": 2}, wait=True, timeout=0.01):
+            pytest.fail("it is held")
+        with group.hold({"wait": 1, "timeout": 1}, wait=True, timeout=10):
+            assert {resource: group[resource].held for resource in group} == {"wait": 3, "timeout": 4, "tokens": 1}
+        group.uncharge({"wait": 1, "timeout": 3})
+        trio.run(group.wait_charge, {"wait": 1})
+        assert {resource: group[resource].held for resource in group} == {"wait": 2, "timeout": 0, "tokens": 1}
 
 
 def test_a_child_that_is_forked_inside_a_hold_leaves_it_to_its_parent(group: Group) -> None:
