@@ -45,6 +45,7 @@ from .control_files import (
     WHY,
     Kind,
     file_name,
+    survey_name,
 )
 from .engine import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
@@ -56,6 +57,9 @@ from .whole_requests import WholeRequests
 __all__ = ["HolderLine", "LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
 
 _DESCRIPTORS = "/proc/self/fd/"
+
+# What is read at once of a file that may be long, in bytes.
+_LARGE = 1 << 20
 
 # Over the opening of leases and directories.  A fork waits for it, so that no child has a descriptor nobody knows of;
 # reentrant because of signal handlers.
@@ -529,6 +533,17 @@ class LeaseCounter:
         for line in self._read(HOLDERS).decode(errors="replace").splitlines():
             pid, start_time, held, stock, command = line.split(" ", 4)
             found.append(HolderLine(int(pid), int(start_time), int(held), int(stock), command))
+        return found
+
+    def survey(self) -> list[engine.Surveyed]:
+        """Every group from this one down, parents before their children, all of one moment; see Tree.survey()."""
+        path = os.path.join(self.group.where(), survey_name(self.resource))
+        with _told_of(self.group.path), open(path, "rb", buffering=0) as file:
+            text = b"".join(iter(functools.partial(file.read, _LARGE), b""))
+        found = []
+        for line in os.fsdecode(text).split("\n")[:-1]:
+            id, parent, *amounts, name = line.split(" ", 9)
+            found.append(engine.Surveyed(int(id), int(parent), name, *map(int, amounts)))
         return found
 
     def why(self) -> list[Refusal]:

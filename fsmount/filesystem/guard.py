@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 #: How long the event loop's thread waits for the region's lock, in seconds.
 PATIENCE = 0.002
 
+#: How long it waits for the interpreter while a worker thread makes a text of many groups, in seconds.
+TURN = 0.0002
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ DIRECTORY = 1
 CONTROL = 2
 METRICS = 3  # of the root alone
 FIRST_FILE = KINDS_MAX
+_FIRST_SURVEY = 1 << 11  # above all files
 
 _SLOT_BITS = 12
 _INDEX_BITS = 24
@@ -31,10 +32,15 @@ def group_of(inode: int) -> int:
 
 
 def slot_of(inode: int) -> int:
-    """DIRECTORY, CONTROL, METRICS, or a file's slot."""
+    """DIRECTORY, CONTROL, METRICS, a file's slot, or that of a survey."""
     return inode & _SLOT
 
 
 def file_slot(resource: int, kind: Kind) -> int:
     """The slot of a resource's file."""
     return FIRST_FILE + resource * KINDS_MAX + kind.index
+
+
+def survey_slot(resource: int) -> int:
+    """The slot of the file that surveys a resource."""
+    return _FIRST_SURVEY + resource

@@ -10,7 +10,6 @@ that asks for no more than its turn, and the library for it is imported when the
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
@@ -25,9 +24,6 @@ from .request_loop import served
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-#: How long the event loop waits for the interpreter while a text is made, in seconds.
-_TURN = 0.0002
 
 _LABELS = ("group", "resource")
 
@@ -61,7 +57,6 @@ class MetricsFile(OpenFile):
             raise MustWait
         from prometheus_client.openmetrics.exposition import generate_latest
 
-        sys.setswitchinterval(_TURN)
         return generate_latest(self)  # type: ignore[no-any-return]
 
     def collect(self) -> "Iterator[Metric]":

@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import time_ns
@@ -21,7 +22,7 @@ from time import time_ns
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from ..control_files import CONTROL_FILE, METRICS_FILE, Kind, files, reserved_names, slot
+from ..control_files import CONTROL_FILE, METRICS_FILE, Kind, files, reserved_names, slot, survey_name
 from ..errors import GroupRemoved, LockTimeout
 from ..tree import (
     MODE_UNSET,
@@ -46,6 +47,7 @@ from .guard import by_handle, by_inode
 from .host import Host
 from .metrics_file import MetricsFile
 from .open_file import CounterFile, OpenFile
+from .survey_file import SurveyFile
 from .write_times import WriteTimes
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,9 @@ class Operations(pyfuse3.Operations):
         self._files |= {inodes.file_slot(0, opened.kind): _File(0, opened.kind, opened) for opened in GROUP_CLASSES}
         listed = files(tree.resources)
         self._listed: Entries = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
-        self._slots = dict(self._listed) | {CONTROL_FILE.encode(): inodes.CONTROL}
+        self._surveys = {inodes.survey_slot(index): name for index, name in enumerate(tree.resources)}
+        surveys = {os.fsencode(survey_name(resource)): number for number, resource in self._surveys.items()}
+        self._slots = dict(self._listed) | {CONTROL_FILE.encode(): inodes.CONTROL} | surveys
         self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
         self._slots_in_root = self._slots | dict(self._listed_in_root)
         self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
@@ -119,6 +123,7 @@ class Operations(pyfuse3.Operations):
 
     def init(self) -> None:
         set_patience(guard.PATIENCE)
+        sys.setswitchinterval(guard.TURN)
         self._serving = True
 
     def close(self) -> None:
@@ -189,7 +194,8 @@ class Operations(pyfuse3.Operations):
         mask = (fields.update_mode and SET_MODE) | (fields.update_uid and SET_UID) | (fields.update_gid and SET_GID)
         if inodes.group_of(inode) in self._removed:
             raise FUSEError(errno.ENODEV)  # somebody has it open: its path leads nobody here any more
-        unowned = inodes.slot_of(inode) in (inodes.CONTROL, inodes.METRICS)
+        which = inodes.slot_of(inode)
+        unowned = which in (inodes.CONTROL, inodes.METRICS) or which in self._surveys
         if unowned and mask:
             raise FUSEError(errno.EPERM)
         if not fields.update_size:  # a truncated file is not a written one: its time stays
@@ -223,10 +229,13 @@ class Operations(pyfuse3.Operations):
             mode = file.mode if attributes.mode == MODE_UNSET else attributes.mode
             return entry(inode, stat.S_IFREG | mode, 1, attributes)
         attributes = group.attributes(0)
-        if inodes.slot_of(inode) == inodes.DIRECTORY:
+        which = inodes.slot_of(inode)
+        if which == inodes.DIRECTORY:
             return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
         # they belong to whom their directory belongs to, and the kernel does not know that
-        mode = 0o444 if inodes.slot_of(inode) == inodes.METRICS else 0o600
+        mode = 0o444 if which == inodes.METRICS else 0o600
+        if which in self._surveys:
+            mode = attributes.mode & 0o444  # of whoever may list it
         return entry(inode, stat.S_IFREG | mode, 1, attributes, timeout=0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -381,9 +390,12 @@ class Operations(pyfuse3.Operations):
         if not group.exists:
             raise FUSEError(errno.ESTALE)
         handle = next(self._handles)
+        which = inodes.slot_of(inode)
         if file is not None:
             self._open[handle] = file.open(group, inode, flags, ctx)
-        elif inodes.slot_of(inode) == inodes.METRICS:
+        elif which in self._surveys:
+            self._open[handle] = SurveyFile(group[self._surveys[which]], inode, flags)
+        elif which == inodes.METRICS:
             self._open[handle] = MetricsFile(group, inode, flags, self._open.__len__)
         else:
             self._open[handle] = ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)

@@ -1,0 +1,39 @@
+"""The hidden files `.R.groups`: what fsmount tree and top show where they may not use the region.
+
+Every directory has one for each resource, and no directory lists it.  A line is a group, parents before their children,
+and begins with the group that was asked:
+
+    id parent usage stock limit soft_limit max_usage failcnt holders name
+
+All is of one moment, see Tree.survey().  Who may list the directory may read it, and sees the groups below whoever may
+list those: as in `R.why` and `metrics`.  It is made in a worker thread, about 1 us a group.
+"""
+
+import os
+from typing import ClassVar
+
+import trio
+
+from ..tree import Counter
+from .guard import MustWait
+from .open_file import OpenFile
+
+_LINE = "%d %d %d %d %d %d %d %d %d %s\n"
+
+
+class SurveyFile(OpenFile):
+    """An open `.R.groups` of a counter."""
+
+    timed: ClassVar[bool] = False
+
+    __slots__ = ("_resource",)
+
+    def __init__(self, counter: Counter, inode: int, flags: int) -> None:
+        super().__init__(counter.group, inode, flags)
+        self._resource = counter.resource
+
+    def text(self) -> bytes:
+        if trio.lowlevel.in_trio_run():
+            raise MustWait
+        rows = self.group.tree.survey(self._resource, self.group)
+        return os.fsencode("".join([_LINE % (id, parent, *of, name) for id, parent, name, *of in rows]))
