@@ -1,8 +1,8 @@
 """All groups from one down, with their counters: from the region where it may be used, else through the files.
 
-In the region every group of the tree is found in one pass (Tree.survey), 10,000 of them in a few ms, and all is of one
-moment.  Through the files a group is read when its turn comes, at the cost of a few requests to the daemon, and one
-that may not be read hides what is below it.  Who may open the region may read all of it.
+A survey finds every group in one pass, 10,000 of them in a few ms, all of one moment: in the region here, or there in
+the daemon, which a hidden file has do it.  Of a node all there is to know is read when its turn comes, and through the
+files a group that may not be read hides what is below it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fsmount.attach import look
 from fsmount.errors import GroupRemoved, TreeGone
 from fsmount.group import Group
 from fsmount.lease import LeaseGroup
-from fsmount.tree import ROOT, Surveyed
+from fsmount.tree import Surveyed
 
 # What hides one group and says nothing against the others.
 _CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
@@ -34,18 +34,6 @@ class Node(NamedTuple):
     counters: dict[str, dict[str, int]]
     #: Why neither it nor what is below could be read; empty if they could.
     closed: str = ""
-
-
-class Survey(NamedTuple):
-    """The groups, parents before their children, the same ones for each resource."""
-
-    rows: dict[str, list[Surveyed]]
-    #: Why a group could not be read, by its id; its row has zeros.
-    closed: dict[int, str]
-
-    @property
-    def groups(self) -> list[Surveyed]:
-        return next(iter(self.rows.values()))
 
 
 class Groups:
@@ -66,12 +54,16 @@ class Groups:
         """Each before those below it, siblings by name."""
         return _walk(self._look() or self._top, self.path, resources)
 
-    def survey(self, resources: Sequence[str]) -> Survey:
-        """Each group's counters of these resources."""
+    def survey(self, resources: Sequence[str]) -> dict[str, list[Surveyed]]:
+        """By resource the counters of the groups, the same ones for each, parents before their children."""
         group = self._look()
-        if group is not None:
-            return _from_region(group, self.path, resources)
-        return _from_files(list(_walk(self._top, self.path, resources)), resources)
+        rows = {
+            resource: self._top[resource].survey() if group is None else group.tree.survey(resource, group)
+            for resource in resources
+        }
+        # but for those that were made or removed in between
+        ids = set.intersection(*({row.id for row in found} for found in rows.values()))
+        return {resource: [row for row in found if row.id in ids] for resource, found in rows.items()}
 
     def _look(self) -> Group | None:
         """The group in its region: asks the daemon, so that a mount that is gone is not taken for one."""
@@ -139,37 +131,3 @@ def _walk(top: Group | LeaseGroup, path: str, resources: Sequence[str]) -> Itera
             yield Node(id, id if parent is None else parent, path, counters)
             children.sort(key=lambda child: child[1], reverse=True)
             ahead += ((*child, id) for child in children)
-
-
-def _from_files(nodes: Sequence[Node], resources: Sequence[str]) -> Survey:
-    rows = {resource: [_row(node, resource) for node in nodes] for resource in resources}
-    return Survey(rows, {node.id: node.closed for node in nodes if node.closed})
-
-
-def _row(node: Node, resource: str) -> Surveyed:
-    stat = node.counters.get(resource) or dict.fromkeys(_FIELDS, 0)
-    return Surveyed(node.id, node.parent, os.path.basename(node.path), *(stat[field] for field in _FIELDS))
-
-
-_FIELDS = Surveyed._fields[3:]
-
-
-def _from_region(top: Group, path: str, resources: Sequence[str]) -> Survey:
-    rows = {resource: _within(top.tree.survey(resource), top.id) for resource in resources}
-    ids = set.intersection(*({row.id for row in found} for found in rows.values()))
-    if top.id not in ids:
-        raise GroupRemoved(path)
-    if len(rows) > 1:  # what was made or removed in between
-        rows = {resource: [row for row in found if row.id in ids] for resource, found in rows.items()}
-    return Survey(rows, {})
-
-
-def _within(rows: list[Surveyed], top: int) -> list[Surveyed]:
-    """The groups from one down."""
-    if top == ROOT:
-        return rows
-    inside: set[int] = set()
-    for row in rows:
-        if row.id == top or row.parent in inside:
-            inside.add(row.id)
-    return [row for row in rows if row.id in inside]

@@ -65,8 +65,8 @@ def top(
 ) -> None:
     """Show the groups live: what each uses of its limit, its last minute, and who holds it.
 
-    MOUNTPOINT need not be said where it is your only one. Where you may use the region all groups are read from there
-    in one pass. Elsewhere each is read through its files, and where they are many, seldom.
+    MOUNTPOINT need not be said where it is your only one. All groups are read in one pass, and all is of one moment: in
+    the region where you may use it, elsewhere by the daemon.
     """
     if path is None:
         from fsmount.daemon.trees import only_mount

@@ -42,7 +42,7 @@ def print_looks(
 def _lines(seen: Seen, order: str, groups: Groups, top: str, drawn: Glyphs) -> Iterator[str]:
     unit = groups.units[seen.wanted.resource]
     if isinstance(seen, GroupsSeen):
-        in_order = ordered(seen.rows, seen.closed, order)
+        in_order = ordered(seen.rows, order)
         table = group_lines(in_order.rows, in_order, top, unit, drawn)
     else:
         assert isinstance(seen, HoldersSeen)
@@ -53,7 +53,7 @@ def _lines(seen: Seen, order: str, groups: Groups, top: str, drawn: Glyphs) -> I
 def _object(seen: Seen, order: str, groups: Groups) -> dict[str, object]:
     found: dict[str, object] = {"time": time.time(), "resource": seen.wanted.resource}
     if isinstance(seen, GroupsSeen):
-        in_order = ordered(seen.rows, seen.closed, order)
+        in_order = ordered(seen.rows, order)
         return found | {"groups": [group_object(row, groups.path, in_order) for row in in_order.rows]}
     assert isinstance(seen, HoldersSeen)
     return found | {"group": seen.wanted.path, "holders": [holder._asdict() for holder in seen.holders]}

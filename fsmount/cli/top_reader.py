@@ -1,8 +1,8 @@
 """A thread that looks at the groups, or at the holders of one, again and again.
 
-So whoever draws can answer keys while a look takes long, as it does through the files.  It sleeps nine times as long as
-its last look took, or all that the program did since the one before: what it costs, here and in the daemon, stays below
-a tenth of a processor.
+So whoever draws can answer keys while a look takes long, as it does while somebody stopped has the region's lock.  It
+sleeps nine times as long as its last look took, or all that the program did since the one before: what it costs, here
+and in the daemon, stays below a tenth of a processor however many groups there are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Wanted(NamedTuple):
 class GroupsSeen(NamedTuple):
     wanted: Wanted
     rows: Sequence[Surveyed]
-    closed: Mapping[int, str]
 
 
 class HoldersSeen(NamedTuple):
@@ -58,8 +57,7 @@ Seen = GroupsSeen | HoldersSeen | Unseen
 def look(groups: Groups, wanted: Wanted) -> Seen:
     """Looks once.  OSError: the mount, or the group at the top, is gone or may not be read."""
     if not wanted.path:
-        survey = groups.survey([wanted.resource])
-        return GroupsSeen(wanted, survey.groups, survey.closed)
+        return GroupsSeen(wanted, groups.survey([wanted.resource])[wanted.resource])
     counter = LeaseGroup(wanted.path, groups.units)[wanted.resource]
     try:
         holders = sorted(counter.holders(), key=lambda holder: holder.held, reverse=True)

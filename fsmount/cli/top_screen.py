@@ -199,7 +199,7 @@ class _Screen:
 
     def _order_groups(self) -> None:
         if isinstance(self._seen, GroupsSeen):
-            self._ordered = ordered(self._seen.rows, self._seen.closed, self._order)
+            self._ordered = ordered(self._seen.rows, self._order)
             self._find_selected()
 
     def _find_selected(self) -> None:

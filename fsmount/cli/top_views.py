@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fsmount.cli.cells import BAR, BOLD, DIM, RED, Amounts, Cell, Column, Glyphs, lines, number, sparkline
+from fsmount.cli.cells import BAR, BOLD, DIM, Amounts, Cell, Column, Glyphs, lines, number, sparkline
 from fsmount.cli.printable import printable
 from fsmount.cli.survey import as_tree, paths
 from fsmount.cli.tree_table import guide
@@ -50,19 +50,18 @@ class Ordered(NamedTuple):
     paths: dict[int, str]
     #: Id -> what as_tree() says of it; empty in any other order.
     last: dict[int, tuple[bool, ...]]
-    closed: Mapping[int, str]
 
 
-def ordered(rows: Sequence[Surveyed], closed: Mapping[int, str], by: str) -> Ordered:
+def ordered(rows: Sequence[Surveyed], by: str) -> Ordered:
     """The largest first; those that are equal, and all by name, as their paths are sorted."""
     if by == _TREE:
         found = list(as_tree(rows))
-        return Ordered([row for row, _ in found], paths(rows), {row.id: last for row, last in found}, closed)
+        return Ordered([row for row, _ in found], paths(rows), {row.id: last for row, last in found})
     path = paths(rows)
     in_order = sorted(rows, key=lambda row: path[row.id])
     if by != _NAME:
         in_order.sort(key=_KEYS[by], reverse=True)
-    return Ordered(in_order, path, {}, closed)
+    return Ordered(in_order, path, {})
 
 
 class History:
@@ -122,9 +121,6 @@ def group_lines(
         last = groups.last.get(row.id, ())
         below = row.name if last else groups.paths[row.id]
         name: Cell = [(DIM, guide(last, drawn)), (BOLD, printable(below or top))]
-        if row.id in groups.closed:
-            table.append([[*name, (RED, f"  {groups.closed[row.id]}")]])
-            continue
         amounts = Amounts(row.usage, row.limit, row.soft_limit)
         usage, limit, bar, share = amounts.cells(unit, drawn)
         table.append(
@@ -175,6 +171,4 @@ def holder_lines(
 def group_object(row: Surveyed, top: str, groups: Ordered) -> dict[str, object]:
     """The same of a group for programs."""
     path = os.path.join(top, groups.paths[row.id]) if groups.paths[row.id] else top
-    if row.id in groups.closed:
-        return {"group": path, "error": groups.closed[row.id]}
     return {"group": path} | {field: getattr(row, field) for field in Surveyed._fields[3:]}

@@ -25,7 +25,7 @@ Examples:
 
 Red: nine tenths of the limit are used. Yellow: three quarters are, or more than the soft limit.
 
-The exit status is 0, 1 for an error, also if some group may not be read, and 2 for a wrong command line."""
+The exit status is 0, 1 for an error, with --json also if some group may not be read, and 2 for a wrong command line."""
 )
 @click.argument("path", metavar="[MOUNTPOINT|GROUP]", required=False, shell_complete=complete.directories)
 @click.option(
@@ -40,8 +40,8 @@ The exit status is 0, 1 for an error, also if some group may not be read, and 2 
 def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
     """Print a hierarchy of groups with what each uses of its limit, once.
 
-    MOUNTPOINT need not be said where it is your only one. Where you may use the region all is read from there, and a
-    resource's numbers are of one moment; elsewhere, and with --json, each group is read when its turn comes.
+    MOUNTPOINT need not be said where it is your only one. A resource's numbers are of one moment; with --json, which
+    has more of them, each group is read when its turn comes.
     """
     if path is None:
         from fsmount.daemon.trees import only_mount
@@ -56,14 +56,12 @@ def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             nodes = list(groups.nodes(list(units)))
             click.echo(json.dumps([_object(node) for node in nodes]))
-            closed = any(node.closed for node in nodes)
+            if any(node.closed for node in nodes):
+                sys.exit(FAILED)
         else:
             from fsmount.cli.tree_table import draw
 
-            survey = groups.survey(list(units))
-            draw(survey, path, units)
-            closed = bool(survey.closed)
-    sys.exit(FAILED if closed else 0)
+            draw(groups.survey(list(units)), path, units)
 
 
 def _object(node: Node) -> dict[str, object]:

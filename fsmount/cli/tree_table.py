@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import click
 
-from fsmount.cli.cells import BOLD, DIM, RED, Amounts, Cell, Column, Glyphs, glyphs, joined, lines, on_terminal, plain
+from fsmount.cli.cells import BOLD, DIM, Amounts, Cell, Column, Glyphs, glyphs, joined, lines, on_terminal, plain
 from fsmount.cli.printable import printable
-from fsmount.cli.survey import Survey, as_tree
+from fsmount.cli.survey import as_tree
+from fsmount.tree import Surveyed
 
 
-def draw(survey: Survey, top: str, units: dict[str, str]) -> None:
+def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> None:
     """Prints it; units is that of each resource in it."""
     drawn = glyphs(sys.stdout.encoding)
     columns = [
@@ -34,15 +35,12 @@ def draw(survey: Survey, top: str, units: dict[str, str]) -> None:
     print_formatted_text(FormattedText(joined(table)), end="")
 
 
-def _rows(survey: Survey, top: str, units: dict[str, str], drawn: Glyphs) -> Iterator[list[Cell]]:
-    found = {resource: {row.id: row for row in rows} for resource, rows in survey.rows.items()}
-    ordered = list(as_tree(survey.groups))
+def _rows(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str], drawn: Glyphs) -> Iterator[list[Cell]]:
+    found = {resource: {row.id: row for row in rows} for resource, rows in survey.items()}
+    ordered = list(as_tree(next(iter(survey.values()))))
     depths = [len(last) for _, last in ordered[1:]]
     for (row, last), following in zip(ordered, [*depths, 0], strict=True):
         name = [(DIM, guide(last, drawn)), (BOLD, printable(row.name if last else top))]
-        if row.id in survey.closed:
-            yield [[*name, (RED, f"  {survey.closed[row.id]}")]]
-            continue
         for resource, unit in units.items():
             counter = found[resource][row.id]
             amounts = Amounts(counter.usage, counter.limit, counter.soft_limit)

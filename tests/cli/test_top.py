@@ -293,18 +293,6 @@ def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> N
 
 
 @pytest.mark.user
-def test_a_group_that_may_not_be_read_is_shown_as_such(furnished: GroupFiles, mount: Mount) -> None:
-    closed = furnished.path / "web"
-    closed.chmod(0)
-    with mount.without_region():
-        (line,) = (line for line in printed(furnished.path) if line.startswith("web"))
-        (found,) = map(json.loads, printed(furnished.path, "--json", "-n", "1"))
-    closed.chmod(0o755)
-    assert line == "web  Permission denied"
-    assert {"group": str(closed), "error": "Permission denied"} in found["groups"]
-
-
-@pytest.mark.user
 def test_what_may_not_be_set_or_read_is_told_and_it_goes_on(furnished: GroupFiles) -> None:
     api = furnished.child("web").child("api")
     api.file("limit").chmod(0o444)
