@@ -7,6 +7,7 @@ colours from there, and for anything else the texts alone are joined, without th
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -47,8 +48,13 @@ _ASCII = Glyphs("|- ", "`- ", "|  ", "#", ".", "_.-:=+*#", "~")
 
 
 def on_terminal() -> bool:
-    """Whether there is somebody to draw for."""
+    """Whether there is somebody to draw for, in colours."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def terminal_width() -> int | None:
+    """How many columns there are, also where nothing can be drawn; None if it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def glyphs(encoding: str | None) -> Glyphs:
@@ -95,7 +101,9 @@ class Amounts(NamedTuple):
 
 
 def number(amount: int, unit: str) -> str:
-    """An amount of a resource for people, in its unit."""
+    """An amount of a resource for people, in its unit; no limit is max."""
+    if amount == UNLIMITED:
+        return "max"
     return size(amount) if unit == "bytes" else str(amount)
 
 
@@ -123,6 +131,10 @@ class Column(NamedTuple):
     right: bool = False
     least: int = 0
     most: int | None = None
+    #: From what width of the table on it is shown.
+    since: int = 0
+    #: Whether shortened_name() cuts what is too wide.
+    names: bool = False
 
 
 def lines(
@@ -133,16 +145,20 @@ def lines(
     *,
     fill: bool = False,
 ) -> list[Cell]:
-    """The titles and the rows (which may end early), a line each.
+    """The titles and the rows, a line each.
 
-    With a width no line is wider: the first column gives way.  fill: it takes what is left over, too.
+    With a width no line is wider: columns are left out, and the first one gives way.  fill: it takes what is left
+    over, too.
     """
+    if width is not None:
+        shown = [at for at, column in enumerate(columns) if width >= column.since]
+        columns, rows = [columns[at] for at in shown], [[row[at] for at in shown] for row in rows]
     titled = [[(DIM, column.title)] for column in columns]
     widths = [max(column.least, len(column.title)) for column in columns]
     for row in rows:
         for at, cell in enumerate(row):
             if cell:
-                widths[at] = max(widths[at], sum(map(_width, (text for _, text in cell))))
+                widths[at] = max(widths[at], _cell_width(cell))
     for at, column in enumerate(columns):
         if column.most is not None:
             widths[at] = min(widths[at], column.most)
@@ -160,7 +176,7 @@ def plain(line: Cell) -> str:
 
 def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
     """The cell, cut where it is wider."""
-    if sum(_width(text) for _, text in cell) <= width:
+    if _cell_width(cell) <= width:
         return cell
     kept: Cell = []
     left = width - 1
@@ -174,17 +190,45 @@ def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
     return kept
 
 
+def shortened_name(cell: Cell, width: int, drawn: Glyphs) -> Cell:
+    """What leads to a name and the name, cut where they are wider: of both the end tells the most.
+
+    But a name that is cut behind what leads to it keeps its beginning, as that tells where it is sorted.
+    """
+    if _cell_width(cell) <= width:
+        return cell
+    (lead_style, lead), *name = cell
+    if not lead:
+        return [(style, shortened_path(text, width, drawn)) for style, text in name]
+    # a name has half of the width at least
+    kept = shortened(name, max(width - _width(lead), width // 2), drawn)
+    return [(lead_style, shortened_path(lead, width - _cell_width(kept), drawn)), *kept]
+
+
+def shortened_path(text: str, width: int, drawn: Glyphs) -> str:
+    """The text, without its beginning where it is wider."""
+    if _width(text) <= width:
+        return text
+    left = width - 1
+    for start in range(len(text) - 1, -1, -1):
+        left -= _width(text[start])
+        if left < 0:
+            return drawn.cut + text[start + 1 :]
+    return text
+
+
 def _line(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], drawn: Glyphs) -> Cell:
     line: Cell = []
     for at, cell in enumerate(row):
-        if at:
-            line.append(("", _GAP))
-        # a row that ends early has a text that goes over all columns
-        wide = widths[at] if at + 1 < len(row) or len(row) == len(columns) else sum(widths) + len(_GAP) * len(widths)
-        cut = shortened(cell, wide, drawn)
-        space = ("", " " * (wide - sum(_width(text) for _, text in cut)))
+        cut = (shortened_name if columns[at].names else shortened)(cell, widths[at], drawn)
+        space = ("", " " * (widths[at] - _cell_width(cut)))
+        line += [("", _GAP)] if at else []
         line += [space, *cut] if columns[at].right else [*cut, space]
     return line
+
+
+def _cell_width(cell: Cell) -> int:
+    return sum(_width(text) for _, text in cell)
 
 
 def _width(text: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import click
 
-from fsmount.cli.cells import Glyphs, glyphs, plain
+from fsmount.cli.cells import Glyphs, glyphs, plain, terminal_width
 from fsmount.cli.survey import Groups
 from fsmount.cli.top_reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
 from fsmount.cli.top_views import group_lines, group_object, holder_lines, ordered
@@ -43,10 +43,10 @@ def _lines(seen: Seen, order: str, groups: Groups, top: str, drawn: Glyphs) -> I
     unit = groups.units[seen.wanted.resource]
     if isinstance(seen, GroupsSeen):
         in_order = ordered(seen.rows, order)
-        table = group_lines(in_order.rows, in_order, top, unit, drawn)
+        table = group_lines(in_order.rows, in_order, top, unit, drawn, width=terminal_width())
     else:
         assert isinstance(seen, HoldersSeen)
-        table = holder_lines(seen.holders, seen.stat["usage"], unit, drawn)
+        table = holder_lines(seen.holders, seen.stat["usage"], unit, drawn, terminal_width())
     return map(plain, table)
 
 

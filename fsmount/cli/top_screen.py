@@ -24,7 +24,7 @@ from prompt_toolkit.layout import BufferControl, ConditionalContainer, Formatted
 from prompt_toolkit.layout.processors import BeforeInput
 
 from fsmount.cli.amounts import amount
-from fsmount.cli.cells import BOLD, DIM, RED, Cell, glyphs, joined, number, shortened
+from fsmount.cli.cells import BOLD, DIM, RED, Cell, glyphs, joined, number, shortened, shortened_path
 from fsmount.cli.group import advised
 from fsmount.cli.printable import printable
 from fsmount.cli.report import FAILED
@@ -36,28 +36,30 @@ from fsmount.lease import LeaseGroup
 from fsmount.quantities import UNLIMITED
 from fsmount.tree import Surveyed
 
-_KEYS = "q quit  arrows select  enter holders  s sort  r resource  l limit  ? help"
-_KEYS_HOLDERS = "q quit  arrows scroll  esc back  r resource  l limit  ? help"
-_KEYS_PROMPT = "enter set  esc leave it as it is"
+_KEYS = "q quit  ? help  arrows select  enter holders  s sort  r resource  l limit"
+_KEYS_HOLDERS = "q quit  ? help  esc back  arrows scroll  r resource  l limit"
+_KEYS_HELP = "q quit  esc back  arrows scroll"
 
 _HELP = """\
-arrows, j k          select a group
-PgUp PgDn Home End   the same by screens
-Enter                the holders of the selected group; Esc: back
-s  S                 sort by the next column; by the one before
-r                    the next resource
-l  L                 set the limit; the soft limit (4096, 64K, 2G, max)
-Space                look now
-^Z                   stop; the shell's fg continues
-q                    the end
+arrows j k   select a group
+PgUp PgDn    by a screen; Home, End
+Enter        its holders; Esc: back
+s S          sort by the next column, or the one before
+r            the next resource
+l L          set the limit, or the soft limit (4096, 64K, 2G, max)
+Space        look now
+^Z           stop; the shell's fg continues
+q            the end
 
-The line of the last minute is as high as the highest usage in it.
-red     nine tenths of the limit are used
-yellow  three quarters are, or more than the soft limit
-holders, stock       of this counter; of it and all below"""
+last minute  as high as its highest usage
+red          nine tenths of the limit
+yellow       three quarters, or the soft limit
+holders      of this very group
+common       what the group itself holds
+stock        reserved, here and below"""
 
-# Lines that are no row of the table, beside the message or the prompt: the head, the titles and the keys.
-_OTHER_LINES = 3
+# Lines above a table: the title and those of its columns.
+_HEADS = 2
 
 
 class _Setting(NamedTuple):
@@ -66,6 +68,7 @@ class _Setting(NamedTuple):
     path: str
     resource: str
     key: str
+    now: int | None
 
 
 def show(groups: Groups, top: str, wanted: Wanted, order: str, interval: float, count: int | None) -> None:
@@ -91,7 +94,7 @@ class _Screen:
         self._left = count
         self._drawn = glyphs(sys.stdout.encoding)
         self._message = ""
-        self._help = False
+        self._help: int | None = None  # the first line of it that is shown
         self._setting: _Setting | None = None
         # By resource.
         self._histories: dict[str, History] = {}
@@ -228,21 +231,26 @@ class _Screen:
     def _height(self) -> int:
         """How many rows of a table there is room for."""
         said = 1 if self._setting else self._message_height
-        return max(self._app.output.get_size().rows - _OTHER_LINES - said, 1)
+        return max(self._app.output.get_size().rows - _HEADS - said - 1, 1)  # the last line tells the keys
 
     def _message_window(self) -> Window:
         said = FormattedTextControl(lambda: [(RED, self._message)])
         return Window(said, height=lambda: self._message_height, dont_extend_height=True, wrap_lines=True)
 
     def _text(self) -> StyleAndTextTuples:
-        if self._help:
-            return [("", _HELP)]
+        if self._help is not None:
+            return self._help_text(self._help)
         seen = self._seen
         if isinstance(seen, GroupsSeen) and self._ordered is not None:
             return self._groups_text(seen, self._ordered)
         if isinstance(seen, HoldersSeen):
             return self._holders_text(seen)
         return [(DIM, "reading...")]
+
+    def _help_text(self, first: int) -> StyleAndTextTuples:
+        told = _HELP.split("\n")
+        self._help = max(min(first, len(told) - self._height - _HEADS), 0)
+        return [*joined(shortened([("", line)], self._columns, self._drawn) for line in told[self._help :])]
 
     def _groups_text(self, seen: GroupsSeen, found: Ordered) -> StyleAndTextTuples:
         resource = seen.wanted.resource
@@ -273,20 +281,33 @@ class _Screen:
         table = holder_lines(shown, seen.stat["usage"], unit, self._drawn, self._columns)
         limit = seen.stat["limit"]
         of = "" if limit == UNLIMITED else f" of {number(limit, unit)}"
+        usage, local = seen.stat["usage"], seen.stat["usage_local"]
+        below = "" if usage == local else f", {number(usage - local, unit)} in the groups below"
         count = f"{len(seen.holders):,} holder{'' if len(seen.holders) == 1 else 's'}"
-        title = self._title(f"{printable(resource)}: {number(seen.stat['usage'], unit)}{of}, {count}", seen.wanted.path)
+        title = self._title(f"{printable(resource)}: {number(usage, unit)}{of}{below}, {count}", seen.wanted.path)
+        if not seen.holders:
+            table.append([(DIM, "nobody holds anything in this very group")])
         return [*joined([title, *table])]
 
     def _title(self, what: str, where: str) -> Cell:
-        return shortened([(BOLD, what), ("", f"  {printable(where)}")], self._columns, self._drawn)
+        path = shortened_path(printable(where), self._columns - len(what) - 2, self._drawn)
+        return shortened([(BOLD, what), ("", f"  {path}")], self._columns, self._drawn)
 
     def _keys(self) -> StyleAndTextTuples:
-        keys = _KEYS_PROMPT if self._setting else _KEYS_HOLDERS if self._wanted.path else _KEYS
-        return [*shortened([(DIM, keys)], self._columns, self._drawn)]
+        return [*shortened([(DIM, self._keys_now())], self._columns, self._drawn)]
+
+    def _keys_now(self) -> str:
+        if self._setting is not None:
+            resource, now = self._setting.resource, self._setting.now
+            kept = "as it is" if now is None else f"at {number(now, self._groups.units[resource])}"
+            return f"enter set  esc leave it {kept}"
+        if self._help is not None:
+            return _KEYS_HELP
+        return _KEYS_HOLDERS if self._wanted.path else _KEYS
 
     def _prompt(self) -> StyleAndTextTuples:
         assert self._setting is not None
-        path, resource, key = self._setting
+        path, resource, key, _ = self._setting
         return [(BOLD, f"{key.replace('_', ' ')} of {printable(resource)} in {_name(path)}: ")]
 
     # ---- what the keys do
@@ -329,7 +350,9 @@ class _Screen:
         return bindings
 
     def _move(self, step: int) -> None:
-        if self._wanted.path:
+        if self._help is not None:
+            self._help += step
+        elif self._wanted.path:
             self._first = max(self._first + step, 0)
         elif self._rows:
             self._at = max(min(self._at + step, len(self._rows) - 1), 0)
@@ -345,17 +368,17 @@ class _Screen:
 
     def _open(self) -> None:
         path = self._selected_path()
-        if path and not self._help:
+        if path and self._help is None:
             self._want(self._wanted._replace(path=path))
 
     def _back(self) -> None:
-        if self._help:
-            self._help = False
+        if self._help is not None:
+            self._help = None
         elif self._wanted.path:
             self._want(self._wanted._replace(path=""))
 
     def _toggle_help(self) -> None:
-        self._help = not self._help
+        self._help = 0 if self._help is None else None
 
     def _sort(self, step: int) -> None:
         self._order = ORDERS[(ORDERS.index(self._order) + step) % len(ORDERS)]
@@ -369,9 +392,16 @@ class _Screen:
 
     def _ask(self, key: str) -> None:
         path = self._selected_path()
-        if path and not self._help:
-            self._setting = _Setting(path, self._wanted.resource, key)
+        if path and self._help is None:
+            self._setting = _Setting(path, self._wanted.resource, key, self._limit_now(key))
             self._layout.focus(self._prompt_window)
+
+    def _limit_now(self, key: str) -> int | None:
+        """Of the group that is shown or selected, as it was last seen."""
+        if isinstance(self._seen, HoldersSeen):
+            return self._seen.stat[key]
+        found: int | None = getattr(self._rows[self._at], key) if self._seen is not None else None
+        return found
 
     def _end_prompt(self) -> None:
         self._setting = None
@@ -393,7 +423,7 @@ class _Screen:
         return False
 
     async def _set(self, setting: _Setting, wanted: int) -> None:
-        path, resource, key = setting
+        path, resource, key, _ = setting
         counter = LeaseGroup(path, self._groups.units)[resource]
         try:
             await asyncio.to_thread(setattr, counter, key, wanted)

@@ -18,9 +18,6 @@ from fsmount.tree import Surveyed
 #: The seconds that a line of the last minute is of, and each of its characters.
 MINUTE = 60
 _SECONDS = MINUTE // BAR
-# From how many columns on there is room for the bars.
-_WIDE = 100
-
 _TREE = "tree"
 _NAME = "name"
 
@@ -104,17 +101,16 @@ def group_lines(
     width: int | None = None,
 ) -> list[Cell]:
     """The titles and a line for each group; without a width for what is no terminal."""
-    bars = width is None or width >= _WIDE
     columns = [
-        Column("group", least=12),
-        Column("usage", right=True, least=6),
-        Column("limit", right=True, least=6),
-        *([Column("", least=BAR)] if bars else []),
-        Column("share", right=True, least=5),
-        *([Column("last minute", least=BAR)] if history else []),
-        Column("stock", right=True, least=6),
-        Column("failcnt", right=True, least=7),
-        Column("holders", right=True, least=7),
+        Column("group", least=16, names=True),
+        Column("usage", right=True, least=5),
+        Column("limit", right=True, least=5),
+        Column("", least=BAR, since=100),
+        Column("share", right=True, least=5, since=38),
+        *([Column("last minute", least=BAR, since=52)] if history else []),
+        Column("stock", right=True, least=5, since=78),
+        Column("failcnt", right=True, least=7, since=61),
+        Column("holders", right=True, least=7, since=70),
     ]
     table = []
     for row in shown:
@@ -128,7 +124,7 @@ def group_lines(
                 name,
                 usage,
                 limit,
-                *([bar] if bars else []),
+                bar,
                 share,
                 *([[(amounts.style, sparkline(history.of(row.id), drawn))]] if history else []),
                 [("", number(row.stock, unit))],

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 
 import click
 
-from fsmount.cli.cells import BOLD, DIM, Amounts, Cell, Column, Glyphs, glyphs, joined, lines, on_terminal, plain
+from fsmount.cli.cells import (
+    BAR,
+    BOLD,
+    DIM,
+    Amounts,
+    Cell,
+    Column,
+    Glyphs,
+    glyphs,
+    joined,
+    lines,
+    on_terminal,
+    plain,
+    terminal_width,
+)
 from fsmount.cli.printable import printable
 from fsmount.cli.survey import as_tree
 from fsmount.tree import Surveyed
@@ -18,20 +31,20 @@ def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> 
     """Prints it; units is that of each resource in it."""
     drawn = glyphs(sys.stdout.encoding)
     columns = [
-        Column("group", least=8),  # the one that gives way where the terminal is narrow
+        Column("group", least=8, names=True),
         *([Column("resource", most=12)] if len(units) > 1 else []),
         *(Column(title, right=True, least=6) for title in ("usage", "limit")),
-        Column("", least=12),
-        Column("", right=True, least=4),
+        Column("", least=BAR, since=60),
+        Column("", right=True, least=4, since=44),
     ]
     rows = list(_rows(survey, top, units, drawn))
+    table = lines(columns, rows, drawn, terminal_width())
     if not on_terminal():
-        click.echo("\n".join(map(plain, lines(columns, rows, drawn))))
+        click.echo("\n".join(map(plain, table)))
         return
     from prompt_toolkit import print_formatted_text
     from prompt_toolkit.formatted_text import FormattedText
 
-    table = lines(columns, rows, drawn, shutil.get_terminal_size().columns)
     print_formatted_text(FormattedText(joined(table)), end="")
 
 

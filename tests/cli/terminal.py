@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyte
@@ -20,9 +20,7 @@ import pytest
 
 
 class Terminal:
-    def __init__(
-        self, *command: object, columns: int = 80, rows: int = 24, environment: Mapping[str, str] = {}
-    ) -> None:
+    def __init__(self, *command: object, columns: int = 80, rows: int = 24, **environment: str) -> None:
         self._master, slave = pty.openpty()
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
@@ -37,7 +35,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**inherited, "TERM": "xterm-256color", "PS1": "$ ", **environment},
+            env=inherited | {"TERM": "xterm-256color", "PS1": "$ "} | environment,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -133,9 +131,9 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def fsmount(*arguments: object, columns: int = 80, rows: int = 24) -> Iterator[Terminal]:
+def fsmount(*arguments: object, columns: int = 80, rows: int = 24, **environment: str) -> Iterator[Terminal]:
     """The command fsmount in a terminal."""
-    terminal = Terminal(sys.executable, "-m", "fsmount", *arguments, columns=columns, rows=rows)
+    terminal = Terminal(sys.executable, "-m", "fsmount", *arguments, columns=columns, rows=rows, **environment)
     try:
         yield terminal
     finally:

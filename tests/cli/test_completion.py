@@ -47,7 +47,7 @@ class Shell:
             "XDG_CONFIG_HOME": str(home / ".config"),
             "XDG_DATA_HOME": str(home / ".local/share"),
         }
-        self.terminal = Terminal(*COMMANDS[name], columns=250, environment=environment)
+        self.terminal = Terminal(*COMMANDS[name], columns=250, rows=24, **environment)
         self.terminal.until(lambda: self.terminal.before_cursor == "> ")
 
     def type(self, keys: str, shown: str) -> None:

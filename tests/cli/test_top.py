@@ -55,7 +55,7 @@ def test_a_session_sorts_drills_down_sets_a_limit_and_quits(furnished: GroupFile
     with api.lease() as lease, fsmount("top", furnished.path, *FAST) as terminal:
         lease.write("+10K")
         terminal.until(lambda: row(terminal, "web/api")[1] == "960K")
-        terminal.until(lambda: terminal.lines[-1].startswith("q quit  arrows select  enter holders  s sort"))
+        terminal.until(lambda: terminal.lines[-1].startswith("q quit  ? help  arrows select  enter holders"))
         assert terminal.lines[0].startswith("memory of 5 groups by usage")
         assert terminal.lines[1].split() == "group usage limit share last minute stock failcnt holders".split()
         assert names(terminal)[1:] == ["batch", "web", "web/api", "web/static"]
@@ -78,6 +78,7 @@ def test_a_session_sorts_drills_down_sets_a_limit_and_quits(furnished: GroupFile
 
         terminal.press("l")
         terminal.until_shown("limit of memory in api:")
+        terminal.until(lambda: terminal.lines[-1] == "enter set  esc leave it at max")
         terminal.press("2g\r")
         terminal.until(lambda: row(terminal, "web/api")[2] == "2.0G")
         assert api.limit == 2 << 30
@@ -134,7 +135,7 @@ def test_the_next_resource_is_a_key_away(furnished: GroupFiles) -> None:
         terminal.until(lambda: row(terminal, "web")[1:4] == ["3", "10", "30%"])
         assert terminal.lines[0].startswith("tokens of 5 groups")
         terminal.press("?")
-        terminal.until_shown("the holders of the selected group")
+        terminal.until_shown("its holders; Esc: back")
 
 
 def test_more_groups_than_lines_are_scrolled_and_a_new_size_is_filled(group: GroupFiles) -> None:
@@ -150,6 +151,51 @@ def test_more_groups_than_lines_are_scrolled_and_a_new_size_is_filled(group: Gro
         terminal.until(lambda: len(names(terminal)) == 31)
         terminal.resize(20, 4)
         terminal.until(lambda: terminal.selected == "group29")
+
+
+def test_what_is_narrow_shows_fewer_columns_and_the_ends_of_paths(group: GroupFiles) -> None:
+    deepest = group.mkdir("a-group-with-a-name")
+    for name in ("below", "further", "deep", "deepest", "last"):
+        deepest = deepest.mkdir(name)
+    deepest.set_limit(100)
+    deepest.charge(50)
+    with fsmount("top", group.path, "-s", "share", *FAST, columns=40, rows=10) as terminal:
+        terminal.until(lambda: terminal.lines[2].split()[1:] == ["50", "100", "50%"])
+        assert terminal.lines[1].split() == "group usage limit share".split()
+        assert re.fullmatch(r"…\S*/deepest/last +50 +100 +50%", terminal.lines[2])
+        assert terminal.lines[0].endswith(group.path.name[-5:])
+        terminal.press("s" * 5)
+        terminal.until_shown("by tree")
+        terminal.until(lambda: any(line.startswith("…           └─ last ") for line in terminal.lines))
+        terminal.press("?")
+        terminal.until_shown("by a screen")
+        assert "stock" not in terminal.text
+        terminal.press("\x1b[F")
+        terminal.until_shown("stock        reserved, here and below")
+        terminal.press(ESC)
+        terminal.until_shown("by tree")
+
+
+def test_what_is_held_in_the_groups_below_is_told(furnished: GroupFiles) -> None:
+    with fsmount("top", furnished.child("web").path, *FAST) as terminal:
+        terminal.until_shown("last minute")
+        terminal.press("\r")
+        terminal.until_shown("memory: 950K of 1.0M, 950K in the groups below, 0 holders")
+        terminal.until_shown("nobody holds anything in this very group")
+
+
+def test_no_colors_are_shown_to_who_wants_none(furnished: GroupFiles) -> None:
+    with fsmount("top", furnished.path, *FAST, NO_COLOR="1") as terminal:
+        terminal.until(lambda: terminal.colours("92%") == {"default"})
+
+
+def test_a_terminal_that_can_do_nothing_gets_a_table_as_wide_as_it_is(furnished: GroupFiles) -> None:
+    (furnished.path / ("long" * 50)).mkdir()
+    for command in ("top", "tree"):
+        with fsmount(command, furnished.path, TERM="dumb") as terminal:
+            assert terminal.end() == 0
+            assert b"\x1b" not in terminal.written
+            assert len(terminal.text.splitlines()) == (7 if command == "top" else 13)
 
 
 def test_the_shell_can_stop_and_continue_it(furnished: GroupFiles) -> None:
@@ -290,6 +336,21 @@ def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> N
     from_region = [said(*options) for options in wanted]
     with mount.without_region():
         assert [said(*options) for options in wanted] == from_region
+
+
+def test_a_look_through_the_files_is_a_few_requests_for_many_groups(group: GroupFiles, mount: Mount) -> None:
+    def requests() -> int:
+        found = re.search(rb"^fsmount_requests_total (\d+)", (mount.path / "metrics").read_bytes(), re.MULTILINE)
+        assert found is not None
+        return int(found[1])
+
+    for number in range(200):
+        group.mkdir(f"group{number}")
+    with mount.without_region():
+        before = requests()
+        looked = json.loads(run_here("top", group.path, "--json", "-n", "1").stdout)
+        assert len(looked["groups"]) == 201
+        assert requests() - before < 100
 
 
 @pytest.mark.user
