@@ -17,6 +17,7 @@ from typing import ClassVar
 import trio
 from pyfuse3 import FUSEError, RequestContext
 
+from ..control import VERSION
 from ..quantities import strip
 from ..tree import PROCESS, Group
 from . import inodes
@@ -24,8 +25,6 @@ from .guard import MustWait, in_loop
 from .host import Host
 from .open_file import OpenFile
 from .processes import process_of
-
-VERSION = 1
 
 
 class ControlHandle(OpenFile):
