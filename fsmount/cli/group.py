@@ -23,6 +23,14 @@ def named_group(path: str, status: int = FAILED) -> Iterator[LeaseGroup]:
         yield group_at(os.path.realpath(path))
 
 
+def only_mount(command: str) -> str:
+    """Where the caller has his one mount; if there is none, or several, a line about the command ends the program."""
+    from fsmount.daemon import trees
+
+    with one_line(command):
+        return trees.only_mount()
+
+
 def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
     """The counter of a resource.  Refused if there is none."""
     try:

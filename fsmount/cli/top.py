@@ -7,8 +7,7 @@ import sys
 import click
 
 from fsmount.cli import complete
-from fsmount.cli.group import counter, named_group
-from fsmount.cli.report import one_line
+from fsmount.cli.group import counter, named_group, only_mount
 from fsmount.cli.top_views import ORDERS
 
 _INTERVAL = 2.0
@@ -68,11 +67,7 @@ def top(
     MOUNTPOINT need not be said where it is your only one. All groups are read in one pass, and all is of one moment: in
     the region where you may use it, elsewhere by the daemon.
     """
-    if path is None:
-        from fsmount.daemon.trees import only_mount
-
-        with one_line("top"):
-            path = only_mount()
+    path = only_mount("top") if path is None else path
     with named_group(path) as group:
         from fsmount.cli.cells import on_terminal
         from fsmount.cli.survey import Groups

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fsmount.cli import complete
-from fsmount.cli.group import counter, named_group
-from fsmount.cli.report import FAILED, one_line
+from fsmount.cli.group import counter, named_group, only_mount
+from fsmount.cli.report import FAILED
 
 if TYPE_CHECKING:
     from fsmount.cli.survey import Node
@@ -43,11 +43,7 @@ def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
     MOUNTPOINT need not be said where it is your only one. A resource's numbers are of one moment; with --json, which
     has more of them, each group is read when its turn comes.
     """
-    if path is None:
-        from fsmount.daemon.trees import only_mount
-
-        with one_line("tree"):
-            path = only_mount()
+    path = only_mount("tree") if path is None else path
     with named_group(path) as top:
         from fsmount.cli.survey import Groups
 
