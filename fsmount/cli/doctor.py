@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -15,6 +16,7 @@ from fsmount.errors import RegionCorrupt
     epilog="""\b
 Examples:
   fsmount doctor /run/counters && echo all in order
+  fsmount doctor --json /run/counters | jq length
   fsmount doctor --repair /dev/shm/fsmount-0/3f2c9d1e5a7b8c90.region
 
 The exit status is 0 if all is in order, or is so again with --repair, 1 if something differs or for an error, and 2 for
@@ -22,7 +24,8 @@ a wrong command line."""
 )
 @click.argument("place", metavar="MOUNTPOINT|REGION", type=click.Path(path_type=str, readable=False))
 @click.option("--repair", is_flag=True, help="Mend what differs.")
-def doctor(place: str, repair: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print an array of what differs.")
+def doctor(place: str, repair: bool, as_json: bool) -> None:
     """Compare every number and link in a region with what it follows from, and print what differs.
 
     A mount can go on being used meanwhile.
@@ -31,8 +34,8 @@ def doctor(place: str, repair: bool) -> None:
 
     with one_line(place), opened(place) as tree:
         found = tree.check()
-        for finding in found:
-            click.echo(finding)
+        for text in [json.dumps(found)] if as_json else found:
+            click.echo(text)
         if found and repair:
             try:
                 found = tree.repair()

@@ -89,7 +89,7 @@ def test_help_names_what_there_is(command: list[str]) -> None:
         ("completion",): ["bash|zsh|fish"],
         ("uncharge",): ["GROUP", "R=N..."],
         ("save",): ["MOUNTPOINT", "TREE.toml"],
-        ("doctor",): ["MOUNTPOINT", "REGION", "--repair"],
+        ("doctor",): ["MOUNTPOINT", "REGION", "--repair", "--json"],
         ("exporter",): ["MOUNTPOINT", "--listen", "127.0.0.1:9744"],
     }
     told = ["Examples:", f"fsmount {command[0]} ", "exit status"] if command else []

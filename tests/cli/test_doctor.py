@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -95,10 +96,12 @@ def test_what_differs_is_told_and_mended(place: Place, served: bool) -> None:
     done = run("doctor", place.path)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.count("\n") >= 1
-    assert run("doctor", place.path).stdout == done.stdout, "it was changed by looking"
+    again = run("doctor", "--json", place.path)
+    assert (again.returncode, json.loads(again.stdout)) == (1, done.stdout.splitlines()), "it was changed by looking"
     mended = run("doctor", place.path, "--repair")
     assert (mended.returncode, mended.stdout, mended.stderr) == (0, done.stdout, "")
     assert healthy(place.path)
+    assert json.loads(run("doctor", "--json", place.path).stdout) == []
     if not served:
         place.mount()
     assert place.root.usage == group.usage == CHARGE
