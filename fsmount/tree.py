@@ -159,6 +159,8 @@ class Tree:
 
         FileExistsError: the path is taken.  ValueError: a bad resource, batch or capacity.
         """
+        if isinstance(resources, str):
+            raise TypeError(f"resources are a list, such as [{resources!r}]")
         wanted = [parse_resource(text) for text in resources]
         where = None if path is None else os.fspath(path)
         try:

@@ -31,6 +31,8 @@ def test_resources_have_a_name_and_a_unit(tree: Tree) -> None:
 def test_a_bad_resource_is_a_value_error(resources: list[str]) -> None:
     with pytest.raises(ValueError, match="resource"):
         Tree.create(resources=resources)
+    with pytest.raises(TypeError, match="a list"):
+        Tree.create(resources="memory")
 
 
 def test_thirty_two_resources_are_counted() -> None:
