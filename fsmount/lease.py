@@ -61,6 +61,9 @@ _DESCRIPTORS = "/proc/self/fd/"
 # What is read at once of a file that may be long, in bytes.
 _LARGE = 1 << 20
 
+# In seconds: poll() takes no longer timeout.
+_LONGEST = (2**31 - 1) // 1000
+
 # Over the opening of leases and directories.  A fork waits for it, so that no child has a descriptor nobody knows of;
 # reentrant because of signal handlers.
 _lock = threading.RLock()
@@ -405,7 +408,8 @@ class LeaseCounter:
         """
         if timeout is not None and not wait:
             raise ValueError("timeout is for a charge that waits: wait=True")
-        if wait and engine.amount(amount) > 0 and self.group.charge_in_turn({self.resource: amount}, timeout):
+        amount = engine.amount(amount)
+        if wait and amount > 0 and self.group.charge_in_turn({self.resource: amount}, timeout):
             return
         if not self.try_charge(amount):
             raise self.limit_exceeded(amount)
@@ -655,7 +659,7 @@ class _OpenLease:
 
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
         """Stands in line, and charges; False if that takes longer than so many seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None or timeout > _LONGEST else time.monotonic() + timeout
         with self._baton.held_for(_left(deadline)) as mine:
             if not mine:
                 return False

@@ -51,6 +51,13 @@ def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group |
     memory.uncharge(4)
 
 
+@pytest.mark.parametrize("timeout", [10**6, 1e30, float("inf")])
+def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group | LeaseGroup, timeout: float) -> None:
+    with later(group.uncharge, 1):
+        attached["memory"].charge(True, wait=True, timeout=timeout)
+    assert (attached["memory"].held, group.usage) == (1, 10)
+
+
 def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Group | LeaseGroup) -> None:
     began = time.monotonic()
     with pytest.raises(fsmount.LimitExceeded) as refused:
