@@ -202,7 +202,10 @@ class Counter(engine.Charger):
 
     @in_public
     def probe(self, amount: int) -> Probe:
-        """What a charge of so much would meet now, without charging, and without taking anybody's stock."""
+        """What a charge of so much would meet now, without charging, and without taking anybody's stock.
+
+        It is one that does not wait: who stands in line takes no room from it.
+        """
         tree = self.group.tree
         fits, group, usage, limit, margin = tree.region.probe(self.group.id, self.index, amount)
         short = 0 if fits else amount + usage - limit

@@ -558,7 +558,10 @@ class LeaseCounter:
         return [Refusal.parse(line) for line in os.fsdecode(self._read(WHY)).split("\n")[:-1]]
 
     def probe(self, amount: int) -> Probe:
-        """What a charge of so much would meet now, without charging, and without taking anybody's stock."""
+        """What a charge of so much would meet now, without charging, and without taking anybody's stock.
+
+        It is one that does not wait: who stands in line takes no room from it.
+        """
         amount = engine.amount(amount)
         with _told_of(self.group.path), open(self._path(PROBE), "r+b", buffering=0) as file:
             file.write(b"%d" % amount)

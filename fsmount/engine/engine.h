@@ -244,7 +244,10 @@ int fsm_watch(fsm_region *region, fsm_id group, uint32_t resource, const fsm_mar
 int fsm_unwatch(fsm_region *region, const fsm_id *old, size_t count);
 int fsm_watch_crossings(fsm_region *region, fsm_id watch, int64_t *out); /* how often; -ENODEV */
 
-/* What a charge of so much would meet now, without charging, and without taking anybody's stock. */
+/*
+ * What a charge of so much would meet now, without charging, and without taking anybody's stock.  It is one that does
+ * not wait: who stands in line takes no room from it, as it may come before him.
+ */
 typedef struct fsm_probed {
     fsm_id group;         /* the first ancestor that would refuse it, or, if it fits, the one with the least room */
     int64_t usage, limit; /* of that group */

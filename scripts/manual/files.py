@@ -34,7 +34,8 @@ _FILES = {
     "probe": "A write of N asks what a charge of N would meet, and a read on the same open file shows it, one\n"
     '"key value" a line: amount, fits (1 or 0), group (the first on the way up that would refuse it, or, if it fits,\n'
     "the one with the least room), its usage and limit, short (how much there is too little of) and margin (the most\n"
-    "that would fit). Nothing is charged, and stock that lies idle counts as room, but is taken from nobody.",
+    "that would fit). Nothing is charged, and stock that lies idle counts as room, but is taken from nobody.\n"
+    "It tells of a charge that does not wait: one that does may have to stand in line though it would fit.",
 }
 
 _GROUP_FILES = {

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import Group, LimitExceeded, Tree
+from fsmount.engine import request
 
 RECORDS, QUARTER = 256, 64
 
@@ -143,3 +144,14 @@ def test_a_probe_of_an_amount_above_what_there_can_be_is_short_by_no_less(tree: 
         assert (attached["memory"].probe(0).fits, attached["memory"].probe(1).group) == (True, "/group")
         assert tree.root["memory"].probe(1).fits
         assert attached["memory"].stat()["failcnt"] == 1
+
+
+def test_a_probe_tells_of_a_charge_that_does_not_wait_whoever_stands_in_line(tree: Tree) -> None:
+    group = limited(tree, "group")
+    with group.attach() as attached:
+        memory = attached["memory"]
+        memory.charge(5)
+        waiting = request([memory], [6])
+        assert waiting is not None
+        assert (memory.probe(5).fits, memory.probe(6).fits) == (True, False)
+        assert (memory.try_charge(5), waiting.end()) == (True, False)
