@@ -3,8 +3,8 @@
  *
  * They are told of later, by a file, when who was refused may be dead: so a record keeps all that there is to tell.
  * There are few records, and whoever floods them must not push out what others would look for.  Refusals that repeat
- * (of one process, in one counter, by one limit) are one record with a count, and refusals by one counter give up one
- * of their own once they have a quarter of all.
+ * (of one process, in one counter, by one limit) are one record with a count; refusals by one counter give up one of
+ * their own once they have a quarter of all, and those by all the groups of one user once they have half.
  *
  * Accepted inaccuracy: a charger has its refusals recorded once in RECORD_EVERY, and those between are
  * counted with its next.  So a record may lack what happened in the last RECORD_EVERY, for ever if the process is
@@ -23,6 +23,7 @@
 #include <time.h>
 
 #define QUARTER (FSM_REFUSALS / 4)
+#define HALF (FSM_REFUSALS / 2)
 #define STEPS_MAX 4096u                /* less than a ms, wherever it all lies */
 #define LOOK_SHARE 20                  /* at most one part in so many of the time goes into it */
 #define LOOK_AGAIN 100000000           /* ns: how old those of a refusal that repeats may become */
@@ -137,15 +138,28 @@ static const fsm_refusal *older(const fsm_refusal *a, const fsm_refusal *b)
     return !a || b->number < a->number ? b : a;
 }
 
+/* Who owns the group that refused, or has its place by now. */
+static uint32_t user_of(const fsm_region *r, const fsm_refusal *is)
+{
+    const group *g = group_at(r, id_index(is->refused));
+    return g ? g->directory.uid : 0;
+}
+
 /* Where it was recorded before, or else what it is to be recorded over; *like: the last one by the same counter. */
 static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_refusal **like)
 {
-    const fsm_refusal *oldest = NULL, *oldest_like = NULL;
-    uint32_t alike = 0;
+    const fsm_refusal *oldest = NULL, *oldest_like = NULL, *oldest_of_user = NULL;
+    uint32_t alike = 0, of_user = 0, user = user_of(r, is);
     *like = NULL;
     for (fsm_refusal *record = r->refusals; record < r->refusals + FSM_REFUSALS; record++) {
         oldest = older(oldest, record); /* one that is none has the number 0 */
-        if (record->number == 0 || record->refused != is->refused || record->resource != is->resource)
+        if (record->number == 0)
+            continue;
+        if (user_of(r, record) == user) {
+            of_user++;
+            oldest_of_user = older(oldest_of_user, record);
+        }
+        if (record->refused != is->refused || record->resource != is->resource)
             continue;
         if (is_repeat(record, is))
             return record;
@@ -154,7 +168,11 @@ static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_
         if (!*like || record->number > (*like)->number)
             *like = record;
     }
-    return &r->refusals[(alike < QUARTER ? oldest : oldest_like) - r->refusals];
+    if (alike >= QUARTER)
+        oldest = oldest_like;
+    else if (of_user >= HALF && oldest->number != 0)
+        oldest = oldest_of_user;
+    return &r->refusals[oldest - r->refusals];
 }
 
 UNLOCKED static void write_record(fsm_region *r, fsm_refusal *record, const fsm_refusal *is)

@@ -11,7 +11,7 @@ import pytest
 from fsmount import Group, LimitExceeded, Tree
 from fsmount.engine import request
 
-RECORDS, QUARTER = 256, 64
+RECORDS, HALF, QUARTER = 256, 128, 64
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
         assert tree.check() == []
 
 
-def limited(tree: Tree, name: str, limit: int = 10) -> Group:
-    group = tree.root.mkdir(name)
+def limited(tree: Tree, name: str, limit: int = 10, uid: int | None = None) -> Group:
+    group = tree.root.mkdir(name, uid=uid)
     group["memory"].limit = limit
     return group
 
@@ -54,6 +54,16 @@ def test_refusals_by_one_counter_leave_the_others_three_quarters_of_the_records(
         refuse(child)
     assert [len(asked(other)) for other in others] == [1] * len(others)
     assert asked(loud) == [child.path for child in reversed(children[QUARTER:])]
+
+
+def test_refusals_by_the_groups_of_one_user_leave_the_others_half_of_the_records(tree: Tree) -> None:
+    others = [limited(tree, f"{number}") for number in range(HALF)]
+    for other in others:
+        refuse(other)
+    loud = [limited(tree, f"loud {number}", uid=4711) for number in range(2 * HALF)]
+    for group in loud:
+        refuse(group)
+    assert asked(tree.root) == [group.path for group in reversed(others + loud[HALF:])]
 
 
 def test_what_repeats_is_one_record(tree: Tree) -> None:
