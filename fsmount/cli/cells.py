@@ -1,24 +1,14 @@
-"""What a counter says, for people: numbers, bars and lines of cells, in columns that fit the terminal.
-
-A cell is a list of pieces (style, text), styles as prompt_toolkit names them: what is written to a terminal gets its
-colours from there, and for anything else the texts alone are joined, without that library.
-"""
+"""What a counter says, for people: numbers, bars and sparklines, in the colours of its distance to the limit."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from fsmount.cli.columns import DIM, Cell
+from fsmount.cli.terminal import Glyphs
 from fsmount.quantities import UNLIMITED
 
-Piece = tuple[str, str]
-Cell = list[Piece]
-
-BOLD = "bold"
-DIM = "dim"
 RED = "ansired"
 _YELLOW = "ansiyellow"
 _GREEN = "ansigreen"
@@ -28,41 +18,6 @@ BAR = 12
 # From what share of its limit on a counter is of which colour.
 _RED_SHARE = 0.9
 _YELLOW_SHARE = 0.75
-
-_GAP = "  "
-
-
-class Glyphs(NamedTuple):
-    branch: str
-    last: str
-    by: str
-    full: str
-    free: str
-    #: From the lowest to the highest.
-    heights: str
-    cut: str
-
-
-_LINES = Glyphs("├─ ", "└─ ", "│  ", "█", "░", "▁▂▃▄▅▆▇█", "…")
-_ASCII = Glyphs("|- ", "`- ", "|  ", "#", ".", "_.-:=+*#", "~")
-
-
-def on_terminal() -> bool:
-    """Whether there is somebody to draw for, in colours."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def terminal_width() -> int | None:
-    """How many columns there are, also where nothing can be drawn; None if it is no terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def glyphs(encoding: str | None) -> Glyphs:
-    """Those that can be written in an encoding."""
-    return _LINES if (encoding or "").lower().startswith("utf") else _ASCII
-
-
-# ---- a counter ------------------------------------------------------------------------------------------
 
 
 class Amounts(NamedTuple):
@@ -95,9 +50,14 @@ class Amounts(NamedTuple):
         usage = [(style, number(self.usage, unit))]
         if share is None:
             return [usage, [(DIM, "max")], [], []]
-        full = min(int(share * BAR), BAR)
-        bar = [(style, drawn.full * full), (DIM, drawn.free * (BAR - full))]
-        return [usage, [("", number(self.limit, unit))], bar, [(style, f"{int(share * 100)}%")]]
+        limit = [("", number(self.limit, unit))]
+        return [usage, limit, bar(share, style, drawn), [(style, f"{int(share * 100)}%")]]
+
+
+def bar(share: float, style: str, drawn: Glyphs) -> Cell:
+    """As much of a bar as the share is, or all of it."""
+    full = min(int(share * BAR), BAR)
+    return [(style, drawn.full * full), (DIM, drawn.free * (BAR - full))]
 
 
 def number(amount: int, unit: str) -> str:
@@ -121,137 +81,3 @@ def sparkline(usages: Sequence[int | None], drawn: Glyphs) -> str:
     top = max((usage for usage in usages if usage is not None), default=0) or 1
     steps = len(drawn.heights) - 1
     return "".join(" " if usage is None else drawn.heights[round(usage / top * steps)] for usage in usages)
-
-
-# ---- columns --------------------------------------------------------------------------------------------
-
-
-class Column(NamedTuple):
-    title: str
-    right: bool = False
-    least: int = 0
-    most: int | None = None
-    #: From what width of the table on it is shown.
-    since: int = 0
-    #: Whether shortened_name() cuts what is too wide.
-    names: bool = False
-
-
-def lines(
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[Cell]],
-    drawn: Glyphs,
-    width: int | None = None,
-    *,
-    fill: bool = False,
-) -> list[Cell]:
-    """The titles and the rows, a line each.
-
-    With a width no line is wider: columns are left out, and the first one gives way.  fill: it takes what is left
-    over, too.
-    """
-    if width is not None:
-        shown = [at for at, column in enumerate(columns) if width >= column.since]
-        columns, rows = [columns[at] for at in shown], [[row[at] for at in shown] for row in rows]
-    titled = [[(DIM, column.title)] for column in columns]
-    widths = [max(column.least, len(column.title)) for column in columns]
-    for row in rows:
-        for at, cell in enumerate(row):
-            if cell:
-                widths[at] = max(widths[at], _cell_width(cell))
-    for at, column in enumerate(columns):
-        if column.most is not None:
-            widths[at] = min(widths[at], column.most)
-    if width is not None:
-        room = max(columns[0].least, width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1))
-        widths[0] = room if fill else min(widths[0], room)
-    found = [_line(columns, row, widths, drawn) for row in (titled, *rows)]
-    return found if width is None else [shortened(line, width, drawn) for line in found]
-
-
-def plain(line: Cell) -> str:
-    """A line for what is no terminal."""
-    return "".join(text for _, text in line).rstrip()
-
-
-def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
-    """The cell, cut where it is wider."""
-    if _cell_width(cell) <= width:
-        return cell
-    kept: Cell = []
-    left = width - 1
-    for style, text in cell:
-        part = _start(text, left)
-        kept.append((style, part))
-        left -= _width(part)
-        if part != text:
-            kept.append((style, drawn.cut))
-            break
-    return kept
-
-
-def shortened_name(cell: Cell, width: int, drawn: Glyphs) -> Cell:
-    """What leads to a name and the name, cut where they are wider: of both the end tells the most.
-
-    But a name that is cut behind what leads to it keeps its beginning, as that tells where it is sorted.
-    """
-    if _cell_width(cell) <= width:
-        return cell
-    (lead_style, lead), *name = cell
-    if not lead:
-        return [(style, shortened_path(text, width, drawn)) for style, text in name]
-    # a name has half of the width at least
-    kept = shortened(name, max(width - _width(lead), width // 2), drawn)
-    return [(lead_style, shortened_path(lead, width - _cell_width(kept), drawn)), *kept]
-
-
-def shortened_path(text: str, width: int, drawn: Glyphs) -> str:
-    """The text, without its beginning where it is wider."""
-    if _width(text) <= width:
-        return text
-    left = width - 1
-    for start in range(len(text) - 1, -1, -1):
-        left -= _width(text[start])
-        if left < 0:
-            return drawn.cut + text[start + 1 :]
-    return text
-
-
-def _line(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], drawn: Glyphs) -> Cell:
-    line: Cell = []
-    for at, cell in enumerate(row):
-        cut = (shortened_name if columns[at].names else shortened)(cell, widths[at], drawn)
-        space = ("", " " * (widths[at] - _cell_width(cut)))
-        line += [("", _GAP)] if at else []
-        line += [space, *cut] if columns[at].right else [*cut, space]
-    return line
-
-
-def _cell_width(cell: Cell) -> int:
-    return sum(_width(text) for _, text in cell)
-
-
-def _width(text: str) -> int:
-    """How many cells of a terminal it takes."""
-    if text.isascii():
-        return len(text)
-    from prompt_toolkit.utils import get_cwidth
-
-    return get_cwidth(text)
-
-
-def _start(text: str, width: int) -> str:
-    """As much of the text as fits."""
-    if text.isascii():
-        return text[: max(width, 0)]
-    end = 0
-    for end, character in enumerate(text):
-        width -= _width(character)
-        if width < 0:
-            return text[:end]
-    return text
-
-
-def joined(table: Iterable[Cell]) -> Cell:
-    """The lines as one text."""
-    return [piece for line in table for piece in (*line, ("", "\n"))]

@@ -69,8 +69,8 @@ def top(
     """
     path = only_mount("top") if path is None else path
     with named_group(path) as group:
-        from fsmount.cli.cells import on_terminal
         from fsmount.cli.survey import Groups
+        from fsmount.cli.terminal import on_terminal
         from fsmount.cli.top_reader import Wanted
 
         wanted = Wanted(counter(group, resource or group.resources[0]).resource, group.path if holders else "")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import click
 
-from fsmount.cli.cells import Glyphs, glyphs, plain, terminal_width
+from fsmount.cli.columns import plain
 from fsmount.cli.survey import Groups
+from fsmount.cli.terminal import Glyphs, glyphs, terminal_width
 from fsmount.cli.top_reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
 from fsmount.cli.top_views import group_lines, group_object, holder_lines, ordered
 

@@ -24,11 +24,13 @@ from prompt_toolkit.layout import BufferControl, ConditionalContainer, Formatted
 from prompt_toolkit.layout.processors import BeforeInput
 
 from fsmount.cli.amounts import amount
-from fsmount.cli.cells import BOLD, DIM, RED, Cell, glyphs, joined, number, shortened, shortened_path
+from fsmount.cli.cells import RED, number
+from fsmount.cli.columns import BOLD, DIM, Cell, joined, shortened, shortened_path
 from fsmount.cli.group import advised
 from fsmount.cli.printable import printable
 from fsmount.cli.report import FAILED
 from fsmount.cli.survey import Groups
+from fsmount.cli.terminal import glyphs
 from fsmount.cli.top_reader import GroupsSeen, HoldersSeen, Reader, Seen, Unseen, Wanted
 from fsmount.cli.top_views import ORDERS, History, Ordered, group_lines, holder_lines, ordered
 from fsmount.daemon.refused import Refused

@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fsmount.cli.cells import BAR, BOLD, DIM, Amounts, Cell, Column, Glyphs, lines, number, sparkline
+from fsmount.cli.cells import BAR, Amounts, bar, number, sparkline
+from fsmount.cli.columns import BOLD, DIM, Cell, Column, lines
 from fsmount.cli.printable import printable
 from fsmount.cli.survey import as_tree, paths
+from fsmount.cli.terminal import Glyphs
 from fsmount.cli.tree_table import guide
 from fsmount.lease import HolderLine
 from fsmount.tree import Surveyed
@@ -118,14 +120,10 @@ def group_lines(
         below = row.name if last else groups.paths[row.id]
         name: Cell = [(DIM, guide(last, drawn)), (BOLD, printable(below or top))]
         amounts = Amounts(row.usage, row.limit, row.soft_limit)
-        usage, limit, bar, share = amounts.cells(unit, drawn)
         table.append(
             [
                 name,
-                usage,
-                limit,
-                bar,
-                share,
+                *amounts.cells(unit, drawn),
                 *([[(amounts.style, sparkline(history.of(row.id), drawn))]] if history else []),
                 [("", number(row.stock, unit))],
                 [("bold" if row.failcnt else "", str(row.failcnt))],
@@ -150,13 +148,12 @@ def holder_lines(
     table = []
     for holder in holders:
         share = min(holder.held / usage, 1.0) if usage else 0.0
-        full = int(share * BAR)
         table.append(
             [
                 [(BOLD, printable(holder.command))],
                 [("", str(holder.pid) if holder.pid else "")],
                 [("", number(holder.held, unit))],
-                [("", drawn.full * full), (DIM, drawn.free * (BAR - full))],
+                bar(share, "", drawn),
                 [("", f"{int(share * 100)}%")],
                 [("", number(holder.stock, unit))],
             ]

@@ -7,23 +7,11 @@ from collections.abc import Iterator
 
 import click
 
-from fsmount.cli.cells import (
-    BAR,
-    BOLD,
-    DIM,
-    Amounts,
-    Cell,
-    Column,
-    Glyphs,
-    glyphs,
-    joined,
-    lines,
-    on_terminal,
-    plain,
-    terminal_width,
-)
+from fsmount.cli.cells import BAR, Amounts
+from fsmount.cli.columns import BOLD, DIM, Cell, Column, joined, lines, plain
 from fsmount.cli.printable import printable
 from fsmount.cli.survey import as_tree
+from fsmount.cli.terminal import Glyphs, glyphs, on_terminal, terminal_width
 from fsmount.tree import Surveyed
 
 

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from fsmount.cli.cells import glyphs, sparkline
+from fsmount.cli.cells import sparkline
+from fsmount.cli.terminal import glyphs
 from fsmount.cli.top_reader import pause
 from fsmount.cli.top_views import MINUTE, History
 from fsmount.tree import Surveyed
