@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -183,7 +184,7 @@ class _Screen:
             return
         if isinstance(seen, Unseen):
             self._want(seen.wanted._replace(path=""))
-            self._message = f"{_name(seen.wanted.path)}: {_said(seen.error)}"
+            self._message = f"{self._name(seen.wanted.path)}: {_said(seen.error)}"
         else:
             self._seen = seen
             self._order_groups()
@@ -227,7 +228,9 @@ class _Screen:
 
     @property
     def _message_height(self) -> int:
-        return -(-len(self._message) // self._columns)
+        if not self._message:
+            return 0
+        return self._said.preferred_height(self._columns, sys.maxsize, True, None) or 0
 
     @property
     def _height(self) -> int:
@@ -236,8 +239,8 @@ class _Screen:
         return max(self._app.output.get_size().rows - _HEADS - said - 1, 1)  # the last line tells the keys
 
     def _message_window(self) -> Window:
-        said = FormattedTextControl(lambda: [(RED, self._message)])
-        return Window(said, height=lambda: self._message_height, dont_extend_height=True, wrap_lines=True)
+        self._said = FormattedTextControl(lambda: [(RED, textwrap.fill(self._message, self._columns))])
+        return Window(self._said, height=lambda: self._message_height, dont_extend_height=True, wrap_lines=True)
 
     def _text(self) -> StyleAndTextTuples:
         if self._help is not None:
@@ -310,7 +313,11 @@ class _Screen:
     def _prompt(self) -> StyleAndTextTuples:
         assert self._setting is not None
         path, resource, key, _ = self._setting
-        return [(BOLD, f"{key.replace('_', ' ')} of {printable(resource)} in {_name(path)}: ")]
+        return [(BOLD, f"{key.replace('_', ' ')} of {printable(resource)} in {self._name(path)}: ")]
+
+    def _name(self, path: str) -> str:
+        """Of a group, in a sentence."""
+        return shortened_path(printable(os.path.basename(path)), self._columns // 3, self._drawn)
 
     # ---- what the keys do
 
@@ -430,13 +437,9 @@ class _Screen:
         try:
             await asyncio.to_thread(setattr, counter, key, wanted)
         except OSError as error:
-            self._message = f"{_name(path)}: {_said(error)}"
+            self._message = f"{self._name(path)}: {_said(error)}"
         self._reader.want(self._wanted)
         self._app.invalidate()
-
-
-def _name(path: str) -> str:
-    return printable(os.path.basename(path))
 
 
 def _said(error: OSError) -> str:
