@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import time_ns
+from typing import NamedTuple
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
@@ -58,6 +59,7 @@ _TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
 _CACHED = 8192
 
 Entries = list[tuple[bytes, int]]
+Opener = Callable[[Group, int, int, RequestContext], OpenFile]
 
 
 class _File:
@@ -65,7 +67,7 @@ class _File:
 
     __slots__ = ("mode", "open", "slot")
 
-    def __init__(self, index: int, kind: Kind, open: Callable[[Group, int, int, RequestContext], OpenFile]) -> None:
+    def __init__(self, index: int, kind: Kind, open: Opener) -> None:
         self.open = open
         self.slot = slot(index, kind)  # where the engine keeps its attributes
         self.mode = kind.mode
@@ -73,6 +75,18 @@ class _File:
 
 def _file_of(resource: str, index: int, opened: type[CounterFile]) -> _File:
     return _File(index, opened.kind, lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx))
+
+
+class _Unowned(NamedTuple):
+    """A file that belongs to whom its directory belongs to; its mode follows from that of the directory."""
+
+    mode: Callable[[int], int]
+    open: Opener
+
+
+def _survey_of(resource: str) -> _Unowned:
+    """Whoever may list the directory may read it."""
+    return _Unowned(lambda mode: mode & 0o444, lambda group, inode, flags, _: SurveyFile(group[resource], inode, flags))
 
 
 class _Directory:
@@ -102,11 +116,16 @@ class Operations(pyfuse3.Operations):
         self._files |= {inodes.file_slot(0, opened.kind): _File(0, opened.kind, opened) for opened in GROUP_CLASSES}
         listed = files(tree.resources)
         self._listed: Entries = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
-        self._surveys = {inodes.survey_slot(index): name for index, name in enumerate(tree.resources)}
-        surveys = {os.fsencode(survey_name(resource)): number for number, resource in self._surveys.items()}
-        self._slots = dict(self._listed) | {CONTROL_FILE.encode(): inodes.CONTROL} | surveys
+        surveys = {survey_name(resource): inodes.survey_slot(index) for index, resource in enumerate(tree.resources)}
+        hidden = {CONTROL_FILE: inodes.CONTROL} | surveys
+        self._slots = dict(self._listed) | {os.fsencode(name): number for name, number in hidden.items()}
         self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
         self._slots_in_root = self._slots | dict(self._listed_in_root)
+        self._unowned = {
+            inodes.CONTROL: _Unowned(lambda _: 0o600, self._open_control),
+            inodes.METRICS: _Unowned(lambda _: 0o444, self._open_metrics),
+            **{inodes.survey_slot(index): _survey_of(resource) for index, resource in enumerate(tree.resources)},
+        }
         self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
         self._find = functools.lru_cache(_CACHED)(self._look_at)
         self._handles = itertools.count(1)
@@ -194,8 +213,7 @@ class Operations(pyfuse3.Operations):
         mask = (fields.update_mode and SET_MODE) | (fields.update_uid and SET_UID) | (fields.update_gid and SET_GID)
         if inodes.group_of(inode) in self._removed:
             raise FUSEError(errno.ENODEV)  # somebody has it open: its path leads nobody here any more
-        which = inodes.slot_of(inode)
-        unowned = which in (inodes.CONTROL, inodes.METRICS) or which in self._surveys
+        unowned = inodes.slot_of(inode) in self._unowned
         if unowned and mask:
             raise FUSEError(errno.EPERM)
         if not fields.update_size:  # a truncated file is not a written one: its time stays
@@ -229,14 +247,11 @@ class Operations(pyfuse3.Operations):
             mode = file.mode if attributes.mode == MODE_UNSET else attributes.mode
             return entry(inode, stat.S_IFREG | mode, 1, attributes)
         attributes = group.attributes(0)
-        which = inodes.slot_of(inode)
-        if which == inodes.DIRECTORY:
+        unowned = self._unowned.get(inodes.slot_of(inode))
+        if unowned is None:
             return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
-        # they belong to whom their directory belongs to, and the kernel does not know that
-        mode = 0o444 if which == inodes.METRICS else 0o600
-        if which in self._surveys:
-            mode = attributes.mode & 0o444  # of whoever may list it
-        return entry(inode, stat.S_IFREG | mode, 1, attributes, timeout=0)
+        # the kernel does not know that they change with their directory
+        return entry(inode, stat.S_IFREG | unowned.mode(attributes.mode), 1, attributes, timeout=0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         if self._removed:
@@ -390,16 +405,15 @@ class Operations(pyfuse3.Operations):
         if not group.exists:
             raise FUSEError(errno.ESTALE)
         handle = next(self._handles)
-        which = inodes.slot_of(inode)
-        if file is not None:
-            self._open[handle] = file.open(group, inode, flags, ctx)
-        elif which in self._surveys:
-            self._open[handle] = SurveyFile(group[self._surveys[which]], inode, flags)
-        elif which == inodes.METRICS:
-            self._open[handle] = MetricsFile(group, inode, flags, self._open.__len__)
-        else:
-            self._open[handle] = ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
+        kind = file or self._unowned[inodes.slot_of(inode)]
+        self._open[handle] = kind.open(group, inode, flags, ctx)
         return FileInfo(fh=handle, direct_io=True)
+
+    def _open_control(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
+        return ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
+
+    def _open_metrics(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
+        return MetricsFile(group, inode, flags, self._open.__len__)
 
     # read and write guard themselves: they are the ones that have to be quick
 
