@@ -979,6 +979,56 @@ static void check_sums(fsm_region *region)
     check_region(region, "with nobody running");
 }
 
+/* How much more fits into a group, by what check_sums() has found right. */
+static int64_t room_in(fsm_region *region, int g, uint32_t resource)
+{
+    int64_t room = FSM_UNLIMITED, usage, limit;
+    for (int up = g;; up = world->group[up].parent) {
+        expect(fsm_usage(region, world->group[up].id, resource, &usage), "usage");
+        expect(fsm_get_limit(region, world->group[up].id, resource, &limit), "limit");
+        if (limit < FSM_UNLIMITED && limit - usage < room)
+            room = limit > usage ? limit - usage : 0;
+        if (up == 0)
+            return room;
+    }
+}
+
+/* Nobody runs: all that fits is charged, whoever has stock; no more is; and who waits gets it as soon as it is there.
+ */
+static void check_rooms(fsm_region *region)
+{
+    fsm_id holder, request;
+    fsm_charger charger, *asking = &charger;
+    int64_t least = 1;
+    expect(fsm_holder_create(region, getpid(), fsm_process_start_time(getpid()), FSM_PROCESS, 0, &holder),
+           "holder_create");
+    fsm_charger_init(&charger);
+    for (int i = 0; i < world->groups * RESOURCES; i++) {
+        int g = i / RESOURCES, resource = i % RESOURCES;
+        fsm_id id = world->group[g].id;
+        int64_t room = room_in(region, g, (uint32_t)resource);
+        if (room == FSM_UNLIMITED)
+            continue;
+        expect(fsm_common_charge(region, id, (uint32_t)resource, room), "charge of all that fits");
+        if (fsm_common_charge(region, id, (uint32_t)resource, 1) != -ENOMEM)
+            violation("group %d resource %d: more fits than the %" PRId64 " that should", g, resource, room);
+        int refuser = group_of_id(fsm_last_fault()->group);
+        add_bounds(&settled_refused[refuser], (bounds){ resource == STRICT, resource == STRICT });
+        expect(fsm_holder_join_one(region, holder, id, (uint32_t)resource), "holder_join_one");
+        expect(fsm_charger_bind(&charger, region, holder, id, (uint32_t)resource), "charger_bind");
+        if (fsm_request(&asking, &least, 1, &request) != -EINPROGRESS)
+            violation("group %d resource %d: a request is granted where nothing fits", g, resource);
+        expect(fsm_common_uncharge(region, id, (uint32_t)resource, room), "common_uncharge");
+        if (fsm_end_request(region, request) != (room > 0 ? 0 : -ECANCELED))
+            violation("group %d resource %d: who waited for 1 has it not, or has with %" PRId64 " of room", g, resource,
+                      room);
+        fsm_charger_unbind(&charger);
+        expect(fsm_holder_leave(region, holder, id, 0), "holder_leave");
+    }
+    expect(fsm_holder_end(region, holder), "holder_end");
+    check_region(region, "after all that fits was charged");
+}
+
 /* The worker of this slot has ended, and its holder with it. */
 static void settle(int slot)
 {
@@ -1128,6 +1178,7 @@ static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
     for (int slot = 0; slot < workers; slot++)
         pthread_join(thread[slot], NULL);
     check_sums(region);
+    check_rooms(region);
     for (int i = 0; i < SHARED; i++)
         fsm_charger_unbind(&shared_charger[i]);
     expect(fsm_holder_end(region, holder), "holder_end");
@@ -1375,6 +1426,7 @@ static void run_processes(int workers, int depth, int64_t batch, int64_t seconds
     check_sums(region); /* they have ended and nobody has noticed: all is as they left it */
     bury(region, pids, slots, workers);
     check_sums(region);
+    check_rooms(region);
     clear(region);
     fsm_close(region);
     report("processes", kills, owners);
