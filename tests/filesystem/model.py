@@ -27,6 +27,7 @@ READ, WRITE, SEARCH = 4, 2, 1
 NAME_MAX, PATH_MAX = 255, 4096
 CONTROL_FILE = b".fsmount"
 FILES_OF_ROOT = [b"metrics"]  # listed, and left alone: their contents are what all else is about
+WHOLE = 1 << 20  # bytes: more than any file has, the longest R.why included
 PLAIN_FILES = ("limit", "soft_limit", "max_usage", "failcnt", "usage")
 
 
@@ -821,7 +822,7 @@ class Model:
 
     def cat(self, who: int, path: bytes) -> bytes | Expected:
         opened = self.opened(self.users[who], path, os.O_RDONLY)
-        return self.read_at(opened, 65536, 0)
+        return self.read_at(opened, WHOLE, 0)
 
     def echo(self, who: int, path: bytes, data: bytes, flags: int) -> int:
         opened = self.opened(self.users[who], path, os.O_WRONLY | flags)

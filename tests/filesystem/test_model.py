@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from fsmount.tree import Group, Tree
-from tests.filesystem.model import CONTROL_FILE, PLAIN_FILES, Directory, Expected, File, Model, User, is_control
+from tests.filesystem.model import CONTROL_FILE, PLAIN_FILES, WHOLE, Directory, Expected, File, Model, User, is_control
 from tests.filesystem.texts import Refused, random_text
 from tests.filesystem.user_process import Failed, Operation, UserProcess
 from tests.footprint import Footprint, leaves_nothing
@@ -202,7 +202,7 @@ class Generator:
         opened = self.model.descriptors[who][slot]
         whole = opened.file.kind not in (*PLAIN_FILES, "lease")  # what is not told to the byte is read in one piece
         if whole or self.rng.random() < 0.5:
-            return "pread", slot, 65536, 0
+            return "pread", slot, WHOLE, 0
         if opened.flags & os.O_ACCMODE == os.O_RDONLY and self.rng.random() < 0.7:
             return "read", slot, self.rng.choice((1, 2, 5, 100))
         return "pread", slot, self.rng.choice((1, 3, 100)), self.rng.choice((0, 1, 2, 50))

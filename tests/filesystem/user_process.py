@@ -9,7 +9,7 @@ import pickle
 import select
 from typing import IO, Any
 
-from tests.filesystem.model import User
+from tests.filesystem.model import WHOLE, User
 
 Operation = tuple[Any, ...]  # its name, and the arguments
 
@@ -209,7 +209,7 @@ class Hands:
     def cat(self, path: bytes) -> bytes:
         descriptor = os.open(self.path(path), os.O_RDONLY)
         try:
-            return os.read(descriptor, 65536)
+            return os.read(descriptor, WHOLE)
         finally:
             os.close(descriptor)
 
