@@ -30,7 +30,7 @@ class Footprint(NamedTuple):
         )
 
 
-def leaves_nothing(pid: int, before: Footprint, *, tolerance: float = 0.05, within: float = 10) -> Footprint:
+def leaves_nothing(pid: int, before: Footprint, *, tolerance: float = 0.05, within: float = 30) -> Footprint:
     """
     Waits until the process takes what it took before, memory within the tolerance; it must within so many seconds.
 

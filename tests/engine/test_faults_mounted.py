@@ -22,6 +22,8 @@ from tests.holder_process import HolderProcess, Refused
 from tests.mounts import GroupFiles, Mount, eventually, fails_with, mounted
 from tests.process_state import state
 
+pytestmark = pytest.mark.timeout(0)  # a build comes first
+
 AMOUNT = 10**6  # more than anybody has in stock
 
 
@@ -163,7 +165,6 @@ def test_the_engine_has_every_place_that_a_test_may_draw(orders: FaultOrders) ->
     assert [place for place in places if not orders.is_place(place)] == []
 
 
-@pytest.mark.timeout(0)
 def test_a_worker_that_dies_at_a_fault_point_leaves_all_in_order(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
@@ -179,7 +180,6 @@ def test_a_worker_that_dies_at_a_fault_point_leaves_all_in_order(
             scene.expect_all_in_order()
 
 
-@pytest.mark.timeout(0)
 def test_a_worker_that_is_stopped_at_a_fault_point_is_named_to_all_who_wait(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
@@ -205,7 +205,6 @@ def test_a_worker_that_is_stopped_at_a_fault_point_is_named_to_all_who_wait(
             scene.expect_all_in_order()
 
 
-@pytest.mark.timeout(0)
 def test_a_daemon_that_dies_at_a_fault_point_is_followed_by_one_that_takes_over(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
@@ -227,7 +226,6 @@ def test_a_daemon_that_dies_at_a_fault_point_is_followed_by_one_that_takes_over(
             scene.expect_all_in_order()
 
 
-@pytest.mark.timeout(0)
 def test_a_daemon_that_dies_while_it_gives_back_a_dead_worker_is_followed_by_one_that_goes_on(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
@@ -246,7 +244,6 @@ def test_a_daemon_that_dies_while_it_gives_back_a_dead_worker_is_followed_by_one
             scene.expect_all_in_order()
 
 
-@pytest.mark.timeout(0)
 def test_a_daemon_that_is_stopped_at_a_fault_point_is_named_to_workers_and_goes_on(
     mount: Mount, orders: FaultOrders, scene: Scene
 ) -> None:
@@ -266,7 +263,6 @@ def test_a_daemon_that_is_stopped_at_a_fault_point_is_named_to_workers_and_goes_
     scene.expect_all_in_order()
 
 
-@pytest.mark.timeout(0)
 def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
     mount: Mount, orders: FaultOrders, scene: Scene, seed: int, soak: bool
 ) -> None:
@@ -281,7 +277,6 @@ def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
         scene.expect_all_in_order()
 
 
-@pytest.mark.timeout(0)
 @pytest.mark.parametrize("place", MAKING)
 def test_a_mount_that_dies_while_it_makes_the_region_is_followed_by_one_that_works(
     orders: FaultOrders, place: str
