@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, file_name
+from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, file_name, survey_name
 from fsmount.counter import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
@@ -44,6 +44,11 @@ _GROUP_FILES = {
     "Other writes: give (all of it), give R=N... and take R=N..., nofail R=N, keep and release, and wait R=N...; see\n"
     "Waiting.",
 }
+
+_HIDDEN = (
+    'In every group, and listed in none: all groups from there down, at one moment, one "id parent usage stock limit '
+    'soft_limit max_usage failcnt holders name" a line. Who may list the directory may read it.'
+)
 
 _ROOT = "In the root alone: every counter, and the daemon's own figures, as OpenMetrics text."
 
@@ -164,6 +169,7 @@ def _all() -> Iterator[tuple[str, int, str]]:
         yield file_name("memory", "bytes", kind), kind.mode, _FILES[kind.name]
     for kind in GROUP_KINDS:
         yield kind.name, kind.mode, _GROUP_FILES[kind.name]
+    yield survey_name("memory"), 0o444, _HIDDEN
     yield METRICS_FILE, 0o444, _ROOT
 
 
