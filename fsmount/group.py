@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import engine
 from .answers import in_public, public_error
@@ -137,23 +135,23 @@ class Group(WholeRequests):
         engine.change({self[resource]: amount for resource, amount in amounts.items()})
 
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
-        with self._told_of(amounts):
-            return charge_in_turn(partial(self._ask, amounts), partial(self.uncharge, **amounts), timeout)
+        try:
+            return charge_in_turn(self._request(amounts), timeout)
+        except EngineError as error:
+            self._failed(error, amounts)
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
-        with self._told_of(amounts):
-            await charge_in_turn_async(partial(self._ask, amounts), partial(self.uncharge, **amounts))
-
-    def _ask(self, amounts: Mapping[str, int]) -> Request | None:
-        return engine.request([self[resource] for resource in amounts], list(amounts.values()))
-
-    @contextlib.contextmanager
-    def _told_of(self, amounts: Mapping[str, int]) -> Iterator[None]:
         try:
-            yield
+            await charge_in_turn_async(self._request(amounts))
         except EngineError as error:
-            resource, amount = next(iter(amounts.items()))
-            self[resource].failed(error, amount)
+            self._failed(error, amounts)
+
+    def _request(self, amounts: Mapping[str, int]) -> Request:
+        return Request([self[resource] for resource in amounts], list(amounts.values()))
+
+    def _failed(self, error: EngineError, amounts: Mapping[str, int]) -> NoReturn:
+        resource, amount = next(iter(amounts.items()))
+        self[resource].failed(error, amount)
 
     # ---- children
 

@@ -1,7 +1,7 @@
 """Waiting for room: a charge that stands in line until it is granted.
 
 Who makes room charges for those who wait (engine/waiters.c), so what is left to do here is to sleep until then, and to
-tidy up: a request that was given up may have been granted meanwhile, and then it is given back.
+tidy up: a request that is cancelled may have been granted meanwhile, and then it is given back.
 
 A thread sleeps on its own request.  Tasks of an event loop cannot; for all tasks of this process that wait with one
 holder, a thread sleeps on the number of the holder's answers, and wakes those whose request is granted.  It is there
@@ -25,44 +25,42 @@ from .engine import EngineError, Region, Request
 _LONG = 3600.0
 
 
-def charge_in_turn(ask: Callable[[], Request | None], give_back: Callable[[], None], timeout: float | None) -> bool:
-    """Charges what `ask` asks for, when it is its turn; False if that takes longer than so many seconds.
+# An interrupt may come whenever Python calls or returns from a call; so a request is there before it begins, and what
+# cancels it is around all that follows.
 
-    give_back uncharges it again.  EngineError.
+
+def charge_in_turn(asked: Request, timeout: float | None) -> bool:
+    """Charges what is asked for when it is its turn; False if that takes longer than so many seconds.  EngineError.
+
+    If it raises, it has charged nothing.
     """
-    asked = ask()
-    if asked is None:
-        return True
     try:
-        granted = asked.wait(math.inf if timeout is None else timeout)
+        if asked.begin():
+            return True
+        asked.wait(math.inf if timeout is None else timeout)
+        return asked.end()
     except BaseException:
-        _give_up(asked, give_back)
+        asked.cancel()
         raise
-    return asked.end() or granted
 
 
-async def charge_in_turn_async(ask: Callable[[], Request | None], give_back: Callable[[], None]) -> None:
+async def charge_in_turn_async(asked: Request) -> None:
     """The same in a task of trio or asyncio, which may be cancelled."""
     wake, sleep, checkpoint = alarm()
     await checkpoint()
-    asked = ask()
-    if asked is None:
-        return
-    answers = _answers_to(asked)
-    answers.expect(asked, wake)
     try:
-        await sleep()
+        if asked.begin():
+            return
+        answers = _answers_to(asked)
+        try:
+            answers.expect(asked, wake)
+            await sleep()
+        finally:
+            answers.forget(asked)
         asked.end()
     except BaseException:
-        answers.forget(asked)
-        _give_up(asked, give_back)
+        asked.cancel()
         raise
-
-
-def _give_up(asked: Request, give_back: Callable[[], None]) -> None:
-    with suppress(EngineError):  # the holder has ended, and nothing is left to be given back
-        if asked.end():
-            give_back()
 
 
 # ---- event loops

@@ -16,7 +16,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
-from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, EUCLEAN
+from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, ETIMEDOUT, EUCLEAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
@@ -1183,7 +1183,8 @@ call_first(Charger.charge, charge_by_amount)
 cdef class Hold:
     """A context manager of a counter or a group: charged inside, and uncharged after.
 
-    No handler of a signal runs between the block and what is called here, so if it raises, nothing stays charged.
+    With a counter in the region no handler of a signal runs between a charge and the block, nor between the block and its
+    uncharge: whatever a handler raises, nothing stays charged.
     """
 
     cdef object _of, _amount, _wait, _timeout
@@ -1213,17 +1214,38 @@ cdef class Hold:
 
 @cython.final
 cdef class Request:
-    """A request that waits in line.  Whoever asked ends it, granted or not.
+    """A charge of all the amounts (above 0), each through its charger, as soon as there is room and it is its turn.
 
-    Each method can raise EngineError: ENODEV if the holder has ended or left the group.
+    The chargers are of one holder and of different resources.  Whoever begins it ends or cancels it.  Each method can
+    raise EngineError: ENODEV if the holder has ended or left the group.
     """
 
+    cdef list _chargers
+    cdef int64_t _amounts[32]
+    cdef bint _in_line, _granted
     cdef Region _region
     cdef readonly fsm_id id, holder
+
+    def __cinit__(self, chargers, amounts, /):
+        cdef size_t i
+        if not 1 <= len(chargers) <= FSM_RESOURCES_MAX or len(amounts) != len(chargers):
+            raise EngineError(EINVAL, "a request is for 1 to 32 amounts")
+        self._chargers = list(chargers)
+        for i, number in enumerate(amounts):
+            self._amounts[i] = amount_of(number)
 
     @property
     def region(self):
         return self._region
+
+    def begin(self):
+        """Charges, and is True, or stands in line.  ENOSPC: there is no room for another one who waits."""
+        cdef int status = attempt(self._chargers, self._amounts, NULL, self)
+        if status < 0 and status != -EINPROGRESS:
+            raise failure(status)
+        self._in_line = status != 0
+        self._granted = status == 0
+        return status == 0
 
     def wait(self, double seconds, /):
         """Waits for so long at most; whether it is granted.  A signal's handler runs meanwhile, and may raise."""
@@ -1247,34 +1269,40 @@ cdef class Request:
         return status == 0
 
     def end(self):
-        """Ends it; whether it was granted, and the holder holds what it asked for."""
+        """Leaves the line; whether it was granted, and the holder holds what it asked for."""
         cdef int status
-        cdef fsm_region *region = self._region._enter()
-        with nogil:
-            status = fsm_end_request(region, self.id)
-        self._region._leave(0 if status == -ECANCELED else status)
-        return status == 0
+        cdef fsm_region *region
+        if self._in_line:
+            region = self._region._enter()
+            with nogil:
+                status = fsm_end_request(region, self.id)
+            self._in_line = status == -ETIMEDOUT
+            self._granted = status == 0
+            self._region._leave(0 if status == -ECANCELED else status)
+        return bool(self._granted)
+
+    def cancel(self):
+        """Leaves the line, or gives back what was granted; nothing is done where nothing is left to do.
+
+        No handler of a signal runs in here, nor when it is the first that is called where an exception is caught.
+        """
+        cdef int64_t back[32]
+        cdef size_t i
+        try:
+            granted = self.end()
+        except EngineError:  # the holder has ended, and nothing is left to be given back
+            return
+        if granted:
+            self._granted = False
+            for i in range(len(self._chargers)):
+                back[i] = -self._amounts[i]
+            run_several(self._chargers, back, fsm_change, None)
 
 
 def request(chargers, amounts, /):
-    """Charges all the amounts (above 0), each through its charger, or has it wait in line: None, or the Request.
-
-    The chargers are of one holder and of different resources.  OSError: ENOSPC.
-    """
-    cdef int64_t numbers[32]
-    cdef Request asked = Request()
-    cdef size_t i
-    cdef int status
-    if not 1 <= len(chargers) <= FSM_RESOURCES_MAX or len(amounts) != len(chargers):
-        raise EngineError(EINVAL, "a request is for 1 to 32 amounts")
-    for i, number in enumerate(amounts):
-        numbers[i] = amount_of(number)
-    status = attempt(list(chargers), numbers, NULL, asked)
-    if status == -EINPROGRESS:
-        return asked
-    if status < 0:
-        raise failure(status)
-    return None
+    """Begins a request: None if it is charged, else the Request, which stands in line."""
+    asked = Request(chargers, amounts)
+    return None if asked.begin() else asked
 
 
 def change(dict amounts not None, /):
