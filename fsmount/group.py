@@ -331,14 +331,19 @@ class Group(WholeRequests):
     def bind(self, counter: Counter) -> None:
         """Makes a counter of this group chargeable, attaching if need be."""
         with locked():
-            if self._closed:
-                raise ValueError(f"{self.last_path()} was closed here: attach to it again to charge it")
+            self.refuse_closed()
             self._used = True
             self.tree.membership(self._keep).bind(counter, self.id, counter.index, self._token)
 
     def bind_if_joined(self, counter: Counter) -> bool:
         """The same if this process is a holder here already, through whichever attachment."""
         return self.tree.membership(self._keep).bind_if_joined(counter, self.id, counter.index)
+
+    def refuse_closed(self) -> None:
+        """ValueError: it was closed; who is just closing it is waited for."""
+        with locked():
+            if self._closed:
+                raise ValueError(f"{self.last_path()} was closed here: attach to it again to charge it")
 
     def lost(self) -> bool:
         """Whether somebody ended this process's holder while the group is still there."""
