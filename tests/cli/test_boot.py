@@ -1,0 +1,243 @@
+"""fsmount on a machine that systemd boots: a Debian of the test's own in namespaces, installed as the docs tell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mounts import GroupFiles, eventually
+
+CHECKOUT = Path(__file__).parents[2]
+OPERATIONS = (CHECKOUT / "fsmount/docs/operations.md").read_text()
+README = (CHECKOUT / "README.md").read_text()
+SERVICE = "/run/fsmount"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.root,
+    pytest.mark.timeout(1800),  # a whole Debian is downloaded
+    pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="scripts/soak installs mmdebstrap"),
+]
+
+# The group of what runs in it is made and removed from outside; in it is all that its systemd can see of groups.
+_OUTSIDE = """
+set -e
+mount -t cgroup2 none "$1/mnt"
+group=$1/mnt/fsmount-boot-$$
+mkdir "$group"
+(echo 0 >"$group/cgroup.procs"
+ exec unshare --fork --kill-child --pid --mount --uts --ipc --net --cgroup sh -c "$2" sh "$1") || status=$?
+find "$group" -depth -type d -exec rmdir {} +
+exit "${status-0}"
+"""
+# /proc is still that of outside when it tells the pid.  What is read-only belongs to the kernel, which is everybody's.
+_INSIDE = """
+set -e
+read -r pid rest </proc/self/stat
+mount --bind "$1" "$1"
+cd "$1"
+mount -t proc none proc
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount -t sysfs -o ro none sys
+mount -t cgroup2 none sys/fs/cgroup
+mount -t tmpfs -o mode=755 none dev
+cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/fuse dev
+pivot_root . mnt
+umount --lazy /mnt
+echo "$pid"
+exec env -i container=fsmount-test NOTIFY_SOCKET=/booted /lib/systemd/systemd
+"""
+
+
+class Machine:
+    """Runs while it is booted; what is on its disk stays."""
+
+    def __init__(self, disk: Path) -> None:
+        self.disk = disk
+        self.boot()
+
+    def boot(self) -> None:
+        """Returns when all is started that starts at boot."""
+        (self.disk / "booted").unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as booted:
+            booted.bind(str(self.disk / "booted"))
+            booted.settimeout(300)
+            command = ["unshare", "--mount", "sh", "-c", _OUTSIDE, "sh", str(self.disk), _INSIDE]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            assert self._process.stdout is not None
+            self._init = int(self._process.stdout.readline())
+            while "READY=1" not in booted.recv(65536).decode().splitlines():
+                pass
+
+    def shut_down(self) -> None:
+        self.does("systemctl poweroff")
+        self._process.communicate(timeout=100)
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            os.kill(self._init, 9)
+            self._process.communicate()
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """A shell of root's runs it."""
+        command = ["nsenter", "--all", f"--target={self._init}", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"]
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return subprocess.run(
+            [*command, path, "sh", "-ec", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+
+    def does(self, script: str) -> str:
+        """What it prints; it must succeed."""
+        done = self.run(script)
+        assert done.returncode == 0, f"{script}: {done}\n{self.run('journalctl --lines=200').stdout}"
+        return done.stdout.strip()
+
+    def is_mounted(self, directory: str) -> bool:
+        return self.run(f"mountpoint -q {directory}").returncode == 0
+
+    def service(self, name: str) -> str:
+        """A property of the service."""
+        return self.does(f"systemctl show --value --property={name} fsmount")
+
+    def group(self, path: str) -> GroupFiles:
+        return GroupFiles(Path(f"/proc/{self._init}/root{path}"))
+
+
+def debian(disk: Path) -> None:
+    """Downloads the Debian that this machine is, from where this machine gets its packages."""
+    release = dict(re.findall(r"(?m)^(\w+)=\"?(.*?)\"?$", Path("/etc/os-release").read_text()))
+    index = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    of_release = f"Codename: {release['VERSION_CODENAME']}"
+    mirror, *_ = subprocess.check_output([*index, of_release, "Component: main"], text=True).splitlines()
+    (needed,) = re.findall(r"(?m)^ +apt install (.*)", OPERATIONS)
+    packages = ",".join(["systemd", "systemd-sysv", "dbus", *needed.split()])
+    make = ["unshare", "--mount", "mmdebstrap", "--variant=minbase", f"--include={packages}"]
+    make += [release["VERSION_CODENAME"], str(disk), mirror]
+    done = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{make}: {done.stderr}"
+
+
+def sources(disk: Path) -> None:
+    """Puts the checkout there, and wheels of what it needs: the machine has no network."""
+    unwanted = shutil.ignore_patterns(".*", "build", "*.so", "*.o", "*.egg-info", "__pycache__")
+    shutil.copytree(CHECKOUT, disk / "root/fsmount", ignore=unwanted)
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    needed = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    wheel = [sys.executable, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check", "--no-input"]
+    subprocess.run([*wheel, "--wheel-dir", disk / "root/wheels", *needed], check=True)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The service is installed, and runs."""
+    disk = tmp_path_factory.mktemp("machine") / "disk"
+    debian(disk)
+    sources(disk)
+    made = Machine(disk)
+    try:
+        install = "\n".join(re.findall(r"(?m)^    (.*)", OPERATIONS.partition("## Install")[2].partition("\n## ")[0]))
+        made.does(
+            f"mkdir -p /var/log/journal; cd /root/fsmount; export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels\n{install}"
+        )
+        yield made
+    finally:
+        made.end()
+        shutil.rmtree(disk)
+
+
+def test_it_is_started_at_boot_and_active_when_its_files_are_there(machine: Machine) -> None:
+    (machine.disk / "etc/systemd/system/reader.service").write_text("""
+[Unit]
+Requires=fsmount.service
+After=fsmount.service
+[Service]
+Type=oneshot
+ExecStart=cat /run/fsmount/memory.usage_in_bytes
+RemainAfterExit=yes
+[Install]
+WantedBy=multi-user.target
+""")
+    machine.does("systemctl enable reader")
+    machine.shut_down()
+    machine.boot()
+    assert machine.does("systemctl is-active fsmount reader") == "active\nactive"
+    assert machine.does("journalctl --unit=reader --output=cat").splitlines()[1] == "0"
+    assert machine.does("systemctl is-system-running") == "running"
+
+
+def test_members_of_its_group_and_no_others_make_groups(machine: Machine) -> None:
+    assert machine.does(f"stat -c '%a %U:%G' {SERVICE}") == "1775 root:fsmount"
+    machine.does(f"setpriv --reuid=nobody --regid=fsmount --clear-groups mkdir {SERVICE}/group")
+    other = machine.run(f"setpriv --reuid=nobody --regid=nogroup --clear-groups mkdir {SERVICE}/other")
+    assert "Permission denied" in other.stderr
+    machine.does(f"rmdir {SERVICE}/group")
+
+
+def test_a_killed_daemon_is_started_again_and_takes_over_with_every_charge(machine: Machine) -> None:
+    before, restarts = machine.service("MainPID"), int(machine.service("NRestarts"))
+    machine.group(SERVICE).charge(4096)
+    machine.does("systemctl kill --signal=KILL fsmount")
+    eventually(lambda: int(machine.service("NRestarts")) == restarts + 1, within=30)
+    eventually(lambda: machine.service("ActiveState") == "active", within=30)
+    assert machine.service("MainPID") != before
+    assert machine.group(SERVICE).usage == 4096
+    machine.group(SERVICE).uncharge(4096)
+
+
+def test_a_daemon_that_stands_still_is_ended_by_the_watchdog_and_started_again(machine: Machine) -> None:
+    restarts = int(machine.service("NRestarts"))
+    machine.group(SERVICE).charge(4096)
+    machine.does("systemctl kill --signal=STOP fsmount")
+    eventually(lambda: int(machine.service("NRestarts")) == restarts + 1, within=90)
+    eventually(lambda: machine.service("ActiveState") == "active", within=30)
+    journal = machine.does("journalctl --unit=fsmount --output=cat")
+    assert "Watchdog timeout (limit 30s)!" in journal and "Fatal Python error: Aborted" in journal
+    assert machine.group(SERVICE).usage == 4096
+    machine.group(SERVICE).uncharge(4096)
+
+
+def test_a_stop_unmounts_and_the_counters_are_there_again_at_the_next_start(machine: Machine) -> None:
+    machine.group(SERVICE).charge(4096)
+    machine.does("systemctl stop fsmount")
+    assert machine.service("Result") == "success" and not machine.is_mounted(SERVICE)
+    machine.does("systemctl start fsmount")
+    assert machine.group(SERVICE).usage == 4096
+    machine.group(SERVICE).uncharge(4096)
+
+
+def test_what_a_dead_daemon_left_mounted_is_cleared_away_when_no_other_is_started(machine: Machine) -> None:
+    machine.does(
+        "mkdir -p /run/systemd/system/fsmount.service.d; cd /run/systemd/system/fsmount.service.d\n"
+        "printf '[Service]\\nRestart=no\\n' >no-restart.conf; systemctl daemon-reload"
+    )
+    machine.does("systemctl kill --signal=KILL fsmount")
+    eventually(lambda: machine.service("ActiveState") == "failed", within=30)
+    assert not machine.is_mounted(SERVICE) and machine.does(f"ls {SERVICE}") == ""
+    machine.does("rm /run/systemd/system/fsmount.service.d/no-restart.conf; systemctl daemon-reload")
+    machine.does("systemctl start fsmount")
+
+
+def test_a_line_of_fstab_is_mounted_at_boot_and_unmounted_at_shutdown(machine: Machine) -> None:
+    (line,) = re.findall(r"`(.* fuse\.fsmount .*)`", README)
+    directory = line.split()[1]
+    machine.does(f"mkdir {directory}; echo {shlex.quote(line)} >>/etc/fstab")
+    machine.shut_down()
+    machine.boot()
+    assert machine.is_mounted(directory) and machine.does(f"cat {directory}/tokens.usage") == "0"
+    assert machine.does("systemctl is-system-running") == "running"
+    machine.shut_down()
+    machine.boot()
+    unit = machine.does(f"systemd-escape --path --suffix=mount {directory}")
+    told = [line.split()[0] for line in machine.does(f"journalctl --unit={unit} --output=cat").splitlines()]
+    assert [word for word in told if word in ("Mounted", "Unmounted", "Failed")] == ["Mounted", "Unmounted", "Mounted"]
