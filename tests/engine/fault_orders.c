@@ -44,7 +44,9 @@ static void name_place(char *name, size_t size, const fault_place *place)
 }
 
 /* Whether an order for this place can ever be carried out. */
-__attribute__((visibility("default"))) bool is_fault_point(const char *name)
+__attribute__((visibility("default"))) bool is_fault_point(const char *name);
+
+bool is_fault_point(const char *name)
 {
     char found[sizeof given->place];
     for (const fault_place *place = fault_points; place < fault_points_end; place++) {
