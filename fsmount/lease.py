@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import math
 import os
 import select
 import threading
@@ -51,7 +50,7 @@ from .engine import Hold
 from .errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from .group import ends_with_keep
 from .refusals import Probe, Refusal
-from .waiting import Baton, writable
+from .waiting import Baton, readable
 from .whole_requests import WholeRequests
 
 __all__ = ["HolderLine", "LeaseCounter", "LeaseGroup", "attach_files", "group_at"]
@@ -61,7 +60,7 @@ _DESCRIPTORS = "/proc/self/fd/"
 # What is read at once of a file that may be long, in bytes.
 _LARGE = 1 << 20
 
-# In seconds: poll() takes no longer timeout.
+# In seconds: epoll_wait() takes no longer timeout.
 _LONGEST = (2**31 - 1) // 1000
 
 # Over the opening of leases and directories.  A fork waits for it, so that no child has a descriptor nobody knows of;
@@ -642,6 +641,7 @@ class _OpenLease:
         self._descriptor = -1
         self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
         self._baton = Baton()  # a lease stands in line for one request at a time
+        self._closed = -1  # an eventfd for whoever stands in line, or none
         _leases.add(self)
 
     @property
@@ -666,25 +666,42 @@ class _OpenLease:
         with self._baton.held_for(_left(deadline)) as mine:
             if not mine:
                 return False
-            try:
+            with self._in_line() as ready:
                 while not self._has_turn(amounts):
                     left = _left(deadline)
-                    if not self._await_writable(left) or left == 0:
+                    if not ready.poll(left) or left == 0:
                         self.tell("wait")  # and gives back what was granted just now
                         return False
-            except BaseException:
-                self._stand_in_line_no_more()
-                raise
         return True
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
         async with self._baton:
-            try:
+            with self._in_line() as ready:
                 while not self._has_turn(amounts):
-                    await writable(self._descriptor)
-            except BaseException:
-                self._stand_in_line_no_more()
-                raise
+                    await readable(ready.fileno())
+
+    @contextlib.contextmanager
+    def _in_line(self) -> Iterator[select.epoll]:
+        """What is ready when the lease can be written to, or was closed here.  An error inside gives the request up.
+
+        The lease's own descriptor would not do: who polls it is not told that another thread has closed it.
+        """
+        closed = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            with select.epoll() as ready:
+                ready.register(closed, select.EPOLLIN)
+                with self._lock:
+                    self.open()
+                    ready.register(self._descriptor, select.EPOLLOUT)
+                    self._closed = closed
+                yield ready
+        except BaseException:
+            self._stand_in_line_no_more()
+            raise
+        finally:
+            with self._lock:
+                self._closed = -1
+            os.close(closed)
 
     def _has_turn(self, amounts: Mapping[str, int]) -> bool:
         try:
@@ -692,11 +709,6 @@ class _OpenLease:
         except BlockingIOError:
             return False
         return True
-
-    def _await_writable(self, seconds: float | None) -> bool:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        return bool(poll.poll(None if seconds is None else math.ceil(seconds * 1000)))
 
     def _stand_in_line_no_more(self) -> None:
         if self.is_open:
@@ -753,11 +765,14 @@ class _OpenLease:
         _opened.discard(self)
         if descriptor >= 0:
             os.close(descriptor)
+        if self._closed >= 0:
+            os.eventfd_write(self._closed, 1)
 
     def forget(self) -> None:
         """In a forked child: the lease is the parent's, and must not outlive it here."""
         self._lock = threading.RLock()
         self._baton = Baton()
+        self._closed = -1  # who stands in line is a thread of the parent
         self.close()
 
     def _write(self, word: str, numbers: Mapping[str, str]) -> None:

@@ -99,22 +99,22 @@ def alarm() -> tuple[Callable[[], None], Awaitable, Awaitable]:
     return wake_asyncio, heard.wait, partial(asyncio.sleep, 0)
 
 
-async def writable(descriptor: int) -> None:
+async def readable(descriptor: int) -> None:
     """Until poll() says so of a descriptor."""
     if _in_trio():
         import trio
 
-        await trio.lowlevel.wait_writable(descriptor)
+        await trio.lowlevel.wait_readable(descriptor)
         return
     import asyncio
 
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    loop.add_writer(descriptor, ready.set)
+    loop.add_reader(descriptor, ready.set)
     try:
         await ready.wait()
     finally:
-        loop.remove_writer(descriptor)
+        loop.remove_reader(descriptor)
 
 
 class Baton:
@@ -122,58 +122,52 @@ class Baton:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._taken = False
+        #: What wakes who has it, and those who are to have it after him.
+        self._owner: Callable[[], None] | None = None
         self._others: deque[Callable[[], None]] = deque()
 
     @contextmanager
     def held_for(self, timeout: float | None) -> Iterator[bool]:
         """A thread has it inside; False if others had it for so many seconds."""
         handed = threading.Event()
-        mine = self._take(handed.set)
+        wake = handed.set
         try:
-            mine = mine or handed.wait(timeout)
-            yield mine
+            yield self._take(wake) or handed.wait(timeout)
         finally:
-            if mine or not self._withdraw(handed.set):
-                self._pass_on()
+            self._leave(wake)
 
     async def __aenter__(self) -> None:
         wake, sleep, checkpoint = alarm()
         await checkpoint()
-        if self._take(wake):
-            return
         try:
-            await sleep()
+            if not self._take(wake):
+                await sleep()
         except BaseException:
-            if not self._withdraw(wake):
-                self._pass_on()
+            self._leave(wake)
             raise
 
     async def __aexit__(self, *_exception: object) -> None:
-        self._pass_on()
+        assert self._owner
+        self._leave(self._owner)
 
     def _take(self, wake: Callable[[], None]) -> bool:
         with self._lock:
-            if self._taken:
+            if self._owner is not None:
                 self._others.append(wake)
                 return False
-            self._taken = True
+            self._owner = wake
             return True
 
-    def _withdraw(self, wake: Callable[[], None]) -> bool:
-        """False: it was handed over already."""
+    def _leave(self, wake: Callable[[], None]) -> None:
+        """Hands it over, or is not to have it any more; nothing if it was never asked for."""
         with self._lock:
-            if wake not in self._others:
-                return False
-            self._others.remove(wake)
-            return True
-
-    def _pass_on(self) -> None:
-        with self._lock:
-            if self._others:
-                self._others.popleft()()
+            if self._owner is wake:
+                self._owner = self._others.popleft() if self._others else None
+                if self._owner:
+                    self._owner()
             else:
-                self._taken = False
+                with suppress(ValueError):
+                    self._others.remove(wake)
 
 
 class _Answers:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -18,6 +18,7 @@ import trio
 import fsmount
 from fsmount.lease import LeaseGroup
 from fsmount.tree import Group
+from tests.interrupts import interruptions
 from tests.mounts import GroupFiles, eventually
 from tests.process_state import sleeps
 
@@ -56,6 +57,35 @@ def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Grou
     with later(group.uncharge, 1):
         attached["memory"].charge(True, wait=True, timeout=timeout)
     assert (attached["memory"].held, group.usage) == (1, 10)
+
+
+def test_who_waits_is_told_that_it_was_closed_here(attached: Group | LeaseGroup) -> None:
+    with later(attached.close), pytest.raises(ValueError, match="closed"):
+        attached["memory"].charge(4, wait=True, timeout=30)
+
+
+@pytest.mark.parametrize("run", [trio.run, lambda task: asyncio.run(task())], ids=["trio", "asyncio"])
+def test_a_task_that_waits_is_told_that_it_was_closed_here(
+    run: Callable[[Callable[[], Awaitable[None]]], None], attached: Group | LeaseGroup
+) -> None:
+    with later(attached.close), pytest.raises(ValueError, match="closed"):
+        run(partial(attached["memory"].wait_charge, 4))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files whose opening is interrupted
+def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
+    group: GroupFiles, attached: Group | LeaseGroup
+) -> None:
+    def wait_in_vain() -> None:
+        with pytest.raises(fsmount.LimitExceeded):
+            attached["memory"].charge(4, wait=True, timeout=0.001)
+
+    for _ in interruptions(wait_in_vain):
+        assert (attached["memory"].held, group.usage) == (0, 10)
+        wait_in_vain()
+        group.uncharge(10)
+        assert group.usage == 0
+        group.charge(10)
 
 
 def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Group | LeaseGroup) -> None:

@@ -1,61 +1,16 @@
-"""A signal's handler may raise wherever Python calls or returns from a call; whoever waits then leaves nothing behind.
-
-Each test does the same over and over, and is interrupted one call later each time, until it gets through.
-"""
+"""Whoever waits and is interrupted leaves nothing behind, wherever the interrupt comes."""
 
 from __future__ import annotations
 
 import asyncio
-import dis
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 
 from fsmount import Counter, Group, LimitExceeded
-
-
-def begins(frame: FrameType) -> bool:
-    """Whether it is just called; one that is resumed, as of a coroutine, is not interrupted before it goes on."""
-    instruction, argument = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
-    return instruction == dis.opmap["RESUME"] and argument < 2
-
-
-@contextmanager
-def interrupt_at(number: int) -> Iterator[None]:
-    """KeyboardInterrupt at the call of this number that our code makes inside, or at its return if it is one of C."""
-
-    def count(frame: FrameType, event: str, _: object) -> None:
-        nonlocal number
-        ours = frame.f_globals["__name__"].startswith("fsmount")
-        if ours and (event == "c_return" or (event == "call" and begins(frame))):
-            number -= 1
-            if number == 0:
-                raise KeyboardInterrupt
-
-    sys.setprofile(count)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-
-
-def interruptions(action: Callable[[], object]) -> Iterator[None]:
-    """After each interruption of the action, until it is done."""
-    for number in range(1, 1000):
-        try:
-            with interrupt_at(number):
-                action()
-        except KeyboardInterrupt:
-            yield
-        else:
-            assert number > 5
-            return
-    pytest.fail("it does not get through")
+from tests.interrupts import interruptions
 
 
 @pytest.fixture
