@@ -51,11 +51,15 @@ def test_the_lock_goes_on_to_others_when_its_owner_is_killed(
     options: list[object] = ["--seed", seed, "--seconds", 120 if soak else 3, "--threads", 0, "--processes", 3]
     if batch != "auto":
         options += ["--batch", batch]
-    result = run(builds["stress"].program, *options)
-    print(result.stdout)
-    assert (result.returncode, result.stderr) == (0, "")
-    killed = re.search(r"(\d+) killed, at least (\d+) of them with the lock", result.stdout)
-    assert killed and int(killed[2]) > 0
+    for _ in range(20):  # on a slow machine few die in so short a time
+        result = run(builds["stress"].program, *options)
+        print(result.stdout)
+        assert (result.returncode, result.stderr) == (0, "")
+        killed = re.search(r"\d+ killed, at least (\d+) of them with the lock", result.stdout)
+        assert killed
+        if int(killed[1]) > 0:
+            return
+    pytest.fail("nobody died with the lock")
 
 
 @pytest.fixture
