@@ -19,7 +19,6 @@ from tests.mounts import GroupFiles, eventually
 
 CHECKOUT = Path(__file__).parents[2]
 OPERATIONS = (CHECKOUT / "fsmount/docs/operations.md").read_text()
-README = (CHECKOUT / "README.md").read_text()
 SERVICE = "/run/fsmount"
 
 pytestmark = [
@@ -229,7 +228,7 @@ def test_what_a_dead_daemon_left_mounted_is_cleared_away_when_no_other_is_starte
 
 
 def test_a_line_of_fstab_is_mounted_at_boot_and_unmounted_at_shutdown(machine: Machine) -> None:
-    (line,) = re.findall(r"`(.* fuse\.fsmount .*)`", README)
+    (line,) = re.findall(r"(?m)^    (\S+ /\S+ fuse\.fsmount .*)$", OPERATIONS)
     directory = line.split()[1]
     machine.does(f"mkdir {directory}; echo {shlex.quote(line)} >>/etc/fstab")
     machine.shut_down()
