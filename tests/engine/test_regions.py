@@ -277,6 +277,7 @@ def test_a_region_keeps_everything_between_its_users(tmp_path: Path) -> None:
 # ---- scribbled on ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(900)  # FSMOUNT_SOAK=1 takes minutes
 def test_a_scribbled_region_is_an_error_and_never_a_crash_or_a_hang(tmp_path: Path, seed: int, soak: bool) -> None:
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.engine.scribbles"]
     command += [str(tmp_path), str(seed), "0", "20000" if soak else "400"]
