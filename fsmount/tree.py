@@ -432,12 +432,14 @@ class Tree:
 def _from(rows: list[Surveyed], top: Group) -> list[Surveyed]:
     """The groups from one down."""
     inside: set[int] = set()
+    found = []
     for row in rows:
         if row.id == top.id or row.parent in inside:
             inside.add(row.id)
-    if top.id not in inside:
+            found.append(row)
+    if not found:
         raise GroupRemoved(top.last_path())
-    return [row for row in rows if row.id in inside]
+    return found
 
 
 def _batch_number(batch: int | str) -> int:
