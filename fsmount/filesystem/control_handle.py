@@ -14,14 +14,13 @@ import os
 from collections.abc import Callable
 from typing import ClassVar
 
-import trio
 from pyfuse3 import FUSEError, RequestContext
 
 from ..control import VERSION
 from ..quantities import strip
 from ..tree import PROCESS, Group
 from . import inodes
-from .guard import MustWait, in_loop
+from .guard import in_loop, leave_loop
 from .host import Host
 from .open_file import OpenFile
 from .processes import process_of
@@ -71,8 +70,7 @@ class ControlHandle(OpenFile):
                 group = _id(number)
                 if group >= inodes.IDS:
                     raise FUSEError(errno.ENODEV)
-                if trio.lowlevel.in_trio_run():
-                    raise MustWait
+                leave_loop()
                 self._changed(group)
             case [b"umount"]:
                 self._unmount(keep=False)

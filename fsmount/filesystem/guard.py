@@ -144,6 +144,12 @@ def _level(error: OSError) -> int:
     return logging.ERROR
 
 
+def leave_loop() -> None:
+    """What follows is not for the event loop's thread: MustWait there, and nothing in a worker thread."""
+    if trio.lowlevel.in_trio_run():
+        raise MustWait
+
+
 def in_loop(function: Callable[..., T], *arguments: object) -> T:
     """Calls function in the event loop's thread, from there or from a worker thread."""
     if trio.lowlevel.in_trio_run():

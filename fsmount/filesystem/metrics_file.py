@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
-import trio
-
 from ..names import escape
 from ..tree import LEASE, PROCESS, ROOT, UNLIMITED, Group, Surveyed, Tree
-from .guard import MustWait
+from .guard import leave_loop
 from .open_file import OpenFile
 from .request_loop import served
 
@@ -53,8 +51,7 @@ class MetricsFile(OpenFile):
         self._open_files = open_files
 
     def text(self) -> bytes:
-        if trio.lowlevel.in_trio_run():
-            raise MustWait
+        leave_loop()
         from prometheus_client.openmetrics.exposition import generate_latest
 
         return generate_latest(self)  # type: ignore[no-any-return]

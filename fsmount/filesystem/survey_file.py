@@ -12,10 +12,8 @@ list those: as in `R.why` and `metrics`.  It is made in a worker thread, about 1
 import os
 from typing import ClassVar
 
-import trio
-
 from ..tree import Counter
-from .guard import MustWait
+from .guard import leave_loop
 from .open_file import OpenFile
 
 _LINE = "%d %d %d %d %d %d %d %d %d %s\n"
@@ -33,7 +31,6 @@ class SurveyFile(OpenFile):
         self._resource = counter.resource
 
     def text(self) -> bytes:
-        if trio.lowlevel.in_trio_run():
-            raise MustWait
+        leave_loop()
         rows = self.group.tree.survey(self._resource, self.group)
         return os.fsencode("".join([_LINE % (id, parent, *of, name) for id, parent, name, *of in rows]))
