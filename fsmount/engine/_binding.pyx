@@ -180,11 +180,6 @@ cdef class Tie:
         self._page = NULL
 
 
-def fork_count():
-    """How many forks lie between this process and the one that began it all."""
-    return forks
-
-
 def amount(number, /):
     """The number, if it is an amount: an int from 0 to UNLIMITED.  TypeError, ValueError, OverflowError."""
     return amount_of(number)

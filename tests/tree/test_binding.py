@@ -171,12 +171,3 @@ def test_amount_and_noop_take_one_int() -> None:
     for value, expected in ((-1, ValueError), (2**63, OverflowError), (1.5, TypeError)):
         with pytest.raises(expected):
             engine.amount(value)  # type: ignore[arg-type]
-
-
-def test_forks_are_counted() -> None:
-    before = engine.fork_count()
-    child = os.fork()
-    if child == 0:
-        os._exit(engine.fork_count() - before)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert engine.fork_count() == before
