@@ -14,7 +14,7 @@ import threading
 from weakref import WeakValueDictionary
 
 from .control import Description, open_control
-from .errors import TreeGone
+from .errors import LOST_DAEMON, TreeGone, says_daemon_is_lost
 from .group import Group, ends_with_keep
 from .lease import LeaseGroup, attach_files
 from .tree import Tree
@@ -109,8 +109,8 @@ def _ask(directory: str) -> tuple[int, Description]:
     except NotADirectoryError:
         raise NotADirectoryError(errno.ENOTDIR, "a group is a directory", directory) from None
     except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise TreeGone(directory, "the mount has lost its daemon: `fsmount mount` takes it over") from None
+        if says_daemon_is_lost(error):
+            raise TreeGone(directory, LOST_DAEMON) from None
         if error.errno in (errno.ENODEV, errno.ESTALE):
             raise FileNotFoundError(errno.ENOENT, "the group was removed", directory) from None
         raise

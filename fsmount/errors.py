@@ -5,6 +5,14 @@ Each can be pickled, so that a worker can hand it to the process that started it
 
 import errno
 
+#: Of a mount whose files answer nothing any more.
+LOST_DAEMON = "the mount has lost its daemon: `fsmount mount` takes it over"
+
+
+def says_daemon_is_lost(error: OSError) -> bool:
+    """Whether a file or directory fails so whose file system is not served any more."""
+    return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
 
 class LimitExceeded(OSError):
     """A charge was refused: some limit on the way up would have been passed.  Nothing was charged anywhere."""

@@ -5,7 +5,6 @@ Nothing is kept between requests, so the mount may go and come back.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 import signal
@@ -21,6 +20,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from fsmount.control_files import METRICS_FILE
 from fsmount.daemon.mounts import mount_at
 from fsmount.daemon.refused import Refused
+from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
 
 _PATH = "/metrics"
 
@@ -80,9 +80,9 @@ def _read(mountpoint: str) -> bytes:
         with open(os.path.join(mountpoint, METRICS_FILE), "rb", buffering=0) as file:
             return file.readall()
     except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+        if not says_daemon_is_lost(error):
             raise
-        raise Refused("the mount has lost its daemon: `fsmount mount` takes it over") from None
+        raise Refused(LOST_DAEMON) from None
 
 
 class _Server(ThreadingHTTPServer):

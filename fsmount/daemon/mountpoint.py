@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
 
 from fsmount.daemon.mounts import mount_at, served, unmount
 from fsmount.daemon.refused import Refused
+from fsmount.errors import says_daemon_is_lost
 
 _DEVICE = "/dev/fuse"
 
@@ -31,7 +31,7 @@ def _check_directory(path: str) -> None:
     except FileNotFoundError:
         raise Refused("there is no such directory: make it with mkdir") from None
     except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+        if says_daemon_is_lost(error):
             raise Refused("another file system that has lost its daemon is mounted there: unmount it first") from None
         raise Refused(f"cannot be looked at: {error.strerror}") from None
     if not stat.S_ISDIR(status.st_mode):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from fsmount import region_path
 from fsmount.daemon.refused import Refused
+from fsmount.errors import says_daemon_is_lost
 from fsmount.tree import Server, Tree
 
 FILE_SYSTEM_TYPE = "fuse.fsmount"
@@ -86,7 +86,7 @@ def served(mount: Mount) -> bool:
         who = f"its daemon (pid {server.pid})" if server else "its daemon"
         raise Refused(f"{who} does not answer: end it with kill -9 and mount again")
     error = answer[0]
-    return error is None or error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
+    return error is None or not says_daemon_is_lost(error)
 
 
 def server_of(region: str | None) -> Server | None:

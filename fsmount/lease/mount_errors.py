@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from ..errors import GroupRemoved, TreeGone
+from ..errors import LOST_DAEMON, GroupRemoved, TreeGone, says_daemon_is_lost
 
 #: Where a path begins that leads through a descriptor of this process.
 DESCRIPTORS = "/proc/self/fd/"
@@ -19,8 +19,8 @@ def told_of(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise TreeGone(path, "the mount has lost its daemon: `fsmount mount` takes it over") from None
+        if says_daemon_is_lost(error):
+            raise TreeGone(path, LOST_DAEMON) from None
         if error.errno in (errno.ENODEV, errno.ENOENT, errno.ESTALE):
             raise GroupRemoved(path) from None
         raise OSError(error.errno, error.strerror, _public(error.filename or path, path)) from None
