@@ -19,7 +19,7 @@ from fsmount.daemon import logs, mountpoint
 from fsmount.daemon.background import in_background
 from fsmount.daemon.claim import Claim, claim
 from fsmount.daemon.heart import Heart
-from fsmount.daemon.mounts import Mount, mount_at, unmount
+from fsmount.daemon.mounts import Mount, mount_at
 from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.refused import Refused
@@ -55,10 +55,8 @@ def _look(path: str) -> None:
     except PermissionError:
         pass  # the root's mode is from before and shuts us out; it is there
     except OSError as error:
-        mounted = mount_at(path)
-        if mounted is not None:
-            unmount(mounted, lazy=True)
-        raise Refused(f"unmounted again: its files cannot be read ({error.strerror})") from None
+        advice = "look into the system's log, and unmount it with --keep or without"
+        raise Refused(f"mounted, but its files cannot be read ({error.strerror}): {advice}") from None
 
 
 def _serve(request: MountRequest, ready: Callable[[], None], system_log: str, manager: ServiceManager) -> None:
@@ -124,7 +122,7 @@ class _Server:
         self._operations = Operations(claimed.tree, self)
         self._mount: Mount | None = None
         self._running = False
-        self._keep = False
+        self._keep = False  # whether the counters stay at the end also if nobody holds any
 
     def mount(self, path: str, options: set[str]) -> None:
         with told_by_fuse() as told:
@@ -148,6 +146,9 @@ class _Server:
                     nursery.start_soon(self._announce, ready)
                     await serve_requests()
                     nursery.cancel_scope.cancel()
+            except BaseException:
+                self._keep = True  # nobody has asked for this end
+                raise
             finally:
                 self._running = False
                 self._manager.stopping()
@@ -167,6 +168,8 @@ class _Server:
         try:
             ready()
         except BrokenPipeError:
+            log.warning("whoever asked for the mount is gone: unmounting")
+            self._keep = self._claim.adopted
             self._terminate()
         self._manager.ready(f"serving {self._claim.mountpoint}, counters in {self._claim.path}")
         await self._manager.ping()

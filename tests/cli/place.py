@@ -89,6 +89,17 @@ class Place:
         return pid
 
     @property
+    def processes(self) -> list[int]:
+        """Who names the mount point in his command line and lives: daemons, commands, fusermount3."""
+        found = []
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if os.fsencode(self.path) in words and not has_ended(pid):
+                    found.append(pid)
+        return found
+
+    @property
     def region(self) -> Path | None:
         """Where the counters are, mounted or not."""
         path = region_path.find(str(self.path))

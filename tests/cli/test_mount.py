@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pwd
@@ -510,21 +511,40 @@ def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
 
 def test_a_daemon_whose_starter_is_gone_ends(place: Place) -> None:
     """Nobody would know of the mount."""
-    command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
-    starter = subprocess.Popen(command)
-    eventually(lambda: starter.poll() is not None or children(starter.pid), within=20, what="the fork")
-    starter.kill()
-    starter.wait()
-    # it may have been done already; if not, the daemon finds nobody to tell, and unmounts
-    if starter.returncode == 0:
-        place.servers.add(place.server)
+    if started_by_one_who_is_killed(place):
         place.umount()
     else:
         eventually(lambda: not place.mounts and place.region is None, within=20, what="the end of the mount")
 
 
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def test_the_counters_from_before_outlast_a_daemon_whose_starter_is_gone(place: Place) -> None:
+    place.mount()
+    place.root.charge(5)
+    place.umount("--keep")
+    if not started_by_one_who_is_killed(place):
+        eventually(lambda: not place.processes, within=20, what="the end of the daemon")
+        place.mount()
+    assert place.root.usage == 5
+    place.umount()
+
+
+def started_by_one_who_is_killed(place: Place) -> bool:
+    """Whether the mount was done already; if not, the daemon finds nobody to tell, and unmounts."""
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
+    starter = subprocess.Popen(command)
+    eventually(lambda: starter.poll() is not None or has_daemon(place), within=20, what="the fork")
+    starter.kill()
+    served = starter.wait() == 0
+    if served:
+        place.servers.add(place.server)
+    return served
+
+
+def has_daemon(place: Place) -> bool:
+    """Whether somebody there is in a session of his own: what is started besides is not."""
+    with contextlib.suppress(ProcessLookupError):
+        return any(os.getsid(pid) != os.getsid(0) for pid in place.processes)
+    return False
 
 
 def test_the_command_is_found_in_path(place: Place) -> None:
