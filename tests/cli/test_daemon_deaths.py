@@ -435,14 +435,11 @@ def killed_after(place: Place, delay: float, *arguments: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(delay)
-        killed = 1
-        while killed:  # who was about to fork is found again by the name of this very mount point
-            killed = 0
-            for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-                with contextlib.suppress(OSError):
-                    if os.fsencode(place.path) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                        os.kill(pid, signal.SIGKILL)
-                        killed += not has_ended(pid)
+        while processes := place.processes:  # also who was about to fork
+            for pid in processes:
+                # fusermount3 is root: it unmounts by the path, so it must have ended before anybody mounts again
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(3600)
