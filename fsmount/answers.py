@@ -5,14 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from .engine import EngineError
 from .errors import GroupRemoved, LockTimeout, RegionCorrupt, TreeGone
-
-if TYPE_CHECKING:
-    from .group import Group
-    from .tree import Tree
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,16 +28,19 @@ def in_public(method: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def public_error(error: EngineError, tree: Tree, group: Group | None) -> OSError:
-    """What the engine's answer is to the user, but for what only a charge can answer."""
+def public_error(error: EngineError, region: str, group_path: Callable[[], str] | None = None) -> OSError:
+    """What the engine's answer is to the user, but for what only a charge can answer.
+
+    group_path: tells the path of the group that was asked, if it was one; only called where the error is about that.
+    """
     if error.errno in (errno.EBADF, errno.ENOTCONN):
-        return TreeGone(tree.path)
+        return TreeGone(region)
     if error.errno == errno.EUCLEAN:
-        return RegionCorrupt(error.text, tree.path)
+        return RegionCorrupt(error.text, region)
     if error.errno == errno.ETIMEDOUT:
-        return LockTimeout(error.pid, tree.path)
-    if group is None:
-        return OSError(error.errno, error.strerror, tree.path)
+        return LockTimeout(error.pid, region)
+    if group_path is None:
+        return OSError(error.errno, error.strerror, region)
     if error.errno == errno.ENODEV:
-        return GroupRemoved(group.last_path())
-    return OSError(error.errno, error.strerror, group.last_path())
+        return GroupRemoved(group_path())
+    return OSError(error.errno, error.strerror, group_path())

@@ -352,7 +352,7 @@ class Group(WholeRequests):
     def public_error(self, error: EngineError) -> OSError:
         if error.errno == errno.ENOSPC:
             return OSError(errno.ENOSPC, "the region has no room for another holder", self.last_path())
-        return public_error(error, self.tree, self)
+        return public_error(error, self.tree.path, self.last_path)
 
 
 def ends_with_keep(on_exit: str) -> bool:

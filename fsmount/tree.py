@@ -426,7 +426,7 @@ class Tree:
         return self._members.get(keep) or self._members.setdefault(keep, Membership(self, keep))
 
     def public_error(self, error: EngineError) -> OSError:
-        return public_error(error, self, None)
+        return public_error(error, self.path)
 
 
 def _from(rows: list[Surveyed], top: Group) -> list[Surveyed]:
