@@ -1,4 +1,4 @@
-"""Counters: what is charged, and who holds it.
+"""Counters: what is charged, and what they say.
 
 A counter charges through engine.Charger, which it is; what is here is what it says, and how it
 comes to be chargeable.  To charge, a process must be a holder in the group; membership.py tells
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import engine
 from .answers import in_public
-from .engine import BELOW, KEEP, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, Hold, process_alive
+from .engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, Hold
 from .errors import LimitExceeded, NotHeld, TreeGone
+from .holder import Holder, command_name
 from .marks import Mark
 from .refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 
@@ -32,47 +33,6 @@ EVENT_KEYS = ("limit", "soft_limit", "threshold")
 
 _BY = {PROCESS: "process", LEASE: "lease"}
 _LOOKED = {LOOKED_AT_ALL: "all", NOT_LOOKED: "none"}
-
-
-def _command(comm: bytes) -> str:
-    """The name of a process in /proc/PID/comm, made fit to be shown."""
-    return "".join(c if c.isprintable() else "?" for c in comm.decode(errors="replace"))
-
-
-class Holder(NamedTuple):
-    """Who holds charges: an attached process or an open lease (kind PROCESS or LEASE)."""
-
-    id: int
-    kind: int
-    pid: int
-    start_time: int
-    #: Whether the pid means something in our pid namespace.
-    here: bool
-    #: What it holds and has reserved in the counter that was asked; 0 when the whole tree was.
-    held: int
-    stock: int
-    #: Whether what it holds goes to the group when it ends.
-    keep: bool
-
-    @classmethod
-    def of(cls, info: engine.HolderInfo) -> Holder:
-        return cls(
-            info.id, info.kind, info.pid, info.start_time, info.here, info.held, info.stock, bool(info.flags & KEEP)
-        )
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process lives; what cannot be told counts as alive."""
-        return not self.here or process_alive(self.pid, self.start_time)
-
-    @property
-    def command(self) -> str:
-        """The name of its process, as `ps` shows it; empty if it is gone."""
-        try:
-            with open(f"/proc/{self.pid}/comm", "rb") as comm:
-                return _command(comm.read()[:-1])
-        except OSError:
-            return ""
 
 
 class Counter(engine.Charger):
@@ -331,7 +291,7 @@ def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
         times=info.times,
         pid=info.pid,
         by=_BY.get(info.kind, "group"),
-        command=_command(info.command),
+        command=command_name(info.command),
         asked=path(info.asked),
         refused=path(info.refused),
         charged=info.charged,
@@ -341,7 +301,7 @@ def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
         looked=_LOOKED.get(info.looked, "some"),
         looked_at=to_the_millisecond(info.looked_at) if info.looked != NOT_LOOKED else None,
         largest=tuple(
-            LargeHolder(held.held, held.pid, _BY.get(held.kind, "group"), path(held.group), _command(held.command))
+            LargeHolder(held.held, held.pid, _BY.get(held.kind, "group"), path(held.group), command_name(held.command))
             for held in info.largest
         ),
     )

@@ -19,7 +19,7 @@ from . import engine
 from .answers import in_public, public_error
 from .control import tell_changed
 from .control_files import METRICS_FILE, reserved_names
-from .counter import STAT_KEYS, Counter, Holder
+from .counter import STAT_KEYS, Counter
 from .engine import (
     BATCH_AUTO,
     CELLS_MAX,
@@ -50,6 +50,7 @@ from .engine import (
 )
 from .errors import GroupRemoved, RegionCorrupt
 from .group import Attributes, Group, ends_with_keep
+from .holder import Holder
 from .lease_holder import Lease
 from .membership import Membership, locked
 
