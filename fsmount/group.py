@@ -13,6 +13,7 @@ from .answers import in_public, public_error
 from .counter import Counter
 from .engine import NAME_MAX, ROOT, EngineError, Request
 from .membership import locked
+from .on_exit import ends_with_keep
 from .waiting import charge_in_turn, charge_in_turn_async
 from .whole_requests import WholeRequests
 
@@ -353,10 +354,3 @@ class Group(WholeRequests):
         if error.errno == errno.ENOSPC:
             return OSError(errno.ENOSPC, "the region has no room for another holder", self.last_path())
         return public_error(error, self.tree.path, self.last_path)
-
-
-def ends_with_keep(on_exit: str) -> bool:
-    """Reads an on_exit argument.  ValueError."""
-    if on_exit not in ("release", "keep"):
-        raise ValueError(f'on_exit is "release" or "keep", not {on_exit!r}')
-    return on_exit == "keep"

@@ -49,7 +49,7 @@ from .engine import (
     set_patience,
 )
 from .errors import GroupRemoved, RegionCorrupt
-from .group import Attributes, Group, ends_with_keep
+from .group import Attributes, Group
 from .holder import Holder
 from .lease_holder import Lease
 from .membership import Membership, locked
@@ -81,7 +81,6 @@ __all__ = [
     "Server",
     "Surveyed",
     "Tree",
-    "ends_with_keep",
     "parse_resource",
     "process_alive",
     "process_start_time",

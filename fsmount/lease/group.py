@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from ..control_files import GROUP_LEASE, HOLDERS, LEASE, STAT, USAGE, file_name
 from ..errors import GroupRemoved, LimitExceeded, NotHeld
-from ..group import ends_with_keep
+from ..on_exit import ends_with_keep
 from ..whole_requests import WholeRequests
 from .counter import LeaseCounter
 from .mount_errors import DESCRIPTORS, told_of
