@@ -13,13 +13,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
 
 from .engine import EngineError, Region, Request
+from .event_loops import alarm
 
 #: How long the thread that listens sleeps at a time, in seconds.
 _LONG = 3600.0
@@ -61,113 +59,6 @@ async def charge_in_turn_async(asked: Request) -> None:
     except BaseException:
         asked.cancel()
         raise
-
-
-# ---- event loops
-
-Awaitable = Callable[[], Coroutine[Any, Any, object]]
-
-
-def _in_trio() -> bool:
-    import sniffio  # here, as a command that does not wait starts without it
-
-    return sniffio.current_async_library() == "trio"
-
-
-def alarm() -> tuple[Callable[[], None], Awaitable, Awaitable]:
-    """For a task of the running event loop: what wakes it, from any thread; its sleep until then; a checkpoint."""
-    if _in_trio():
-        import trio
-
-        token = trio.lowlevel.current_trio_token()
-        rung = trio.Event()
-
-        def wake() -> None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(rung.set)
-
-        return wake, rung.wait, trio.lowlevel.checkpoint
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    heard = asyncio.Event()
-
-    def wake_asyncio() -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(heard.set)
-
-    return wake_asyncio, heard.wait, partial(asyncio.sleep, 0)
-
-
-async def readable(descriptor: int) -> None:
-    """Until poll() says so of a descriptor."""
-    if _in_trio():
-        import trio
-
-        await trio.lowlevel.wait_readable(descriptor)
-        return
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(descriptor)
-
-
-class Baton:
-    """One at a time has it, threads and tasks alike, in the order in which they asked."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        #: What wakes who has it, and those who are to have it after him.
-        self._owner: Callable[[], None] | None = None
-        self._others: deque[Callable[[], None]] = deque()
-
-    @contextmanager
-    def held_for(self, timeout: float | None) -> Iterator[bool]:
-        """A thread has it inside; False if others had it for so many seconds."""
-        handed = threading.Event()
-        wake = handed.set
-        try:
-            yield self._take(wake) or handed.wait(timeout)
-        finally:
-            self._leave(wake)
-
-    async def __aenter__(self) -> None:
-        wake, sleep, checkpoint = alarm()
-        await checkpoint()
-        try:
-            if not self._take(wake):
-                await sleep()
-        except BaseException:
-            self._leave(wake)
-            raise
-
-    async def __aexit__(self, *_exception: object) -> None:
-        assert self._owner
-        self._leave(self._owner)
-
-    def _take(self, wake: Callable[[], None]) -> bool:
-        with self._lock:
-            if self._owner is not None:
-                self._others.append(wake)
-                return False
-            self._owner = wake
-            return True
-
-    def _leave(self, wake: Callable[[], None]) -> None:
-        """Hands it over, or is not to have it any more; nothing if it was never asked for."""
-        with self._lock:
-            if self._owner is wake:
-                self._owner = self._others.popleft() if self._others else None
-                if self._owner:
-                    self._owner()
-            else:
-                with suppress(ValueError):
-                    self._others.remove(wake)
 
 
 class _Answers:

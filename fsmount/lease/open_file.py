@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ..control_files import GROUP_LEASE, LEASE, file_name
-from ..waiting import Baton, readable
+from ..event_loops import readable
+from .baton import Baton
 from .mount_errors import told_of
 
 if TYPE_CHECKING:
