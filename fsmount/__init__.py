@@ -7,13 +7,10 @@ attach() finds a tree through its mount; Tree.create() and Tree.open() work with
 """
 
 from .attach import attach
-from .counter import Counter
 from .engine import UNLIMITED
 from .errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
-from .group import Group
-from .holder import Holder
 from .refusals import LargeHolder, Probe, Refusal
-from .tree import Tree
+from .tree import Counter, Group, Holder, Tree
 
 __all__ = [
     "UNLIMITED",

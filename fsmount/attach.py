@@ -15,10 +15,9 @@ from weakref import WeakValueDictionary
 
 from .control import Description, open_control
 from .errors import LOST_DAEMON, TreeGone, says_daemon_is_lost
-from .group import Group
 from .lease import LeaseGroup, attach_files
 from .on_exit import ends_with_keep
-from .tree import Tree
+from .tree import Group, Tree
 
 _lock = threading.Lock()
 # One mapping of a region for this process, whatever directories lead to it.

@@ -6,7 +6,7 @@ numbers and the attributes kept in a region are made from it.
 
 from collections.abc import Mapping
 
-#: In every directory, but listed in none: the daemon's own file, see filesystem/control.py.
+#: In every directory, but listed in none: the daemon's own file, see control.py.
 CONTROL_FILE = ".fsmount"
 
 #: In the root directory alone: every counter, for a monitoring system.  No file of a resource is called so: they have a

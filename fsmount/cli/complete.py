@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fsmount.counter import STAT_KEYS
 from fsmount.lease import LeaseGroup, group_at
+from fsmount.tree import STAT_KEYS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from fsmount.attach import look
 from fsmount.errors import GroupRemoved, TreeGone
-from fsmount.group import Group
 from fsmount.lease import LeaseGroup
-from fsmount.tree import Surveyed
+from fsmount.tree import Group, Surveyed
 
 # What hides one group and says nothing against the others.
 _CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)

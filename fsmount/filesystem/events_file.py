@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from .. import control_files
 from ..control_files import Kind
-from ..counter import EVENT_KEYS
+from ..tree import EVENT_KEYS
 from .listening_file import ListeningFile
 
 

@@ -1,4 +1,4 @@
-"""Charging through files alone: the same face as tree.py, for where the region is out of reach.
+"""Charging through files alone: the same face as fsmount.tree, for where the region is out of reach.
 
 Another user's tree whose lease files were delegated to us, or a mount seen from inside a container:
 there a group is what its files say, and who charges holds an open lease.  An attachment has one, for

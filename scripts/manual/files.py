@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, file_name, survey_name
-from fsmount.counter import STAT_KEYS
+from fsmount.tree import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
 

@@ -11,13 +11,13 @@ import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from . import engine
+from .. import engine
+from ..engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, Hold
+from ..errors import LimitExceeded, NotHeld, TreeGone
+from ..marks import Mark
+from ..refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 from .answers import in_public
-from .engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, Hold
-from .errors import LimitExceeded, NotHeld, TreeGone
 from .holder import Holder, command_name
-from .marks import Mark
-from .refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 
 if TYPE_CHECKING:
     from .group import Group

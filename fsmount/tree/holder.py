@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .engine import KEEP, HolderInfo, process_alive
+from ..engine import KEEP, HolderInfo, process_alive
 
 
 class Holder(NamedTuple):

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from . import engine
+from .. import engine
+from ..engine import NAME_MAX, ROOT, EngineError, Request
+from ..on_exit import ends_with_keep
+from ..whole_requests import WholeRequests
 from .answers import in_public, public_error
 from .counter import Counter
-from .engine import NAME_MAX, ROOT, EngineError, Request
 from .membership import locked
-from .on_exit import ends_with_keep
 from .waiting import charge_in_turn, charge_in_turn_async
-from .whole_requests import WholeRequests
 
 if TYPE_CHECKING:
     from .tree import Tree

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from .engine import EngineError, Region, Request
-from .event_loops import alarm
+from ..engine import EngineError, Region, Request
+from ..event_loops import alarm
 
 #: How long the thread that listens sleeps at a time, in seconds.
 _LONG = 3600.0

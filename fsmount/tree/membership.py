@@ -24,8 +24,8 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from .control import introduce, introduce_in
-from .engine import KEEP, PROCESS, Charger, EngineError, Tie, process_start_time
+from ..control import introduce, introduce_in
+from ..engine import KEEP, PROCESS, Charger, EngineError, Tie, process_start_time
 
 if TYPE_CHECKING:
     from .tree import Tree

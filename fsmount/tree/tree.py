@@ -1,12 +1,4 @@
-"""The tree as Python sees it: groups and their counters, in one shared region.
-
-A Tree, Group or Counter is a name for something in the region, no copy of it: it keeps the engine's
-id and asks when it is asked.  So a rename is seen at once, and a group that is gone raises
-GroupRemoved.  The engine's errors become those of errors.py, or else plain OSErrors with the
-group's path.
-
-Who builds on the tree (the file system, the daemon) finds here all there is to use of it.
-"""
+"""A tree: what there is to ask of it as a whole, and of the mount that serves it."""
 
 from __future__ import annotations
 
@@ -15,77 +7,29 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from . import engine
-from .answers import in_public, public_error
-from .control import tell_changed
-from .control_files import METRICS_FILE, reserved_names
-from .counter import STAT_KEYS, Counter
-from .engine import (
+from .. import engine
+from ..control import tell_changed
+from ..control_files import METRICS_FILE, reserved_names
+from ..engine import (
     BATCH_AUTO,
     CELLS_MAX,
     DEPTH_MAX,
     GROUPS_MAX,
     HOLDERS_MAX,
-    LEASE,
-    MODE_UNSET,
-    NAME_MAX,
-    PROCESS,
     RESOURCE_NAME_MAX,
-    RESOURCES_MAX,
     ROOT,
-    SET_ATIME,
-    SET_GID,
-    SET_MODE,
-    SET_MTIME,
-    SET_UID,
-    SLOTS,
-    UNLIMITED,
     EngineError,
-    Hold,
     Region,
     Surveyed,
     process_alive,
     process_start_time,
-    set_patience,
 )
-from .errors import GroupRemoved, RegionCorrupt
-from .group import Attributes, Group
+from ..errors import GroupRemoved, RegionCorrupt
+from .answers import in_public, public_error
+from .group import Group
 from .holder import Holder
 from .lease_holder import Lease
 from .membership import Membership, locked
-
-__all__ = [
-    "CAPACITY_MAX",
-    "DEFAULT_CAPACITY",
-    "DEPTH_MAX",
-    "LEASE",
-    "MODE_UNSET",
-    "NAME_MAX",
-    "PROCESS",
-    "RESOURCES_MAX",
-    "ROOT",
-    "SET_ATIME",
-    "SET_GID",
-    "SET_MODE",
-    "SET_MTIME",
-    "SET_UID",
-    "SLOTS",
-    "STAT_KEYS",
-    "UNLIMITED",
-    "Attributes",
-    "Counter",
-    "Group",
-    "Hold",
-    "Holder",
-    "Lease",
-    "Server",
-    "Surveyed",
-    "Tree",
-    "parse_resource",
-    "process_alive",
-    "process_start_time",
-    "set_patience",
-]
 
 
 class Server(NamedTuple):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from . import engine
+from .. import engine
+from ..engine import KEEP, LEASE, Charger, EngineError, Request
+from ..errors import GroupRemoved, LockTimeout, TreeGone
 from .counter import Counter
-from .engine import KEEP, LEASE, Charger, EngineError, Request
-from .errors import GroupRemoved, LockTimeout, TreeGone
 
 if TYPE_CHECKING:
     from .group import Group

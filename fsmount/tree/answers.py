@@ -7,8 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from .engine import EngineError
-from .errors import GroupRemoved, LockTimeout, RegionCorrupt, TreeGone
+from ..engine import EngineError
+from ..errors import GroupRemoved, LockTimeout, RegionCorrupt, TreeGone
 
 P = ParamSpec("P")
 T = TypeVar("T")
