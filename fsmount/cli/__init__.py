@@ -1,4 +1,4 @@
-"""The command fsmount: one module for each subcommand, imported when it is used."""
+"""The command fsmount: one module or package for each subcommand, imported when it is used."""
 
 from __future__ import annotations
 

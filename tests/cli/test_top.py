@@ -13,8 +13,8 @@ import pytest
 
 from fsmount.cli.cells import sparkline
 from fsmount.cli.terminal import glyphs
-from fsmount.cli.top_reader import pause
-from fsmount.cli.top_views import MINUTE, History
+from fsmount.cli.top.reader import pause
+from fsmount.cli.top.views import MINUTE, History
 from fsmount.tree import Surveyed
 from tests.cli.place import Place, refused, run, run_here
 from tests.cli.terminal import Terminal, fsmount, shell

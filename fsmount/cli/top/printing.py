@@ -13,8 +13,8 @@ import click
 from fsmount.cli.columns import plain
 from fsmount.cli.survey import Groups
 from fsmount.cli.terminal import Glyphs, glyphs, terminal_width
-from fsmount.cli.top_reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
-from fsmount.cli.top_views import group_lines, group_object, holder_lines, ordered
+from fsmount.cli.top.reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
+from fsmount.cli.top.views import group_lines, group_object, holder_lines, ordered
 
 
 def print_looks(

@@ -32,8 +32,8 @@ from fsmount.cli.printable import printable
 from fsmount.cli.report import FAILED
 from fsmount.cli.survey import Groups
 from fsmount.cli.terminal import glyphs
-from fsmount.cli.top_reader import GroupsSeen, HoldersSeen, Reader, Seen, Unseen, Wanted
-from fsmount.cli.top_views import ORDERS, History, Ordered, group_lines, holder_lines, ordered
+from fsmount.cli.top.reader import GroupsSeen, HoldersSeen, Reader, Seen, Unseen, Wanted
+from fsmount.cli.top.views import ORDERS, History, Ordered, group_lines, holder_lines, ordered
 from fsmount.daemon.refused import Refused
 from fsmount.lease import LeaseGroup
 from fsmount.quantities import UNLIMITED

@@ -1,4 +1,4 @@
-"""fsmount top."""
+"""The command fsmount top: what one can say to it, and who then shows the groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from fsmount.cli import complete
 from fsmount.cli.group import counter, named_group, only_mount
-from fsmount.cli.top_views import ORDERS
+from fsmount.cli.top.views import ORDERS
 
 _INTERVAL = 2.0
 
@@ -71,16 +71,16 @@ def top(
     with named_group(path) as group:
         from fsmount.cli.survey import Groups
         from fsmount.cli.terminal import on_terminal
-        from fsmount.cli.top_reader import Wanted
+        from fsmount.cli.top.reader import Wanted
 
         wanted = Wanted(counter(group, resource or group.resources[0]).resource, group.path if holders else "")
         groups = Groups(group)
         if not (batch or as_json) and on_terminal() and sys.stdin.isatty():
-            from fsmount.cli.top_screen import show
+            from fsmount.cli.top.screen import show
 
             show(groups, path, wanted, order, interval or _INTERVAL, count)
         else:
-            from fsmount.cli.top_print import print_looks
+            from fsmount.cli.top.printing import print_looks
 
             if not as_json and interval is None:
                 count = count or 1
