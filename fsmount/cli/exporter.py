@@ -10,7 +10,7 @@ from fsmount.cli.report import one_line
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
-    from fsmount.daemon.exporter import parse_address
+    from fsmount.exporter import parse_address
 
     try:
         return parse_address(value)
@@ -41,8 +41,8 @@ def exporter(mountpoint: str | None, listen: tuple[str, int]) -> None:
     MOUNTPOINT need not be said where it is your only one. Runs until SIGINT or SIGTERM, and goes on while nothing is
     mounted: it answers 503 then.
     """
-    from fsmount.daemon.exporter import export, told
     from fsmount.daemon.trees import only_mount
+    from fsmount.exporter import export, told
 
     with one_line(mountpoint or told(listen)):
         mountpoint = os.path.realpath(mountpoint or only_mount())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from fsmount.daemon.exporter import parse_address, told
+from fsmount.exporter import parse_address, told
 from tests.cli.place import Place, refused, run
 from tests.exporter import prometheus_server
 from tests.mounts import eventually

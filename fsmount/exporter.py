@@ -17,10 +17,10 @@ from types import FrameType
 
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
-from fsmount.control_files import METRICS_FILE
-from fsmount.daemon.mounts import mount_at
-from fsmount.daemon.refused import Refused
-from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
+from .control_files import METRICS_FILE
+from .daemon.mounts import mount_at
+from .daemon.refused import Refused
+from .errors import LOST_DAEMON, says_daemon_is_lost
 
 _PATH = "/metrics"
 
