@@ -14,7 +14,7 @@ _NONE: Mapping[str, int] = {}
 class WholeRequests(ABC):
     """What a group can be asked for as a whole, as in hold(memory=1 << 30, tokens=4) or hold({"memory": 1 << 30}).
 
-    A resource whose name is that of an argument, such as `wait`, can only be named in the second way.
+    A resource that is called as an argument, `wait` or `timeout`, can only be named in the second way.
 
     TypeError: no resource is named, or one twice.  KeyError: there is none of this name; else as with a counter.
     """
@@ -25,8 +25,7 @@ class WholeRequests(ABC):
         self, amounts: Mapping[str, int] = _NONE, /, *, wait: bool = False, timeout: float | None = None, **more: int
     ) -> None:
         """Charges all of it, or raises LimitExceeded and changes nothing; wait and timeout as those of a counter."""
-        if timeout is not None and not wait:
-            raise ValueError("timeout is for a charge that waits: wait=True")
+        timeout = _timeout(wait, timeout)
         if wait:
             self.charge_waiting(self._requested(amounts, more), timeout)
         else:
@@ -55,7 +54,7 @@ class WholeRequests(ABC):
         self, amounts: Mapping[str, int] = _NONE, /, *, wait: bool = False, timeout: float | None = None, **more: int
     ) -> Hold:
         """A context manager: all of it is charged inside, and uncharged after."""
-        return Hold(self, self._requested(amounts, more), wait, timeout)
+        return Hold(self, self._requested(amounts, more), wait, _timeout(wait, timeout))
 
     def _requested(self, amounts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
         if not amounts and not more:
@@ -81,3 +80,12 @@ class WholeRequests(ABC):
     @abstractmethod
     def __getitem__(self, resource: str, /) -> object:
         """The counter of a resource.  KeyError."""
+
+
+def _timeout(wait: object, timeout: object) -> float | None:
+    """As engine.timeout(); what is wrong for the argument may have been meant for a resource."""
+    try:
+        return engine.timeout(wait, timeout)
+    except (TypeError, ValueError) as error:
+        name, given = ("timeout", timeout) if isinstance(wait, bool) else ("wait", wait)
+        raise type(error)(f'{error} (a resource of this name is given in a mapping: {{"{name}": {given!r}}})') from None

@@ -42,6 +42,7 @@ from ._binding import (
     process_start_time,
     request,
     set_patience,
+    timeout,
 )
 
 __all__ = [
@@ -86,4 +87,5 @@ __all__ = [
     "process_start_time",
     "request",
     "set_patience",
+    "timeout",
 ]

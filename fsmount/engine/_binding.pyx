@@ -17,6 +17,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, ETIMEDOUT, EUCLEAN
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free, malloc
@@ -44,6 +45,7 @@ cdef extern from "stdio.h":
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeFSDefault(const char *text)
+    double PyFloat_AsDouble(object number) except? -1
 
 cdef extern from *:
     """
@@ -185,6 +187,11 @@ def amount(number, /):
     return amount_of(number)
 
 
+def timeout(wait, seconds, /):
+    """The seconds, as a float, if a charge may wait for so long; None: for ever, or not at all.  TypeError, ValueError."""
+    return timeout_of(wait, seconds)
+
+
 def noop(long long number, /):
     """Takes one int and does nothing: what any call into the binding costs."""
 
@@ -233,6 +240,29 @@ cdef int64_t index_of(object number) except -1:
     if number < 0:
         raise ValueError(f"an amount cannot be negative: {number}")
     raise OverflowError(f"an amount is at most {FSM_UNLIMITED} (UNLIMITED): {number}")
+
+
+# ---- how long to wait ----------------------------------------------------------------------------
+
+
+cdef object timeout_of(wait, timeout):
+    if wait is not True and wait is not False:
+        raise TypeError(f"wait is True or False, not {wait!r}")
+    if timeout is None:
+        return None
+    try:
+        seconds = PyFloat_AsDouble(timeout) if timeout is not True and timeout is not False else None
+    except TypeError:
+        seconds = None
+    except OverflowError:  # an int that no float can be
+        seconds = INFINITY if timeout > 0 else -1.0
+    if seconds is None:
+        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+    if not seconds >= 0:
+        raise ValueError(f"timeout is a number of seconds from 0 on, not {timeout!r}")
+    if not wait:
+        raise ValueError("timeout is for a charge that waits: wait=True")
+    return seconds
 
 
 # ---- the region ---------------------------------------------------------------------------------
@@ -1073,8 +1103,8 @@ cdef class Charger:
         wait: if there is no room, it waits in line until there is: for so many seconds, or with None for ever.
         """
         cdef int64_t n = amount_of(amount)
-        if timeout is not None and not wait:
-            raise ValueError("timeout is for a charge that waits: wait=True")
+        if wait is not False or timeout is not None:
+            timeout = timeout_of(wait, timeout)
         if fsm_charge_fast(&self._charger, n):
             return
         if wait and n > 0:
@@ -1189,7 +1219,7 @@ cdef class Hold:
         self._of = of
         self._amount = amount
         self._wait = wait
-        self._timeout = timeout
+        self._timeout = timeout_of(wait, timeout)
 
     def __enter__(self):
         self._forks = forks

@@ -75,8 +75,7 @@ class LeaseCounter:
 
         wait: if there is no room, it waits in line until there is; for so many seconds, or with None for ever.
         """
-        if timeout is not None and not wait:
-            raise ValueError("timeout is for a charge that waits: wait=True")
+        timeout = engine.timeout(wait, timeout)
         amount = engine.amount(amount)
         if wait and amount > 0 and self.group.charge_in_turn({self.resource: amount}, timeout):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -52,8 +55,8 @@ def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group |
     memory.uncharge(4)
 
 
-@pytest.mark.parametrize("timeout", [10**6, 1e30, float("inf")])
-def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group | LeaseGroup, timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [10**6, 1e30, 10**400, Fraction(10**9), float("inf")])
+def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group | LeaseGroup, timeout: Any) -> None:
     with later(group.uncharge, 1):
         attached["memory"].charge(True, wait=True, timeout=timeout)
     assert (attached["memory"].held, group.usage) == (1, 10)
@@ -103,6 +106,41 @@ def test_a_timeout_is_for_who_waits(attached: Group | LeaseGroup) -> None:
         attached["memory"].charge(4, timeout=1)
     with pytest.raises(ValueError, match="wait=True"):
         attached.charge(memory=4, timeout=1)
+
+
+@pytest.mark.parametrize("timeout", ["x", True, [], 1j, -1, -(10**400), float("nan"), float("-inf")])
+@pytest.mark.parametrize("room", [0, 4])
+def test_what_is_no_timeout_is_refused_at_once(
+    group: GroupFiles, attached: Group | LeaseGroup, timeout: Any, room: int
+) -> None:
+    group.uncharge(room)
+    memory = attached["memory"]
+    wrong = ValueError if isinstance(timeout, int | float) and timeout is not True else TypeError
+    for charge in (
+        partial(memory.charge, 4),
+        partial(memory.hold, 4),
+        partial(attached.charge, memory=4),
+        partial(attached.hold, memory=4, tokens=4),
+    ):
+        with pytest.raises(wrong, match=f"timeout is a number of seconds.*, not {re.escape(repr(timeout))}"):
+            charge(wait=True, timeout=timeout)
+        with pytest.raises((TypeError, ValueError)):
+            charge(timeout=timeout)
+    assert (memory.held, group.usage) == (0, 10 - room)
+
+
+@pytest.mark.parametrize("wait", [5, 1, 0, None, "yes"])
+def test_whether_to_wait_is_true_or_false(group: GroupFiles, attached: Group | LeaseGroup, wait: Any) -> None:
+    group.uncharge(4)
+    for charge in (partial(attached["memory"].charge, 4), partial(attached["memory"].hold, 4)):
+        with pytest.raises(TypeError, match=f"wait is True or False, not {wait!r}"):
+            charge(wait=wait)
+    for whole in (attached.charge, attached.hold):
+        with pytest.raises(TypeError, match=rf'not {wait!r} .*in a mapping: \{{"wait": {wait!r}\}}'):
+            whole(memory=4, wait=wait)
+    with pytest.raises(ValueError, match=r'in a mapping: \{"timeout": 5\}'):
+        attached.charge(memory=4, timeout=5)
+    assert (attached["memory"].held, group.usage) == (0, 6)
 
 
 def test_nothing_is_not_waited_for(attached: Group | LeaseGroup) -> None:
