@@ -320,6 +320,8 @@ class Group(WholeRequests):
             if self._used and not self.tree.region.closed:
                 self.tree.membership(self._keep).detach(self.id, self._token)
             self._closed = True
+            for counter in list(self._counters.values()):  # another attachment may go on here
+                counter.unbind()
 
     detach = close
 
@@ -337,8 +339,11 @@ class Group(WholeRequests):
             self.tree.membership(self._keep).bind(counter, self.id, counter.index, self._token)
 
     def bind_if_joined(self, counter: Counter) -> bool:
-        """The same if this process is a holder here already, through whichever attachment."""
-        return self.tree.membership(self._keep).bind_if_joined(counter, self.id, counter.index)
+        """The same if this process is a holder here already, through whichever attachment; False once it is closed."""
+        with locked():
+            if self._closed:
+                return False
+            return self.tree.membership(self._keep).bind_if_joined(counter, self.id, counter.index)
 
     def refuse_closed(self) -> None:
         """ValueError: it was closed; who is just closing it is waited for."""

@@ -89,6 +89,17 @@ def test_a_closed_attachment_answers_but_is_not_charged(group: Group) -> None:
         again["memory"].charge(5)
 
 
+def test_a_closed_attachment_is_not_charged_through_another_one(group: Group) -> None:
+    with group.attach() as other, group.attach() as attached:
+        memory = attached["memory"]
+        memory.charge(5)
+        attached.close()
+        for _ in range(2):  # also after it was asked what it holds
+            with pytest.raises(ValueError, match="/web/api was closed"):
+                memory.charge(1)
+            assert (memory.held, other["memory"].held) == (0, 5)
+
+
 def test_the_first_charge_attaches(tree: Tree, memory: Counter) -> None:
     assert (memory.held, tree.holders()) == (0, [])
     memory.charge(5)
