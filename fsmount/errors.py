@@ -8,6 +8,9 @@ import errno
 #: Of a mount whose files answer nothing any more.
 LOST_DAEMON = "the mount has lost its daemon: `fsmount mount` takes it over"
 
+#: Of a directory of a mount that is no more.
+UNMOUNTED = "no fsmount tree is mounted there any more"
+
 
 def says_daemon_is_lost(error: OSError) -> bool:
     """Whether a file or directory fails so whose file system is not served any more."""
@@ -61,7 +64,7 @@ class GroupRemoved(OSError):
 
 
 class TreeGone(OSError):
-    """The tree cannot be reached: it was closed here, or its mount has lost its daemon."""
+    """The tree cannot be reached: it was closed here, or its mount is gone or has lost its daemon."""
 
     def __init__(self, region: str | None, why: str = "the tree was closed") -> None:
         super().__init__(*(errno.ENOTCONN, why) if region is None else (errno.ENOTCONN, why, region))

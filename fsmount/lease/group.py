@@ -13,7 +13,7 @@ from ..errors import GroupRemoved, LimitExceeded, NotHeld
 from ..on_exit import ends_with_keep
 from ..whole_requests import WholeRequests
 from .counter import LeaseCounter
-from .mount_errors import DESCRIPTORS, told_of
+from .mount_errors import DESCRIPTORS, says_gone, told_of
 from .open_file import OpenLease, no_fork
 
 
@@ -41,8 +41,11 @@ def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:
     """
     try:
         resources = _resources(directory)
-    except GroupRemoved:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory) from None
+    except OSError as error:
+        if says_gone(error):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory) from None
+        with told_of(directory):
+            raise
     if not resources:
         raise OSError(errno.EINVAL, "this directory is in no fsmount tree", directory)
     return LeaseGroup(directory, resources, keep)
@@ -50,7 +53,7 @@ def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:
 
 def _resources(directory: str) -> dict[str, str]:
     """Name -> unit of what the group at this path counts; empty if it is none."""
-    with told_of(directory), os.scandir(directory) as entries:
+    with os.scandir(directory) as entries:
         files = [entry.name for entry in entries if not entry.is_dir()]
     names = set(files)
     found = {}

@@ -7,7 +7,8 @@ import errno
 import os
 from collections.abc import Iterator
 
-from ..errors import LOST_DAEMON, GroupRemoved, TreeGone, says_daemon_is_lost
+from ..control_files import CONTROL_FILE
+from ..errors import LOST_DAEMON, UNMOUNTED, GroupRemoved, TreeGone, says_daemon_is_lost
 
 #: Where a path begins that leads through a descriptor of this process.
 DESCRIPTORS = "/proc/self/fd/"
@@ -21,9 +22,28 @@ def told_of(path: str) -> Iterator[None]:
     except OSError as error:
         if says_daemon_is_lost(error):
             raise TreeGone(path, LOST_DAEMON) from None
-        if error.errno in (errno.ENODEV, errno.ENOENT, errno.ESTALE):
-            raise GroupRemoved(path) from None
+        if says_gone(error):
+            raise GroupRemoved(path) if _is_below_a_group(path) else TreeGone(path, UNMOUNTED) from None
         raise OSError(error.errno, error.strerror, _public(error.filename or path, path)) from None
+
+
+def says_gone(error: OSError) -> bool:
+    """Whether a file or directory fails so whose group was removed, or was never there."""
+    return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESTALE)
+
+
+def _is_below_a_group(path: str) -> bool:
+    """Whether what is left of the way to a group that is gone ends in a tree.  TreeGone: its daemon is lost."""
+    while (above := os.path.dirname(path)) != path:
+        path = above
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if says_daemon_is_lost(error):
+                raise TreeGone(path, LOST_DAEMON) from None
+        else:
+            break
+    return os.path.lexists(os.path.join(path, CONTROL_FILE))
 
 
 def _public(name: str, path: str) -> str:

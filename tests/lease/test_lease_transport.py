@@ -463,6 +463,49 @@ def test_a_mount_that_is_gone_is_tree_gone_by_the_path_it_had() -> None:
         attached.close()
 
 
+def test_where_nothing_is_mounted_any_more_a_group_is_tree_gone() -> None:
+    with mounted() as mount:
+        path = mount.root.mkdir("web").mkdir("api").path
+        attached = attach(GroupFiles(path))
+        group = attached.parent
+        assert group is not None
+        attached.close()
+        child = attached["memory"]
+        mount.umount("--keep")
+        mount.daemon = None
+        for action in (
+            lambda: attached.parent,
+            lambda: attached.name,
+            lambda: attached.exists,
+            lambda: child.usage,
+            lambda: setattr(child, "limit", 5),
+            lambda: child.probe(1),
+            group.children,
+            lambda: group.exists,
+            lambda: group.charge(memory=1),
+            lambda: group["memory"].charge(1),
+            lambda: group["memory"].charge_common(1),
+        ):
+            with pytest.raises(fsmount.TreeGone) as raised:
+                action()
+            assert raised.value.region in (str(path), str(path.parent))
+        with fails_with(errno.ENOENT):
+            fsmount.attach(path, transport="files")
+        mount.start()
+        mount.kill()
+        for action in (lambda: attached.parent, lambda: child.usage, group.children):
+            with pytest.raises(fsmount.TreeGone):
+                action()
+        mount.start()
+        with group:
+            group["memory"].charge(1)
+        path.rmdir()
+        assert not attached.exists
+        for action in (lambda: attached.parent, lambda: child.usage):
+            with pytest.raises(fsmount.GroupRemoved):
+                action()
+
+
 @pytest.mark.root
 def test_another_user_charges_a_lease_that_was_given_to_him() -> None:
     assert AS_ROOT
