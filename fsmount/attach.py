@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from .control import Description, open_control
 from .errors import LOST_DAEMON, TreeGone, says_daemon_is_lost
 from .lease import LeaseGroup, attach_files
+from .names import path_text
 from .on_exit import ends_with_keep
 from .tree import Group, Tree
 
@@ -40,7 +41,9 @@ class _OutOfReach(Exception):
         self.error = error
 
 
-def attach(path: str | os.PathLike[str], *, on_exit: str = "release", transport: str = "auto") -> Group | LeaseGroup:
+def attach(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, on_exit: str = "release", transport: str = "auto"
+) -> Group | LeaseGroup:
     """Makes this process a holder in the group at path, a directory of a mounted tree.
 
     on_exit: what the process still holds when it ends, however it ends, is given back ("release") or
@@ -48,12 +51,15 @@ def attach(path: str | os.PathLike[str], *, on_exit: str = "release", transport:
     file ("files"), or the first of them that works ("auto").  The result is a context manager that detaches.
 
     FileNotFoundError, NotADirectoryError; EINVAL: no directory of an fsmount tree; TreeGone: its daemon is gone;
-    ENOSPC: no room for another holder.
+    ENOSPC: no room for another holder.  TypeError: path is neither text, bytes nor os.PathLike.
     """
+    where = path_text(path)
     ends_with_keep(on_exit)
     if transport not in ("auto", "memory", "files"):
         raise ValueError(f'transport is "auto", "memory" or "files", not {transport!r}')
-    directory = os.path.realpath(path)
+    if not where:  # which realpath() would take for the current directory
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where)
+    directory = os.path.realpath(where)
     if transport != "files":
         try:
             return _attach_memory(directory, on_exit)

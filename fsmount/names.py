@@ -1,7 +1,20 @@
-"""The name of a group or file, any bytes, as text: %XX is a byte that is not UTF-8, and %25 a percent sign."""
+"""Paths and names as text.
+
+A name that is any bytes is shown so that it can be read back: %XX is a byte that is not UTF-8, and %25 a percent sign.
+"""
 
 import os
 import re
+
+
+def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+    """A path, in whichever way it is given, as text.  TypeError; ValueError: no file can have it."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"a path is a str, bytes or os.PathLike, not {type(path).__name__}")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise ValueError(f"a path has no NUL in it: {text!r}")
+    return text
 
 
 def escape(name: str) -> str:

@@ -30,6 +30,7 @@ from .group import Group
 from .holder import Holder
 from .lease_holder import Lease
 from .membership import Membership, locked
+from .names import path_text
 
 
 class Server(NamedTuple):
@@ -45,7 +46,9 @@ class Server(NamedTuple):
 
 
 def parse_resource(text: str) -> tuple[str, str]:
-    """The name and unit of "NAME", "NAME:bytes" or "NAME:count".  ValueError."""
+    """The name and unit of "NAME", "NAME:bytes" or "NAME:count".  ValueError, TypeError."""
+    if not isinstance(text, str):
+        raise TypeError(f"a resource is given as text, NAME, NAME:bytes or NAME:count, not as {text!r}")
     name, colon, unit = text.partition(":")
     if colon and unit not in ("bytes", "count"):
         raise ValueError(f"a resource is given as NAME, NAME:bytes or NAME:count, not as {text!r}")
@@ -85,7 +88,7 @@ class Tree:
     @classmethod
     def create(
         cls,
-        path: str | os.PathLike[str] | None = None,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
         resources: Iterable[str] = ("memory",),
         *,
         batch: int | str = "auto",
@@ -101,12 +104,15 @@ class Tree:
         at most, "auto", or 0 for counters that are exact in everything.  groups, holders and cells ((holder,
         counter) pairs) are capacities; what is not used costs nothing.
 
-        FileExistsError: the path is taken.  ValueError: a bad resource, batch or capacity.
+        FileExistsError: the path is taken.  ValueError: a bad resource, batch or capacity.  TypeError: an argument is
+        of another kind.
         """
-        if isinstance(resources, str):
-            raise TypeError(f"resources are a list, such as [{resources!r}]")
+        if isinstance(resources, str | bytes) or not isinstance(resources, Iterable):
+            raise TypeError(f'resources are a list, such as ["memory", "tokens:count"], not {resources!r}')
         wanted = [parse_resource(text) for text in resources]
-        where = None if path is None else os.fspath(path)
+        where = None if path is None else path_text(path)
+        for name, capacity in (("groups", groups), ("holders", holders), ("cells", cells)):
+            _refuse_no_capacity(name, capacity)
         try:
             region = Region.create(
                 where,
@@ -125,13 +131,13 @@ class Tree:
         return cls(region, f"/proc/{os.getpid()}/fd/{region.fd}" if where is None else os.path.abspath(where))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Tree:
-        """Opens the tree whose region is at path.
+    def open(cls, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Tree:
+        """Opens the tree whose region is at path: text, bytes or an os.PathLike.
 
         FileNotFoundError.  PermissionError: it is another user's.  EPROTO: it is no region, or one that
         another version of fsmount made.
         """
-        where = os.fspath(path)
+        where = path_text(path)
         try:
             return cls(Region.open(where), os.path.abspath(where))
         except EngineError as error:
@@ -384,6 +390,13 @@ def _from(rows: list[Surveyed], top: Group) -> list[Surveyed]:
     if not found:
         raise GroupRemoved(top.last_path())
     return found
+
+
+def _refuse_no_capacity(name: str, capacity: int) -> None:
+    if not isinstance(capacity, int):
+        raise TypeError(f"{name} is an int, not {capacity!r}")
+    if not 0 <= capacity < 1 << 32:  # what is too few or too many, the engine says
+        raise ValueError(f"{name} cannot be {capacity}")
 
 
 def _batch_number(batch: int | str) -> int:

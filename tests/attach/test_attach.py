@@ -35,6 +35,24 @@ def control_files() -> list[str]:
     return [path for path in mapped if path.endswith("/.fsmount")]
 
 
+@pytest.mark.parametrize("transport", ["memory", "files"])
+def test_a_path_may_be_text_bytes_or_path_like(
+    group: GroupFiles, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (group.path, str(group.path), os.fsencode(group.path)):
+        with fsmount.attach(path, transport=transport) as attached:
+            assert attached.path == str(group.path)
+    for wrong in (5, None, [], object()):
+        with pytest.raises(TypeError, match=f"a path is a str, bytes or os.PathLike, not {type(wrong).__name__}"):
+            fsmount.attach(wrong, transport=transport)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="NUL"):
+        fsmount.attach(f"{group.path}\0", transport=transport)
+    monkeypatch.chdir(group.path)
+    for empty in ("", b""):
+        with fails_with(errno.ENOENT):
+            fsmount.attach(empty, transport=transport)
+
+
 # ---- one holder, one mapping ----------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,35 @@ def test_a_capacity_of_nothing_is_a_value_error(capacity: str) -> None:
     arguments: dict[str, int] = {capacity: 0}
     with pytest.raises(ValueError, match=f"capacity.*{capacity}"):
         Tree.create(None, ["memory"], **arguments)
+
+
+@pytest.mark.parametrize("capacity", ["groups", "holders", "cells"])
+def test_a_capacity_that_no_region_can_have_is_refused(capacity: str) -> None:
+    for wrong in (-1, 2**32, 2**64):
+        with pytest.raises(ValueError, match=f"{capacity} cannot be {wrong}"):
+            Tree.create(**{capacity: wrong})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=f"{capacity} is an int, not '5'"):
+        Tree.create(**{capacity: "5"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("resources", [None, 5, "memory", b"memory", [5], [b"memory"], [None]])
+def test_what_are_no_resources_is_refused(resources: Any) -> None:
+    with pytest.raises(TypeError, match=r"a list, such as|given as text"):
+        Tree.create(resources=resources)
+
+
+def test_a_path_may_be_text_bytes_or_path_like(region_path: Path) -> None:
+    Tree.create(os.fsencode(region_path)).close()
+    for path in (region_path, str(region_path), os.fsencode(region_path)):
+        with Tree.open(path) as tree:
+            assert tree.path == str(region_path)
+    for wrong in (5, None, [], object()):
+        with pytest.raises(TypeError, match=f"a path is a str, bytes or os.PathLike, not {type(wrong).__name__}"):
+            Tree.open(wrong)  # type: ignore[arg-type]
+    for action in (Tree.create, Tree.open):
+        with pytest.raises(ValueError, match="NUL"):
+            action(f"{region_path}.other\0else")
+    assert not Path(f"{region_path}.other").exists()
 
 
 def test_batch_is_auto_or_an_amount() -> None:
