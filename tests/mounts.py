@@ -315,6 +315,12 @@ class Mount:
             return False
         return True
 
+    def requests(self) -> int:
+        """How many it has served."""
+        found = re.search(rb"^fsmount_requests_total (\d+)", (self.path / "metrics").read_bytes(), re.MULTILINE)
+        assert found is not None
+        return int(found[1])
+
     @property
     def ended(self) -> bool:
         return self.daemon is None or self.daemon.poll() is not None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fsmount.attach import look
 from fsmount.errors import GroupRemoved, TreeGone
 from fsmount.lease import LeaseGroup
-from fsmount.tree import Group, Surveyed
+from fsmount.tree import STAT_KEYS, Group, Surveyed
 
 # What hides one group and says nothing against the others.
 _CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
@@ -91,6 +91,11 @@ def paths(rows: Sequence[Surveyed]) -> dict[int, str]:
         above = found[row.parent]
         found[row.id] = f"{above}/{row.name}" if above else row.name
     return found
+
+
+def stat(row: Surveyed) -> dict[str, int]:
+    """What R.stat says of it."""
+    return dict(zip(STAT_KEYS, row[3:], strict=True))
 
 
 def as_tree(rows: Sequence[Surveyed]) -> Iterator[tuple[Surveyed, tuple[bool, ...]]]:

@@ -45,12 +45,25 @@ class Surveyed(NamedTuple):
     parent: int
     name: str
     usage: int
+    usage_local: int
+    common: int
+    reserved: int
     stock: int
+    holders: int
     limit: int
     soft_limit: int
+    hierarchical_limit: int
+    margin: int
+    hierarchical_margin: int
+    soft_limit_excess: int
     max_usage: int
+    min_usage: int
     failcnt: int
-    holders: int
+    global_mode: int
+    batch: int
+    error_bound: int
+    refills: int
+    drains: int
 
 class LargeHolderInfo(NamedTuple):
     held: int

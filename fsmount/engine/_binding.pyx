@@ -108,7 +108,11 @@ SET_MTIME = FSM_SET_MTIME
 SET_ATIME = FSM_SET_ATIME
 
 HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells held stock")
-Surveyed = namedtuple("Surveyed", "id parent name usage stock limit soft_limit max_usage failcnt holders")
+Surveyed = namedtuple(
+    "Surveyed",
+    "id parent name usage usage_local common reserved stock holders limit soft_limit hierarchical_limit margin "
+    "hierarchical_margin soft_limit_excess max_usage min_usage failcnt global_mode batch error_bound refills drains",
+)
 
 RefusalInfo = namedtuple(
     "RefusalInfo",
@@ -578,9 +582,7 @@ cdef class Region:
         with nogil:
             status = fsm_get_stat(region, group, resource, &s)
         self._leave(status)
-        return (s.usage, s.usage_local, s.common, s.reserved, s.stock, s.holders, s.limit, s.soft_limit,
-                s.hierarchical_limit, s.margin, s.hierarchical_margin, s.soft_limit_excess, s.max_usage, s.min_usage,
-                s.failcnt, s.global_mode, s.batch, s.error_bound, s.refills, s.drains)
+        return stat_values(&s)
 
     cdef object _number(self, number_reader read, fsm_id group, uint32_t resource):
         cdef int64_t value
@@ -956,6 +958,12 @@ cdef int read_names(fsm_region *region, const fsm_surveyed *rows, int64_t count,
     return 0
 
 
+cdef tuple stat_values(const fsm_stat *s):
+    return (s.usage, s.usage_local, s.common, s.reserved, s.stock, s.holders, s.limit, s.soft_limit,
+            s.hierarchical_limit, s.margin, s.hierarchical_margin, s.soft_limit_excess, s.max_usage, s.min_usage,
+            s.failcnt, s.global_mode, s.batch, s.error_bound, s.refills, s.drains)
+
+
 cdef list surveyed(const fsm_surveyed *rows, const char *name, int64_t count):
     """The rows that have a name, and the root."""
     cdef const fsm_surveyed *row
@@ -965,8 +973,7 @@ cdef list surveyed(const fsm_surveyed *rows, const char *name, int64_t count):
     for row in rows[:count]:
         parent = FSM_ROOT if row.id == FSM_ROOT else rows[row.parent].id
         if name[0] or row.id == FSM_ROOT:
-            found.append(make((row.id, parent, PyUnicode_DecodeFSDefault(name), row.usage, row.stock, row.limit,
-                               row.soft_limit, row.max_usage, row.failcnt, row.holders)))
+            found.append(make((row.id, parent, PyUnicode_DecodeFSDefault(name)) + stat_values(&row.stat)))
         name += strlen(name) + 1
     return found
 

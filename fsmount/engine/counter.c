@@ -557,45 +557,59 @@ static int local_usage(fsm_region *r, counter *c, int64_t *used_here, int64_t *s
     return 0;
 }
 
+fsm_stat begin_stat(const counter *c)
+{
+    return (fsm_stat){ .common = c->common,
+                       .reserved = c->reserved,
+                       .holders = c->cells,
+                       .limit = c->limit,
+                       .soft_limit = c->soft_limit,
+                       .failcnt = failcnt_of(c),
+                       .batch = c->batch,
+                       .refills = c->refills,
+                       .drains = c->drains };
+}
+
+void finish_stat(const counter *c, fsm_stat *s)
+{
+    s->stock = s->reserved - s->usage;
+    s->margin = most(s->limit - s->usage, 0);
+    s->soft_limit_excess = most(s->usage - s->soft_limit, 0);
+    s->max_usage = c->max_usage;
+    s->min_usage = c->min_usage;
+    s->error_bound = most(c->peak_reserved - c->max_usage, 0);
+    s->hierarchical_limit = s->hierarchical_margin = FSM_UNLIMITED;
+    stat_below(s, s->limit, s->margin, is_global(c));
+}
+
+void stat_below(fsm_stat *s, int64_t limit, int64_t margin, bool global)
+{
+    s->hierarchical_limit = least(s->hierarchical_limit, limit);
+    s->hierarchical_margin = least(s->hierarchical_margin, margin);
+    if (global) {
+        s->global = 1;
+        s->batch = 0;
+    }
+}
+
 int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
 {
     WITH_COUNTER(p)
     counter *c = p.at[0];
-    fsm_stat s = { .common = c->common,
-                   .reserved = c->reserved,
-                   .holders = c->cells,
-                   .limit = c->limit,
-                   .soft_limit = c->soft_limit,
-                   .hierarchical_limit = FSM_UNLIMITED,
-                   .hierarchical_margin = FSM_UNLIMITED,
-                   .failcnt = failcnt_of(c),
-                   .batch = c->batch,
-                   .refills = c->refills,
-                   .drains = c->drains };
+    fsm_stat s = begin_stat(c);
     int64_t stock_here = 0, stock_below = 0;
     error = local_usage(r, c, &s.usage_local, &stock_here);
     if (!error)
         error = precise_stock(r, c, false, &stock_below);
     if (!error)
         error = note_usage(r, c, c->reserved - stock_here - stock_below, &s.usage);
-    s.margin = most(c->limit - s.usage, 0);
-    for (uint32_t i = 0; i < p.n && !error; i++) {
+    finish_stat(c, &s);
+    for (uint32_t i = 1; i < p.n && !error; i++) {
         counter *above = p.at[i];
-        int64_t usage = s.usage;
-        if (i > 0)
-            error = precise_usage(r, above, &usage);
-        int64_t margin = most(above->limit - usage, 0);
-        s.hierarchical_limit = least(s.hierarchical_limit, above->limit);
-        s.hierarchical_margin = least(s.hierarchical_margin, margin);
-        s.global |= is_global(above);
+        int64_t usage = 0;
+        error = precise_usage(r, above, &usage);
+        stat_below(&s, above->limit, most(above->limit - usage, 0), is_global(above));
     }
-    s.stock = s.reserved - s.usage;
-    s.soft_limit_excess = most(s.usage - s.soft_limit, 0);
-    s.max_usage = c->max_usage;
-    s.min_usage = c->min_usage;
-    s.error_bound = most(c->peak_reserved - c->max_usage, 0);
-    if (s.global)
-        s.batch = 0;
     unlock(r);
     if (!error)
         *out = s;

@@ -199,10 +199,8 @@ int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t
  */
 typedef struct fsm_surveyed {
     fsm_id id;
-    uint32_t parent;      /* its parent's row; of the root UINT32_MAX */
-    uint32_t holders;     /* of this very counter */
-    int64_t usage, stock; /* of the subtree */
-    int64_t limit, soft_limit, max_usage, failcnt;
+    uint32_t parent; /* its parent's row; of the root UINT32_MAX */
+    fsm_stat stat;
 } fsm_surveyed;
 int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows);
 

@@ -86,8 +86,8 @@ cdef extern from "engine.h":
     int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
     ctypedef struct fsm_surveyed:
         fsm_id id
-        uint32_t parent, holders
-        int64_t usage, stock, limit, soft_limit, max_usage, failcnt
+        uint32_t parent
+        fsm_stat stat
     int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows) nogil
     ctypedef struct fsm_events:
         int64_t limit, soft_limit, threshold

@@ -243,6 +243,12 @@ void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t 
 void note_peak(const ancestry *p, const cell *own);
 /* Takes a precise sum for the usage: max_usage and min_usage follow it. */
 int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out);
+/* What R.stat says of one counter, but for usage and usage_local, before finish_stat(). */
+fsm_stat begin_stat(const counter *c);
+/* The rest, but for what is above: once the usage is there and noted. */
+void finish_stat(const counter *c, fsm_stat *s);
+/* Then by each counter on the way up: its limit, its margin, and whether it is in global mode. */
+void stat_below(fsm_stat *s, int64_t limit, int64_t margin, bool global);
 
 /* ---- charge.c ---- */
 

@@ -3,20 +3,21 @@
 Every directory has one for each resource, and no directory lists it.  A line is a group, parents before their children,
 and begins with the group that was asked:
 
-    id parent usage stock limit soft_limit max_usage failcnt holders name
+    id parent VALUES name
 
-All is of one moment, see Tree.survey().  Who may list the directory may read it, and sees the groups below whoever may
-list those: as in `R.why` and `metrics`.  It is made in a worker thread, about 1 us a group.
+VALUES are those of R.stat, in its order.  All is of one moment, see Tree.survey().  Who may list the directory may read
+it, and sees the groups below whoever may list those: as in `R.why` and `metrics`.  It is made in a worker thread, about
+3 us a group.
 """
 
 import os
 from typing import ClassVar
 
-from ..tree import Counter
+from ..tree import STAT_KEYS, Counter
 from .guard import leave_loop
 from .open_file import OpenFile
 
-_LINE = "%d %d %d %d %d %d %d %d %d %s\n"
+_LINE = "%d %d " + "%d " * len(STAT_KEYS) + "%s\n"
 
 
 class SurveyFile(OpenFile):

@@ -214,7 +214,7 @@ class LeaseCounter:
             text = b"".join(iter(functools.partial(file.read, _LARGE), b""))
         found = []
         for line in os.fsdecode(text).split("\n")[:-1]:
-            id, parent, *amounts, name = line.split(" ", 9)
+            id, parent, *amounts, name = line.split(" ", 22)
             found.append(engine.Surveyed(int(id), int(parent), name, *map(int, amounts)))
         return found
 

@@ -212,10 +212,9 @@ class Tree:
     def survey(self, resource: str, top: Group | None = None) -> list[Surveyed]:
         """Every group with its counter of a resource, parents before their children, the root first; or from one down.
 
-        id and parent are the groups' (the root is its own parent), holders are those of this very counter; usage,
-        stock (what holders have reserved in the subtree and not used), limit, soft_limit and max_usage are in the
-        resource's unit. All is of one moment, so no usage is below the sum of those of the groups within; names are of
-        just after it, and a group that was removed by then is left out.
+        id and parent are the groups' (the root is its own parent); the rest are the values of R.stat in its order, but
+        that `global` is called global_mode. All is of one moment, so no usage is below the sum of those of the groups
+        within; names are of just after it, and a group that was removed by then is left out.
 
         Each group and each cell is looked at once, under the region's lock: about 10 ms for 100,000 groups with a
         million open cells. KeyError: there is no such resource. GroupRemoved: of the one.

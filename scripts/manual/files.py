@@ -46,8 +46,8 @@ _GROUP_FILES = {
 }
 
 _HIDDEN = (
-    'In every group, and listed in none: all groups from there down, at one moment, one "id parent usage stock limit '
-    'soft_limit max_usage failcnt holders name" a line. Who may list the directory may read it.'
+    "In every group, and listed in none: all groups from there down, at one moment, a line each: its id, its parent's, "
+    "the values of R.stat in its order, and the name. Who may list the directory may read it."
 )
 
 _ROOT = "In the root alone: every counter, and the daemon's own figures, as OpenMetrics text."

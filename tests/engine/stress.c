@@ -859,13 +859,13 @@ static int64_t surveyed_usage(fsm_region *region, int g, int resource)
     int64_t n = fsm_survey(region, (uint32_t)resource, rows);
     expect(n, "survey");
     for (int64_t i = n - 1; i >= 0; i--) {
-        if (rows[i].usage < within[i])
-            violation("row %" PRId64 " of %" PRId64 ": usage %" PRId64 " with %" PRId64 " within", i, n, rows[i].usage,
-                      within[i]);
+        if (rows[i].stat.usage < within[i])
+            violation("row %" PRId64 " of %" PRId64 ": usage %" PRId64 " with %" PRId64 " within", i, n,
+                      rows[i].stat.usage, within[i]);
         if (i > 0)
-            within[rows[i].parent] += rows[i].usage;
+            within[rows[i].parent] += rows[i].stat.usage;
         if (rows[i].id == world->group[g].id)
-            usage = rows[i].usage;
+            usage = rows[i].stat.usage;
     }
     return usage;
 }

@@ -724,22 +724,8 @@ class Counters(RuleBasedStateMachine):
     def compare_survey(self, resource: str) -> None:
         expected = []
         for group, real in self.real.items():
-            counter, stat = group.counters[resource], real[resource].stat()
-            parent = group.parent or group
-            expected.append(
-                Surveyed(
-                    id=real.id,
-                    parent=self.real[parent].id,
-                    name=group.name,
-                    usage=group.usage(resource),
-                    stock=stat["stock"],
-                    limit=counter.limit,
-                    soft_limit=counter.soft_limit,
-                    max_usage=stat["max_usage"],
-                    failcnt=counter.failcnt,
-                    holders=len(counter.held),
-                )
-            )
+            parent = self.real[group.parent or group]
+            expected.append(Surveyed(real.id, parent.id, group.name, *real[resource].stat().values()))
         surveyed = self.tree.survey(resource)
         assert sorted(surveyed) == sorted(expected)
         seen = {surveyed[0].id}

@@ -129,12 +129,16 @@ def nothing(_: Scene, __: int) -> int:
 def test_a_damaged_link_is_an_error_and_the_next_survey_finds_it_mended(
     scene: Scene, at: str, where: Callable[[Scene], int], value: Callable[[Scene, int], int]
 ) -> None:
-    good = by_name(scene.tree.survey("memory"))
+    def rows() -> dict[str, Surveyed]:
+        # batches begin small again when a tree is mended
+        return {name: row._replace(batch=0) for name, row in by_name(scene.tree.survey("memory")).items()}
+
+    good = rows()
     index = where(scene)
     scene.put(at, index, value(scene, index))
     with pytest.raises(RegionCorrupt):
         scene.tree.survey("memory")
-    assert by_name(scene.tree.survey("memory")) == good
+    assert rows() == good
 
 
 def test_a_root_of_another_generation_is_an_error(scene: Scene) -> None:

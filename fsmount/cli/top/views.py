@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fsmount.cli.cells import BAR, Amounts, bar, number, sparkline
 from fsmount.cli.columns import BOLD, DIM, Cell, Column, lines
 from fsmount.cli.printable import printable
-from fsmount.cli.survey import as_tree, paths
+from fsmount.cli.survey import as_tree, paths, stat
 from fsmount.cli.terminal import Glyphs
 from fsmount.cli.tree_table import guide
 from fsmount.lease import HolderLine
@@ -164,4 +164,4 @@ def holder_lines(
 def group_object(row: Surveyed, top: str, groups: Ordered) -> dict[str, object]:
     """The same of a group for programs."""
     path = os.path.join(top, groups.paths[row.id]) if groups.paths[row.id] else top
-    return {"group": path} | {field: getattr(row, field) for field in Surveyed._fields[3:]}
+    return {"group": path, **stat(row)}
