@@ -1,38 +1,19 @@
 """All groups from one down, with their counters: from the region where it may be used, else through the files.
 
 A survey finds every group in one pass, 10,000 of them in a few ms, all of one moment: in the region here, or there in
-the daemon, which a hidden file has do it.  Of a node all there is to know is read when its turn comes, and through the
-files a group that may not be read hides what is below it.
+the daemon, which a hidden file has do it.  Either way the groups that the directories hide are in it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 from fsmount.attach import look
-from fsmount.errors import GroupRemoved, TreeGone
+from fsmount.errors import TreeGone
 from fsmount.lease import LeaseGroup
 from fsmount.tree import STAT_KEYS, Group, Surveyed
-
-# What hides one group and says nothing against the others.
-_CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
-
-
-class Node(NamedTuple):
-    """A group as it was when its turn came."""
-
-    #: Another than that of any other group of the mount.
-    id: int
-    #: The id of the one above; the first's own.
-    parent: int
-    path: str
-    #: Resource -> the keys of R.stat.
-    counters: dict[str, dict[str, int]]
-    #: Why neither it nor what is below could be read; empty if they could.
-    closed: str = ""
 
 
 class Groups:
@@ -48,10 +29,6 @@ class Groups:
         self.units = top.units
         self._device = os.stat(top.path).st_dev
         self._group: Group | None = None  # its tree stays open between two looks
-
-    def nodes(self, resources: Sequence[str]) -> Iterator[Node]:
-        """Each before those below it, siblings by name."""
-        return _walk(self._look() or self._top, self.path, resources)
 
     def survey(self, resources: Sequence[str]) -> dict[str, list[Surveyed]]:
         """By resource the counters of the groups, the same ones for each, parents before their children."""
@@ -114,24 +91,10 @@ def as_tree(rows: Sequence[Surveyed]) -> Iterator[tuple[Surveyed, tuple[bool, ..
         ahead += ((child, (*last, child is below[0])) for child in below)
 
 
-def _walk(top: Group | LeaseGroup, path: str, resources: Sequence[str]) -> Iterator[Node]:
-    hidden = 0
-    ahead: list[tuple[Group | LeaseGroup, str, int | None]] = [(top, path, None)]
-    while ahead:
-        group, path, parent = ahead.pop()
-        try:
-            id = group.id if isinstance(group, Group) else group.identity[1]
-            counters = {resource: group[resource].stat() for resource in resources}
-            children = [(child, os.path.join(path, os.path.basename(child.path))) for child in group.children()]
-        except GroupRemoved:
-            if parent is None:
-                raise
-        except OSError as error:
-            if parent is None or error.errno not in _CLOSED:
-                raise
-            hidden -= 1
-            yield Node(hidden, parent, path, {}, error.strerror or os.strerror(error.errno))
-        else:
-            yield Node(id, id if parent is None else parent, path, counters)
-            children.sort(key=lambda child: child[1], reverse=True)
-            ahead += ((*child, id) for child in children)
+def all_as_tree(
+    survey: Mapping[str, Sequence[Surveyed]],
+) -> Iterator[tuple[Surveyed, tuple[bool, ...], dict[str, Surveyed]]]:
+    """The same by the first resource, and with it the group's rows of all."""
+    found = {resource: {row.id: row for row in rows} for resource, rows in survey.items()}
+    for row, last in as_tree(next(iter(survey.values()))):
+        yield row, last, {resource: rows[row.id] for resource, rows in found.items()}

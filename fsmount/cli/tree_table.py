@@ -10,7 +10,7 @@ import click
 from fsmount.cli.cells import BAR, Amounts
 from fsmount.cli.columns import BOLD, DIM, Cell, Column, joined, lines, plain
 from fsmount.cli.printable import printable
-from fsmount.cli.survey import as_tree
+from fsmount.cli.survey import all_as_tree
 from fsmount.cli.terminal import Glyphs, glyphs, on_terminal, terminal_width
 from fsmount.tree import Surveyed
 
@@ -37,16 +37,14 @@ def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> 
 
 
 def _rows(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str], drawn: Glyphs) -> Iterator[list[Cell]]:
-    found = {resource: {row.id: row for row in rows} for resource, rows in survey.items()}
-    ordered = list(as_tree(next(iter(survey.values()))))
-    depths = [len(last) for _, last in ordered[1:]]
-    for (row, last), following in zip(ordered, [*depths, 0], strict=True):
+    ordered = list(all_as_tree(survey))
+    depths = [len(last) for _, last, _ in ordered[1:]]
+    for (row, last, counters), following in zip(ordered, [*depths, 0], strict=True):
         name = [(DIM, guide(last, drawn)), (BOLD, printable(row.name if last else top))]
-        for resource, unit in units.items():
-            counter = found[resource][row.id]
+        for resource, counter in counters.items():
             amounts = Amounts(counter.usage, counter.limit, counter.soft_limit)
             named = [[("", printable(resource))]] if len(units) > 1 else []
-            yield [name, *named, *amounts.cells(unit, drawn)]
+            yield [name, *named, *amounts.cells(units[resource], drawn)]
             name = [(DIM, _beside(last, drawn) + (drawn.by if following > len(last) else ""))]
 
 
