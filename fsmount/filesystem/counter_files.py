@@ -6,6 +6,7 @@ from pyfuse3 import RequestContext
 
 from .. import control_files
 from ..control_files import Kind
+from ..listings import HolderLine, holders_text
 from ..quantities import parse
 from ..tree import LEASE, Counter, Holder
 from .events_file import EventsFile
@@ -112,13 +113,13 @@ class HoldersFile(CounterFile):
 
     def text(self) -> bytes:
         lines = [
-            f"{holder.pid} {holder.start_time} {holder.held} {holder.stock} {_command(holder)}\n"
+            HolderLine(holder.pid, holder.start_time, holder.held, holder.stock, _command(holder))
             for holder in self.counter.holders()
         ]
         common = self.counter.stat()["common"]
         if common:
-            lines.append(f"0 0 {common} 0 common\n")
-        return "".join(lines).encode()
+            lines.append(HolderLine(0, 0, common, 0, "common"))
+        return holders_text(lines)
 
 
 def _command(holder: Holder) -> str:

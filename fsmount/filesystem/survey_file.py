@@ -10,14 +10,12 @@ it, and sees the groups below whoever may list those: as in `R.why` and `metrics
 3 us a group.
 """
 
-import os
 from typing import ClassVar
 
-from ..tree import STAT_KEYS, Counter
+from ..listings import groups_text
+from ..tree import Counter
 from .guard import leave_loop
 from .open_file import OpenFile
-
-_LINE = "%d %d " + "%d " * len(STAT_KEYS) + "%s\n"
 
 
 class SurveyFile(OpenFile):
@@ -33,5 +31,4 @@ class SurveyFile(OpenFile):
 
     def text(self) -> bytes:
         leave_loop()
-        rows = self.group.tree.survey(self._resource, self.group)
-        return os.fsencode("".join([_LINE % (id, parent, *of, name) for id, parent, name, *of in rows]))
+        return groups_text(self.group.tree.survey(self._resource, self.group))

@@ -15,7 +15,8 @@ charges until this process ends; here every operation raises TreeGone, until one
 
 from __future__ import annotations
 
-from .counter import HolderLine, LeaseCounter
+from ..listings import HolderLine
+from .counter import LeaseCounter
 from .group import LeaseGroup, attach_files, group_at
 
 __all__ = ["HolderLine", "LeaseCounter", "LeaseGroup", "attach_files", "group_at"]

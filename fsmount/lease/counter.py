@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .. import engine
 from ..control_files import (
@@ -28,6 +28,7 @@ from ..control_files import (
 )
 from ..engine import Hold
 from ..errors import LimitExceeded, NotHeld
+from ..listings import HolderLine, parse_groups, parse_holders
 from ..refusals import Probe, Refusal
 from .mount_errors import told_of
 
@@ -37,16 +38,6 @@ if TYPE_CHECKING:
 
 # What is read at once of a file that may be long, in bytes.
 _LARGE = 1 << 20
-
-
-class HolderLine(NamedTuple):
-    """A line of R.holders; the common pot's has pid 0.  start_time is in clock ticks after boot."""
-
-    pid: int
-    start_time: int
-    held: int
-    stock: int
-    command: str
 
 
 class LeaseCounter:
@@ -201,22 +192,13 @@ class LeaseCounter:
 
     def holders(self) -> list[HolderLine]:
         """Who holds something here, or may; the common pot too."""
-        found = []
-        for line in self._read(HOLDERS).decode(errors="replace").splitlines():
-            pid, start_time, held, stock, command = line.split(" ", 4)
-            found.append(HolderLine(int(pid), int(start_time), int(held), int(stock), command))
-        return found
+        return parse_holders(self._read(HOLDERS))
 
     def survey(self) -> list[engine.Surveyed]:
         """Every group from this one down, parents before their children, all of one moment; see Tree.survey()."""
         path = os.path.join(self.group.where(), survey_name(self.resource))
         with told_of(self.group.path), open(path, "rb", buffering=0) as file:
-            text = b"".join(iter(functools.partial(file.read, _LARGE), b""))
-        found = []
-        for line in os.fsdecode(text).split("\n")[:-1]:
-            id, parent, *amounts, name = line.split(" ", 22)
-            found.append(engine.Surveyed(int(id), int(parent), name, *map(int, amounts)))
-        return found
+            return parse_groups(b"".join(iter(functools.partial(file.read, _LARGE), b"")))
 
     def why(self) -> list[Refusal]:
         """The last refusals of charges that were asked for in the subtree, or refused by a limit in it, newest first.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.lease import group_at
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import GroupFiles, HolderLine, eventually, fails_with
 
@@ -85,6 +86,7 @@ def test_a_holder_has_one_line_of_five_fields_whatever_its_process_is_called(gro
         with group.lease() as lease:
             lease.write("5")
             text = group.file("holders").read_bytes()
+            (told,) = group_at(str(group.path))["memory"].holders()
     finally:
         own.write_bytes(before)
     assert text.count(b"\n") == 1
@@ -92,6 +94,7 @@ def test_a_holder_has_one_line_of_five_fields_whatever_its_process_is_called(gro
     fields = text.split(b" ", 4)
     assert (int(fields[0]), int(fields[2])) == (os.getpid(), 5)
     assert fields[4].startswith(b"lease:")
+    assert (told.pid, told.held, told.command) == (os.getpid(), 5, os.fsdecode(fields[4][:-1]))
 
 
 # ---- what a holder does shows in the files
