@@ -24,19 +24,6 @@ FAST = ("-d", "0.1")
 DOWN, ESC = "\x1b[B", "\x1b"
 
 
-@pytest.fixture
-def furnished(group: GroupFiles) -> GroupFiles:
-    web = group.mkdir("web")
-    web.set_limit("1M")
-    web.set_limit(10, "tokens")
-    web.mkdir("api").charge("950K")
-    web.mkdir("static").charge(3, "tokens")
-    batch = group.mkdir("batch")
-    batch.set_limit("2M")
-    batch.charge("1000K")
-    return group
-
-
 def names(terminal: Terminal) -> list[str]:
     """The first words of the table's lines."""
     return [line.split()[0] for line in terminal.lines[2:-1] if line]

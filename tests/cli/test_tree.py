@@ -21,17 +21,6 @@ def printed(*arguments: object) -> list[str]:
     return [line.rstrip() for line in done.stdout.splitlines()]
 
 
-@pytest.fixture
-def furnished(group: GroupFiles) -> GroupFiles:
-    web = group.mkdir("web")
-    web.set_limit("1M")
-    web.set_limit(10, "tokens")
-    web.mkdir("api").charge("950K")
-    web.mkdir("static").charge(3, "tokens")
-    group.mkdir("batch").write("soft_limit", 1)
-    return group
-
-
 def test_it_shows_usage_against_limits(furnished: GroupFiles) -> None:
     done = run("tree", "web", cwd=furnished.path)
     assert [line.rstrip() for line in done.stdout.splitlines()] == [
@@ -63,7 +52,7 @@ def test_json_has_every_number_of_every_group(furnished: GroupFiles) -> None:
     assert [node["group"] for node in found] == [str(furnished.path) + path for path in below]
     assert all(list(node["counters"]) == list(furnished.units) for node in found)
     assert all(list(stat) == STAT_KEYS for node in found for stat in node["counters"].values())
-    assert [node["counters"]["memory"]["usage"] for node in found] == [950 << 10, 0, 950 << 10, 950 << 10, 0]
+    assert [node["counters"]["memory"]["usage"] for node in found] == [1950 << 10, 1000 << 10, 950 << 10, 950 << 10, 0]
 
 
 def test_a_terminal_gets_colours_and_no_line_too_long(furnished: GroupFiles) -> None:

@@ -1,0 +1,20 @@
+"""What tests of several commands begin with."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mounts import GroupFiles
+
+
+@pytest.fixture
+def furnished(group: GroupFiles) -> GroupFiles:
+    web = group.mkdir("web")
+    web.set_limit("1M")
+    web.set_limit(10, "tokens")
+    web.mkdir("api").charge("950K")
+    web.mkdir("static").charge(3, "tokens")
+    batch = group.mkdir("batch")
+    batch.set_limit("2M")
+    batch.charge("1000K")
+    return group
