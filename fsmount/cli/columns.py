@@ -25,7 +25,7 @@ class Column(NamedTuple):
     right: bool = False
     least: int = 0
     most: int | None = None
-    #: From what width of the table on it is shown.
+    #: From what width of the table on it is shown.  Where the others are too wide, those of the most give way first.
     since: int = 0
     #: Whether shortened_name() cuts what is too wide.
     names: bool = False
@@ -44,10 +44,7 @@ def lines(
     With a width no line is wider: columns are left out, and the first one gives way.  fill: it takes what is left
     over, too.
     """
-    if width is not None:
-        shown = [at for at, column in enumerate(columns) if width >= column.since]
-        columns, rows = [columns[at] for at in shown], [[row[at] for at in shown] for row in rows]
-    titled = [[(DIM, column.title)] for column in columns]
+    titled: Sequence[Cell] = [[(DIM, column.title)] for column in columns]
     widths = [max(column.least, len(column.title)) for column in columns]
     for row in rows:
         for at, cell in enumerate(row):
@@ -57,10 +54,24 @@ def lines(
         if column.most is not None:
             widths[at] = min(widths[at], column.most)
     if width is not None:
+        shown = _shown(columns, widths, width)
+        columns, widths = [columns[at] for at in shown], [widths[at] for at in shown]
+        titled, *rows = ([row[at] for at in shown] for row in (titled, *rows))
         room = max(columns[0].least, width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1))
         widths[0] = room if fill else min(widths[0], room)
     found = [_line(columns, row, widths, drawn) for row in (titled, *rows)]
     return found if width is None else [shortened(line, width, drawn) for line in found]
+
+
+def _shown(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+    """The numbers of the columns that there is room for."""
+    shown = [at for at, column in enumerate(columns) if width >= column.since]
+    while columns[0].least + sum(len(_GAP) + widths[at] for at in shown[1:]) > width:
+        last = max(shown, key=lambda at: columns[at].since)
+        if columns[last].since == 0:
+            break
+        shown.remove(last)
+    return shown
 
 
 def plain(line: Cell) -> str:

@@ -164,6 +164,24 @@ def test_what_is_narrow_shows_fewer_columns_and_the_ends_of_paths(group: GroupFi
         terminal.until_shown("by tree")
 
 
+def test_numbers_too_wide_for_all_columns_leave_some_out_and_are_never_cut(group: GroupFiles) -> None:
+    huge = group.mkdir("huge")
+    huge.set_limit(2**63 - 2, "tokens")
+    huge.charge(2**62, "tokens")
+    numbers = [str(2**62), str(2**63 - 2), "50%"]
+    with fsmount("top", group.path, "-r", "tokens", *FAST) as terminal:
+        terminal.until(lambda: row(terminal, "huge")[1:4] == numbers)
+        assert terminal.lines[1].split() == "group usage limit share last minute".split()
+        assert "…" not in terminal.lines[1] + terminal.lines[3]
+        terminal.press(DOWN + "\r")
+        terminal.until(lambda: row(terminal, "common") == ["common", numbers[0], "█" * 12, "100%", "0"])
+        terminal.resize(44, 24)
+        terminal.until(lambda: row(terminal, "common") == ["common", numbers[0]])
+    with fsmount("tree", group.path, "-r", "tokens", columns=60) as terminal:
+        assert terminal.end() == 0
+        assert terminal.until_shown("└─ huge").split()[2:] == numbers
+
+
 def test_what_is_held_in_the_groups_below_is_told(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.child("web").path, *FAST) as terminal:
         terminal.until_shown("last minute")

@@ -141,9 +141,9 @@ def holder_lines(
         Column("command", least=12),
         Column("pid", right=True, least=7),
         Column("held", right=True, least=6),
-        Column("", least=BAR),
-        Column("share", right=True, least=5),
-        Column("stock", right=True, least=6),
+        Column("", least=BAR, since=58),
+        Column("share", right=True, least=5, since=36),
+        Column("stock", right=True, least=6, since=44),
     ]
     table = []
     for holder in holders:
