@@ -70,6 +70,11 @@ def paths(rows: Sequence[Surveyed]) -> dict[int, str]:
     return found
 
 
+def full_path(top: str, below: str) -> str:
+    """The path of a group whose path below the one at the top is known."""
+    return os.path.join(top, below) if below else top
+
+
 def stat(row: Surveyed) -> dict[str, int]:
     """What R.stat says of it."""
     return dict(zip(STAT_KEYS, row[3:], strict=True))

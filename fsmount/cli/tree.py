@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,9 +56,9 @@ def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
 
 
 def _objects(survey: Mapping[str, Sequence[Surveyed]], top: str) -> Iterator[dict[str, object]]:
-    from fsmount.cli.survey import all_as_tree, paths, stat
+    from fsmount.cli.survey import all_as_tree, full_path, paths, stat
 
     below = paths(next(iter(survey.values())))
     for group, _, rows in all_as_tree(survey):
-        path = os.path.join(top, below[group.id]) if below[group.id] else top
-        yield {"group": path, "counters": {resource: stat(row) for resource, row in rows.items()}}
+        counters = {resource: stat(row) for resource, row in rows.items()}
+        yield {"group": full_path(top, below[group.id]), "counters": counters}

@@ -30,7 +30,7 @@ from fsmount.cli.columns import BOLD, DIM, Cell, joined, shortened, shortened_pa
 from fsmount.cli.group import advised
 from fsmount.cli.printable import printable
 from fsmount.cli.report import FAILED
-from fsmount.cli.survey import Groups
+from fsmount.cli.survey import Groups, full_path
 from fsmount.cli.terminal import glyphs
 from fsmount.cli.top.reader import GroupsSeen, HoldersSeen, Reader, Seen, Unseen, Wanted
 from fsmount.cli.top.views import ORDERS, History, Ordered, group_lines, holder_lines, ordered
@@ -372,8 +372,7 @@ class _Screen:
         if self._wanted.path or self._ordered is None or not isinstance(self._seen, GroupsSeen):
             return self._wanted.path
         assert self._selected is not None
-        below = self._ordered.paths[self._selected]
-        return os.path.join(self._groups.path, below) if below else self._groups.path
+        return full_path(self._groups.path, self._ordered.paths[self._selected])
 
     def _open(self) -> None:
         path = self._selected_path()

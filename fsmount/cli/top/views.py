@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from fsmount.cli.cells import BAR, Amounts, bar, number, sparkline
 from fsmount.cli.columns import BOLD, DIM, Cell, Column, lines
 from fsmount.cli.printable import printable
-from fsmount.cli.survey import as_tree, paths, stat
+from fsmount.cli.survey import as_tree, full_path, paths, stat
 from fsmount.cli.terminal import Glyphs
 from fsmount.cli.tree_table import guide
 from fsmount.lease import HolderLine
@@ -163,5 +162,4 @@ def holder_lines(
 
 def group_object(row: Surveyed, top: str, groups: Ordered) -> dict[str, object]:
     """The same of a group for programs."""
-    path = os.path.join(top, groups.paths[row.id]) if groups.paths[row.id] else top
-    return {"group": path, **stat(row)}
+    return {"group": full_path(top, groups.paths[row.id]), **stat(row)}
