@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.cli.place import refused, run
+from tests.cli.place import refused, run, run_here
 from tests.cli.terminal import fsmount
 from tests.mounts import STAT_KEYS, GroupFiles, Mount
 
@@ -91,6 +91,15 @@ def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> N
     from_region = [printed(furnished.path), printed(furnished.path / "web", "--json")]
     with mount.without_region():
         assert [printed(furnished.path), printed(furnished.path / "web", "--json")] == from_region
+
+
+def test_get_and_top_name_and_count_the_same(furnished: GroupFiles) -> None:
+    web = furnished.path / "web"
+    (of_tree, *_) = json.loads(run_here("tree", web, "--json").stdout)
+    (of_top, *_) = json.loads(run_here("top", web, "--json", "-n", "1", "-s", "name").stdout)["groups"]
+    of_get = json.loads(run_here("get", web, "--json").stdout)
+    assert of_tree == {"group": str(web), "counters": of_get}
+    assert of_top == {"group": str(web)} | of_get["memory"]
 
 
 @pytest.mark.user
