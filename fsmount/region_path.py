@@ -62,20 +62,22 @@ def place(mountpoint: str) -> str:
 
 
 def remember(mountpoint: str, region: str) -> None:
-    """Leaves a link from the mount point's own place to a region elsewhere."""
+    """Leaves a link from the mount point's own place to a region elsewhere.  FileExistsError: another one is there."""
     while (link := place(mountpoint)) != region:
-        if os.path.islink(link):
-            os.unlink(link)
         try:
             os.symlink(region, link)
         except FileNotFoundError:
             continue  # forget() of another mount point has just removed the empty directory
+        except FileExistsError:
+            # what is right is left alone: without it nobody finds the region, and one can be killed here
+            if not os.path.islink(link) or os.readlink(link) != region:
+                raise
         return
 
 
-def forget(mountpoint: str) -> None:
-    """Removes what remember() left, and the directory with the last region in it."""
-    uid = os.geteuid()
+def forget(mountpoint: str, uid: int | None = None) -> None:
+    """Removes what remember() left, and the directory with the last region in it, of this user (default: ours)."""
+    uid = os.geteuid() if uid is None else uid
     for base in _bases(uid):
         for directory in _directories(base, uid):
             link = os.path.join(directory, _name(mountpoint))

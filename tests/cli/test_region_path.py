@@ -128,6 +128,27 @@ def test_a_region_elsewhere_is_remembered_until_it_is_forgotten(base: Path, tmp_
     assert region.exists()
 
 
+def test_the_link_to_a_region_elsewhere_is_there_all_the_time(base: Path, tmp_path: Path) -> None:
+    """Whoever is killed while he remembers it once more leaves it as it was."""
+    region = tmp_path / "region"
+    region.touch()
+    region_path.remember(MOUNTPOINT, str(region))
+    link = region_path.place(MOUNTPOINT)
+    opened = os.open(link, os.O_PATH | os.O_NOFOLLOW)  # no other gets its number
+    region_path.remember(MOUNTPOINT, str(region))
+    assert os.path.samestat(os.lstat(link), os.fstat(opened))
+    os.close(opened)
+
+
+def test_a_region_that_somebody_has_made_there_meanwhile_stays(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "region").touch()
+    own = Path(region_path.place(MOUNTPOINT))
+    own.touch()
+    with pytest.raises(FileExistsError):
+        region_path.remember(MOUNTPOINT, str(tmp_path / "region"))
+    assert region_path.find(MOUNTPOINT) == str(own)
+
+
 def test_a_remembered_region_that_is_gone_is_not_found(base: Path, tmp_path: Path) -> None:
     region_path.remember(MOUNTPOINT, str(tmp_path / "gone"))
     assert region_path.find(MOUNTPOINT) is None
