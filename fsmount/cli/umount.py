@@ -23,8 +23,7 @@ The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line.""
 @click.option("--stale", is_flag=True, help="Only clear away what a dead daemon left mounted; the counters stay.")
 def umount(mountpoint: str, keep: bool, stale: bool) -> None:
     """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept."""
-    from fsmount.daemon.mountpoint import clear
-    from fsmount.daemon.unmount import unmount
+    from fsmount.daemon.unmount import clear, unmount
 
     with one_line(mountpoint):
         if stale:

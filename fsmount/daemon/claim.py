@@ -133,8 +133,12 @@ def _where(request: MountRequest) -> str:
     return path
 
 
-def lock_region(path: str) -> int:
-    """A descriptor that locks the region's file.  FileNotFoundError, BlockingIOError; Refused if it is not ours."""
+def lock_region(path: str, uid: int | None = None) -> int:
+    """A descriptor that locks the region's file.
+
+    FileNotFoundError, BlockingIOError; Refused if it is not this user's (default: ours) alone.
+    """
+    uid = os.geteuid() if uid is None else uid
     try:
         lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -145,7 +149,7 @@ def lock_region(path: str) -> int:
         status = os.fstat(lock)
         if not stat.S_ISREG(status.st_mode):
             raise Refused(f"{path} is no region but something else: name another with --region")
-        if status.st_uid != os.geteuid():
+        if status.st_uid != uid:
             raise Refused(f"the region {path} belongs to user {status.st_uid}: name another with --region")
         if status.st_mode & 0o022:
             raise Refused(f"other users may write to the region {path}: chmod 0600 it if you trust it still")

@@ -48,7 +48,7 @@ def _check_fuse() -> None:
 
 
 def clear(path: str) -> bool:
-    """Unmounts fsmount mounts whose daemon is dead; whether there were any."""
+    """Unmounts fsmount mounts whose daemon is dead; whether there were any.  Only with the lock of their region."""
     found = False
     while (mount := mount_at(path)) is not None and mount.ours and not served(mount):
         unmount(mount, lazy=True)

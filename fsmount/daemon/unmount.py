@@ -7,12 +7,13 @@ import errno
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 from fsmount import region_path
 from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon.claim import lock_region
-from fsmount.daemon.mounts import Mount, mount_at, served
+from fsmount.daemon.mounts import Mount, command_of, mount_at, served, server_of
 from fsmount.daemon.mounts import unmount as unmount_now
 from fsmount.daemon.refused import Refused
 from fsmount.errors import LockTimeout
@@ -22,28 +23,94 @@ from fsmount.tree import Tree
 _GRACE = 1.0
 _PATIENCE = 10.0
 
+# Between two looks whether a region's lock is to be had.
+_NAP = 0.02
+
 
 def unmount(mountpoint: str, *, keep: bool) -> None:
     """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept."""
     path = os.path.realpath(mountpoint)
-    mount = mount_at(path)
-    if mount is None or not mount.ours:
-        raise Refused(_what_it_is(path, mount))
-    region = region_path.find(path, mount.uid)
-    alive = served(mount)
-    with _opened(region) as tree:
+    for _ in _attempts():
+        mount = mount_at(path)
+        if mount is None or not mount.ours:
+            raise Refused(_what_it_is(path, mount))
+        if served(mount):
+            _end(mount, keep=keep)
+            if keep:
+                clear(path)  # the daemon may have been killed before it did so
+            return
+        if _clear(mount, keep=keep):
+            return
+    raise _taken_over(path)
+
+
+def clear(path: str) -> None:
+    """Unmounts what dead daemons left at this real path; the counters stay."""
+    for _ in _attempts():
+        mount = mount_at(path)
+        if mount is None or not mount.ours or served(mount):
+            return
+        _clear(mount, keep=True)
+    raise _taken_over(path)
+
+
+def _attempts() -> Iterator[None]:
+    """Until a daemon that is about to serve, or about to end, should have done so."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        yield
+
+
+def _taken_over(path: str) -> Refused:
+    server = server_of(region_path.find(path))
+    who = f"{command_of(server.pid)} (pid {server.pid})" if server is not None and server.alive else "another process"
+    return Refused(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
+
+
+def _end(mount: Mount, *, keep: bool) -> None:
+    """Of a mount that is served."""
+    with _opened(region_path.find(mount.path, mount.uid)) as tree:
         if tree is not None and not keep:
             _check_holders(tree)
-        with _daemon_of(tree) as wait_for_daemon:
-            if not alive:
-                unmount_now(mount, lazy=True)
-            elif keep:
+        with _daemon_of(tree, mount) as wait_for_daemon:
+            if keep:
                 _ask_to_keep(mount)
             else:
                 unmount_now(mount)
             wait_for_daemon()
-    if not alive and not keep and region is not None:
-        _remove(region, path)
+
+
+def _clear(mount: Mount, *, keep: bool) -> bool:
+    """Unmounts what a dead daemon left.  False: not now, since somebody takes the region over.
+
+    It is done by the path, where a new mount would be meant as well; so it is done with the region's lock, without
+    which nobody mounts there.
+    """
+    region = region_path.find(mount.path, mount.uid)
+    lock = -1
+    with contextlib.suppress(Refused, FileNotFoundError):  # who would mount there is refused it too, or there is none
+        try:
+            lock = lock_region(region, mount.uid) if region is not None else -1
+        except BlockingIOError:
+            server = server_of(region)
+            if server is None or not server.alive or server.mountpoint == mount.path:
+                time.sleep(_NAP)
+                return False
+            # it is served elsewhere by now, and not our matter
+    try:
+        if lock >= 0 and not keep:
+            with _opened(region) as tree:
+                if tree is not None:
+                    _check_holders(tree)
+        if mount_at(mount.path) == mount:
+            unmount_now(mount, lazy=True)
+        if lock >= 0 and not keep and region is not None:
+            os.unlink(region)
+            region_path.forget(mount.path, mount.uid)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+    return True
 
 
 def _what_it_is(path: str, mount: Mount | None) -> str:
@@ -86,12 +153,12 @@ def _check_holders(tree: Tree) -> None:
 
 
 @contextlib.contextmanager
-def _daemon_of(tree: Tree | None) -> Iterator[Callable[[], None]]:
-    """Gives a function that returns when the process that serves the tree now has ended."""
+def _daemon_of(tree: Tree | None, mount: Mount) -> Iterator[Callable[[], None]]:
+    """Gives a function that returns when the process that serves the tree there now has ended."""
     process = -1
     pid = 0
     with contextlib.suppress(OSError):
-        if tree is not None and (server := tree.server) is not None:
+        if tree is not None and (server := tree.server) is not None and server.mountpoint == mount.path:
             pid = server.pid
             process = os.pidfd_open(pid)
             if not server.alive:
@@ -135,12 +202,3 @@ def _ask_to_keep(mount: Mount) -> None:
         os.write(control, b"umount keep\n")
     finally:
         os.close(control)
-
-
-def _remove(region: str, mountpoint: str) -> None:
-    """Removes the region of a daemon that is dead, unless another has taken it over by now."""
-    with contextlib.suppress(OSError, Refused):
-        lock = lock_region(region)
-        os.unlink(region)
-        region_path.forget(mountpoint)
-        os.close(lock)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess
-from tests.mounts import eventually
+from tests.mounts import AS_ROOT, eventually
 
 
 def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place) -> None:
@@ -177,6 +179,64 @@ def test_without_a_daemon_keep_leaves_the_region(place: Place) -> None:
     place.mount()
     assert place.root.usage == 5
     place.umount()
+
+
+def test_a_region_that_is_served_elsewhere_by_now_is_left_alone(place: Place, other_place: Place) -> None:
+    region = place.directory / "region"
+    place.mount("--region", region)
+    place.root.charge(5)
+    place.signal(signal.SIGKILL)
+    other_place.mount("--region", region)
+    place.umount()
+    assert not place.mounts and other_place.root.usage == 5
+    other_place.umount()
+    assert not region.exists()
+
+
+@pytest.mark.parametrize("option", ["--stale", "--keep"])
+def test_a_mount_that_takes_the_region_over_meanwhile_is_not_unmounted(place: Place, option: str) -> None:
+    place.mount()
+    place.root.charge(5)
+    place.signal(signal.SIGKILL)
+    with stopped_before_it_unmounts(place, option) as go_on:
+        mounting = subprocess.Popen([sys.executable, "-m", "fsmount", "mount", str(place.path)])
+        eventually(lambda: mounting.poll() is not None or naps(place), what="a mount, or one that waits")
+        go_on()
+    assert mounting.wait(20) == 0
+    place.servers.add(place.server)
+    assert (place.root.usage, len(place.mounts)) == (5, 1)
+    place.umount()
+
+
+@contextlib.contextmanager
+def stopped_before_it_unmounts(place: Place, option: str) -> Iterator[Callable[[], None]]:
+    """fsmount umount that has looked and is about to unmount; gives what lets it go on, and it ends with the block."""
+    program = shutil.which("umount" if AS_ROOT else "fusermount3")
+    assert program is not None
+    gate, slow = place.directory / "gate", place.directory / Path(program).name
+    os.mkfifo(gate)
+    slow.write_text(f'#!/bin/sh\nread -r _ <{gate}\nexec {program} "$@"\n')
+    slow.chmod(0o755)
+    path = f"{place.directory}:{os.environ['PATH']}"
+    command = [sys.executable, "-m", "fsmount", "umount", option, str(place.path)]
+    with subprocess.Popen(command, env={**os.environ, "PATH": path}) as unmounting:
+        opened: list[int] = []
+
+        def is_there() -> bool:
+            with contextlib.suppress(OSError):  # nobody reads yet
+                opened.append(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+            return bool(opened)
+
+        eventually(is_there, what="umount")
+        yield lambda: os.close(opened[0])
+        assert unmounting.wait(20) == 0
+
+
+def naps(place: Place) -> bool:
+    """Whether some process there sleeps for a while."""
+    with contextlib.suppress(OSError):
+        return any("nanosleep" in Path(f"/proc/{pid}/wchan").read_text() for pid in place.processes)
+    return False
 
 
 def test_without_a_daemon_live_holders_are_busy_too(place: Place) -> None:
