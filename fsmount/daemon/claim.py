@@ -81,13 +81,13 @@ class Claim:
 def claim(request: MountRequest) -> Claim:
     """The region for the mount point, locked; Refused if it is not to be had or is not as the request says."""
     path = _where(request)
-    created = False
+    created: int | None = None
     deadline = time.monotonic() + _PATIENCE
-    while True:
+    while created is None:
         try:
             lock = lock_region(path)
         except FileNotFoundError:
-            created = _create(path, request) or created
+            created = _create(path, request)
         except BlockingIOError:
             server = server_of(path)
             if server is not None and not server.alive:
@@ -97,19 +97,25 @@ def claim(request: MountRequest) -> Claim:
             time.sleep(0.02)  # it is about to serve, or its mount is gone and it is about to end
         else:
             break
+    else:
+        lock = created
     try:
         tree = _open(path, lock)
         with _in_order(path):
-            if not created:
+            if created is None:
                 _agree(request, tree, path)
                 if request.config is not None:
                     log.info("the counters from before stay as they are: %s is for new ones", request.config_path)
             leases = _take_over(tree, request.mountpoint)
-        region_path.remember(request.mountpoint, path)
+        _remember(request.mountpoint, path)
     except BaseException:
+        if created is not None:
+            os.unlink(path)
+            if region_path.find(request.mountpoint) is None:
+                region_path.forget(request.mountpoint)
         os.close(lock)
         raise
-    return Claim(tree, path, request.mountpoint, not created, lock, leases)
+    return Claim(tree, path, request.mountpoint, created is None, lock, leases)
 
 
 def _where(request: MountRequest) -> str:
@@ -172,39 +178,53 @@ def _is_only_name(path: str, lock: int) -> bool:
     return os.fstat(lock).st_nlink == 1
 
 
-def _create(path: str, request: MountRequest) -> bool:
-    """Makes the region as requested; False if there is one now.
+def _remember(mountpoint: str, path: str) -> None:
+    try:
+        region_path.remember(mountpoint, path)
+    except FileExistsError:
+        raise Refused("somebody else has just mounted here, with other counters") from None
+    except OSError as error:
+        raise Refused(f"the way to the region {path} cannot be kept: {error.strerror} ({error.filename})") from None
+
+
+def _create(path: str, request: MountRequest) -> int | None:
+    """Makes the region as requested; returns a descriptor that locks it, or None if there is one now.
 
     It is made beside its place and gets there when it is whole, so whoever is killed here leaves none that is not.
-    What he leaves beside it is not locked, and the next one removes it.
+    What he leaves beside it is not locked, and the next one removes it.  It is locked from before it is there: nobody
+    else can have served it.
     """
     for abandoned in glob.glob(f"{glob.escape(path)}.new-*"):
         _remove_abandoned(abandoned)
     making = f"{path}.new-{secrets.token_hex(8)}"
     try:
         with Tree.create(making, **request.creation()) as tree:
-            lock = lock_region(making)
+            lock = -1
             try:
+                lock = lock_region(making)
                 if request.config is not None:
                     config.build(tree, request.config)
                 os.link(making, path)
+            except BaseException:
+                if lock >= 0:
+                    os.close(lock)
+                raise
             finally:
                 os.unlink(making)
-                os.close(lock)
+        return lock
     except (FileExistsError, BlockingIOError):
-        return False
+        return None
     except FileNotFoundError:
         # the next one was too fast in removing, or the end of another mount has just removed the empty directory
         if not os.path.isdir(os.path.dirname(path)) and region_path.place(request.mountpoint) != path:
             raise Refused(f"the directory of the region {path} has gone: make it, or name another --region") from None
-        return False
+        return None
     except (OSError, ValueError) as error:
         region_path.forget(request.mountpoint)
         if isinstance(error, ValueError):
             raise Refused(str(error)) from None
         where = f" ({os.fsdecode(error.filename)})" if request.config is not None and error.filename is not None else ""
         raise Refused(f"the region {path} cannot be made: {error.strerror}{where}") from None
-    return True
 
 
 def _remove_abandoned(path: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from fsmount import region_path
 from fsmount.control_files import GROUP_LEASE, METRICS_FILE
+from tests.cli.namespace import namespace
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import as_user, eventually, fails_with, resource_files
@@ -507,6 +508,17 @@ def test_a_maker_that_was_killed_after_all_but_the_last_step_has_made_the_region
 def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
     run("mount", place.path, "-o", "bogus")
     assert place.region is None
+
+
+@pytest.mark.root
+def test_a_region_that_would_not_be_found_again_is_not_made(place: Place) -> None:
+    """There is no room for the link that leads to it."""
+    region = place.directory / "region"
+    with namespace("mount -t tmpfs -o nr_inodes=2,mode=1777 none /dev/shm") as full:
+        done = full.run(sys.executable, "-m", "fsmount", "mount", place.path, "--region", region)
+    told = refused(done, place.path)
+    assert told.startswith(f"the way to the region {region} cannot be kept: No space left on device")
+    assert not region.exists()
 
 
 def test_a_daemon_whose_starter_is_gone_ends(place: Place) -> None:
