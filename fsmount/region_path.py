@@ -64,14 +64,13 @@ def place(mountpoint: str) -> str:
 def remember(mountpoint: str, region: str) -> None:
     """Leaves a link from the mount point's own place to a region elsewhere.  FileExistsError: another one is there."""
     while (link := place(mountpoint)) != region:
+        # what is right is left alone: without it nobody finds the region, and one can be killed here
+        if os.path.islink(link) and os.readlink(link) == region:
+            return
         try:
             os.symlink(region, link)
         except FileNotFoundError:
             continue  # forget() of another mount point has just removed the empty directory
-        except FileExistsError:
-            # what is right is left alone: without it nobody finds the region, and one can be killed here
-            if not os.path.islink(link) or os.readlink(link) != region:
-                raise
         return
 
 

@@ -39,12 +39,14 @@ def in_background(serve: Callable[[Callable[[], None]], None]) -> None:
 def _become_daemon(serve: Callable[[Callable[[], None]], None], pen: int) -> None:
     """The rest of the descendants' lives; does not return."""
     status = 1
+    logs = False
     try:
         os.setsid()
         if os.fork() > 0:  # the leader of a session could get a terminal again: its child cannot
             os._exit(0)
         os.chdir("/")
         _let_go(pen)
+        logs = True
 
         def ready() -> None:
             nonlocal pen
@@ -57,11 +59,19 @@ def _become_daemon(serve: Callable[[Callable[[], None]], None], pen: int) -> Non
     except Refused as refused:
         os.write(pen, _REFUSED + str(refused).encode(errors="surrogateescape"))
     except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+        if logs:
+            sys.excepthook(type(error), error, error.__traceback__)
         if pen >= 0:
-            os.write(pen, _REFUSED + f"{error!r}; the system's log tells more".encode(errors="surrogateescape"))
+            os.write(pen, _REFUSED + _told(error).encode(errors="surrogateescape"))
     finally:
         os._exit(status)
+
+
+def _told(error: BaseException) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return f"{error!r}; the system's log tells more"
+    where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
+    return f"the daemon cannot be started: {error.strerror}{where}"
 
 
 def _let_go(pen: int) -> None:

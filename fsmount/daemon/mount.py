@@ -71,13 +71,13 @@ def _serve(request: MountRequest, ready: Callable[[], None], system_log: str, ma
         try:
             if mountpoint.clear(request.mountpoint):
                 log.info("the daemon before did not end well; its mount is cleared away")
-                mountpoint.check(request.mountpoint)
+            mountpoint.check(request.mountpoint)  # once more: somebody with another region may have mounted meanwhile
             server = _Server(claimed, heart, manager)
-            server.mount(request.mountpoint, options)
         except BaseException:
             claimed.abandon()
             raise
-        trio.run(server.run, ready)
+        with _deaf():
+            server.serve(request.mountpoint, options, ready)
 
 
 def _raise_file_limit() -> None:
@@ -88,22 +88,32 @@ def _raise_file_limit() -> None:
 
 
 @contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Signals that ask for the end wait for _first_signal(): without the event loop nobody would unmount."""
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, _END)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+@contextlib.contextmanager
 def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
-    """Calls act in the event loop with the number of the first signal that asks for the end; the others are ignored.
+    """Calls act, at once, with the number of the first signal that asks for the end; the others are ignored.
 
     They are so from the first instant: handlers that interrupt each other pile up, and signals can come faster than
     Python handles one.  A hangup that whoever started us has ignored, as nohup does, stays ignored.
     """
     ends = [number for number in _END if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
-    token = trio.lowlevel.current_trio_token()
 
     def on_signal(number: int, _frame: object) -> None:
         for ending in ends:
             signal.signal(ending, signal.SIG_IGN)
-        token.run_sync_soon(act, number)
+        act(number)
 
     for number in ends:
         signal.signal(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END)
     try:
         yield
     finally:
@@ -121,23 +131,55 @@ class _Server:
         self._reaper = Reaper(claimed.tree, claimed.leases)
         self._operations = Operations(claimed.tree, self)
         self._mount: Mount | None = None
+        self._mounted = False
         self._running = False
+        self._has_run = False
         self._keep = False  # whether the counters stay at the end also if nobody holds any
+        self._is_known = False  # whoever started us knows that this is mounted
+        self._is_unwanted = False  # a signal has asked for the end
 
-    def mount(self, path: str, options: set[str]) -> None:
+    def serve(self, path: str, options: set[str], ready: Callable[[], None]) -> None:
+        """Mounts, serves until the end, unmounts, and leaves or removes the region.  Refused if it cannot mount."""
+        try:
+            self._mount_at(path, options)
+            trio.run(self._run, ready)
+        except BaseException:
+            if not self._has_run:
+                if self._mounted:
+                    self._unmount()  # first: to abandon the claim looks at the mount point
+                self._claim.abandon()
+            raise
+
+    def _mount_at(self, path: str, options: set[str]) -> None:
         with told_by_fuse() as told:
             try:
                 pyfuse3.init(self._operations, path, options)
             except RuntimeError:
                 raise Refused(advice(told())) from None
+            self._mounted = True
             self._mount = mount_at(path)
             self._running = True
             if told():
                 log.warning("%s", told())
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serves until the end, then unmounts and leaves or removes the region."""
-        with _first_signal(self._end_by_signal):
+    def _unmount(self) -> None:
+        """By the path: our mount must be there, and not one that somebody put over or after it."""
+        try:
+            is_there = self._mount is None or self._mount == mount_at(self._mount.path)
+        except OSError as error:
+            log.error("it is left mounted: %s", error)
+            is_there = False
+        pyfuse3.close(unmount=is_there)
+
+    async def _run(self, ready: Callable[[], None]) -> None:
+        self._has_run = True
+        token = trio.lowlevel.current_trio_token()
+
+        def on_signal(number: int) -> None:
+            self._is_unwanted = True
+            token.run_sync_soon(self._end_by_signal, number)
+
+        with _first_signal(on_signal):
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._heart.run)
@@ -156,22 +198,24 @@ class _Server:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._operations.close)
                 self._heart.beat()
-                # it is unmounted by its path: ours must be there, and not one that somebody put over or after it
-                pyfuse3.close(unmount=self._mount is None or self._mount == mount_at(self._mount.path))
+                self._unmount()
                 self._heart.beat()
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._leave)
 
     async def _announce(self, ready: Callable[[], None]) -> None:
         """Tells whoever started us, and goes on telling systemd; if they are gone, nobody knows of us and this ends."""
+        if self._is_unwanted:
+            return
         log.info("serving %s", self._claim.path)
         try:
             ready()
         except BrokenPipeError:
             log.warning("whoever asked for the mount is gone: unmounting")
-            self._keep = self._claim.adopted
             self._terminate()
+            return
         self._manager.ready(f"serving {self._claim.mountpoint}, counters in {self._claim.path}")
+        self._is_known = True
         await self._manager.ping()
 
     def _end_by_signal(self, number: int) -> None:
@@ -183,8 +227,9 @@ class _Server:
             pyfuse3.terminate()
 
     def _leave(self) -> None:
+        """An end before anybody knows of the mount changes nothing: counters from before are there as they were."""
         try:
-            self._claim.release(keep=self._keep)
+            self._claim.release(keep=self._keep or (self._claim.adopted and not self._is_known))
         except OSError as error:
             log.error("the region is left behind: %s", error)
 

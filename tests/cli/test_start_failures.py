@@ -1,0 +1,150 @@
+"""
+A mount that is killed, or fails, at any of its system calls: the next has every charge from before, and nothing is left
+behind. strace does it.
+
+The tests draw a few of all places and print their seed. FSMOUNT_SEED runs one again, FSMOUNT_SOAK=1 takes all places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsmount import region_path
+from tests.cli.place import Place
+from tests.mounts import eventually
+
+pytestmark = pytest.mark.root  # fusermount3 is not root when it is traced
+
+#: What is there when the mount begins.
+SCENES = ("nothing", "kept", "kept elsewhere", "stale")
+
+#: The calls by which a daemon comes to serve, and how often it makes them at most.
+STEPS = {
+    "setsid": 1,
+    "mkdir": 2,
+    "flock": 2,
+    "link": 1,
+    "unlink": 3,
+    "symlink": 1,
+    "rmdir": 1,
+    "umount2": 1,
+    "mount": 1,
+}
+
+#: Those that fail where there is no room, or no descriptor, for more.
+NEEDS = {
+    "setsid": 1,
+    "dup2": 5,
+    "mkdir": 2,
+    "ftruncate": 1,
+    "flock": 2,
+    "link": 1,
+    "symlink": 1,
+    "epoll_create1": 2,
+    "memfd_create": 1,
+    "mount": 1,
+    "eventfd2": 2,
+    "socketpair": 2,
+}
+ERRORS = ("EMFILE", "ENOSPC", "EIO")
+
+
+def under(injected: str) -> list[str]:
+    """The command that has this done to a command, but is not its parent."""
+    call = injected.partition(":")[0]
+    return ["strace", "-DD", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={injected}"]
+
+
+def mount_under(place: Place, injected: str, *options: str) -> tuple[int, str]:
+    """The mount's exit status and what it says."""
+    command = [*under(injected), sys.executable, "-m", "fsmount", "mount", str(place.path), *options]
+    told = place.directory / "told"
+    with told.open("w") as file:  # whoever traces a daemon that serves has it open until that ends
+        done = subprocess.run(command, stdout=file, stderr=file, timeout=60, check=False)
+    if done.returncode == 0:
+        place.servers.add(place.server)
+    else:
+        eventually(lambda: not place.processes, within=20, what="the end of all that was started")
+    return done.returncode, told.read_text()
+
+
+def prepare(place: Place, scene: str) -> int:
+    """Returns the charge that is there."""
+    if scene == "nothing":
+        return 0
+    place.mount(*(("--region", place.directory / "region") if scene == "kept elsewhere" else ()))
+    place.root.charge(5)
+    if scene == "stale":
+        place.signal(signal.SIGKILL)
+    else:
+        place.umount("--keep")
+    return 5
+
+
+def check(place: Place, charge: int) -> None:
+    """All is there, at the next mount if not now, and nothing when that has ended."""
+    if not is_served(place):
+        place.mount()
+    assert (place.root.usage, len(place.mounts)) == (charge, 1)
+    place.umount()
+    assert (place.mounts, place.region, left(place)) == ([], None, [])
+
+
+def is_served(place: Place) -> bool:
+    try:
+        return place.server > 0
+    except OSError:
+        return False
+
+
+def left(place: Place) -> list[Path]:
+    own = Path(region_path.place(str(place.path)))
+    found = [*own.parent.glob(f"{own.name}*"), *place.directory.glob("region*")]
+    with contextlib.suppress(OSError):
+        own.parent.rmdir()
+    return found
+
+
+def places(steps: dict[str, int], rng: random.Random, soak: bool, few: int) -> list[tuple[str, str, int]]:
+    everywhere = [(scene, call, n + 1) for scene in SCENES for call, most in steps.items() for n in range(most)]
+    return everywhere if soak else rng.sample(everywhere, few)
+
+
+def test_who_is_killed_at_any_step_of_a_mount_loses_nothing(place: Place, seed: int, soak: bool) -> None:
+    for scene, call, number in places(STEPS, random.Random(seed), soak, 1):
+        charge = prepare(place, scene)
+        print("scene:", scene, "killed at", call, number)
+        mount_under(place, f"{call}:signal=KILL:when={number}")
+        check(place, charge)
+
+
+def test_what_fails_at_any_step_of_a_mount_is_told_in_one_line(place: Place, seed: int, soak: bool) -> None:
+    rng = random.Random(seed)
+    for scene, call, number in places(NEEDS, rng, soak, 1):
+        charge, error = prepare(place, scene), rng.choice(ERRORS)
+        print("scene:", scene, call, number, "fails with", error)
+        status, told = mount_under(place, f"{call}:error={error}:when={number}")
+        if status == 0:
+            assert told == "" and is_served(place)
+        else:
+            assert status == 1 and told.startswith(f"fsmount: {place.path}: ") and told.count("\n") == 1, told
+            assert "Error(" not in told, told
+            assert scene == "stale" or not place.mounts
+            assert charge or not left(place)
+        check(place, charge)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_midst_of_a_mount_unmounts_and_loses_nothing(place: Place, number: signal.Signals) -> None:
+    prepare(place, "kept")
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
+    daemon = subprocess.run([*under(f"mount:signal={number.name}"), *command], timeout=60, check=False)
+    assert (daemon.returncode, place.mounts) == (0, [])
+    check(place, 5)
