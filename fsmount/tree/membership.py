@@ -26,6 +26,7 @@ from weakref import WeakSet
 
 from ..control import introduce, introduce_in
 from ..engine import KEEP, PROCESS, Charger, EngineError, Tie, process_start_time
+from ..errors import TreeGone
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -165,6 +166,8 @@ class Membership:
             _end_with_multiprocessing()
             try:
                 self._control = self._introduce(self._holder, control)
+                if self._control is None and self._tree.is_removed:
+                    raise TreeGone(self._tree.path, "it was unmounted, and its counters were removed")
             except OSError:
                 self.end()
                 raise

@@ -327,6 +327,14 @@ class Tree:
             self.region.set_server(os.getpid(), process_start_time(os.getpid()), mountpoint)
             self._serving = os.getpid()
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether this process came through a mount that has ended since and removed the region: charges count nowhere.
+
+        Only for who is a holder already, before whom nothing is removed.
+        """
+        return self.control_directory is not None and os.fstat(self.region.fd).st_nlink == 0
+
     def control_directories(self) -> list[str]:
         """Directories through which a daemon of this tree, that is not this process, may be spoken to."""
         pid, start_time, mountpoint = self.region.get_server()

@@ -84,6 +84,42 @@ def test_an_open_lease_is_a_live_holder(place: Place) -> None:
     place.umount()
 
 
+#: Attaches and has a child; says so, and goes. The child charges when it is told to.
+PARENT = """
+import os, sys
+import fsmount
+group = fsmount.attach(sys.argv[1], transport="memory")
+group["memory"].charge(1)
+if os.fork() == 0:
+    sys.stdin.readline()
+    try:
+        group["memory"].charge(1)
+    except OSError as error:
+        print(error, flush=True)
+    os._exit(0)
+group.close()
+print("up", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("end", [[], ["--keep"]], ids=["removed", "kept"])
+def test_a_child_of_who_held_something_charges_nothing_that_was_removed(place: Place, end: list[str]) -> None:
+    """Until it charges it is no holder, and nothing is kept for it."""
+    place.mount()
+    command = [sys.executable, "-c", PARENT, str(place.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        assert parent.stdout.readline() == "up\n"
+        parent.wait()
+        region = place.region
+        place.umount(*end)
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        gone = f"[Errno 107] it was unmounted, and its counters were removed: '{region}'\n"
+        assert parent.stdout.read() == ("" if end else gone)
+
+
 # ---- open files
 
 
