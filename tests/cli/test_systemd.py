@@ -200,13 +200,17 @@ def machine(tmp_path: Path) -> Iterator[Namespace]:
         yield made
 
 
-def command(name: str) -> list[str]:
-    """What the unit says, as systemd would run it."""
+def service() -> configparser.SectionProxy:
     unit = configparser.ConfigParser(interpolation=None)
     unit.read(UNIT)
-    capabilities = unit["Service"]["CapabilityBoundingSet"].lower().split()
+    return unit["Service"]
+
+
+def command(name: str) -> list[str]:
+    """What the unit says, as systemd would run it."""
+    capabilities = service()["CapabilityBoundingSet"].lower().split()
     bounds = "".join(f",+{name.removeprefix('cap_')}" for name in capabilities)
-    line = unit["Service"][name].removeprefix("-").replace("/etc/fsmount.toml", f"{FILES}/fsmount.toml")
+    line = service()[name].removeprefix("-").replace("/etc/fsmount.toml", f"{FILES}/fsmount.toml")
     return ["setpriv", "--no-new-privs", f"--bounding-set=-all{bounds}", *shlex.split(line)]
 
 
@@ -233,7 +237,7 @@ def test_the_counters_of_the_service_outlive_its_death_and_its_stop(only_manager
         assert "Permission denied" in machine.run(*somebody, "--regid=65534", "mkdir", "/run/fsmount/other").stderr
         group.charge(7)
 
-        process.kill()
+        process.send_signal(signal.Signals[service().get("KillSignal", "SIGTERM")])  # as if ExecStop had failed
         process.communicate()
         with fails_with(errno.ENOTCONN):
             group.read("usage")
