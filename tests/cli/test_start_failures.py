@@ -8,6 +8,7 @@ The tests draw a few of all places and print their seed. FSMOUNT_SEED runs one a
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -56,10 +57,10 @@ NEEDS = {
 ERRORS = ("EMFILE", "ENOSPC", "EIO")
 
 
-def under(injected: str) -> list[str]:
+def under(injected: str, log: Path | str = "/dev/null") -> list[str]:
     """The command that has this done to a command, but is not its parent."""
     call = injected.partition(":")[0]
-    return ["strace", "-DD", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={injected}"]
+    return ["strace", "-DD", "-f", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", f"inject={injected}"]
 
 
 def mount_under(place: Place, injected: str, *options: str) -> tuple[int, str]:
@@ -139,6 +140,26 @@ def test_what_fails_at_any_step_of_a_mount_is_told_in_one_line(place: Place, see
             assert scene == "stale" or not place.mounts
             assert charge or not left(place)
         check(place, charge)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_of_two_mounts_with_different_regions_one_is_refused_and_leaves_nothing(place: Place, elsewhere: bool) -> None:
+    region, other = place.directory / "region", place.directory / "other"
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "--region", str(region)]
+    told, log = place.directory / "told", place.directory / "log"
+    log.touch()
+    with told.open("w") as file:
+        stopped = subprocess.Popen([*under("flock:signal=STOP:when=1", log), *command], stdout=file, stderr=file)
+    eventually(lambda: "stopped by SIGSTOP" in log.read_text(), within=20, what="a daemon that is stopped")
+    (daemon,) = (int(line.split()[0]) for line in log.read_text().splitlines() if "stopped by" in line)
+    place.mount(*(("--region", other) if elsewhere else ()))
+    place.root.charge(5)
+    os.kill(daemon, signal.SIGCONT)
+    assert stopped.wait(20) == 1
+    assert told.read_text() == f"fsmount: {place.path}: somebody else has just mounted here, with other counters\n"
+    assert (place.root.usage, len(place.mounts), region.exists()) == (5, 1, False)
+    place.umount()
+    assert left(place) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
