@@ -30,9 +30,9 @@ class Footprint(NamedTuple):
         )
 
 
-def leaves_nothing(pid: int, before: Footprint, *, tolerance: float = 0.05, within: float = 30) -> Footprint:
+def leaves_nothing(pid: int, before: Footprint, *, tolerance: float = 0.05) -> Footprint:
     """
-    Waits until the process takes what it took before, memory within the tolerance; it must within so many seconds.
+    Waits until the process takes what it took before, memory within the tolerance.
 
     `before` is to be taken after a warm-up: a round of the very work, which fills caches and pools of threads. Idle
     threads end by themselves after 10 s at most, so there may be as many as a pool has kept.
@@ -48,5 +48,5 @@ def leaves_nothing(pid: int, before: Footprint, *, tolerance: float = 0.05, with
             and now.mappings <= before.mappings
         )
 
-    eventually(settled, within=within, what=f"the footprint {before} again, not {Footprint.of(pid)}")
+    eventually(settled, what=f"the footprint {before} again, not {Footprint.of(pid)}")
     return seen[-1]

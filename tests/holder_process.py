@@ -52,7 +52,7 @@ class HolderProcess:
     def _answer(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"the attached process ended: {self.process.wait(10)}"
+        assert line, f"the attached process ended: {self.process.wait(60)}"
         answer = json.loads(line)
         if "error" in answer:
             raise Refused(answer)
@@ -98,7 +98,7 @@ class HolderProcess:
     def kill(self) -> None:
         """As nobody can prepare for."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self._close()
 
     def end(self) -> None:
@@ -107,7 +107,7 @@ class HolderProcess:
             assert self.process.stdin is not None
             self.process.stdin.close()
             try:
-                assert self.process.wait(10) == 0, "the attached process ended badly"
+                assert self.process.wait(60) == 0, "the attached process ended badly"
             finally:
                 self.kill()
 

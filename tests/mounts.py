@@ -32,7 +32,7 @@ STOCK_KEYS = {"refills", "drains", "stock", "reserved", "global", "batch", "erro
 AS_ROOT = os.geteuid() == 0
 
 
-def eventually(condition: Callable[[], Any], *, within: float = 30.0, what: str = "") -> None:
+def eventually(condition: Callable[[], Any], *, within: float = 60.0, what: str = "") -> None:
     """Waits until the condition holds; it must within so many seconds."""
     deadline = time.monotonic() + within
     while not condition():
@@ -254,7 +254,7 @@ class GroupFiles:
         for group in self.walk():
             for resource in self.units:
                 group.write("force_empty", "1", resource)
-            eventually(lambda group=group: removed(group.path), within=5, what=f"rmdir {group.path}")  # type: ignore[misc]
+            eventually(lambda group=group: removed(group.path), what=f"rmdir {group.path}")  # type: ignore[misc]
 
 
 def removed(path: Path) -> bool:
@@ -301,7 +301,7 @@ class Mount:
         command = [*under, sys.executable, "-m", "fsmount", "mount", str(self.path), "-f", *self.options, *options]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        eventually(lambda: self.ended or self.answers(), within=20, what=f"mounted: {command}")
+        eventually(lambda: self.ended or self.answers(), what=f"mounted: {command}")
         assert not self.ended, f"{command}: exit status {self.daemon.returncode}: {self.log.read_text()}"
         self.region = Path(json.loads((self.path / ".fsmount").read_bytes())["region"])
 
@@ -341,7 +341,7 @@ class Mount:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, ""), done
         assert self.daemon is not None
-        assert self.daemon.wait(20) == 0, f"the daemon's exit status: {self.daemon.returncode}"
+        assert self.daemon.wait(60) == 0, f"the daemon's exit status: {self.daemon.returncode}"
         assert not os.path.ismount(self.path)
         assert not self.unexpected_log(), f"the daemon of {self.path} logged:\n{self.unexpected_log()}"
         self.daemon = None

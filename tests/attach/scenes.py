@@ -56,7 +56,7 @@ class Program:
     def line(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
-        assert line, f"the program ended: {self.process.wait(10)}"
+        assert line, f"the program ended: {self.process.wait(60)}"
         return line.rstrip("\n")
 
     def go(self, times: int = 1) -> None:
@@ -66,7 +66,7 @@ class Program:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def close(self) -> None:
         """Ends it, and whoever waits at its input."""
@@ -75,7 +75,7 @@ class Program:
             assert stream is not None
             with suppress(BrokenPipeError):
                 stream.close()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 class Scene:
@@ -111,7 +111,7 @@ class Scene:
         return stat["usage"] - stat["common"], stat["common"]
 
     def settles(self, held: int, common: int = 0) -> None:
-        eventually(lambda: self.held() == (held, common), within=20, what=f"{held} held and {common} kept")
+        eventually(lambda: self.held() == (held, common), what=f"{held} held and {common} kept")
 
     def stays(self, held: int, common: int = 0) -> None:
         """What a daemon was told before this it has acted upon by the time it has answered these."""
@@ -123,7 +123,7 @@ class Scene:
             assert self._tree.holders() == []
             assert self._tree.check() == []
         else:
-            eventually(lambda: all(line.pid == 0 for line in self._files.holders()), within=20)
+            eventually(lambda: all(line.pid == 0 for line in self._files.holders()))
 
     def empty(self) -> None:
         if self._tree is None:

@@ -143,7 +143,7 @@ def test_who_opens_the_region_itself_is_watched_by_the_daemon_too(mount: Mount, 
     """
     assert mount.region is not None
     done = subprocess.run(
-        [sys.executable, "-c", program, mount.region, group.path.name], stdout=subprocess.PIPE, check=False, timeout=30
+        [sys.executable, "-c", program, mount.region, group.path.name], stdout=subprocess.PIPE, check=False, timeout=60
     )
     assert done.stdout == b"100\n"
     eventually(lambda: group.usage == 0, what="the daemon gives back what the dead process held")

@@ -108,9 +108,9 @@ def test_threads_that_charge_while_their_process_ends_leave_nothing_behind(
     ) as program:
         assert program.line() == "charging"
         program.go()
-        program.process.wait(20)
+        program.process.wait(60)
     kept = [100 + 10 * inside for inside in range(5)] if on_exit == "keep" else [0]
-    eventually(lambda: scene.held()[0] == 0 and scene.held()[1] in kept, within=20)
+    eventually(lambda: scene.held()[0] == 0 and scene.held()[1] in kept)
 
 
 @mounted_alone
@@ -298,7 +298,7 @@ def test_children_of_multiprocessing_hold_their_own_until_they_end(scene: Scene,
             if end in ("terminate", "kill"):
                 scene.stays(107)
                 getattr(child, end)()
-            child.join(20)
+            child.join(60)
             scene.settles(100)
             for one in (child, ours, theirs):
                 one.close()
@@ -322,13 +322,13 @@ def test_the_workers_of_an_executor_hold_until_it_is_shut_down_or_breaks(scene: 
     context: Any = multiprocessing.get_context("fork")
     task = (scene.how, str(scene.where), 7)
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        executor.submit(charge_in_worker, *task).result(20)
+        executor.submit(charge_in_worker, *task).result(60)
         scene.stays(7)
     scene.settles(0)
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        os.kill(executor.submit(charge_in_worker, *task).result(20), signal.SIGKILL)
+        os.kill(executor.submit(charge_in_worker, *task).result(60), signal.SIGKILL)
         with pytest.raises(BrokenProcessPool):
-            executor.submit(charge_in_worker, *task).result(20)
+            executor.submit(charge_in_worker, *task).result(60)
         scene.settles(0)
 
 
@@ -353,7 +353,7 @@ def test_a_lease_that_a_forked_child_has_too_outlives_who_opened_it(scene: Scene
     ) as program:
         assert {program.line(), program.line()} == {"child", "parent"}
         if "close" not in end:
-            program.process.wait(20)
+            program.process.wait(60)
         scene.stays(100)
         program.go()
         assert program.line() == "charged"

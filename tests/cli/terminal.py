@@ -48,7 +48,7 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def until(self, condition: Callable[[], object], *, within: float = 30) -> None:
+    def until(self, condition: Callable[[], object], *, within: float = 60) -> None:
         """Waits until the condition holds after something was written: what is seen may be half a picture."""
         deadline = time.monotonic() + within
         while not condition():
@@ -64,7 +64,7 @@ class Terminal:
         """The text is there, in however many lines."""
         self.until(lambda: "".join(text.split()) in "".join(self.text.split()))
 
-    def end(self, *, within: float = 30) -> int:
+    def end(self, *, within: float = 60) -> int:
         """The program's exit status, when it has ended by itself."""
         ended = os.pidfd_open(self.process.pid)
         try:

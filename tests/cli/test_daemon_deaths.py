@@ -107,7 +107,7 @@ class FileUser:
 
     def rest(self) -> str:
         """What else it says until it ends, which it must."""
-        said, _ = self.process.communicate(timeout=20)
+        said, _ = self.process.communicate(timeout=60)
         return said
 
     def tell(self) -> None:
@@ -229,7 +229,7 @@ class Scene:
                 if (usage := GroupFiles(path, UNITS).number("usage", resource)) != expected
             ]
 
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (found := differences()) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not found, "\n".join(found)

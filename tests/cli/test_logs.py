@@ -24,7 +24,7 @@ class Receiver:
         path.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
-        self.socket.settimeout(5)
+        self.socket.settimeout(60)
 
     def line(self) -> str:
         return self.socket.recv(65536).decode()

@@ -104,7 +104,7 @@ def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(pla
 def test_in_the_foreground_it_ends_well_by_a_signal(place: Place, number: signal.Signals) -> None:
     process = foreground(place)
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert not place.mounts and place.region is None
 
@@ -114,14 +114,14 @@ def test_a_hangup_that_is_ignored_stays_so(place: Place) -> None:
     process.send_signal(signal.SIGHUP)
     assert place.root.usage == 0
     process.terminate()
-    assert process.communicate(timeout=20) == ("", "")
+    assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 0
 
 
 def test_in_the_foreground_it_ends_when_somebody_unmounts(place: Place) -> None:
     process = foreground(place)
     subprocess.run(["fusermount3", "-u", str(place.path)], check=True)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert place.region is None
 
@@ -129,7 +129,7 @@ def test_in_the_foreground_it_ends_when_somebody_unmounts(place: Place) -> None:
 def test_debug_tells_more(place: Place) -> None:
     process = foreground(place, "--debug")
     process.terminate()
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "serving" in err and "SIGTERM" in err
 
@@ -137,7 +137,7 @@ def test_debug_tells_more(place: Place) -> None:
 def foreground(place: Place, *options: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     command = [*under, sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    eventually(lambda: process.poll() is not None or (place.path / ".fsmount").exists(), within=20, what="mounted")
+    eventually(lambda: process.poll() is not None or (place.path / ".fsmount").exists(), what="mounted")
     assert process.poll() is None, process.communicate()
     place.servers.add(process.pid)
     return process
@@ -526,7 +526,7 @@ def test_a_daemon_whose_starter_is_gone_ends(place: Place) -> None:
     if started_by_one_who_is_killed(place):
         place.umount()
     else:
-        eventually(lambda: not place.mounts and place.region is None, within=20, what="the end of the mount")
+        eventually(lambda: not place.mounts and place.region is None, what="the end of the mount")
 
 
 def test_the_counters_from_before_outlast_a_daemon_whose_starter_is_gone(place: Place) -> None:
@@ -534,7 +534,7 @@ def test_the_counters_from_before_outlast_a_daemon_whose_starter_is_gone(place: 
     place.root.charge(5)
     place.umount("--keep")
     if not started_by_one_who_is_killed(place):
-        eventually(lambda: not place.processes, within=20, what="the end of the daemon")
+        eventually(lambda: not place.processes, what="the end of the daemon")
         place.mount()
     assert place.root.usage == 5
     place.umount()
@@ -544,7 +544,7 @@ def started_by_one_who_is_killed(place: Place) -> bool:
     """Whether the mount was done already; if not, the daemon finds nobody to tell, and unmounts."""
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
     starter = subprocess.Popen(command)
-    eventually(lambda: starter.poll() is not None or has_daemon(place), within=20, what="the fork")
+    eventually(lambda: starter.poll() is not None or has_daemon(place), what="the fork")
     starter.kill()
     served = starter.wait() == 0
     if served:

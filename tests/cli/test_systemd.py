@@ -34,7 +34,7 @@ class Manager:
         self.address = address
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(address.replace("@", "\0"))
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
 
     def message(self) -> list[str]:
         return self.socket.recv(65536).decode().splitlines()
@@ -72,7 +72,7 @@ def only_manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def ends_well(process: subprocess.Popen[str]) -> None:
-    assert (process.communicate(timeout=20), process.returncode) == (("", ""), 0)
+    assert (process.communicate(timeout=60), process.returncode) == (("", ""), 0)
 
 
 # ---- what it tells
@@ -123,7 +123,7 @@ def test_it_pings_nobody_who_watches_another_process(only_manager: Manager, plac
 
 def test_what_cannot_be_mounted_is_never_ready(only_manager: Manager, place: Place) -> None:
     process = only_manager.serve(place, "-o", "bogus")
-    assert process.communicate(timeout=20)[1].startswith(f"fsmount: {place.path}: ") and process.returncode == 1
+    assert process.communicate(timeout=60)[1].startswith(f"fsmount: {place.path}: ") and process.returncode == 1
     assert only_manager.silent(0)
 
 
@@ -139,9 +139,9 @@ def test_a_manager_that_is_gone_is_logged_and_no_harm(place: Place, tmp_path: Pa
     manager = Manager(str(tmp_path / "notify"))
     manager.socket.close()
     process = manager.serve(place)
-    eventually((place.path / ".fsmount").exists, within=20)
+    eventually((place.path / ".fsmount").exists)
     place.umount()
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert said.splitlines() == [
         f"fsmount: {place.path}: the service manager is not told {what}: Connection refused"
         for what in ("READY=1", "STOPPING=1")
@@ -253,4 +253,4 @@ def test_the_counters_of_the_service_outlive_its_death_and_its_stop(only_manager
         assert group.usage == 7
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)

@@ -130,10 +130,10 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     place.servers.add(daemon.pid)
-    eventually(lambda: serves(place, daemon.pid), within=20)
+    eventually(lambda: serves(place, daemon.pid))
     assert group.usage == 123456789
     daemon.terminate()
-    _, logged = daemon.communicate(timeout=20)
+    _, logged = daemon.communicate(timeout=60)
     (line,) = (line for line in logged.splitlines() if "in the region" in line)
     assert line.endswith("mended in the region: reserved of /group memory: 5, recomputed 123456789")
 
@@ -190,7 +190,7 @@ def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
         assert caller.stdout.readline() == "\n"
         eventually(lambda caller=caller: waits_for_the_daemon(caller.pid))  # type: ignore[misc]
     os.kill(pid, signal.SIGKILL)
-    assert {request: caller.communicate(timeout=20)[0].strip() for request, caller in callers.items()} == REQUESTS
+    assert {request: caller.communicate(timeout=60)[0].strip() for request, caller in callers.items()} == REQUESTS
     eventually(lambda: has_ended(pid))
     place.mount()
     with HolderProcess(group.path, transport="memory") as process:
@@ -252,7 +252,7 @@ def test_copies_of_a_stale_mount_do_not_hinder_the_next(place: Place) -> None:
             place.signal(signal.SIGKILL)
             place.mount()
             assert group.usage == 5 and len(place.mounts) == 1
-            _, said = namespace.communicate("\n", timeout=20)
+            _, said = namespace.communicate("\n", timeout=60)
             assert "Transport endpoint is not connected" in said, "the old mount is another's matter"
         with fails_with(errno.ENOTCONN):
             os.listdir(bound)

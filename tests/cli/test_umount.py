@@ -360,7 +360,7 @@ def test_any_number_of_signals_is_one_clean_end(place: Place) -> None:
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command)
     place.servers.add(daemon.pid)
-    eventually(lambda: (place.path / ".fsmount").exists(), within=20)
+    eventually(lambda: (place.path / ".fsmount").exists())
     while daemon.poll() is None:
         daemon.send_signal(signal.SIGTERM)
     assert daemon.returncode == 0

@@ -67,7 +67,7 @@ def test_charge_waits_and_charges_the_group_itself(full: GroupFiles) -> None:
 def test_run_waits_and_then_runs(full: GroupFiles) -> None:
     with room_soon(full, 8):
         done = run(
-            "run", "-g", str(full.path), "-r", "memory=4", "-r", "tokens=2", "--wait=20s", "--",
+            "run", "-g", str(full.path), "-r", "memory=4", "-r", "tokens=2", "--wait=60s", "--",
             "cat", str(full.file("usage")), str(full.file("usage", "tokens")),
         )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "6\n2\n")
@@ -113,6 +113,6 @@ def test_those_who_wait_are_served_in_order(full: GroupFiles) -> None:
             time.sleep(0.1)  # which the small one could use to overtake
             assert (large.poll(), small.poll(), full.usage) == (None, None, 5)
             full.uncharge(1)
-            assert large.wait(20) == 0
-            assert small.wait(20) == 0
+            assert large.wait(60) == 0
+            assert small.wait(60) == 0
     eventually(lambda: full.usage == 5)

@@ -91,7 +91,7 @@ def cut_off(path: Path) -> Iterator[None]:
 
 def ended_log(mount: Mount, watchdog: int) -> str:
     """What was logged when the watchdog has done its work; it is expected."""
-    eventually(lambda: has_ended(watchdog), within=20, what="the end of the watchdog")
+    eventually(lambda: has_ended(watchdog), what="the end of the watchdog")
     mount.expected_log.append("")
     return mount.log.read_text()
 
@@ -122,7 +122,7 @@ def test_a_stopped_daemon_is_ended_and_its_charges_are_taken_over(mount: Mount) 
     group.charge(4096)
     with cut_off(mount.path):
         daemon.send_signal(signal.SIGSTOP)
-    assert daemon.wait(20) == -signal.SIGABRT
+    assert daemon.wait(60) == -signal.SIGABRT
     log = ended_log(mount, watching)
     assert log.startswith(not_answered(mount, daemon.pid, "T (stopped)"))
     assert "Fatal Python error: Aborted" in log and "trio" in log
@@ -138,7 +138,7 @@ def test_it_is_so_in_the_background(place: Place) -> None:
     watching = watchdog_of(pid)
     with cut_off(place.path):
         os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: has_ended(pid) and has_ended(watching), within=20)
+    eventually(lambda: has_ended(pid) and has_ended(watching))
     place.mount()
     assert place.root.usage == 4096
     place.umount()
@@ -150,7 +150,7 @@ def test_who_attaches_meanwhile_is_told(mount: Mount) -> None:
     daemon.send_signal(signal.SIGSTOP)
     with pytest.raises(fsmount.TreeGone, match="lost its daemon"):
         fsmount.attach(mount.path)
-    daemon.wait(20)
+    daemon.wait(60)
     ended_log(mount, watching)
     mount.start()
 
@@ -179,7 +179,7 @@ def test_a_stuck_daemon_is_ended_and_tells_where_it_was(
         watching = watchdog_of(daemon.pid)
         with cut_off(mount.path):
             daemon.send_signal(signal.SIGUSR1)
-        status = daemon.wait(20)
+        status = daemon.wait(60)
         log = ended_log(mount, watching)
         assert f"the daemon (pid {daemon.pid}) did not answer for {LIMIT} s" in log
         if kind == "and deaf":
@@ -194,7 +194,7 @@ def test_a_crash_leaves_its_traceback(mount: Mount) -> None:
     daemon = daemon_of(mount)
     watching = watchdog_of(daemon.pid)
     daemon.send_signal(signal.SIGSEGV)
-    assert daemon.wait(20) == -signal.SIGSEGV
+    assert daemon.wait(60) == -signal.SIGSEGV
     log = ended_log(mount, watching)
     said = f"the daemon (pid {daemon.pid}) crashed: mount again, the counters are kept in {mount.region}"
     assert log.startswith(f"fsmount: {mount.path}: {said}\nFatal Python error: Segmentation fault\n")
@@ -209,13 +209,13 @@ def test_the_system_log_gets_what_would_go_to_the_terminal(tmp_path: Path) -> No
         told = (process, sleeper.pid, LIMIT, tmp_path / "log", "/mnt/naja \udcff", "/region")
         command = [sys.executable, "-I", "-S", watchdog.__file__, *map(str, told)]
         with subprocess.Popen(command, stdin=pipe, pass_fds=[process]) as watching:
-            receiver.socket.settimeout(30)
+            receiver.socket.settimeout(60)
             said = f"the daemon (pid {sleeper.pid}) did not answer for {LIMIT} s, in state S (sleeping): mount again"
             assert receiver.line() == (
                 f"<28>fsmount[{sleeper.pid}]: /mnt/naja \\udcff: {said}, the counters are kept in /region"
             )
-            assert watching.wait(20) == 0
-        assert sleeper.wait(20) == -signal.SIGABRT
+            assert watching.wait(60) == 0
+        assert sleeper.wait(60) == -signal.SIGABRT
     for descriptor in (pipe, beats, process):
         os.close(descriptor)
 
@@ -275,7 +275,7 @@ def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
     with subprocess.Popen([*command, "-f", "--watchdog", str(LIMIT)], text=True, bufsize=1, **pipes) as tracer:  # type: ignore[call-overload]
         pid = int(tracer.stdout.readline())
         place.servers.add(pid)
-        eventually((place.path / ".fsmount").exists, within=20, what="mounted")
+        eventually((place.path / ".fsmount").exists, what="mounted")
         print(file=tracer.stdin)
         assert tracer.stdout.readline() == "stopped\n"
         # once, however often it finds the daemon silent
@@ -285,7 +285,7 @@ def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
         print(file=tracer.stdin)
         assert place.root.usage == 0
         place.umount()
-        assert tracer.communicate(timeout=20) == ("", "")
+        assert tracer.communicate(timeout=60) == ("", "")
 
 
 # ---- the watchdog itself
@@ -347,7 +347,7 @@ def test_a_killed_one_is_replaced(mount: Mount) -> None:
     another = watchdog_of(daemon.pid)
     with cut_off(mount.path):
         daemon.send_signal(signal.SIGSTOP)
-    assert daemon.wait(20) == -signal.SIGABRT
+    assert daemon.wait(60) == -signal.SIGABRT
     assert not_answered(mount, daemon.pid, "T (stopped)") in ended_log(mount, another)
     mount.start()
 
@@ -362,7 +362,7 @@ def test_one_that_cannot_live_is_done_without(mount: Mount) -> None:
             os.kill(child, signal.SIGKILL)
         return given_up in mount.log.read_text()
 
-    eventually(kill_it, within=20)
+    eventually(kill_it)
     assert not children(daemon.pid)
     assert use_for(2 * LIMIT, mount) > 0
     mount.check()
@@ -375,7 +375,7 @@ def test_one_that_cannot_be_started_is_done_without(mount: Mount) -> None:
     before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     os.kill(watching, signal.SIGKILL)
     mount.expected_log += ["another is started", "cannot be started .*Too many open files"]
-    eventually(lambda: "cannot be started" in mount.log.read_text(), within=20)
+    eventually(lambda: "cannot be started" in mount.log.read_text())
     assert not children(daemon.pid)
     assert use_for(0.5 * LIMIT, mount) > 0
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)

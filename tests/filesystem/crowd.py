@@ -126,7 +126,7 @@ class Crowd:
     def _line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, f"the crowd ended: {self._process.wait(10)}"
+        assert line, f"the crowd ended: {self._process.wait(60)}"
         return line.rstrip("\n")
 
     def close(self) -> None:

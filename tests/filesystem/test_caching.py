@@ -23,7 +23,7 @@ with Tree.open(sys.argv[1]) as tree:
 def in_the_region(mount: Mount, group: GroupFiles, statement: str) -> None:
     """Another process does it to the group, past the mount."""
     command = [sys.executable, "-c", IN_THE_REGION.format(statement=statement), str(mount.region), group.path.name]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_a_group_made_or_removed_in_the_region_is_there_or_gone_at_once(mount: Mount, group: GroupFiles) -> None:

@@ -158,7 +158,7 @@ class Accounts:
 
     def settle(self, dead: list[Worker], living: Worker | None = None) -> None:
         """All that the dead held is given back or kept, all that the living holds is there, and nothing else."""
-        eventually(lambda: self.nobody_but(living), within=60, what="the end of the dead")
+        eventually(lambda: self.nobody_but(living), what="the end of the dead")
         workers = [*dead, living] if living else dead
         expected = list(self.common)
         for worker in workers:
@@ -219,7 +219,7 @@ def test_workers_killed_at_random_moments_leave_every_counter_exact(
             time.sleep(max(0, start + moment - time.monotonic()))
             victim.kill()
         living.slot.words[STOP] = 1
-        eventually(lambda: living.slot.words[STOPPED], within=60, what="the survivor stops")
+        eventually(lambda: living.slot.words[STOPPED], what="the survivor stops")
         accounts.settle(victims, living)
         living.kill()
         accounts.settle([living])
@@ -359,7 +359,7 @@ def test_holders_and_leases_that_come_and_go_leave_nothing_in_the_daemon(
         for lease in leases:
             lease.close()
         kill(pids)
-        eventually(lambda: not own.root.holders(), within=30)
+        eventually(lambda: not own.root.holders())
         before = before if wave else footprint(own)
     as_before(own, before)
 
@@ -384,6 +384,6 @@ def test_what_a_killed_process_held_is_given_back_soon(
         assert not own.root.empty()
         start = time.perf_counter()
         os.kill(pid, signal.SIGKILL)
-        eventually(own.root.empty, within=30)
+        eventually(own.root.empty)
         seconds.append(time.perf_counter() - start)
     print(f"from kill -9 to the usage without it: {distribution(seconds)}")

@@ -20,7 +20,7 @@ from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
 
 #: Long enough on any machine; nothing here takes it if all is well.
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Events:
@@ -289,7 +289,7 @@ def test_what_is_counted_by_those_who_are_killed_is_heard(group: GroupFiles, see
                 assert events.reported() == select.POLLPRI
                 seen = events.read()
             # or is found only now, by who takes the lock that it had
-            eventually(lambda: group.usage == 0, within=PATIENCE, what="the dead one's charges are given back")
+            eventually(lambda: group.usage == 0, what="the dead one's charges are given back")
             are_new, now = events.are_new, events.read()
             assert are_new == (now != seen)
             assert now["soft_limit"] % 2 == 0

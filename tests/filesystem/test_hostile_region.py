@@ -101,7 +101,7 @@ def use_while_it_is_damaged(mount: Mount, source: random.Random, number: int, *,
         )  # fmt: skip
     answers: Tally[str] = Tally()
     try:
-        eventually(lambda: len(mount.root.child("a/b").holders()) > 1, within=20, what="a charger")
+        eventually(lambda: len(mount.root.child("a/b").holders()) > 1, what="a charger")
         damage(mount.region, source, number, cut=cut)
     finally:
         go.unlink()

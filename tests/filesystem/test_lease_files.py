@@ -209,7 +209,7 @@ def test_a_lease_is_given_back_however_its_process_ends(
         assert process.stdout.readline() == b"held\n"
         assert group.usage == 4097
         end(process)
-        process.wait(10)
+        process.wait(60)
         eventually(group.empty)
     assert group.holders() == []
 
@@ -224,7 +224,7 @@ def test_a_lease_inherited_by_a_child_is_given_back_when_both_are_gone(group: Gr
             lease.close()
             assert group.usage == 100
             child.kill()
-            child.wait(10)
+            child.wait(60)
             eventually(group.empty)
 
 

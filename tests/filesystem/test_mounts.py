@@ -196,7 +196,7 @@ def test_a_signal_unmounts_cleanly(number: signal.Signals) -> None:
     with mounted() as mount:
         assert mount.daemon is not None
         mount.daemon.send_signal(number)
-        assert mount.daemon.wait(10) == 0
+        assert mount.daemon.wait(60) == 0
         assert not mount.unexpected_log()
         assert os.listdir(mount.path) == []
         mount.daemon = None
@@ -464,5 +464,5 @@ def test_no_handler_that_meets_a_scribbled_region_ends_the_mount() -> None:
         assert mount.daemon is not None
         assert not mount.ended
         mount.daemon.terminate()
-        mount.daemon.wait(20)
+        mount.daemon.wait(60)
         mount.daemon = None

@@ -19,7 +19,7 @@ from tests.holder_process import HolderProcess
 from tests.mounts import UNLIMITED, GroupFiles, Lease, Mount, fails_with, mounted
 
 #: Long enough on any machine; nothing here takes it if all is well.
-PATIENCE = 20
+PATIENCE = 60
 
 
 def why(group: GroupFiles, resource: str = "memory") -> list[Refusal]:

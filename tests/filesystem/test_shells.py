@@ -302,7 +302,7 @@ class Session:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             stream.close()
@@ -329,7 +329,7 @@ def test_killing_the_shell_gives_its_lease_back(
     assert one.line() == "held"
     assert group.usage == 100
     one.process.send_signal(number)
-    one.process.wait(10)
+    one.process.wait(60)
     eventually(group.empty)
     assert group.holders() == []
 
@@ -338,7 +338,7 @@ def test_the_end_of_the_shell_gives_its_lease_back(group: GroupFiles, session: C
     one = session("exec 9<>memory.lease; echo 100 >&9; echo held; read line; exit 3")
     assert one.line() == "held"
     one.say()
-    assert one.process.wait(10) == 3
+    assert one.process.wait(60) == 3
     eventually(group.empty)
 
 
@@ -347,7 +347,7 @@ def test_a_child_of_the_shell_holds_on_to_the_lease_it_inherited(
 ) -> None:
     one = session("exec 9<>memory.lease 3<&0; echo 100 >&9; cat <&3 >/dev/null & echo $!")
     child = int(one.line())
-    one.process.wait(10)
+    one.process.wait(60)
     assert group.usage == 100
     os.kill(child, signal.SIGKILL)
     eventually(group.empty)
@@ -373,7 +373,7 @@ def test_a_command_run_under_a_lease(group: GroupFiles, session: Callable[[str],
     first, second = session(script), session("read line; " + script)
     assert first.line() == "in"
     second.say()
-    assert second.process.wait(10) == 1
+    assert second.process.wait(60) == 1
     assert (group.usage, group.failcnt) == (600, 1)
     first.say()
     assert first.line() == "out"

@@ -59,7 +59,7 @@ class Worker:
 
     def ready(self) -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n", f"a {self.kind} worker ended: {self.process.wait(10)}"
+        assert self.process.stdout.readline() == "ready\n", f"a {self.kind} worker ended: {self.process.wait(60)}"
 
     def tell(self) -> None:
         if self.kind != "shell":
@@ -70,17 +70,17 @@ class Worker:
     def read_report(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"a {self.kind} worker ended: {self.process.wait(10)}"
+        assert line, f"a {self.kind} worker ended: {self.process.wait(60)}"
         self.report = json.loads(line)
         return self.report
 
     def end(self) -> None:
-        self.process.communicate("\n", timeout=30)
+        self.process.communicate("\n", timeout=60)
         assert self.process.returncode == 0, self
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
 
 
 class Crew:

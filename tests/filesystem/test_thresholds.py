@@ -20,7 +20,7 @@ from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, Mount, fails_with, mounted
 
 #: Long enough on any machine; nothing here takes it if all is well.
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Threshold:

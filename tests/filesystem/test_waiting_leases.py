@@ -17,7 +17,7 @@ from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
 
 #: Long enough on any machine, in ms; nothing here takes it if all is well.
-PATIENCE = 20_000
+PATIENCE = 60_000
 
 
 class Waiting:

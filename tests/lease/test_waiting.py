@@ -64,7 +64,7 @@ def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Grou
 
 def test_who_waits_is_told_that_it_was_closed_here(attached: Group | LeaseGroup) -> None:
     with later(attached.close), pytest.raises(ValueError, match="closed"):
-        attached["memory"].charge(4, wait=True, timeout=30)
+        attached["memory"].charge(4, wait=True, timeout=60)
 
 
 @pytest.mark.parametrize("run", [trio.run, lambda task: asyncio.run(task())], ids=["trio", "asyncio"])
@@ -149,7 +149,7 @@ def test_nothing_is_not_waited_for(attached: Group | LeaseGroup) -> None:
 
 
 def test_a_hold_may_wait_too(group: GroupFiles, attached: Group | LeaseGroup) -> None:
-    with later(group.uncharge, 4), attached["memory"].hold(4, wait=True, timeout=20):
+    with later(group.uncharge, 4), attached["memory"].hold(4, wait=True, timeout=60):
         assert group.usage == 10
     assert group.usage == 6
     with attached.hold(memory=4, tokens=2, wait=True):
@@ -161,7 +161,7 @@ def test_a_whole_request_waits_for_all_of_it(group: GroupFiles, attached: Group 
     group.charge(4, "tokens")
     group.uncharge(4)
     with later(group.uncharge, 3, "tokens"):
-        attached.charge(memory=4, tokens=2, wait=True, timeout=20)
+        attached.charge(memory=4, tokens=2, wait=True, timeout=60)
     assert (attached["memory"].held, attached["tokens"].held) == (4, 2)
     attached.uncharge(memory=4, tokens=2)
 
@@ -170,7 +170,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(group: GroupFiles, a
     memory, served = attached["memory"], []
 
     def wait(number: int) -> None:
-        memory.charge(5, wait=True, timeout=20)
+        memory.charge(5, wait=True, timeout=60)
         served.append(number)
         memory.uncharge(5)
 
@@ -286,7 +286,7 @@ memory.charge(10, wait=True)
             time.sleep(0.1)
             group.uncharge(1)
             process.kill()
-        memory.charge(1, wait=True, timeout=20)
+        memory.charge(1, wait=True, timeout=60)
         memory.uncharge(1)
     eventually(lambda: group.usage == 9)
     group.uncharge(9)
