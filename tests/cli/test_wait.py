@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -27,18 +27,31 @@ def full(group: GroupFiles) -> GroupFiles:
     return group
 
 
+def is_waited_for(group: GroupFiles) -> bool:
+    """Whether somebody wants more than the room there is: then who waits for 1 stands behind."""
+    with group.lease() as lease, suppress(BlockingIOError):
+        lease.write("wait 1")
+        return False
+    return True
+
+
 @contextmanager
-def room_soon(group: GroupFiles, amount: int) -> Iterator[None]:
-    timer = threading.Timer(0.3, group.uncharge, (amount,))
-    timer.start()
-    try:
+def room_for_who_waits(group: GroupFiles, amount: int) -> Iterator[None]:
+    """So much room when somebody waits for more than 1."""
+
+    def make_room() -> None:
+        eventually(lambda: is_waited_for(group), what="somebody who waits")
+        group.uncharge(amount - 1)
+
+    group.uncharge(1)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(make_room)
         yield
-    finally:
-        timer.join()
+        done.result()
 
 
 def test_wait_ends_when_there_is_room_and_charges_nothing(full: GroupFiles) -> None:
-    with room_soon(full, 4):
+    with room_for_who_waits(full, 4):
         done = run("wait", str(full.path), "memory=4", "tokens=2")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (full.usage, full.number("usage", "tokens")) == (6, 0)
@@ -57,7 +70,7 @@ def test_a_wait_that_is_too_long_has_status_75(full: GroupFiles, command: list[s
 
 
 def test_charge_waits_and_charges_the_group_itself(full: GroupFiles) -> None:
-    with room_soon(full, 8):
+    with room_for_who_waits(full, 8):
         assert run("charge", "--wait", str(full.path), "memory=4", "tokens=1").returncode == 0
     assert (full.usage, full.number("usage", "tokens")) == (6, 1)
     assert full.stat()["common"] == 6
@@ -65,7 +78,7 @@ def test_charge_waits_and_charges_the_group_itself(full: GroupFiles) -> None:
 
 
 def test_run_waits_and_then_runs(full: GroupFiles) -> None:
-    with room_soon(full, 8):
+    with room_for_who_waits(full, 8):
         done = run(
             "run", "-g", str(full.path), "-r", "memory=4", "-r", "tokens=2", "--wait=60s", "--",
             "cat", str(full.file("usage")), str(full.file("usage", "tokens")),
@@ -91,14 +104,6 @@ def test_a_command_that_waits_can_be_ended_and_has_charged_nothing(full: GroupFi
         eventually(lambda: not any(line.pid for line in full.holders()))
     full.uncharge(4)
     assert full.usage == 6
-
-
-def is_waited_for(group: GroupFiles) -> bool:
-    """Whether somebody wants more than the room there is: then who waits for 1 stands behind."""
-    with group.lease() as lease, suppress(BlockingIOError):
-        lease.write("wait 1")
-        return False
-    return True
 
 
 def test_those_who_wait_are_served_in_order(full: GroupFiles) -> None:
