@@ -76,8 +76,9 @@ class Terminal:
                     self._read(0)
         finally:
             os.close(ended)
-        while self._read(0):
-            pass
+        os.write(self._slave, b"\0")  # which nothing shows, and which comes after all that the program has written
+        while not self.written.endswith(b"\0"):
+            assert self._read(within), "what was written last does not arrive"
         return self.process.wait()
 
     @property

@@ -100,8 +100,7 @@ def test_what_cannot_be_set_is_told_and_nothing_changes(furnished: GroupFiles) -
 def test_colours_tell_the_distance_to_the_limit(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.path, "--sort", "tree", *FAST, columns=110) as terminal:
         terminal.until(lambda: (terminal.colours("92%"), terminal.colours("48%")) == ({"red"}, {"green"}))
-        line = terminal.until_shown("92%")
-        assert re.search(r"└─ web +950K +1.0M  ███████████░    92% +[▁▂▃▄▅▆▇█]+ ", line)
+        terminal.until(lambda: re.search(r"└─ web +950K +1.0M  ███████████░    92% +[▁▂▃▄▅▆▇█]+ ", terminal.text))
         furnished.child("batch").write("soft_limit", 1)
         terminal.until(lambda: terminal.colours("48%") == {"brown"})
 
@@ -113,7 +112,7 @@ def test_the_selected_group_is_followed_when_the_order_changes(furnished: GroupF
         terminal.until(lambda: terminal.selected == "batch")
         furnished.child("batch").uncharge("900K")
         terminal.until(lambda: row(terminal, "batch")[1] == "100K")
-        terminal.until(lambda: terminal.selected == "batch" == names(terminal)[3])
+        terminal.until(lambda: (terminal.selected, names(terminal)[3:4]) == ("batch", ["batch"]))
 
 
 def test_the_next_resource_is_a_key_away(furnished: GroupFiles) -> None:
@@ -310,7 +309,7 @@ def test_what_is_no_terminal_gets_one_table(furnished: GroupFiles) -> None:
 
 def test_json_is_a_line_for_each_look(furnished: GroupFiles) -> None:
     first, second = map(json.loads, printed(furnished.path, "--json", "-n", "2", "-d", "0.1", "-s", "name"))
-    assert first["resource"] == "memory" and 0.05 < second["time"] - first["time"] < 5
+    assert first["resource"] == "memory" and second["time"] - first["time"] > 0.05
     names = [str(furnished.path) + name for name in ("", "/batch", "/web", "/web/api", "/web/static")]
     assert [group["group"] for group in second["groups"]] == names
     web = first["groups"][2]
