@@ -173,7 +173,7 @@ def test_who_polls_is_woken_by_a_refusal_in_the_subtree_and_by_none_beside(group
 
 
 def test_refusals_outlive_the_daemon() -> None:
-    with mounted("--region", "/dev/shm/fsmount-test-refusals") as mount:
+    with mounted() as mount:
         child = mount.root.mkdir("child")
         child.set_limit(10)
         with fails_with(errno.ENOMEM):

@@ -249,7 +249,7 @@ def test_the_watches_of_a_daemon_end_when_another_takes_the_region_over() -> Non
     def count(mount: Mount) -> str:
         return mount.root.read("events").splitlines()[-1]
 
-    with mounted("--region", "/dev/shm/fsmount-test-thresholds") as mount:
+    with mounted() as mount:
         threshold = Threshold(mount.root, "above 5")
         mount.root.charge(6)
         assert threshold.reported() == select.POLLPRI
