@@ -128,6 +128,7 @@ def until_told(step: Callable[[], None]) -> None:
         told.set()
 
     threading.Thread(target=listen, daemon=True).start()
+    step()
     while not told.is_set():
         step()
 

@@ -30,7 +30,7 @@ SHELLS = (["bash"], ["dash"], ["busybox", "sh"])
 SHELL_WORKER = """
 held=0 refused=0 operations=0
 echo ready
-while [ ! -e "$1" ]; do
+while
     for amount in $2; do
         if [ "$amount" -ge 0 ]; then
             if echo "$amount" >memory.charge; then held=$((held + amount)); else refused=$((refused + 1)); fi
@@ -40,7 +40,8 @@ while [ ! -e "$1" ]; do
         fi
         operations=$((operations + 1))
     done 2>/dev/null
-done
+    [ ! -e "$1" ]
+do :; done
 printf '{"given": {"%s": %d}, "held": {}, "refused": {"%s": %d}, "operations": %d}\\n' \\
     "$PWD" "$held" "$PWD" "$refused" "$operations"
 read -r line
