@@ -56,6 +56,8 @@ def main(path: str, seed: str) -> None:
                 assert isinstance(group, fsmount.Group)
                 work(group, source)
             answers["ok"] += 1
+            if answers["ok"] == 1:
+                print("charged", flush=True)
         except OSError as error:
             answers[errno.errorcode.get(error.errno or 0, str(error))] += 1
         except KeyError:  # the name of a resource was written over before it was read
