@@ -11,10 +11,15 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def waits_for_the_daemon(pid: int) -> bool:
+    """Whether it sleeps in a request to a FUSE file system."""
+    return Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"
+
+
 def sleeps(pid: int) -> bool:
-    """Whether a process or thread does so for a while: it waits for something, and not for a processor."""
+    """Whether a process or thread does so for a while: it waits, and not for a processor or a daemon's answer."""
     for _ in range(10):
-        if state(pid) != "S":
+        if state(pid) != "S" or waits_for_the_daemon(pid):
             return False
         time.sleep(0.002)
     return True

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
+from tests.process_state import waits_for_the_daemon
 
 
 def test_all_that_was_counted_and_set_is_as_before(place: Place) -> None:
@@ -197,11 +197,6 @@ def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
         process.charge(1)
         assert group.usage == 1
     place.umount()
-
-
-def waits_for_the_daemon(pid: int) -> bool:
-    """Whether it sleeps in a request to a FUSE file system."""
-    return Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"
 
 
 def test_who_is_in_a_stale_mount_does_not_hinder_the_next(place: Place) -> None:
