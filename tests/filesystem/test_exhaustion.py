@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -37,6 +38,18 @@ def room_for_descriptors(pid: int, more: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
+def watched_processes(pid: int) -> int:
+    """How many pidfds a daemon has registered in an epoll: it may close one that it has only just opened."""
+    files = Path(f"/proc/{pid}/fd")
+    pidfds, registered = set(), set()
+    for name in os.listdir(files):
+        with contextlib.suppress(FileNotFoundError):
+            if "pidfd" in os.readlink(files / name):
+                pidfds.add(name)
+            registered.update(re.findall(r"(?m)^tfd: +(\d+)", Path(f"/proc/{pid}/fdinfo/{name}").read_text()))
+    return len(pidfds & registered)
+
+
 def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_goes_on() -> None:
     with mounted() as mount:
         assert mount.daemon is not None
@@ -46,6 +59,7 @@ def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_
             process.charge(50)
             pid = mount.daemon.pid
             before = group.tree_counters()
+            eventually(lambda: watched_processes(pid) == 1, what="the process is watched")
             with room_for_descriptors(pid, 0):
                 with fails_with(errno.ENFILE):
                     group.lease()
