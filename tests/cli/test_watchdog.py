@@ -230,7 +230,7 @@ def test_a_busy_daemon_is_not_ended(mount: Mount) -> None:
             command = companion(sys.executable, "-c", busy, mount.root.mkdir(name).file("limit"))
             process = stack.enter_context(subprocess.Popen(command))
             stack.callback(process.kill)
-        assert use_for(3 * LIMIT, mount) > 10
+        assert use_for(3 * LIMIT, mount) > 0
     mount.check()
 
 

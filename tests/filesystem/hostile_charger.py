@@ -19,7 +19,7 @@ from collections import Counter as Tally
 import fsmount
 
 #: No operation takes so long: the patience for the lock is 3 s.
-SECONDS = 30
+SECONDS = 60
 
 
 def told_to_stop() -> bool:

@@ -208,7 +208,7 @@ def test_others_are_served_while_it_is_made(crowded: Mount) -> None:
         reader.join()
         os.close(fd)
     assert sizes[0] > 2000 * 7 * 40
-    assert served > 20, served
+    assert served > 5, served
 
 
 def test_several_readers_get_whole_texts(crowded: Mount) -> None:
