@@ -55,7 +55,7 @@ static int make_real(fsm_region *copy, const fsm_region *of)
     if (!error)
         error = populate(copy, copy->counters, counters * sizeof(counter));
     for (enum pools which = 0; which < POOLS && !error; which++) {
-        records from = records_of(of, which), to = records_of(copy, which);
+        records from = of->pools[which], to = copy->pools[which];
         error = populate(copy, to.first, ever_used(&from) * to.size);
     }
     return error ? -ENOMEM : 0;
@@ -79,7 +79,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->refusals = from->header->refusals;
     h->journal = from->header->journal;
     for (enum pools which = 0; which < POOLS; which++) {
-        records source = records_of(from, which), target = records_of(to, which);
+        records source = from->pools[which], target = to->pools[which];
         *target.pool = *source.pool;
         if (which != CELLS) /* others change them meanwhile */
             memcpy(target.first, source.first, ever_used(&target) * target.size);
@@ -127,7 +127,7 @@ static bool check_capacity(judge *j)
 {
     bool sound = true;
     for (enum pools which = 0; which < POOLS; which++) {
-        records of = records_of(&j->found, which);
+        records of = j->found.pools[which];
         if (of.pool->high <= of.room)
             continue;
         tell(j, "%s: %u were used, there is room for %u", of.what, of.pool->high, of.room);

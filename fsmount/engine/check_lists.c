@@ -5,7 +5,7 @@
 
 static records records_in(const fsm_region *r, const list *l)
 {
-    records of = records_of(r, l->records == COUNTERS ? GROUPS : l->records);
+    records of = r->pools[l->records == COUNTERS ? GROUPS : l->records];
     if (l->records == COUNTERS) {
         of.first = r->counters;
         of.size = sizeof(counter);
@@ -183,8 +183,8 @@ void check_pool(judge *j, enum pools which)
         [GROUPS] = name_group, [PROCESSES] = name_process, [LEASES] = name_lease,
         [CELLS] = name_cell,   [WATCHES] = name_watch,     [WAITERS] = name_waiter,
     };
-    records of = records_of(&j->found, which);
-    uint32_t last, right = records_of(&j->right, which).pool->free;
+    records of = j->found.pools[which];
+    uint32_t last, right = j->right.pools[which].pool->free;
     label what = name_it("free %s", of.what);
     const list l = {
         .what = what.text,

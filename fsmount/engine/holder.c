@@ -19,14 +19,14 @@ static inline enum pools pool_of(const fsm_region *r, uint32_t index)
 
 static inline holder *first_holder(const fsm_region *r, enum pools which)
 {
-    return records_of(r, which).first;
+    return r->pools[which].first;
 }
 
 /* The one after the last that was ever used. */
 static inline holder *past_holders(const fsm_region *r, enum pools which)
 {
-    records of = records_of(r, which);
-    return record_at(&of, ever_used(&of));
+    const records *of = &r->pools[which];
+    return record_at(of, ever_used(of));
 }
 
 int find_holder(fsm_region *r, fsm_id id, holder **out)

@@ -114,16 +114,11 @@ static inline void end_change(header *h)
 
 /* What can be used up.  Of a lease the number is that among the leases. */
 enum pools { GROUPS, PROCESSES, LEASES, CELLS, WATCHES, WAITERS, POOLS };
+typedef struct records records;
+_Static_assert(sizeof((fsm_region){ 0 }.pools) == POOLS * sizeof(records), "a place for each");
 
-typedef struct records {
-    const char *what;
-    pool *pool;
-    void *first;
-    size_t size, link; /* of one, and where in it is the number of the next free one */
-    uint32_t room;
-} records;
-
-records records_of(const fsm_region *r, enum pools which);
+/* Sets where the records of each kind are, once their arrays are placed. */
+void know_pools(fsm_region *r, char *base);
 bool is_free(const fsm_region *r, enum pools which, uint32_t index);
 /* One whose memory is there, to be filled in and made; -ENOSPC. */
 int take_record(fsm_region *r, enum pools which, uint32_t *index);

@@ -258,6 +258,15 @@ typedef struct header {
     fsm_server server;
 } header;
 
+/* Records of one kind, that can be used up. */
+struct records {
+    const char *what;
+    pool *pool;
+    void *first;
+    size_t size, link; /* of one, and where in it is the number of the next free one */
+    uint32_t room;
+};
+
 struct fsm_region {
     header *header;
     fsm_geometry geometry;  /* a copy: what is shared is not trusted again */
@@ -273,6 +282,7 @@ struct fsm_region {
     watch *watches;
     waiter *waiters;
     cell *cells;
+    struct records pools[6]; /* by enum pools */
 };
 
 /* Its first bytes and the root are there: not so where the file was cut short. */

@@ -6,38 +6,29 @@
  */
 #include "internal.h"
 
-records records_of(const fsm_region *r, enum pools which)
+void know_pools(fsm_region *r, char *base)
 {
-    header *h = r->header;
     const fsm_geometry *g = &r->geometry;
-#define RECORDS(what, type, start, link, room)                                                                         \
-    (records)                                                                                                          \
-    {                                                                                                                  \
-        #what, &h->what, start, sizeof(type), offsetof(type, link), room                                               \
-    }
-    switch (which) {
-    case GROUPS:
-        return RECORDS(groups, group, r->groups, next_sibling, g->groups);
-    case PROCESSES:
-        return RECORDS(processes, holder, r->holders, next_free, g->holders);
-    case LEASES:
-        return RECORDS(leases, holder, &r->holders[g->holders], next_free, g->cells);
-    case CELLS:
-        return RECORDS(cells, cell, r->cells, holder_next, g->cells);
-    case WATCHES:
-        return RECORDS(watches, watch, r->watches, next, g->cells);
-    case WAITERS:
-    case POOLS:
-        break;
-    }
-    return RECORDS(waiters, waiter, r->waiters, next, g->cells);
-#undef RECORDS
+#define POOL(which, field, type, start, next, many)                                                                    \
+    r->pools[which] = (records){ .what = #field,                                                                       \
+                                 .pool = (pool *)(void *)(base + offsetof(header, field)),                             \
+                                 .first = start,                                                                       \
+                                 .size = sizeof(type),                                                                 \
+                                 .link = offsetof(type, next),                                                         \
+                                 .room = many }
+    POOL(GROUPS, groups, group, r->groups, next_sibling, g->groups);
+    POOL(PROCESSES, processes, holder, r->holders, next_free, g->holders);
+    POOL(LEASES, leases, holder, &r->holders[g->holders], next_free, g->cells);
+    POOL(CELLS, cells, cell, r->cells, holder_next, g->cells);
+    POOL(WATCHES, watches, watch, r->watches, next, g->cells);
+    POOL(WAITERS, waiters, waiter, r->waiters, next, g->cells);
+#undef POOL
 }
 
 bool is_free(const fsm_region *r, enum pools which, uint32_t index)
 {
-    records of = records_of(r, which);
-    return which == CELLS ? r->cells[index].owner == 0 : state_of(*(const stamp *)record_at(&of, index)) == FREE;
+    const records *of = &r->pools[which];
+    return which == CELLS ? r->cells[index].owner == 0 : state_of(*(const stamp *)record_at(of, index)) == FREE;
 }
 
 /* Makes the memory of a record real that was never used, and what goes with it. */
@@ -54,23 +45,23 @@ static int make_real(fsm_region *r, enum pools which, void *record, size_t size,
 
 int take_record(fsm_region *r, enum pools which, uint32_t *out)
 {
-    records of = records_of(r, which);
-    uint32_t index = once(of.pool->free);
+    const records *of = &r->pools[which];
+    uint32_t index = once(of->pool->free);
     if (index != NONE) {
-        if (index >= of.room || !is_free(r, which, index))
-            return corrupt(r, "number %u in the list of free %s is not free", index, of.what);
-        of.pool->free = *link_at(&of, index, of.link);
-        if (of.pool->free == NONE)
-            of.pool->last_free = NONE;
+        if (index >= of->room || !is_free(r, which, index))
+            return corrupt(r, "number %u in the list of free %s is not free", index, of->what);
+        of->pool->free = *link_at(of, index, of->link);
+        if (of->pool->free == NONE)
+            of->pool->last_free = NONE;
         FAULT_POINT(record_reused);
     } else {
-        index = once(of.pool->high);
-        if (index >= of.room)
+        index = once(of->pool->high);
+        if (index >= of->room)
             return -ENOSPC;
-        int error = make_real(r, which, record_at(&of, index), of.size, index);
+        int error = make_real(r, which, record_at(of, index), of->size, index);
         if (error)
             return error;
-        __atomic_store_n(&of.pool->high, index + 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&of->pool->high, index + 1, __ATOMIC_RELEASE);
         FAULT_POINT(record_taken);
     }
     *out = index;
@@ -79,17 +70,17 @@ int take_record(fsm_region *r, enum pools which, uint32_t *out)
 
 void free_record(fsm_region *r, enum pools which, uint32_t index)
 {
-    records of = records_of(r, which);
-    uint32_t *link = link_at(&of, index, of.link);
+    const records *of = &r->pools[which];
+    uint32_t *link = link_at(of, index, of->link);
     if (which != CELLS) {
-        *link = of.pool->free;
-        of.pool->free = index;
+        *link = of->pool->free;
+        of->pool->free = index;
     } else {
-        uint32_t last = once(of.pool->last_free);
+        uint32_t last = once(of->pool->last_free);
         *link = NONE;
-        *(last < of.room ? link_at(&of, last, of.link) : &of.pool->free) = index;
+        *(last < of->room ? link_at(of, last, of->link) : &of->pool->free) = index;
         FAULT_POINT(appended);
-        of.pool->last_free = index;
+        of->pool->last_free = index;
     }
     FAULT_POINT(freed);
 }

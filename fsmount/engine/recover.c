@@ -96,11 +96,11 @@ static int finish_step(fsm_region *r)
 static int empty_pools(fsm_region *r)
 {
     for (enum pools which = 0; which < POOLS; which++) {
-        records of = records_of(r, which);
-        uint32_t high = once(of.pool->high);
-        if (high > of.room)
-            return corrupt(r, "%u %s were used, there is room for %u", high, of.what, of.room);
-        of.pool->free = of.pool->last_free = NONE;
+        const records *of = &r->pools[which];
+        uint32_t high = once(of->pool->high);
+        if (high > of->room)
+            return corrupt(r, "%u %s were used, there is room for %u", high, of->what, of->room);
+        of->pool->free = of->pool->last_free = NONE;
     }
     FAULT_POINT(pools_emptied);
     return 0;
@@ -155,9 +155,9 @@ static int rebuild_groups(fsm_region *r)
 static int rebuild_holders(fsm_region *r)
 {
     for (enum pools which = PROCESSES; which <= LEASES; which++) {
-        records of = records_of(r, which);
-        for (uint32_t i = ever_used(&of); i-- > 0;) {
-            holder *h = record_at(&of, i);
+        const records *of = &r->pools[which];
+        for (uint32_t i = ever_used(of); i-- > 0;) {
+            holder *h = record_at(of, i);
             h->cells = 0;
             h->cells_head = NONE;
             FAULT_POINT(holder_reset);

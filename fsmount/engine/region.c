@@ -113,6 +113,7 @@ size_t place(fsm_region *r, char *base)
     PLACE(waiters, waiter, g->cells);
     PLACE(cells, cell, g->cells);
 #undef PLACE
+    know_pools(r, base);
     return at;
 }
 
@@ -186,7 +187,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     h->round = 1; /* no counter was full in it */
     FAULT_POINT(geometry_written);
     for (enum pools which = 0; which < POOLS; which++)
-        *records_of(r, which).pool = (pool){ .free = NONE, .last_free = NONE };
+        *r->pools[which].pool = (pool){ .free = NONE, .last_free = NONE };
     h->line_head = h->line_tail = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
