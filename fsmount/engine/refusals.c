@@ -3,8 +3,10 @@
  *
  * They are told of later, by a file, when who was refused may be dead: so a record keeps all that there is to tell.
  * There are few records, and whoever floods them must not push out what others would look for.  Refusals that repeat
- * (of one process, in one counter, by one limit) are one record with a count; refusals by one counter give up one of
- * their own once they have a quarter of all, and those by all the groups of one user once they have half.
+ * (of one process, in one counter, by one limit) are one record with a count.  When there is no room for another, it is
+ * the user with the most records, in whose groups the refusals were, who gives up one: the oldest of that counter of
+ * his which has the most.  So no user loses any while he has no more than an equal share, and likewise no counter of
+ * his.
  *
  * Accepted inaccuracy: a charger has its refusals recorded once in RECORD_EVERY, and those between are
  * counted with its next.  So a record may lack what happened in the last RECORD_EVERY, for ever if the process is
@@ -22,8 +24,6 @@
 #include <string.h>
 #include <time.h>
 
-#define QUARTER (FSM_REFUSALS / 4)
-#define HALF (FSM_REFUSALS / 2)
 #define STEPS_MAX 4096u                /* less than a ms, wherever it all lies */
 #define LOOK_SHARE 20                  /* at most one part in so many of the time goes into it */
 #define LOOK_AGAIN 100000000           /* ns: how old those of a refusal that repeats may become */
@@ -133,11 +133,6 @@ static bool is_repeat(const fsm_refusal *a, const fsm_refusal *b)
            a->pid_namespace == b->pid_namespace;
 }
 
-static const fsm_refusal *older(const fsm_refusal *a, const fsm_refusal *b)
-{
-    return !a || b->number < a->number ? b : a;
-}
-
 /* Who owns the group that refused, or has its place by now. */
 static uint32_t user_of(const fsm_region *r, const fsm_refusal *is)
 {
@@ -145,34 +140,67 @@ static uint32_t user_of(const fsm_region *r, const fsm_refusal *is)
     return g ? g->directory.uid : 0;
 }
 
+/* How many there are of each, by a hash table of which at least half is empty. */
+typedef struct tally {
+    uint64_t what[2 * FSM_REFUSALS]; /* plus 1 */
+    uint32_t number[2 * FSM_REFUSALS];
+} tally;
+
+static uint32_t *number_of(tally *t, uint64_t what)
+{
+    uint32_t i = (uint32_t)(what * UINT64_C(0x9e3779b97f4a7c15) >> 32) % (2 * FSM_REFUSALS);
+    while (t->what[i] != 0 && t->what[i] != what + 1)
+        i = (i + 1) % (2 * FSM_REFUSALS);
+    t->what[i] = what + 1;
+    return &t->number[i];
+}
+
+static uint64_t counter_of(const fsm_region *r, const fsm_refusal *is)
+{
+    return (uint64_t)id_index(is->refused) * r->geometry.resources + is->resource;
+}
+
+/* Which one is given up for another, when there is no room. */
+static fsm_refusal *find_spare(fsm_region *r, const fsm_refusal *is)
+{
+    tally users = { 0 }, counters = { 0 };
+    const uint32_t *of_user[FSM_REFUSALS], *of_counter[FSM_REFUSALS];
+    uint32_t most_of_user = ++*number_of(&users, user_of(r, is)), most_of_counter = 0, spare = 0;
+    ++*number_of(&counters, counter_of(r, is));
+    for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
+        uint32_t *of_this = number_of(&users, user_of(r, &r->refusals[i]));
+        if (++*of_this > most_of_user)
+            most_of_user = *of_this;
+        of_user[i] = of_this;
+        of_this = number_of(&counters, counter_of(r, &r->refusals[i]));
+        ++*of_this;
+        of_counter[i] = of_this;
+    }
+    for (uint32_t i = 0; i < FSM_REFUSALS; i++)
+        if (*of_user[i] == most_of_user &&
+            (*of_counter[i] > most_of_counter ||
+             (*of_counter[i] == most_of_counter && r->refusals[i].number < r->refusals[spare].number))) {
+            most_of_counter = *of_counter[i];
+            spare = i;
+        }
+    return &r->refusals[spare];
+}
+
 /* Where it was recorded before, or else what it is to be recorded over; *like: the last one by the same counter. */
 static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_refusal **like)
 {
-    const fsm_refusal *oldest = NULL, *oldest_like = NULL, *oldest_of_user = NULL;
-    uint32_t alike = 0, of_user = 0, user = user_of(r, is);
+    fsm_refusal *empty = NULL;
     *like = NULL;
     for (fsm_refusal *record = r->refusals; record < r->refusals + FSM_REFUSALS; record++) {
-        oldest = older(oldest, record); /* one that is none has the number 0 */
         if (record->number == 0)
-            continue;
-        if (user_of(r, record) == user) {
-            of_user++;
-            oldest_of_user = older(oldest_of_user, record);
-        }
-        if (record->refused != is->refused || record->resource != is->resource)
-            continue;
-        if (is_repeat(record, is))
+            empty = empty ? empty : record;
+        else if (is_repeat(record, is))
             return record;
-        alike++;
-        oldest_like = older(oldest_like, record);
-        if (!*like || record->number > (*like)->number)
+        else if (record->refused == is->refused && record->resource == is->resource &&
+                 (!*like || record->number > (*like)->number))
             *like = record;
     }
-    if (alike >= QUARTER)
-        oldest = oldest_like;
-    else if (of_user >= HALF && oldest->number != 0)
-        oldest = oldest_of_user;
-    return &r->refusals[oldest - r->refusals];
+    return empty ? empty : find_spare(r, is);
 }
 
 UNLOCKED static void write_record(fsm_region *r, fsm_refusal *record, const fsm_refusal *is)

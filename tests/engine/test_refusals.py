@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+from collections import Counter as Tally
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from fsmount import Group, LimitExceeded, Tree
 from fsmount.engine import request
 
-RECORDS, HALF, QUARTER = 256, 128, 64
+RECORDS = 256
 
 
 @pytest.fixture
@@ -44,26 +46,58 @@ def test_the_last_are_kept_and_the_oldest_given_up(tree: Tree) -> None:
     assert asked(tree.root.child("20")) == ["/20"]
 
 
-def test_refusals_by_one_counter_leave_the_others_three_quarters_of_the_records(tree: Tree) -> None:
-    others = [limited(tree, f"{number}") for number in range(RECORDS - QUARTER)]
+def test_the_counter_with_the_most_records_gives_up_its_own(tree: Tree) -> None:
+    others = [limited(tree, f"{number}") for number in range(RECORDS // 2)]
     for other in others:
         refuse(other)
-    loud = limited(tree, "loud")
-    children = [loud.mkdir(f"{number}") for number in range(2 * QUARTER)]
-    for child in children:
-        refuse(child)
+    loud = [limited(tree, name) for name in ("loud", "louder")]
+    children = [[group.mkdir(f"{number}") for group in loud] for number in range(RECORDS // 2)]
+    for pair in children:
+        for child in pair:
+            refuse(child)
     assert [len(asked(other)) for other in others] == [1] * len(others)
-    assert asked(loud) == [child.path for child in reversed(children[QUARTER:])]
+    kept = children[-RECORDS // 4 :]
+    assert asked(tree.root)[: RECORDS // 2] == [child.path for pair in reversed(kept) for child in reversed(pair)]
 
 
-def test_refusals_by_the_groups_of_one_user_leave_the_others_half_of_the_records(tree: Tree) -> None:
-    others = [limited(tree, f"{number}") for number in range(HALF)]
+@pytest.mark.parametrize("users", [1, 2, 5])
+def test_users_who_flood_them_together_leave_the_others_an_equal_share(tree: Tree, users: int) -> None:
+    share = RECORDS // (users + 1)
+    others = [limited(tree, f"{number}") for number in range(share)]
     for other in others:
         refuse(other)
-    loud = [limited(tree, f"loud {number}", uid=4711) for number in range(2 * HALF)]
-    for group in loud:
+    for number in range(RECORDS):
+        for user in range(users):
+            refuse(limited(tree, f"{number} of {user}", uid=4711 + user))
+    assert asked(tree.root)[-share:] == [other.path for other in reversed(others)]
+
+
+def test_who_was_alone_makes_room_for_all_who_come_later(tree: Tree) -> None:
+    for number in range(RECORDS):
+        refuse(limited(tree, f"{number}"))
+    later = [limited(tree, f"of {user}", uid=4711 + user) for user in range(RECORDS - 1)]
+    for group in later:
         refuse(group)
-    assert asked(tree.root) == [group.path for group in reversed(others + loud[HALF:])]
+    assert asked(tree.root) == [*(group.path for group in reversed(later)), f"/{RECORDS - 1}"]
+
+
+def test_which_record_is_given_up_follows_from_who_has_the_most(tree: Tree, seed: int) -> None:
+    source = random.Random(seed)
+    users = [4711 + source.choice([0, 0, 0, 1, 1, 2, 3]) for _ in range(12)]  # each one's who owns a limit
+    limits = [limited(tree, f"{number}", uid=user) for number, user in enumerate(users)]
+    loudness = [source.choice([1, 1, 3, 10]) for _ in limits]
+    records: list[tuple[int, str]] = []  # a limit and who was refused by it, the oldest first
+    for number in range(1500):
+        limit = source.choices(range(len(limits)), loudness)[0]
+        group = limits[limit].mkdir(f"{number}")
+        refuse(group)
+        if len(records) == RECORDS:
+            of_user = Tally([users[limit], *(users[by] for by, _ in records)])
+            of_limit = Tally([limit, *(by for by, _ in records)])
+            spare = [record for record in records if of_user[users[record[0]]] == max(of_user.values())]
+            records.remove(max(spare, key=lambda record: of_limit[record[0]]))
+        records.append((limit, group.path))
+    assert asked(tree.root) == [path for _, path in reversed(records)]
 
 
 def test_what_repeats_is_one_record(tree: Tree) -> None:
