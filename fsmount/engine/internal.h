@@ -161,6 +161,12 @@ static inline int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static inline int64_t plus(int64_t amount, int64_t other)
+{
+    int64_t sum;
+    return __builtin_add_overflow(amount, other, &sum) ? FSM_UNLIMITED : sum;
+}
+
 static inline int64_t times(int64_t amount, int64_t factor)
 {
     int64_t product;

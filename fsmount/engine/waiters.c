@@ -196,11 +196,15 @@ static int leave_line(fsm_region *r, waiter *w)
 
 /* ---- whose turn it is -------------------------------------------------------------------- */
 
+static int64_t aside_at(const fsm_region *r, const counter *c)
+{
+    return c->aside_in == r->header->round ? most(c->aside, 0) : 0;
+}
+
 /* Whether the counter has room for so much beside what was set aside. */
 static int has_room(fsm_region *r, counter *c, int64_t amount)
 {
-    int64_t aside = c->aside_in == r->header->round ? most(c->aside, 0) : 0;
-    return fits(r, c, aside > FSM_UNLIMITED - amount ? FSM_UNLIMITED : amount + aside, false);
+    return fits(r, c, plus(amount, aside_at(r, c)), false);
 }
 
 static int make_full(fsm_region *r, counter *c, int64_t amount)
@@ -222,7 +226,7 @@ static int set_aside(fsm_region *r, const request *q)
             counter *c = p.at[k];
             if (c->full_in == round)
                 continue;
-            c->aside = c->aside_in == round ? c->aside + q->amount[i] : q->amount[i];
+            c->aside = plus(aside_at(r, c), q->amount[i]);
             c->aside_in = round;
             FAULT_POINT(set_aside);
         }

@@ -181,6 +181,34 @@ def test_who_waits_for_one_subtree_does_not_block_another(tree: Tree) -> None:
     assert on_the_right.end()
 
 
+def test_what_is_set_aside_for_those_before_may_be_more_than_there_can_be(tree: Tree) -> None:
+    half = 1 << 62
+    first, second, third = (tree.root.mkdir(name)["memory"] for name in ("first", "second", "third"))
+    line = []
+    for counter in (first, second):
+        counter.limit = half
+        counter.charge(1)
+        line.append(stand_in_line((counter, half)))
+    last = stand_in_line((third, half))
+    assert not is_granted(last)
+    for asked in line:
+        assert not asked.end()
+    assert last.end()
+
+
+def test_a_request_that_a_lower_limit_has_no_room_for_blocks_nobody_any_more(memory: Counter) -> None:
+    memory.limit = 30
+    memory.charge(10)
+    large, small = stand_in_line((memory, 25)), stand_in_line((memory, 5))
+    assert not is_granted(small)
+    memory.limit = 20
+    assert (is_granted(large), is_granted(small)) == (False, True)
+    memory.limit = 40
+    assert is_granted(large)
+    assert small.end() and large.end()
+    assert memory.held == 40
+
+
 def test_a_request_above_the_limit_blocks_nobody_and_is_granted_when_the_limit_is_raised(memory: Counter) -> None:
     memory.limit = 10
     hopeless = stand_in_line((memory, 20))
