@@ -54,7 +54,7 @@ class WholeRequests(ABC):
         self, amounts: Mapping[str, int] = _NONE, /, *, wait: bool = False, timeout: float | None = None, **more: int
     ) -> Hold:
         """A context manager: all of it is charged inside, and uncharged after."""
-        return Hold(self, self._requested(amounts, more), wait, _timeout(wait, timeout))
+        return self.hold_requested(self._requested(amounts, more), wait, _timeout(wait, timeout))
 
     def _requested(self, amounts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
         if not amounts and not more:
@@ -68,6 +68,10 @@ class WholeRequests(ABC):
     @abstractmethod
     def change(self, amounts: Mapping[str, int]) -> None:
         """Charges what is above 0 and gives back what is below: all at once, or nothing."""
+
+    @abstractmethod
+    def hold_requested(self, amounts: dict[str, int], wait: bool, timeout: float | None) -> Hold:
+        """A context manager: all of it is charged inside, and uncharged after."""
 
     @abstractmethod
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:

@@ -39,6 +39,10 @@ cdef extern from "pthread.h":
 
 cdef extern from "errno.h":
     int ECANCELED
+    int errno
+
+cdef extern from "unistd.h":
+    ssize_t pwrite(int fd, const void *text, size_t length, long offset) nogil
 
 cdef extern from "stdio.h":
     FILE *open_memstream(char **text, size_t *length) nogil
@@ -1112,12 +1116,12 @@ cdef class Charger:
         cdef int64_t n = amount_of(amount)
         if wait is not False or timeout is not None:
             timeout = timeout_of(wait, timeout)
-        if fsm_charge_fast(&self._charger, n):
-            return
-        if wait and n > 0:
-            self._wait(n, timeout)
-        else:
+        self._charge(n, wait, timeout)
+
+    cdef int _charge(self, int64_t n, bint wait, timeout) except -1:
+        if not fsm_charge_fast(&self._charger, n) and not (wait and n > 0 and self._wait(n, timeout)):
             self._do(CHARGE, n, NULL)
+        return 0
 
     def try_charge(self, amount, /):
         """Charges amount and is True, or is False when a limit refuses it."""
@@ -1171,7 +1175,7 @@ cdef class Charger:
         return False
 
     def _wait(self, amount, timeout):
-        """Called when a charge may have to wait: charges, or raises."""
+        """Called when a charge may have to wait: whether it has charged when it was its turn, and in time."""
         raise EngineError(ENOTCONN, "this charger cannot wait")
 
     def _failed(self, error, amount):
@@ -1211,34 +1215,148 @@ cdef object charge_by_amount(object self, PyObject *const *arguments, Py_ssize_t
 call_first(Charger.charge, charge_by_amount)
 
 
-@cython.final
+# ---- holds --------------------------------------------------------------------------------------
+
+
 cdef class Hold:
     """A context manager of a counter or a group: charged inside, and uncharged after.
 
-    With a counter in the region no handler of a signal runs between a charge and the block, nor between the block and its
-    uncharge: whatever a handler raises, nothing stays charged.
+    No handler of a signal runs between a charge and the block, nor between the block and its uncharge: whatever a handler
+    raises, nothing stays charged.
     """
 
-    cdef object _of, _amount, _wait, _timeout
+    cdef bint _wait
+    cdef object _timeout
     cdef unsigned long _forks
 
-    def __cinit__(self, of, amount, wait, timeout, /):
-        self._of = of
-        self._amount = amount
-        self._wait = wait
+    def __cinit__(self, _of, _amounts, wait, timeout, /):
         self._timeout = timeout_of(wait, timeout)
+        self._wait = wait
 
     def __enter__(self):
         self._forks = forks
-        if self._wait or self._timeout is not None:
-            self._of.charge(self._amount, wait=self._wait, timeout=self._timeout)
-        else:
-            self._of.charge(self._amount)
+        self._charge()
 
     def __exit__(self, kind, value, traceback, /):
         # a child that was forked inside does not hold it, and leaves it to its parent
         if self._forks == forks:
-            self._of.uncharge(self._amount)
+            self._uncharge()
+
+    cdef int _charge(self) except -1:
+        raise NotImplementedError
+
+    cdef int _uncharge(self) except -1:
+        raise NotImplementedError
+
+
+@cython.final
+cdef class CounterHold(Hold):
+    """Of one counter in the region."""
+
+    cdef Charger _charger
+    cdef int64_t _amount
+
+    def __cinit__(self, Charger charger not None, amount, _wait, _timeout, /):
+        self._charger = charger
+        self._amount = amount_of(amount)
+
+    cdef int _charge(self) except -1:
+        return self._charger._charge(self._amount, self._wait, self._timeout)
+
+    cdef int _uncharge(self) except -1:
+        if not fsm_uncharge_fast(&self._charger._charger, self._amount):
+            self._charger._do(UNCHARGE, self._amount, NULL)
+        return 0
+
+
+@cython.final
+cdef class GroupHold(Hold):
+    """Of several counters of a group in the region.  The group waits: charge_in_turn(amounts above 0, timeout)."""
+
+    cdef object _group
+    cdef dict _wanted, _amounts, _back
+
+    def __cinit__(self, group, dict amounts not None, _wait, _timeout, /):
+        self._group = group
+        self._wanted = above_0(amounts)
+        self._amounts = {group[resource]: amount for resource, amount in amounts.items()}
+        self._back = {charger: -amount for charger, amount in self._amounts.items()}
+
+    cdef int _charge(self) except -1:
+        if not (self._wait and self._wanted and self._group.charge_in_turn(self._wanted, self._timeout)):
+            change_counters(self._amounts)
+        return 0
+
+    cdef int _uncharge(self) except -1:
+        return change_counters(self._back)
+
+
+@cython.final
+cdef class Told:
+    """Whether write_command() has written: it knows even if a handler of a signal raises as soon as it returns."""
+
+    cdef readonly bint done
+
+
+def write_command(int fd, bytes command not None, Told told=None, /):
+    """Writes a command to an open file, at its beginning.  OSError."""
+    cdef const char *text = command
+    cdef size_t length = len(command)
+    cdef int number = EINTR
+    while number == EINTR:
+        PyErr_CheckSignals()
+        with nogil:
+            number = 0 if pwrite(fd, text, length, 0) >= 0 else errno
+    if number:
+        raise OSError(number, os.strerror(number))
+    if told is not None:
+        told.done = True
+
+
+@cython.final
+cdef class LeaseHold(Hold):
+    """Of a group, through files.  Its change(amounts, told) and charge_in_turn(amounts above 0, timeout, told) are Python.
+
+    So a handler of a signal may raise within, and only who wrote knows whether that was done already.
+    """
+
+    cdef object _group
+    cdef dict _wanted, _amounts, _back
+
+    def __cinit__(self, group, dict amounts not None, _wait, _timeout, /):
+        self._group = group
+        self._wanted = above_0(amounts)
+        self._amounts = amounts
+        self._back = {resource: -amount for resource, amount in amounts.items()}
+
+    cdef int _charge(self) except -1:
+        cdef Told told = Told()
+        try:
+            if not (self._wait and self._wanted and self._group.charge_in_turn(self._wanted, self._timeout, told)):
+                self._group.change(self._amounts, told)
+        except BaseException:
+            if told.done:
+                self._uncharge()
+            raise
+        return 0
+
+    cdef int _uncharge(self) except -1:
+        cdef Told told = Told()
+        raised = None
+        while not told.done:
+            try:
+                self._group.change(self._back, told)
+            except BaseException as error:
+                if raised is not None and isinstance(error, Exception) and not told.done:
+                    raise  # it was no handler's
+                raised = error
+        if raised is not None:
+            raise raised
+        return 0
+
+
+cdef dict above_0(dict amounts):
+    return {resource: amount for resource, amount in amounts.items() if amount > 0}
 
 
 # ---- waiting -------------------------------------------------------------------------------------
@@ -1342,6 +1460,10 @@ def change(dict amounts not None, /):
 
     The chargers are of one holder and of different resources.  A failure is told to the charger that it is about.
     """
+    change_counters(amounts)
+
+
+cdef int change_counters(dict amounts) except -1:
     if len(amounts) == 1:  # that is what a charger can do by itself, and better
         ((charger, number),) = amounts.items()
         if number >= 0:
@@ -1350,6 +1472,7 @@ def change(dict amounts not None, /):
             charger.uncharge(-number)
     else:
         several(amounts, fsm_change)
+    return 0
 
 
 def move(dict amounts not None, /):

@@ -27,7 +27,11 @@ class Baton:
         try:
             yield self._take(wake) or handed.wait(timeout)
         finally:
-            self._leave(wake)
+            try:
+                self._leave(wake)
+            except BaseException:  # an interrupt
+                self._leave(wake)
+                raise
 
     async def __aenter__(self) -> None:
         wake, sleep, checkpoint = alarm()
@@ -52,12 +56,19 @@ class Baton:
             return True
 
     def _leave(self, wake: Callable[[], None]) -> None:
-        """Hands it over, or is not to have it any more; nothing if it was never asked for."""
+        """Hands it over, or is not to have it any more; nothing if it was never asked for, or has been handed over.
+
+        One that was interrupted is done again: who is next is woken before it has it, and at no call between.
+        """
         with self._lock:
             if self._owner is wake:
-                self._owner = self._others.popleft() if self._others else None
-                if self._owner:
-                    self._owner()
+                if self._others:
+                    following = self._others[0]
+                    following()
+                    del self._others[0]
+                    self._owner = following
+                else:
+                    self._owner = None
             else:
                 with suppress(ValueError):
                     self._others.remove(wake)

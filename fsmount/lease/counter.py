@@ -26,7 +26,7 @@ from ..control_files import (
     file_name,
     survey_name,
 )
-from ..engine import Hold
+from ..engine import Hold, LeaseHold
 from ..errors import LimitExceeded, NotHeld
 from ..listings import HolderLine, parse_groups, parse_holders
 from ..refusals import Probe, Refusal
@@ -106,7 +106,7 @@ class LeaseCounter:
 
     def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
         """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
-        return Hold(self, engine.amount(amount), wait, timeout)
+        return LeaseHold(self.group, {self.resource: engine.amount(amount)}, wait, timeout)
 
     @property
     def held(self) -> int:

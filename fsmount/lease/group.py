@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..control_files import GROUP_LEASE, HOLDERS, LEASE, STAT, USAGE, file_name
+from ..engine import Hold, LeaseHold, Told
 from ..errors import GroupRemoved, LimitExceeded, NotHeld
 from ..on_exit import ends_with_keep
 from ..whole_requests import WholeRequests
@@ -172,24 +173,23 @@ class LeaseGroup(WholeRequests):
 
     # ---- whole requests; charge, uncharge and hold are WholeRequests'
 
-    def change(self, amounts: Mapping[str, int]) -> None:
-        if len(amounts) == 1:  # that resource's own lease may be the only one that is ours to open
-            for resource, amount in amounts.items():
-                if amount >= 0:
-                    self[resource].charge(amount)
-                else:
-                    self[resource].uncharge(-amount)
-        else:
-            self._change(self.lease(), amounts)
+    # told learns that it is done, or, where that is a charge in turn, that it is charged; even if a handler of a signal
+    # raises right after
 
-    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
-        return self._lease_for(amounts).charge_in_turn(amounts, timeout)
+    def change(self, amounts: Mapping[str, int], told: Told | None = None) -> None:
+        self._change(self._lease_for(amounts), amounts, told)
+
+    def hold_requested(self, amounts: dict[str, int], wait: bool, timeout: float | None) -> Hold:
+        return LeaseHold(self, amounts, wait, timeout)
+
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, told: Told | None = None) -> bool:
+        return self._lease_for(amounts).charge_in_turn(amounts, timeout, told)
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
         await self._lease_for(amounts).charge_in_turn_async(amounts)
 
     def _lease_for(self, amounts: Mapping[str, int]) -> OpenLease:
-        if len(amounts) > 1:
+        if len(amounts) > 1:  # that resource's own lease may be the only one that is ours to open
             return self.lease()
         (resource,) = amounts
         return self[resource].lease()
@@ -230,8 +230,8 @@ class LeaseGroup(WholeRequests):
         finally:
             lease.end()
 
-    def _change(self, lease: OpenLease, amounts: Mapping[str, int]) -> None:
-        refusal = lease.tell("", {resource: f"{amount:+d}" for resource, amount in amounts.items()})
+    def _change(self, lease: OpenLease, amounts: Mapping[str, int], told: Told | None = None) -> None:
+        refusal = lease.tell("", {resource: f"{amount:+d}" for resource, amount in amounts.items()}, told)
         if refusal == errno.ENOMEM:
             raise self._limit_exceeded(amounts)
         if refusal == errno.ERANGE:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ..control_files import GROUP_LEASE, LEASE, file_name
+from ..engine import Told, write_command
 from ..event_loops import readable
 from .baton import Baton
 from .mount_errors import told_of
@@ -55,26 +56,26 @@ class OpenLease:
     def is_open(self) -> bool:
         return self._descriptor >= 0
 
-    def tell(self, word: str, numbers: Mapping[str, str] | None = None) -> int:
+    def tell(self, word: str, numbers: Mapping[str, str] | None = None, told: Told | None = None) -> int:
         """Writes a command: 0, or the errno of a refusal, ENOMEM or ERANGE, that has changed nothing."""
         with self._lock:
             self.open()
             try:
-                self._write(word, numbers or {})
+                self._write(word, numbers or {}, told)
             except OSError as error:
                 if error.errno not in (errno.ENOMEM, errno.ERANGE):
                     raise
                 return error.errno
         return 0
 
-    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, told: Told | None = None) -> bool:
         """Stands in line, and charges; False if that takes longer than so many seconds."""
         deadline = None if timeout is None or timeout > _LONGEST else time.monotonic() + timeout
         with self._baton.held_for(_left(deadline)) as mine:
             if not mine:
                 return False
             with self._in_line() as ready:
-                while not self._has_turn(amounts):
+                while not self._has_turn(amounts, told):
                     left = _left(deadline)
                     if not ready.poll(left) or left == 0:
                         self.tell("wait")  # and gives back what was granted just now
@@ -110,9 +111,9 @@ class OpenLease:
                 self._closed = -1
             os.close(closed)
 
-    def _has_turn(self, amounts: Mapping[str, int]) -> bool:
+    def _has_turn(self, amounts: Mapping[str, int], told: Told | None = None) -> bool:
         try:
-            self.tell("wait", {resource: f"{amount}" for resource, amount in amounts.items()})
+            self.tell("wait", {resource: f"{amount}" for resource, amount in amounts.items()}, told)
         except BlockingIOError:
             return False
         return True
@@ -182,10 +183,10 @@ class OpenLease:
         self._closed = -1  # who stands in line is a thread of the parent
         self.close()
 
-    def _write(self, word: str, numbers: Mapping[str, str]) -> None:
+    def _write(self, word: str, numbers: Mapping[str, str], told: Told | None = None) -> None:
         words = [number if self._resource else f"{resource}={number}" for resource, number in numbers.items()]
         with told_of(self._group.path):
-            os.pwrite(self._descriptor, os.fsencode(" ".join([word, *words])), 0)
+            write_command(self._descriptor, os.fsencode(" ".join([word, *words])), told)
 
 
 def _left(deadline: float | None) -> float | None:

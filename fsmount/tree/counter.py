@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from .. import engine
-from ..engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, EngineError, Hold
+from ..engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, CounterHold, EngineError, Hold
 from ..errors import LimitExceeded, NotHeld, TreeGone
 from ..marks import Mark
 from ..refusals import LargeHolder, Probe, Refusal, to_the_millisecond
@@ -69,7 +69,7 @@ class Counter(engine.Charger):
 
     def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
         """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
-        return Hold(self, engine.amount(amount), wait, timeout)
+        return CounterHold(self, amount, wait, timeout)
 
     # ---- what it says
 
@@ -249,9 +249,8 @@ class Counter(engine.Charger):
         except EngineError as error:
             raise self.public_error(error) from None
 
-    def _wait(self, amount: int, timeout: float | None) -> None:
-        if not self.group.charge_in_turn({self.resource: amount}, timeout):
-            self.charge(amount)  # says who refuses; or there is room, for one who is in no line
+    def _wait(self, amount: int, timeout: float | None) -> bool:
+        return self.group.charge_in_turn({self.resource: amount}, timeout)
 
     def _failed(self, error: EngineError, amount: int) -> NoReturn:
         group = self.group

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .. import engine
-from ..engine import NAME_MAX, ROOT, EngineError, Request
+from ..engine import NAME_MAX, ROOT, EngineError, GroupHold, Hold, Request
 from ..on_exit import ends_with_keep
 from ..whole_requests import WholeRequests
 from .answers import in_public, public_error
@@ -134,6 +134,9 @@ class Group(WholeRequests):
 
     def change(self, amounts: Mapping[str, int]) -> None:
         engine.change({self[resource]: amount for resource, amount in amounts.items()})
+
+    def hold_requested(self, amounts: dict[str, int], wait: bool, timeout: float | None) -> Hold:
+        return GroupHold(self, amounts, wait, timeout)
 
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> bool:
         try:

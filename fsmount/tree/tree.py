@@ -25,12 +25,12 @@ from ..engine import (
     process_start_time,
 )
 from ..errors import GroupRemoved, RegionCorrupt
+from ..names import path_text
 from .answers import in_public, public_error
 from .group import Group
 from .holder import Holder
 from .lease_holder import Lease
 from .membership import Membership, locked
-from .names import path_text
 
 
 class Server(NamedTuple):

@@ -91,6 +91,39 @@ def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
         group.charge(10)
 
 
+def hold_one(group: Group | LeaseGroup) -> None:
+    with group["memory"].hold(4):
+        assert group["memory"].held == 5
+
+
+def hold_several(group: Group | LeaseGroup) -> None:
+    with group.hold(memory=4, tokens=2):
+        assert (group["memory"].held, group["tokens"].held) == (5, 2)
+
+
+def wait_to_hold_one(group: Group | LeaseGroup) -> None:
+    with group["memory"].hold(4, wait=True, timeout=20):
+        assert group["memory"].held == 5
+
+
+def wait_to_hold_several(group: Group | LeaseGroup) -> None:
+    with group.hold(memory=4, tokens=2, wait=True, timeout=20):
+        assert (group["memory"].held, group["tokens"].held) == (5, 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files whose opening is interrupted
+@pytest.mark.parametrize("action", [hold_one, hold_several, wait_to_hold_one, wait_to_hold_several])
+def test_a_hold_that_is_interrupted_holds_nothing_and_is_in_no_line(
+    group: GroupFiles, attached: Group | LeaseGroup, action: Callable[[Group | LeaseGroup], None]
+) -> None:
+    group.uncharge(5)
+    attached["memory"].charge(1)  # what must not be given back by mistake
+    for _ in interruptions(partial(action, attached)):
+        assert (attached["memory"].held, group.usage, group.number("usage", "tokens")) == (1, 6, 0)
+        assert attached.charge_in_turn({"memory": 4}, 0.0), "somebody stands in line before"
+        attached["memory"].uncharge(4)
+
+
 def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Group | LeaseGroup) -> None:
     began = time.monotonic()
     with pytest.raises(fsmount.LimitExceeded) as refused:

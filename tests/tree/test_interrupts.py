@@ -52,6 +52,40 @@ def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
         assert nobody_is_in_line(full)
 
 
+def hold_one(group: Group) -> None:
+    with group["memory"].hold(2):
+        assert group["memory"].held == 10
+
+
+def hold_several(group: Group) -> None:
+    with group.hold(memory=2, tokens=1):
+        assert (group["memory"].held, group["tokens"].held) == (10, 1)
+
+
+def hold_one_as_a_whole(group: Group) -> None:
+    with group.hold(memory=2):
+        assert group["memory"].held == 10
+
+
+def wait_to_hold_several(group: Group) -> None:
+    with group.hold(memory=2, tokens=1, wait=True):
+        assert (group["memory"].held, group["tokens"].held) == (10, 1)
+
+
+def hold_what_comes_too_late(group: Group) -> None:
+    with pytest.raises(LimitExceeded), group.hold(memory=5, tokens=1, wait=True, timeout=0.001):
+        pytest.fail("it is held")
+
+
+@pytest.mark.parametrize(
+    "action", [hold_one, hold_several, hold_one_as_a_whole, wait_to_hold_several, hold_what_comes_too_late]
+)
+def test_a_hold_that_is_interrupted_holds_nothing(full: Counter, group: Group, action: Callable[[Group], None]) -> None:
+    for _ in interruptions(lambda: action(group)):
+        assert full.held == 8 and group["tokens"].held == 0
+        assert nobody_is_in_line(full)
+
+
 def run_trio(task: Callable[[], Awaitable[Any]]) -> None:
     async def main() -> None:
         with trio.move_on_after(0.001):
