@@ -44,6 +44,12 @@ def mount_at(path: str) -> Mount | None:
     return found
 
 
+def is_over_another(mount: Mount) -> bool:
+    """Whether it is mounted over another one of fsmount's, at the same path."""
+    found = [other for other in _mounts() if other.path == mount.path and other.ours]
+    return len(found) > 1 and found[-1] == mount
+
+
 def mounts_of(uid: int) -> list[str]:
     """Where a user has mounted fsmount."""
     return sorted({mount.path for mount in _mounts() if mount.ours and mount.uid == uid})

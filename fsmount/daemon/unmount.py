@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from fsmount import region_path
 from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon.claim import lock_region
-from fsmount.daemon.mounts import Mount, command_of, mount_at, served, server_of
+from fsmount.daemon.mounts import Mount, command_of, is_over_another, mount_at, served, server_of
 from fsmount.daemon.mounts import unmount as unmount_now
 from fsmount.daemon.refused import Refused
 from fsmount.errors import LockTimeout
@@ -81,7 +81,7 @@ def _end(mount: Mount, *, keep: bool) -> None:
 
 
 def _clear(mount: Mount, *, keep: bool) -> bool:
-    """Unmounts what a dead daemon left.  False: not now, since somebody takes the region over.
+    """Unmounts what a dead daemon left.  False: look again, since somebody takes the region over, or serves it below.
 
     It is done by the path, where a new mount would be meant as well; so it is done with the region's lock, without
     which nobody mounts there.
@@ -92,6 +92,9 @@ def _clear(mount: Mount, *, keep: bool) -> bool:
         try:
             lock = lock_region(region, mount.uid) if region is not None else -1
         except BlockingIOError:
+            if is_over_another(mount):  # which is served: it was there first, and nothing more will come
+                unmount_now(mount, lazy=True)
+                return False
             server = server_of(region)
             if server is None or not server.alive or server.mountpoint == mount.path:
                 time.sleep(_NAP)
