@@ -46,6 +46,7 @@ static seat *sit_beside_limit(void *argument, int player)
     return player > 0 ? sit_holding(argument, player) : joined(t->model, t->neighbours_memory, player);
 }
 
+/* Until it is told to stop, and was refused: it may not have had a processor before. */
 static void live_at_limit(void *argument, int player, seat *own, const bool *stop)
 {
     timing *t = argument;
@@ -64,7 +65,7 @@ static void live_at_limit(void *argument, int player, seat *own, const bool *sto
                 held--;
             }
         }
-    while (!__atomic_load_n(stop, __ATOMIC_RELAXED));
+    while (!__atomic_load_n(stop, __ATOMIC_RELAXED) || r.refused == 0);
     r.end = now_ns();
     t->results[player] = r;
 }

@@ -251,14 +251,14 @@ static seat *sit(void *argument, int player)
 
 /*
  * Everybody wants more than there is; who is refused gives all back now and then, so that the usage comes from far to
- * the limit again and again.
+ * the limit again and again.  Nobody stops before he was refused.
  */
 static void crowd(void *argument, int player, seat *own, const bool *stop)
 {
     scene *s = argument;
     uint64_t random = s->seed + (uint64_t)player;
     int64_t held = 0;
-    while (!__atomic_load_n(stop, __ATOMIC_RELAXED)) {
+    while (!__atomic_load_n(stop, __ATOMIC_RELAXED) || s->ledgers[player].refusals == 0) {
         int64_t amount = random_in(&random, 1, 8);
         if (charge_by_book(s, player, own, amount)) {
             held += amount;
