@@ -10,6 +10,8 @@ import pytest
 
 from tests.engine.programs import Build, run
 
+pytestmark = pytest.mark.timeout(0)  # a build comes first
+
 MODELS = Path(__file__).parents[2] / "scripts" / "models"
 NAMES = ["fsmount", "res_counter", "RFC", "page_counter", "limited add", "stock"]
 
