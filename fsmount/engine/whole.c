@@ -30,7 +30,9 @@ static void carry_out(fsm_region *r, cell *const *cells, uint32_t n, uint32_t in
     for (uint32_t i = 0; i < n; i++) {
         set_used(cells[i], j->change[i].used);
         FAULT_POINT(used_set);
-        r->counters[cells[i]->counter].common = j->change[i].common;
+        counter *c = counter_at(r, cells[i]->counter);
+        if (c)
+            c->common = j->change[i].common;
         FAULT_POINT(common_set);
     }
     if (w) {
