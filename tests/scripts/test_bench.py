@@ -79,7 +79,7 @@ def shown(page: Path) -> list[Path]:
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(BENCH), *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([str(BENCH), *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("part", FIGURES)

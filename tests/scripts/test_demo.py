@@ -24,7 +24,7 @@ def test_the_demo_ends_well_and_every_sum_is_equal(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )

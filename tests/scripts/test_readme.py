@@ -75,7 +75,7 @@ def test_every_command_of_the_page_does_what_it_says(typed: list[tuple[str, str]
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
