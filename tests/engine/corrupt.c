@@ -11,10 +11,12 @@
  *
  * What a burst does depends on the seed and its number alone, as far as the
  * scheduler lets it; with --sequential one process alternates between writing
- * and working, and a burst is the same each time.
+ * and working, and a burst is the same each time.  Built with FSM_FAULT_POINTS it also writes between two steps of an
+ * operation, where what was checked just before is used.
  *
  * Before and after each mapping lies memory that nobody may touch.
  */
+#include "fault_point.h"
 #include "mappings.h"
 #include "operations.h"
 
@@ -327,6 +329,47 @@ static void set_length(size_t length)
         violation("ftruncate: %s", strerror(errno));
 }
 
+/* ---- in the middle of an operation ------------------------------------------------------- */
+
+static random_source *within; /* what is written there, if anything is */
+
+#ifdef FSM_FAULT_POINTS
+/*
+ * A field of all records of a kind, or all of their fields, are something else from one step to the next: what was
+ * checked just before is not what is used.  Then they are as they were, and the region as good for the next time.
+ */
+void fault_point(const fault_place *place)
+{
+    static field is; /* what is something else, of a size of 0 if nothing is */
+    static unsigned char was[64][512], bytes[512];
+    (void)place;
+    if (!within)
+        is.size = 0;
+    if (!within || (is.size == 0 && random_below(within, 20) > 0))
+        return;
+    bool back = is.size > 0;
+    if (!back) {
+        uint64_t value = telling_value(within);
+        for (size_t i = 0; i < sizeof bytes; i += sizeof value)
+            memcpy(bytes + i, &value, sizeof value);
+        is = fields[random_below(within, sizeof fields / sizeof *fields)];
+        if (is.part != HEADER && random_below(within, 2) == 0)
+            is = (field){ .part = is.part, .size = target.part[is.part].size };
+        is.size = is.size < sizeof bytes ? is.size : sizeof bytes;
+    }
+    const part *p = &target.part[is.part];
+    for (uint32_t i = 0; i < p->room && i < sizeof was / sizeof *was; i++) {
+        size_t at = p->at + p->size * i + is.at;
+        if (back)
+            scribble(at, was[i], is.size);
+        else if (pread(target.fd, was[i], is.size, (off_t)at) == (ssize_t)is.size)
+            scribble(at, bytes, is.size);
+    }
+    if (back)
+        is.size = 0;
+}
+#endif
+
 /* ---- working ------------------------------------------------------------------------------ */
 
 /* A thread, and where the parent sees what it does. */
@@ -479,20 +522,25 @@ static void run_sequential_burst(uint64_t burst)
     fsm_charger_init(&common_charger);
     fsm_set_patience(PATIENCE);
     settle_in(w);
+#ifdef FSM_FAULT_POINTS
+    if (random_below(&source, 2) == 0)
+        within = &source;
+#endif
     uint64_t corruptions = 1 + random_below(&source, BURST);
     for (uint64_t i = 0; i < corruptions; i++) {
-        bool truncated = random_below(&source, 64) == 0;
+        bool truncated = !within && random_below(&source, 64) == 0;
         control->corruptions++;
         control->truncations += truncated;
         if (truncated)
             set_length(random_below(&source, target.size));
-        else
+        else if (!within)
             corrupt_once(&source);
         for (uint64_t k = random_below(&source, 12); k > 0; k--)
             operate_once(&s);
         if (truncated)
             set_length(target.size);
     }
+    within = NULL;
     for (int i = 0; i < 50; i++)
         operate_once(&s);
     settle_out(w);

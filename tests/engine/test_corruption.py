@@ -20,7 +20,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Build
     directory = tmp_path_factory.mktemp("corruption")
     sanitized = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     builds = {
-        "sanitized": Build("corrupt.c", directory / "sanitized", "-fwrapv", ALONE, *sanitized),
+        "sanitized": Build("corrupt.c", directory / "sanitized", "-fwrapv", "-DFSM_FAULT_POINTS", ALONE, *sanitized),
         "as it is shipped": Build("corrupt.c", directory / "shipped", "-fwrapv", ALONE, "-O2"),
     }
     yield builds
@@ -44,7 +44,7 @@ def test_whatever_is_written_into_a_region_in_use_nobody_crashes_or_hangs(
 
 
 @pytest.mark.timeout(0)
-def test_whatever_is_written_into_a_region_between_operations_none_crashes_or_hangs(
+def test_whatever_is_written_into_a_region_between_and_within_operations_none_crashes_or_hangs(
     builds: dict[str, Build], seed: int, soak: bool
 ) -> None:
     corrupt(builds["sanitized"].program, "--seed", seed, "--corruptions", 100_000 if soak else 300, "--sequential", 1)
