@@ -35,7 +35,8 @@ bool is_free(const fsm_region *r, enum pools which, uint32_t index)
 static int make_real(fsm_region *r, enum pools which, void *record, size_t size, uint32_t index)
 {
     uint32_t resources = r->geometry.resources;
-    int error = populate_next(r, record, size);
+    /* the first may begin in a page that no other of its kind has */
+    int error = index == 0 ? populate(r, record, size) : populate_next(r, record, size);
     if (!error && which == GROUPS)
         error = populate_next(r, &r->counters[(size_t)index * resources], sizeof(counter) * resources);
     if (!error)

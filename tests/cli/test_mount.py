@@ -511,6 +511,20 @@ def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
 
 
 @pytest.mark.root
+def test_the_first_lease_where_shared_memory_is_full_is_refused_and_harms_nobody(place: Place) -> None:
+    """With so few holders the leases begin in the midst of a page."""
+    with namespace("mount -t tmpfs -o size=2m,mode=1777 none /dev/shm") as full:
+        fsmount = (sys.executable, "-m", "fsmount")
+        full.does(*fsmount, "mount", place.path, "--holders", "100")
+        full.run("dd", "if=/dev/zero", "of=/dev/shm/filler", "bs=4k")
+        done = full.run("bash", "-c", 'echo 5 3<>"$0" >&3', place.path / "memory.lease")
+        told = done.stderr
+        assert full.does("cat", place.path / "memory.usage_in_bytes") == "0\n"
+        full.does(*fsmount, "umount", place.path)
+    assert "No space left on device" in told
+
+
+@pytest.mark.root
 def test_a_region_that_would_not_be_found_again_is_not_made(place: Place) -> None:
     """There is no room for the link that leads to it."""
     region = place.directory / "region"
