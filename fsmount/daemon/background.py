@@ -68,6 +68,8 @@ def _become_daemon(serve: Callable[[Callable[[], None]], None], pen: int) -> Non
 
 
 def _told(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     if not isinstance(error, OSError) or error.strerror is None:
         return f"{error!r}; the system's log tells more"
     where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""

@@ -146,7 +146,7 @@ class _Server:
         except BaseException:
             if not self._has_run:
                 if self._mounted:
-                    self._unmount()  # first: to abandon the claim looks at the mount point
+                    pyfuse3.close()  # first: to abandon the claim looks at the mount point
                 self._claim.abandon()
             raise
 
@@ -166,9 +166,10 @@ class _Server:
         """By the path: our mount must be there, and not one that somebody put over or after it."""
         try:
             is_there = self._mount is None or self._mount == mount_at(self._mount.path)
-        except OSError as error:
-            log.error("it is left mounted: %s", error)
-            is_there = False
+        except OSError as error:  # there is no descriptor to look with
+            is_there = not self._is_known
+            if not is_there:
+                log.error("it is left mounted: %s", error)
         pyfuse3.close(unmount=is_there)
 
     async def _run(self, ready: Callable[[], None]) -> None:
@@ -189,7 +190,7 @@ class _Server:
                     await serve_requests()
                     nursery.cancel_scope.cancel()
             except BaseException:
-                self._keep = True  # nobody has asked for this end
+                self._keep = self._keep or self._is_known  # nobody has asked for this end
                 raise
             finally:
                 self._running = False
@@ -205,6 +206,7 @@ class _Server:
 
     async def _announce(self, ready: Callable[[], None]) -> None:
         """Tells whoever started us, and goes on telling systemd; if they are gone, nobody knows of us and this ends."""
+        await trio.lowlevel.checkpoint()  # where this ends if requests cannot be served
         if self._is_unwanted:
             return
         log.info("serving %s", self._claim.path)

@@ -48,7 +48,7 @@ NEEDS = {
     "flock": 2,
     "link": 1,
     "symlink": 1,
-    "epoll_create1": 2,
+    "epoll_create1": 3,
     "memfd_create": 1,
     "mount": 1,
     "eventfd2": 2,
@@ -140,6 +140,16 @@ def test_what_fails_at_any_step_of_a_mount_is_told_in_one_line(place: Place, see
             assert scene == "stale" or not place.mounts
             assert charge or not left(place)
         check(place, charge)
+
+
+def test_with_too_few_descriptors_a_mount_leaves_nothing(place: Place, seed: int, soak: bool) -> None:
+    few = range(8, 15)
+    for most in few if soak else random.Random(seed).sample(few, 1):
+        command = ["prlimit", f"--nofile={most}", sys.executable, "-m", "fsmount", "mount", str(place.path)]
+        if subprocess.run(command, timeout=60, check=False).returncode == 0:  # so few are enough
+            place.umount()
+        eventually(lambda: not place.processes, within=20, what="the end of the daemon")
+        assert (place.mounts, left(place)) == ([], []), most
 
 
 def test_of_two_mounts_with_different_regions_one_is_refused_and_leaves_nothing(place: Place) -> None:
