@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from .. import engine
 from ..control_files import (
@@ -196,8 +197,7 @@ class LeaseCounter:
 
     def survey(self) -> list[engine.Surveyed]:
         """Every group from this one down, parents before their children, all of one moment; see Tree.survey()."""
-        path = os.path.join(self.group.where(), survey_name(self.resource))
-        with told_of(self.group.path), open(path, "rb", buffering=0) as file:
+        with self._opened(survey_name(self.resource), "rb") as file:
             return parse_groups(b"".join(iter(functools.partial(file.read, _LARGE), b"")))
 
     def why(self) -> list[Refusal]:
@@ -213,9 +213,9 @@ class LeaseCounter:
         It is one that does not wait: who stands in line takes no room from it.
         """
         amount = engine.amount(amount)
-        with told_of(self.group.path), open(self._path(PROBE), "r+b", buffering=0) as file:
+        with self._opened(self._name(PROBE), "r+b") as file:
             file.write(b"%d" % amount)
-            return Probe.parse(os.fsdecode(file.readall()))
+            return Probe.parse(os.fsdecode(file.read()))
 
     # ---- what it can be told
 
@@ -248,15 +248,21 @@ class LeaseCounter:
 
     # ---- files
 
-    def _path(self, kind: Kind) -> str:
-        return os.path.join(self.group.where(), file_name(self.resource, self.unit, kind))
+    def _name(self, kind: Kind) -> str:
+        return file_name(self.resource, self.unit, kind)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, mode: str) -> Iterator[IO[bytes]]:
+        group = self.group
+        with told_of(group.path), group.where() as where, open(os.path.join(where, name), mode, buffering=0) as file:
+            yield file
 
     def _read(self, kind: Kind) -> bytes:
-        with told_of(self.group.path), open(self._path(kind), "rb", buffering=0) as file:
+        with self._opened(self._name(kind), "rb") as file:
             return file.read()
 
     def _write(self, kind: Kind, text: bytes) -> None:
-        with told_of(self.group.path), open(self._path(kind), "wb", buffering=0) as file:
+        with self._opened(self._name(kind), "wb") as file:
             file.write(text)
 
     # ---- who refused

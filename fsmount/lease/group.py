@@ -18,6 +18,17 @@ from .mount_errors import DESCRIPTORS, says_gone, told_of
 from .open_file import OpenLease, no_fork
 
 
+class _Directory:
+    """A descriptor of a directory, closed when nobody has it any more: who looks through it keeps it meanwhile."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.path = f"{DESCRIPTORS}{descriptor}"
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 def attach_files(directory: str, on_exit: str) -> LeaseGroup:
     """An attachment to the group at this real path.
 
@@ -81,7 +92,7 @@ class LeaseGroup(WholeRequests):
         self.keep = keep
         self._counters: dict[str, LeaseCounter] = {}
         self._leases: dict[str | None, OpenLease] = {}
-        self._directory = -1
+        self._directory: _Directory | None = None
         self._closed = False
 
     def __eq__(self, other: object) -> bool:
@@ -93,33 +104,23 @@ class LeaseGroup(WholeRequests):
     def __repr__(self) -> str:
         return f"<LeaseGroup {self.path}>"
 
-    def __del__(self) -> None:
-        if self._directory >= 0:
-            os.close(self._directory)
-
     # ---- what it is
 
     @functools.cached_property
     def identity(self) -> tuple[int, int]:
         """Device and inode of its directory: never those of another group of the mount."""
-        with told_of(self.path):
-            status = os.stat(self.where())
+        with told_of(self.path), self.where() as where:
+            status = os.stat(where)
         return status.st_dev, status.st_ino
 
     @property
     def path(self) -> str:
         """Its path; of an attachment also after somebody renamed it."""
-        if self._directory >= 0:
-            path = os.readlink(f"{DESCRIPTORS}{self._directory}")
-            if path != self._path and self._is_at(path):
+        if (directory := self._directory) is not None:
+            path = os.readlink(directory.path)
+            if path != self._path and _is_at(directory, path):
                 self._path = path
         return self._path
-
-    def _is_at(self, path: str) -> bool:
-        """Whether a path of the kernel's leads there: not so if the group was removed, or its mount is gone."""
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.stat(path), os.fstat(self._directory))
-        return False
 
     @property
     def name(self) -> str:
@@ -156,7 +157,7 @@ class LeaseGroup(WholeRequests):
     def children(self) -> list[LeaseGroup]:
         """The groups in it."""
         path = self.path
-        with told_of(path), os.scandir(self.where()) as listing:
+        with told_of(path), self.where() as where, os.scandir(where) as listing:
             entries = list(listing)
         if not entries:  # a group has files; what is removed while it is open reads as empty
             raise GroupRemoved(path)
@@ -286,15 +287,25 @@ class LeaseGroup(WholeRequests):
     def pin(self) -> None:
         """Holds on to the directory itself rather than to its path: it may be renamed."""
         with no_fork(), told_of(self._path):
-            if self._directory < 0:
-                self._directory = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            if self._directory is None:
+                self._directory = _Directory(os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def _unpin(self) -> None:
         self._path = self.path
-        directory, self._directory = self._directory, -1
-        if directory >= 0:
-            os.close(directory)
+        self._directory = None
 
-    def where(self) -> str:
-        """A path that leads to its files now."""
-        return f"{DESCRIPTORS}{self._directory}" if self._directory >= 0 else self._path
+    @contextlib.contextmanager
+    def where(self) -> Iterator[str]:
+        """A path that leads to its files in the block, also if another thread closes it meanwhile."""
+        directory = self._directory
+        try:
+            yield self._path if directory is None else directory.path
+        finally:
+            del directory  # or the traceback of an error would keep it
+
+
+def _is_at(directory: _Directory, path: str) -> bool:
+    """Whether a path of the kernel's leads there: not so if the group was removed, or its mount is gone."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(path), os.fstat(directory.descriptor))
+    return False

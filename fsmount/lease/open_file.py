@@ -139,9 +139,8 @@ class OpenLease:
                 raise ValueError(f"{self._group.path} was closed here: attach to it again to charge it")
             if self._descriptor < 0:
                 self._group.pin()
-                with no_fork(), told_of(self._group.path):
-                    path = os.path.join(self._group.where(), self._file)
-                    self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                with no_fork(), told_of(self._group.path), self._group.where() as where:
+                    self._descriptor = os.open(os.path.join(where, self._file), os.O_RDWR | os.O_CLOEXEC)
                     _opened.add(self)
                     if self._keep:
                         self._write("keep", {})

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
@@ -342,6 +343,52 @@ def test_a_closed_attachment_answers_but_is_not_charged(group: GroupFiles) -> No
     with pytest.raises(ValueError, match="closed"):
         memory.charge(1)
     assert group.usage == 0
+
+
+def close_before(attached: LeaseGroup, call: object) -> None:
+    """Has another thread close it when this one is about to do such a call."""
+
+    def close(_frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and called is call:
+            sys.setprofile(None)
+            closer = threading.Thread(target=attached.close)
+            closer.start()
+            closer.join()
+
+    sys.setprofile(close)
+
+
+@pytest.mark.parametrize(
+    ("ask", "call"),
+    [
+        (lambda attached: attached.path, os.readlink),
+        (lambda attached: attached["memory"].usage, open),
+        (lambda attached: attached.children(), os.scandir),
+        (lambda attached: attached["memory"].charge_common(5), open),
+    ],
+    ids=["path", "usage", "children", "charge_common"],
+)
+def test_who_asks_while_another_thread_closes_is_answered(
+    group: GroupFiles, ask: Callable[[LeaseGroup], object], call: object
+) -> None:
+    attached = attach(group)
+    close_before(attached, call)
+    try:
+        answer = ask(attached)
+    finally:
+        sys.setprofile(None)
+    assert attached.closed and answer == ask(attached)
+
+
+def test_who_charges_while_another_thread_closes_is_told(group: GroupFiles) -> None:
+    attached = attach(group)
+    close_before(attached, os.open)
+    try:
+        with pytest.raises(ValueError, match="closed"):
+            attached.charge_common({"memory": 5, "tokens": 7})
+    finally:
+        sys.setprofile(None)
+    assert (group.usage, group.number("usage", "tokens")) == (0, 0)
 
 
 def test_what_was_charged_does_not_vanish_with_the_objects(group: GroupFiles) -> None:
