@@ -259,10 +259,10 @@ class Counter(engine.Charger):
             raise LimitExceeded(refused, self.resource, amount, error.usage, error.limit) from None
         if error.errno == errno.ERANGE:
             raise NotHeld(self.resource, amount, error.held, group.last_path()) from None
-        if error.errno == errno.ENODEV:
+        if error.errno in (errno.EBADF, errno.ENODEV, errno.ENOTCONN):
             group.refuse_closed()
-            if group.lost():
-                raise TreeGone(group.tree.path, "somebody ended what this process held in the tree") from None
+        if error.errno == errno.ENODEV and group.lost():
+            raise TreeGone(group.tree.path, "somebody ended what this process held in the tree") from None
         raise self.public_error(error) from None
 
     def failed(self, error: EngineError, amount: int) -> NoReturn:
