@@ -9,7 +9,7 @@ import errno
 LOST_DAEMON = "the mount has lost its daemon: `fsmount mount` takes it over"
 
 #: Of a directory of a mount that is no more.
-UNMOUNTED = "no fsmount tree is mounted there any more"
+UNMOUNTED = "it was unmounted: `fsmount mount` mounts it again"
 
 
 def says_daemon_is_lost(error: OSError) -> bool:

@@ -36,7 +36,8 @@ def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
     except BrokenPipeError:
         raise  # nobody reads on, and click ends quietly
     except OSError as error:
-        where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
+        name = None if error.filename is None else os.fsdecode(error.filename)
+        where = "" if name in (None, subject) else f" ({name})"
         end(subject, f"{error.strerror or error}{where}", status)
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from fsmount.attach import look
-from fsmount.errors import TreeGone
+from fsmount.errors import UNMOUNTED, TreeGone
 from fsmount.lease import LeaseGroup
 from fsmount.tree import STAT_KEYS, Group, Surveyed
 
@@ -58,7 +58,7 @@ class Groups:
             except FileNotFoundError:
                 mounted = True
             if not mounted:
-                raise TreeGone(self.path, "it was unmounted; `fsmount mount` mounts it again") from None
+                raise TreeGone(self.path, UNMOUNTED) from None
 
 
 def paths(rows: Sequence[Surveyed]) -> dict[int, str]:

@@ -126,7 +126,7 @@ def test_a_place_that_may_not_be_read_is_told(place: Place) -> None:
     inside.mkdir()
     place.path.chmod(0)
     for words in (["doctor", inside], ["save", inside, "-"], ["umount", inside]):
-        assert refused(run_here(*words), inside) == f"Permission denied ({inside})"
+        assert refused(run_here(*words), inside) == "Permission denied"
     for words in (["doctor", place.path], ["save", place.path, "-"]):
         assert refused(run_here(*words), place.path).startswith("nothing of fsmount is mounted there")
     place.path.chmod(0o755)

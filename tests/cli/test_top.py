@@ -249,7 +249,7 @@ def test_a_group_that_vanishes_is_told(furnished: GroupFiles) -> None:
 
 def test_a_mount_that_vanishes_is_told(place: Place) -> None:
     for vanish, said in (
-        (lambda: place.umount("--keep"), "it was unmounted; `fsmount mount` mounts it again"),
+        (lambda: place.umount("--keep"), "it was unmounted: `fsmount mount` mounts it again"),
         (lambda: place.signal(signal.SIGKILL), "the mount has lost its daemon: `fsmount mount` takes it over"),
     ):
         place.mount()
