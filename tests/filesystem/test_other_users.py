@@ -307,8 +307,8 @@ def test_a_lease_that_another_user_has_open_is_not_to_be_had(group: GroupFiles) 
 def test_another_user_gets_at_the_region_by_no_path(shared: Mount) -> None:
     assert shared.region is not None and shared.daemon is not None
     pid = shared.daemon.pid
-    descriptors = Path(f"/proc/{pid}/fd")
-    leading = [path for path in descriptors.iterdir() if os.readlink(path) == str(shared.region)]
+    region = shared.region.stat()
+    leading = [path for path in Path(f"/proc/{pid}/fd").iterdir() if os.path.samestat(path.stat(), region)]
     assert leading
     for path in (shared.region, *leading):
         for flags in (os.O_RDONLY, os.O_RDWR):
