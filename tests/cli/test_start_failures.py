@@ -72,7 +72,7 @@ def mount_under(place: Place, injected: str, *options: str) -> tuple[int, str]:
     if done.returncode == 0:
         place.servers.add(place.server)
     else:
-        eventually(lambda: not place.processes, within=20, what="the end of all that was started")
+        eventually(lambda: not place.processes, within=60, what="the end of all that was started")
     return done.returncode, told.read_text()
 
 
@@ -148,7 +148,7 @@ def test_with_too_few_descriptors_a_mount_leaves_nothing(place: Place, seed: int
         command = ["prlimit", f"--nofile={most}", sys.executable, "-m", "fsmount", "mount", str(place.path)]
         if subprocess.run(command, timeout=60, check=False).returncode == 0:  # so few are enough
             place.umount()
-        eventually(lambda: not place.processes, within=20, what="the end of the daemon")
+        eventually(lambda: not place.processes, within=60, what="the end of the daemon")
         assert (place.mounts, left(place)) == ([], []), most
 
 
@@ -159,12 +159,12 @@ def test_of_two_mounts_with_different_regions_one_is_refused_and_leaves_nothing(
     log.touch()
     with told.open("w") as file:
         stopped = subprocess.Popen([*under("flock:signal=STOP:when=1", log), *command], stdout=file, stderr=file)
-    eventually(lambda: "stopped by SIGSTOP" in log.read_text(), within=20, what="a daemon that is stopped")
+    eventually(lambda: "stopped by SIGSTOP" in log.read_text(), within=60, what="a daemon that is stopped")
     (daemon,) = (int(line.split()[0]) for line in log.read_text().splitlines() if "stopped by" in line)
     place.mount("--region", other)
     place.root.charge(5)
     os.kill(daemon, signal.SIGCONT)
-    assert stopped.wait(20) == 1
+    assert stopped.wait(60) == 1
     assert told.read_text() == f"fsmount: {place.path}: somebody else has just mounted here, with other counters\n"
     assert (place.root.usage, len(place.mounts), region.exists()) == (5, 1, False)
     place.umount()
