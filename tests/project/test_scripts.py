@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,10 +27,39 @@ def test_passes():
 """
 
 
-def script(*command: str | Path) -> subprocess.CompletedProcess[str]:
+# In a mount namespace of its own, where /dev/fuse is a node that only root may open.
+WITH_CLOSED_FUSE = """
+mount -t tmpfs tmpfs /dev/shm
+mknod -m 600 /dev/shm/fuse c 10 229
+mount --bind /dev/shm/fuse /dev/fuse
+"""
+
+
+def script(*command: str | Path, seconds: int = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
     )
+
+
+def with_closed_fuse(commands: str) -> list[str]:
+    """The lines that shell commands print where ordinary users may not mount."""
+    shell = f"{WITH_CLOSED_FUSE}cd '{CHECKOUT}'\n{commands}"
+    done = script("unshare", "--mount", "--propagation", "private", "sh", "-euc", shell)
+    assert done.returncode == 0, done
+    return done.stdout.splitlines()
+
+
+def copy_of_the_sources(directory: Path) -> Path:
+    """What a fresh clone would hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    for name in os.fsdecode(listed.stdout).split("\0"):
+        if name and (CHECKOUT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, directory / name)
+    return directory
 
 
 def test_a_second_setup_changes_nothing() -> None:
@@ -37,6 +67,50 @@ def test_a_second_setup_changes_nothing() -> None:
     done = script(CHECKOUT / "scripts/setup")
     assert (done.returncode, done.stdout, done.stderr) == (0, "setup: already set up\n", "")
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.timeout(600)
+def test_setup_in_a_fresh_clone_gives_the_command_and_its_manual_and_no_tools(tmp_path: Path) -> None:
+    clone = copy_of_the_sources(tmp_path)
+    done = script(clone / "scripts/setup", seconds=500)
+    assert done.returncode == 0, done
+    manual = "fsmount --version; man fsmount | head -n 1; man 5 fsmount | head -n 1; python -m pip list --format=freeze"
+    activated = script("bash", "-euc", f". '{clone}/.venv/bin/activate'\n{manual}")
+    assert activated.returncode == 0, activated
+    version, page, files, *installed = activated.stdout.splitlines()
+    assert version.startswith("fsmount")
+    assert (page.split()[0], files.split()[0]) == ("FSMOUNT(1)", "FSMOUNT(5)")
+    assert not {"pytest", "ruff", "mypy", "matplotlib"} & {line.partition("==")[0] for line in installed}
+
+
+@pytest.mark.parametrize("arguments", [["--for"], ["--for", "tests"], ["--open"], ["x"]])
+def test_a_wrong_argument_of_setup_is_refused_with_the_right_ones(arguments: list[str]) -> None:
+    done = script(CHECKOUT / "scripts/setup", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "test" in done.stderr
+    assert "bench" in done.stderr
+
+
+@pytest.mark.root
+def test_setup_opens_dev_fuse_only_if_asked() -> None:
+    mode = "stat -c %a /dev/fuse"
+    note, done, closed, said, again, opened = with_closed_fuse(
+        f"scripts/setup; {mode}; scripts/setup --open-fuse; {mode}"
+    )
+    assert note.startswith("setup: note: /dev/fuse is closed to ordinary users")
+    assert "scripts/setup --open-fuse" in note
+    assert (closed, opened) == ("600", "666")
+    assert said.startswith("setup: opening /dev/fuse")
+    assert done == again == "setup: already set up"
+
+
+@pytest.mark.root
+def test_a_run_of_the_tests_opens_dev_fuse_for_itself_alone(tmp_path: Path) -> None:
+    test = tmp_path / "test_mode.py"
+    test.write_text("import os\n\ndef test_mode():\n    assert os.stat('/dev/fuse').st_mode & 0o777 == 0o666\n")
+    lines = with_closed_fuse(f"scripts/test -p no:cacheprovider '{test}'; stat -c %a /dev/fuse")
+    assert any(line.startswith("test: /dev/fuse is closed to ordinary users; this run has one") for line in lines)
+    assert lines[-1] == "600"
 
 
 def test_a_run_that_leaves_something_behind_fails_and_names_it(tmp_path: Path) -> None:
