@@ -97,7 +97,7 @@ def build(tree: Tree, description: TreeDescription) -> None:
         owner = _owners(described.access, us)
         owner_of_files = _owners(described.all_files, owner)
         maker = owner_of_files if described.path else us  # the root is there already
-        group = _make(groups, described.path, maker)
+        group = _make(groups, described.path, maker, us)
         _set_access(group, 0, maker, owner, described.access.mode)
         for name, place in files.items():
             access = described.files.get(name, UNSAID)
@@ -115,11 +115,11 @@ def _owners(access: Access, otherwise: Owners) -> Owners:
     )
 
 
-def _make(groups: dict[Path, Group], path: Path, maker: Owners) -> Group:
+def _make(groups: dict[Path, Group], path: Path, maker: Owners, us: Owners) -> Group:
     """The group at the path, made by `maker`, and by us those above it that nobody has described."""
     known = next(depth for depth in range(len(path), -1, -1) if path[:depth] in groups)
     for depth in range(known, len(path)):
-        owners = maker if depth + 1 == len(path) else (None, None)
+        owners = maker if depth + 1 == len(path) else us  # given, so that no set-group-ID group passes on its own
         groups[path[: depth + 1]] = groups[path[:depth]].mkdir(path[depth], DIRECTORY_MODE, *owners)
     return groups[path]
 

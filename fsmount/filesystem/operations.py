@@ -266,15 +266,16 @@ class Operations(pyfuse3.Operations):
         if name in self._reserved:
             raise FUSEError(errno.EEXIST)
         parent, _ = self._find(parent_inode)
-        group = parent.mkdir(name, stat.S_IMODE(mode), ctx.uid, ctx.gid)
+        mode, gid = parent.inherited(stat.S_IMODE(mode), ctx.gid)
+        group = parent.mkdir(name, mode, ctx.uid, gid)
         self._known.add(parent.id, name, group.id)
         self._invalidate(parent.id)
         # nothing may fail any more, so the attributes that the engine has given it are asked for another time
         return entry(
             inodes.number(group.id, inodes.DIRECTORY),
-            stat.S_IFDIR | stat.S_IMODE(mode),
+            stat.S_IFDIR | mode,
             2,
-            Attributes(mode, ctx.uid, ctx.gid, 0, 0, 0),
+            Attributes(mode, ctx.uid, gid, 0, 0, 0),
             timeout=0,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -186,25 +187,34 @@ class Group(WholeRequests):
         return None if id is None else Group(self.tree, id, (self, os.fsdecode(name)))
 
     def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
-        """Makes a group in it, with unlimited counters, that belongs to this user unless told.
+        """Makes a group in it, with unlimited counters, that belongs to this user unless uid or gid is given.
+
+        A set-group-ID group passes on its own group and that bit, unless gid is given.
 
         FileExistsError, also for the name of a control file; EINVAL: no name for a group; ENOSPC: the region is full.
         """
         text = os.fsdecode(name)
         self._refuse_reserved(text)
+        if gid is None:
+            mode, gid = self.inherited(mode, os.getegid())
         try:
             id = self.tree.region.mkdir(
                 self.id,
                 os.fsencode(name),
                 mode & 0o7777,
                 os.geteuid() if uid is None else uid,
-                os.getegid() if gid is None else gid,
+                gid,
                 time.time_ns(),
             )
         except EngineError as error:
             raise self._name_error(error, text) from None
         self.tree.tell_changed(self.id)
         return Group(self.tree, id, (self, text))
+
+    def inherited(self, mode: int, gid: int) -> tuple[int, int]:
+        """The mode and the group of what a user of group gid makes here with this mode."""
+        ours = self.attributes(0)
+        return (mode | stat.S_ISGID, ours.gid) if ours.mode & stat.S_ISGID else (mode, gid)
 
     def rmdir(self, name: str | bytes) -> None:
         """Removes a group from it.  OSError(EBUSY): it has children, usage or live holders."""

@@ -380,14 +380,17 @@ class Model:
         self.root = self.make(None, b"", root_mode, owner)
 
     def make(self, above: Directory | None, name: bytes, mode: int, user: User) -> Directory:
-        directory = Directory(mode, user.uid, user.gid, above, name)
+        gid = user.gid
+        if above is not None and above.mode & stat.S_ISGID:
+            mode, gid = mode | stat.S_ISGID, above.gid
+        directory = Directory(mode, user.uid, gid, above, name)
         for resource, unit in self.units.items():
             directory.counters[resource] = Counter(resource, above.counters[resource] if above else None)
             for file, file_mode in resource_files(resource, unit).items():
                 kind = file.removeprefix(f"{resource}.").removesuffix("_in_bytes")
-                directory.files[file.encode()] = File(file_mode, user.uid, user.gid, directory, kind, resource)
+                directory.files[file.encode()] = File(file_mode, user.uid, gid, directory, kind, resource)
         for file, file_mode in GROUP_FILES.items():
-            directory.files[file.encode()] = File(file_mode, user.uid, user.gid, directory, file, "")
+            directory.files[file.encode()] = File(file_mode, user.uid, gid, directory, file, "")
         if above is not None:
             above.children[name] = directory
         self.directories.append(directory)
