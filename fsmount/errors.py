@@ -11,6 +11,9 @@ LOST_DAEMON = "the mount has lost its daemon: `fsmount mount` takes it over"
 #: Of a directory of a mount that is no more.
 UNMOUNTED = "it was unmounted: `fsmount mount` mounts it again"
 
+#: Of a charge past the limits by anybody else.
+NOFAIL_IS_RESERVED = "only root and the owner of the mount may charge past limits: charge without nofail"
+
 
 def says_daemon_is_lost(error: OSError) -> bool:
     """Whether a file or directory fails so whose file system is not served any more."""

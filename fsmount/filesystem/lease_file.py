@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -11,6 +12,7 @@ from pyfuse3 import FUSEError, RequestContext
 
 from .. import control_files
 from ..control_files import Kind
+from ..errors import NOFAIL_IS_RESERVED
 from ..quantities import parse_group_lease, parse_lease
 from ..tree import Counter, Group, Lease, process_start_time
 from .guard import finish
@@ -20,7 +22,11 @@ from .turn import Turn
 
 
 class _Leased(OpenFile):
-    """An open lease.  It becomes a holder with the first command that it obeys, in the name of who opened it."""
+    """An open lease.  It becomes a holder with the first command that it obeys, in the name of who opened it.
+
+    The rights of the user who opened it count, and not those of the process that writes: the descriptor may have been
+    handed to a program with more of them.
+    """
 
     private: ClassVar[bool] = True
 
@@ -28,6 +34,13 @@ class _Leased(OpenFile):
 
     lease: Lease
     turn: Turn
+    uid: int
+
+    def operate(self, word: str, amounts: Mapping[str, int]) -> None:
+        """give, take, nofail, keep or release.  PermissionError: nofail, by a user who may not exceed limits."""
+        if word == "nofail" and self.uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.last_path())
+        _OPERATIONS[word](self.lease, amounts)
 
     def held(self) -> dict[str, int]:
         if not self.group.exists:  # a lease that is no holder need not ask anybody what it holds
@@ -62,10 +75,11 @@ class LeaseFile(_Leased, CounterFile):
 
     kind: ClassVar[Kind] = control_files.LEASE
 
-    __slots__ = ("lease", "turn")
+    __slots__ = ("lease", "turn", "uid")
 
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter, inode, flags, ctx)
+        self.uid = ctx.uid
         self.lease = _lease(counter.group, (counter.resource,), ctx)
         self.turn = Turn(self.lease)
 
@@ -78,7 +92,7 @@ class LeaseFile(_Leased, CounterFile):
         if word == "wait":
             self.turn.wait({resource: amount})
         elif word in _OPERATIONS:
-            _OPERATIONS[word](self.lease, {resource: amount})
+            self.operate(word, {resource: amount})
         else:
             self.turn.change({resource: (word, amount)})
 
@@ -88,10 +102,11 @@ class GroupLeaseFile(_Leased):
 
     kind: ClassVar[Kind] = control_files.GROUP_LEASE
 
-    __slots__ = ("lease", "turn")
+    __slots__ = ("lease", "turn", "uid")
 
     def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(group, inode, flags)
+        self.uid = ctx.uid
         self.lease = _lease(group, group.resources, ctx)
         self.turn = Turn(self.lease)
 
@@ -109,7 +124,7 @@ class GroupLeaseFile(_Leased):
         if word == "wait":
             self.turn.wait(amounts)
         else:
-            _OPERATIONS[word](self.lease, amounts or self.turn.held())
+            self.operate(word, amounts or self.turn.held())
 
 
 def _lease(group: Group, resources: tuple[str, ...], ctx: RequestContext) -> Lease:

@@ -102,7 +102,7 @@ class OpenFile:
 
     def _first(self, error: OSError) -> Exception:
         """The error that counts: a group that is gone comes before whatever is wrong with the text."""
-        if error.errno in (errno.EINVAL, errno.ERANGE) and not self.group.exists:
+        if error.errno in (errno.EINVAL, errno.EPERM, errno.ERANGE) and not self.group.exists:
             return FUSEError(errno.ENODEV)
         return error
 

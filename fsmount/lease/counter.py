@@ -28,7 +28,7 @@ from ..control_files import (
     survey_name,
 )
 from ..engine import Hold, LeaseHold
-from ..errors import LimitExceeded, NotHeld
+from ..errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld
 from ..listings import HolderLine, parse_groups, parse_holders
 from ..refusals import Probe, Refusal
 from .mount_errors import told_of
@@ -86,8 +86,16 @@ class LeaseCounter:
         return not self._tell("", f"+{engine.amount(amount)}")
 
     def charge_nofail(self, amount: int) -> bool:
-        """Always charges; False if a limit on the way up is exceeded after it."""
-        self._tell("nofail", f"{engine.amount(amount)}")
+        """Always charges; False if a limit on the way up is exceeded after it.
+
+        PermissionError: for root and the owner of the mount alone.
+        """
+        try:
+            self._tell("nofail", f"{engine.amount(amount)}")
+        except PermissionError as error:
+            if error.errno == errno.EPERM:  # and not EACCES, of a lease that may not be opened
+                raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.path) from None
+            raise
         return all(stat["usage"] <= stat["limit"] for _, stat in self._upwards())
 
     def uncharge(self, amount: int) -> None:

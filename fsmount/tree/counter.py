@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .. import engine
 from ..engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, CounterHold, EngineError, Hold
-from ..errors import LimitExceeded, NotHeld, TreeGone
+from ..errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld, TreeGone
 from ..marks import Mark
 from ..refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 from .answers import in_public
@@ -58,7 +58,14 @@ class Counter(engine.Charger):
         """ "bytes" or "count"."""
         return self.group.tree.resources[self.resource]
 
-    # charge, try_charge, charge_nofail, uncharge, give, take and held are engine.Charger's
+    # charge, try_charge, uncharge, give, take and held are engine.Charger's
+
+    def charge_nofail(self, amount: int, /) -> bool:
+        """Always charges; False if a limit is now exceeded.  PermissionError: for root and the tree's owner alone."""
+        amount = engine.amount(amount)
+        if not self.group.tree.may_exceed_limits:
+            raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.last_path())
+        return super().charge_nofail(amount)
 
     async def wait_charge(self, amount: int) -> None:
         """Charges as soon as there is room and it is its turn, in a task of trio or asyncio.

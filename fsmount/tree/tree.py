@@ -197,6 +197,11 @@ class Tree:
         return status.st_uid, status.st_gid
 
     @property
+    def may_exceed_limits(self) -> bool:
+        """Whether this process may charge past limits: root and the owner of the tree may."""
+        return os.geteuid() in (0, self.owner[0])
+
+    @property
     @in_public
     def batch(self) -> int | str:
         """What a holder reserves ahead at most; "auto", or an amount."""

@@ -21,7 +21,8 @@ _FILES = {
     "force_empty": "A write of any text has the group forget what it itself holds; holders keep theirs.",
     "lease": "What this open file holds. A write of N, +N or -N makes it so much, more, less.\n"
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
-    "charges), keep and release (what the last close does with it), and wait N; see Waiting.",
+    "charges; EPERM except for root and the owner of the mount), keep and release (what the last close does with it),\n"
+    "and wait N; see Waiting.",
     "holders": 'Who holds what, one "pid start_time held stock command" a line; of a lease, who opened it, as\n'
     "lease:COMMAND. What the group itself holds, if it does, is 0 0 HELD 0 common.",
     "events": 'What happened in the group and below it, one "key count" a line; see below. poll(2) reports POLLPRI\n'
@@ -62,8 +63,9 @@ those of a resource that is a plain count do not end in _in_bytes. The file leas
 """
 
 _PERMISSIONS = """
-Files belong to who made the group, with the modes above; chmod and chown hand a group or one of its files on, and last
-as long as the counters. What counts is the permission of whoever opened the file, for that file and for no other. Other
+Files belong to the user who made the group, with the modes above. A set-group-ID directory passes on its group and that
+bit to the groups that are made in it. chmod and chown hand a group or one of its files on, and last as long as the
+counters. What counts is the permission of whoever opened the file, for that file and for no other. Other
 users see into a mount only if it was made with -o allow_other.
 """
 
@@ -155,7 +157,8 @@ _ERRORS = {
     "EBUSY": "The limit would be below the usage, or the group is in use.",
     "EAGAIN": "It is not its turn yet; poll(2) tells when.",
     "ENODEV": "The group was removed.",
-    "EPERM": "Files cannot be made, linked or removed, and a group is not moved to another directory.",
+    "EPERM": "Files cannot be made, linked or removed, a group is not moved to another directory, and nofail is for\n"
+    "root and the owner of the mount.",
     "ENOSPC": "The capacity of the tree is used up: groups, holders, or cells and marks.",
     "EIO": "The region is damaged, or fsmount is at fault; the log says more.",
     "ENOTCONN": "The daemon has ended; fsmount mount takes the counters over.",

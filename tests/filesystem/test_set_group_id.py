@@ -1,4 +1,4 @@
-"""A set-group-ID directory passes on its group and that bit to the groups that are made in it, as on other file systems."""
+"""A set-group-ID directory passes on its group and that bit to groups made in it, as on other file systems."""
 
 from __future__ import annotations
 
