@@ -50,7 +50,8 @@ def _config(path: str) -> TreeDescription:
     from fsmount.config import ConfigError, load
 
     try:
-        return load(path)
+        with one_line(path):
+            return load(path)
     except ConfigError as error:
         raise Refused(str(error)) from None
 

@@ -42,4 +42,5 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
         if file == "-":
             click.echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale
         else:
-            store(file, text)
+            with one_line(file):
+                store(file, text)
