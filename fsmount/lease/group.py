@@ -178,18 +178,19 @@ class LeaseGroup(WholeRequests):
     # raises right after
 
     def change(self, amounts: Mapping[str, int], told: Told | None = None) -> None:
-        self._change(self._lease_for(amounts), amounts, told)
+        self._change(self.lease_for(amounts), amounts, told)
 
     def hold_requested(self, amounts: dict[str, int], wait: bool, timeout: float | None) -> Hold:
         return LeaseHold(self, amounts, wait, timeout)
 
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, told: Told | None = None) -> bool:
-        return self._lease_for(amounts).charge_in_turn(amounts, timeout, told)
+        return self.lease_for(amounts).charge_in_turn(amounts, timeout, told)
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
-        await self._lease_for(amounts).charge_in_turn_async(amounts)
+        await self.lease_for(amounts).charge_in_turn_async(amounts)
 
-    def _lease_for(self, amounts: Mapping[str, int]) -> OpenLease:
+    def lease_for(self, amounts: Mapping[str, int]) -> OpenLease:
+        """The lease that charges these amounts."""
         if len(amounts) > 1:  # that resource's own lease may be the only one that is ours to open
             return self.lease()
         (resource,) = amounts
@@ -269,14 +270,6 @@ class LeaseGroup(WholeRequests):
         self._unpin()
 
     detach = close
-
-    def hand_down(self) -> None:
-        """Has the programs that are started from now on inherit the open leases.
-
-        What is held is given back by close() then too, but without it only when the last of them has ended as well.
-        """
-        for lease in list(self._leases.values()):
-            lease.hand_down()
 
     def __enter__(self) -> LeaseGroup:
         return self

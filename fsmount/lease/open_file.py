@@ -43,7 +43,8 @@ class OpenLease:
 
     def __init__(self, group: LeaseGroup, resource: str | None, keep: bool) -> None:
         self._group = group
-        self._resource = resource
+        #: The resource, or None for all of them.
+        self.resource = resource
         self._keep = keep
         self._file = GROUP_LEASE.name if resource is None else file_name(resource, group.units[resource], LEASE)
         self._descriptor = -1
@@ -129,11 +130,12 @@ class OpenLease:
             if self._descriptor < 0:
                 return {}
             text = os.fsdecode(os.pread(self._descriptor, 4096, 0))
-        if self._resource is not None:
-            return {self._resource: int(text)}
+        if self.resource is not None:
+            return {self.resource: int(text)}
         return {resource: int(held) for resource, _, held in (word.rpartition("=") for word in text.split())}
 
-    def open(self) -> None:
+    def open(self) -> int:
+        """Its descriptor, once it is open."""
         with self._lock:
             if self._group.closed:
                 raise ValueError(f"{self._group.path} was closed here: attach to it again to charge it")
@@ -144,12 +146,17 @@ class OpenLease:
                     _opened.add(self)
                     if self._keep:
                         self._write("keep", {})
+            return self._descriptor
 
-    def hand_down(self) -> None:
-        """Has the programs that are started from now on inherit it."""
+    def adopt(self, descriptor: int) -> None:
+        """Takes over a descriptor of this file that another process has opened: that process stays the holder.
+
+        What it holds is given back by close(), but without it only when the last of both has ended.
+        """
         with self._lock:
-            if self._descriptor >= 0:
-                os.set_inheritable(self._descriptor, True)
+            self._group.pin()
+            self._descriptor = descriptor
+            _opened.add(self)
 
     def end(self) -> None:
         """Gives back what is held, or leaves it to the group, and closes it.
@@ -183,7 +190,7 @@ class OpenLease:
         self.close()
 
     def _write(self, word: str, numbers: Mapping[str, str], told: Told | None = None) -> None:
-        words = [number if self._resource else f"{resource}={number}" for resource, number in numbers.items()]
+        words = [number if self.resource else f"{resource}={number}" for resource, number in numbers.items()]
         with told_of(self._group.path):
             write_command(self._descriptor, os.fsencode(" ".join([word, *words])), told)
 

@@ -82,7 +82,7 @@ def refunded(group: GroupFiles) -> None:
 
 def test_it_holds_while_the_command_runs_and_ends_as_it_does(group: GroupFiles) -> None:
     with running(group, WAITS) as it:
-        assert [(line.pid, line.held) for line in group.holders()] == [(it.process.pid, 4096)]
+        assert [(line.pid, line.held) for line in group.holders()] == [(it.pid, 4096)]
         it.tell()
         assert it.process.wait(60) == 7
         assert group.usage == 0  # at once: the next line of a script finds the room
@@ -157,13 +157,72 @@ def test_a_command_whose_wrapper_is_killed_goes_on_and_holds_until_it_ends(group
 
 def test_several_resources_are_one_lease_that_is_inherited_too(group: GroupFiles) -> None:
     with running(group, WAITS, "tokens=3") as it:
-        assert [(line.pid, line.held) for line in group.holders("tokens")] == [(it.process.pid, 3)]
+        assert [(line.pid, line.held) for line in group.holders("tokens")] == [(it.pid, 3)]
         it.process.kill()
         it.process.wait()
         assert (group.usage, group.number("usage", "tokens")) == (4096, 3)
         it.tell()
         refunded(group)
         assert group.number("usage", "tokens") == 0
+
+
+@pytest.mark.parametrize("more", [(), ("tokens=3",)], ids=["one-resource", "whole-group"])
+def test_the_holder_is_the_command_and_stays_it_when_its_wrapper_is_killed(
+    group: GroupFiles, more: tuple[str, ...]
+) -> None:
+    def holders() -> list[tuple[int, str]]:
+        return [(line.pid, line.command) for line in group.holders()]
+
+    with running(group, WAITS, *more) as it:
+        assert holders() == [(it.pid, "lease:sh")]
+        it.process.kill()
+        it.process.wait()
+        assert holders() == [(it.pid, "lease:sh")]
+        it.tell()
+        refunded(group)
+
+
+def test_the_holder_has_the_name_of_what_the_command_becomes(group: GroupFiles) -> None:
+    with running(group, ["sh", "-c", "echo $$; read line; exec cat"]) as it:
+        it.tell()
+        eventually(lambda: [(line.pid, line.command) for line in group.holders()] == [(it.pid, "lease:cat")])
+
+
+def test_a_refusal_names_the_command_and_the_one_that_holds_the_most(group: GroupFiles) -> None:
+    group.set_limit(5000)
+    with running(group, WAITS) as it:
+        assert run("run", "-g", group.path, "-r", "memory=1000", "--", "date").returncode == 75
+        (refusal,) = group.file("why").read_text().splitlines()
+        assert " by=lease command=date " in refusal
+        assert f" largest1=4096,{it.pid},lease," in refusal and refusal.endswith(",sh"), refusal
+
+
+def test_a_refused_command_leaves_no_holder(group: GroupFiles) -> None:
+    group.set_limit(10)
+    below = group.mkdir("below")
+    assert run("run", "-g", below.path, "-r", "memory=11", "--", "true").returncode == 75
+    below.path.rmdir()
+
+
+def test_a_signal_that_ends_the_process_before_it_is_the_command_ends_the_wait(group: GroupFiles) -> None:
+    group.set_limit(10)
+    group.charge(10)
+    words = ["run", "-g", str(group.path), "-r", "memory=4", "--wait", "--", "true"]
+    with subprocess.Popen([sys.executable, "-m", "fsmount", *words]) as process:
+        eventually(lambda: [line.command for line in group.holders() if line.pid] == ["lease:true"])
+        (waiting,) = [line.pid for line in group.holders() if line.pid]
+        assert waiting != process.pid
+        os.kill(waiting, signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    eventually(lambda: not any(line.pid for line in group.holders()))
+
+
+def test_a_script_without_an_interpreter_is_run_by_the_shell(group: GroupFiles, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo $0 $*\n")
+    script.chmod(0o755)
+    done = run("run", "-g", group.path, "-r", "memory=1", script, "a", "b")
+    assert (done.returncode, done.stdout) == (0, f"{script} a b\n")
 
 
 def test_both_killed_at_once_give_back(group: GroupFiles) -> None:

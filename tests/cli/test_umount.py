@@ -122,6 +122,17 @@ def test_a_child_of_who_held_something_charges_nothing_that_was_removed(place: P
 # ---- open files
 
 
+def test_a_command_that_fsmount_run_started_is_named(place: Place) -> None:
+    place.mount()
+    words = ["run", "-g", str(place.path), "-r", "memory=1", "--", "sleep", "60"]
+    with subprocess.Popen([sys.executable, "-m", "fsmount", *words]) as wrapper:
+        eventually(lambda: any(line.command == "lease:sleep" for line in place.root.holders()))
+        (pid,) = [line.pid for line in place.root.holders()]
+        assert refused(run("umount", place.path), place.path).startswith(f"busy: charged by sleep (pid {pid});")
+        wrapper.terminate()
+    place.umount()
+
+
 def test_who_keeps_it_busy_is_named(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
