@@ -16,7 +16,7 @@ from fsmount.cli.waiting import WaitingCommand, timeout_of, wait_option
 Examples:
   fsmount charge /run/counters/web memory=64M
   fsmount charge /run/counters/web memory=2G tokens=100 || [ $? != 75 ] || echo no room
-  fsmount charge --wait=30s /run/counters/web memory=2G
+  fsmount charge --wait 30s /run/counters/web memory=2G
 
 The exit status is 0 if all is charged, 75 if a limit refuses, 1 for any other error and 2 for a wrong command line.""",
 )

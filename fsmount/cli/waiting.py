@@ -1,20 +1,21 @@
-"""--wait and --wait=30s: how long a command waits for room."""
+"""--wait, --wait=30s and --wait 30s: how long a command waits for room."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from typing import Any
 
 import click
 
 _FOR_EVER = "for ever"
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
-    """Seconds, or a number with ms, s, m or h behind it; math.inf where none is named."""
+    """Seconds, or a number with ms, s, m, h or d behind it; math.inf where none is named."""
 
     name = "duration"
 
@@ -28,19 +29,26 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 
 
 class WaitingCommand(click.Command):
-    """A command with the option --wait, whose time can only follow an equals sign: what comes next is another word."""
+    """A command with the option --wait, whose time is optional: the next word is the time only if it reads as one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        taking = {name for param in self.params for name in param.opts if _takes_a_value(param)}
-        read = iter(range(len(args)))
-        for index in read:
-            if args[index] == "--wait":
-                args[index] = f"--wait={_FOR_EVER}"
-            elif args[index] in taking:
-                next(read, None)
-            elif args[index] == "--" or not (ctx.allow_interspersed_args or args[index].startswith("-")):
+        taking = {name for param in self.params for name in param.opts if _takes_a_value(param)} - {"--wait"}
+        words, left = [], deque(args)
+        while left:
+            word = left.popleft()
+            if word == "--wait":
+                word = f"--wait={left.popleft() if left and is_time(left[0]) else _FOR_EVER}"
+            words.append(word)
+            if word in taking and left:
+                words.append(left.popleft())
+            elif word == "--" or not (ctx.allow_interspersed_args or word.startswith("-")):
                 break
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [*words, *left])
+
+
+def is_time(word: str) -> bool:
+    """Whether a word reads as a time: 30, 1.5, 500ms, 30s, 5m, 1h, 1d."""
+    return _DURATION.fullmatch(word) is not None
 
 
 def _takes_a_value(param: click.Parameter) -> bool:
@@ -50,9 +58,10 @@ def _takes_a_value(param: click.Parameter) -> bool:
 wait_option = click.option(
     "--wait",
     "seconds",
-    metavar="[=TIME]",
+    metavar="[TIME]",
     type=Duration(),
-    help="Wait for room, in the order in which all asked, for so long (30s, 5m) or for ever.",
+    help="Wait for room, in the order in which all asked: for TIME (30s, 5m), or for ever. The next word is TIME if it "
+    "reads as one: a command called 30s is ./30s, or follows --.",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +92,83 @@ def test_run_waits_and_then_runs(full: GroupFiles) -> None:
 def test_what_follows_wait_is_the_command(full: GroupFiles) -> None:
     done = run("run", "-g", str(full.path), "-r", "tokens=1", "--wait", "echo", "--wait")
     assert (done.returncode, done.stdout) == (0, "--wait\n")
+
+
+@pytest.mark.parametrize("time", ["30", "30s", "500ms", "1.5m", "1h", "2d"])
+def test_a_time_behind_wait_is_the_time(full: GroupFiles, time: str) -> None:
+    done = run("run", "-g", full.path, "-r", "tokens=1", "--wait", time, "--", "echo", "started")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
+    assert run("charge", "--wait", time, full.path, "tokens=1").returncode == 0
+    assert run("charge", full.path, "tokens=1", "--wait", time).returncode == 0
+    full.uncharge(2, "tokens")
+
+
+def test_a_time_behind_wait_ends_the_wait(full: GroupFiles) -> None:
+    assert run("run", "-g", full.path, "-r", "memory=4", "--wait", "0.1s", "--", "true").returncode == 75
+    assert run("run", "--wait", "100ms", "-g", full.path, "-r", "memory=4", "true").returncode == 75
+    assert run("charge", "--wait", "100ms", full.path, "memory=4").returncode == 75
+
+
+@pytest.mark.parametrize("words", [["--wait", "./30s"], ["--wait", "--", "30s"], ["--wait=1h", "30s"]], ids=" ".join)
+def test_a_command_can_be_called_as_a_time(full: GroupFiles, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "30s").symlink_to("/bin/echo")
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [*FSMOUNT, "run", "-g", str(full.path), "-r", "tokens=1", *words, "started"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "started\n")
+
+
+def test_a_time_alone_is_no_command(full: GroupFiles) -> None:
+    done = run("run", "-g", full.path, "-r", "tokens=1", "--wait", "30s")
+    assert done.returncode == 2 and "Missing argument" in done.stderr
+
+
+def test_an_option_behind_wait_is_an_option(full: GroupFiles) -> None:
+    for words in (["-r", "tokens=1", "--wait", "-g", full.path], ["--wait", "-r", "tokens=1", "-g", full.path]):
+        assert run("run", *words, "--", "true").returncode == 0
+
+
+def test_a_command_that_cannot_be_run_is_not_waited_for(full: GroupFiles, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("true\n")
+    (tmp_path / "lost").write_text("#!/no/such/interpreter -e\n")
+    (tmp_path / "lost").chmod(0o755)
+    (tmp_path / "lists").mkdir()
+    environment = os.environ | {"PATH": f"{tmp_path}/none:{tmp_path}"}
+    for command, status, told in (
+        ("no-such-command", 127, "no-such-command: there is no such command\n"),
+        ("./no-such-command", 127, "no such command\n"),
+        ("plain/below", 127, "no such command\n"),
+        ("30sec", 127, "30sec: there is no such command; nor is it a time for --wait, such as 30s\n"),
+        ("lost", 127, "names the interpreter /no/such/interpreter, which is not there\n"),
+        ("./lost", 127, "names the interpreter /no/such/interpreter, which is not there\n"),
+        ("", 127, "no such command\n"),
+        ("plain", 126, "plain: cannot be run: Permission denied\n"),
+        ("./plain", 126, "cannot be run: Permission denied\n"),
+        ("lists", 126, "cannot be run: it is a directory\n"),
+        (f"{tmp_path}", 126, "cannot be run: it is a directory\n"),
+        ("x" * 300, 126, "cannot be run: File name too long\n"),
+    ):
+        words = [*FSMOUNT, "run", "-g", str(full.path), "-r", "memory=4", "--wait", command]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (status, "") and done.stderr.endswith(told), done
+    assert full.number("failcnt") == 0, "nothing was asked for"
+
+
+def test_a_command_is_looked_for_where_execvp_looks(full: GroupFiles, tmp_path: Path) -> None:
+    (tmp_path / "shadow").mkdir()
+    (tmp_path / "shadow" / "greet").write_text("cannot be run\n")
+    (tmp_path / "greet").symlink_to("/bin/echo")
+    for path in (f"/none:{tmp_path}/shadow:{tmp_path}", "/none:", ""):
+        words = [*FSMOUNT, "run", "-g", str(full.path), "-r", "tokens=1", "greet", "hello"]
+        environment = os.environ | {"PATH": path}
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "hello\n"), (path, done)
 
 
 def test_a_command_that_waits_can_be_ended_and_has_charged_nothing(full: GroupFiles) -> None:
