@@ -17,6 +17,7 @@ import os
 from typing import NamedTuple
 
 from .control_files import CONTROL_FILE
+from .group_file import open_group_file
 
 VERSION = 1
 
@@ -33,7 +34,7 @@ class Description(NamedTuple):
 def open_control(directory: str) -> tuple[int, Description]:
     """Opens a directory's control file; the descriptor is the caller's.  EPROTO: it is not understood."""
     path = os.path.join(directory, CONTROL_FILE)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = open_group_file(path, os.O_RDWR)
     try:
         text = os.read(descriptor, 65536)
         try:
@@ -86,7 +87,7 @@ def introduce_in(directory: str, tree_id: int, holder: int) -> int:
 def tell_changed(directory: str, group: int) -> None:
     """Has the daemon forget what the kernel caches of a group's children.  Nothing is wrong if there is no daemon."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(os.path.join(directory, CONTROL_FILE), os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = open_group_file(os.path.join(directory, CONTROL_FILE), os.O_WRONLY)
         try:
             os.write(descriptor, b"changed %d\n" % group)
         finally:

@@ -29,6 +29,7 @@ from ..control_files import (
 )
 from ..engine import Hold, LeaseHold
 from ..errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld
+from ..group_file import open_group_file
 from ..listings import HolderLine, parse_groups, parse_holders
 from ..refusals import Probe, Refusal
 from .mount_errors import told_of
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 # What is read at once of a file that may be long, in bytes.
 _LARGE = 1 << 20
+
+_FLAGS = {"rb": os.O_RDONLY, "wb": os.O_WRONLY, "r+b": os.O_RDWR}
 
 
 class LeaseCounter:
@@ -261,9 +264,12 @@ class LeaseCounter:
 
     @contextlib.contextmanager
     def _opened(self, name: str, mode: str) -> Iterator[IO[bytes]]:
+        """Opens a file of the group; nothing is made or truncated where there is none."""
         group = self.group
-        with told_of(group.path), group.where() as where, open(os.path.join(where, name), mode, buffering=0) as file:
-            yield file
+        with told_of(group.path), group.where() as where:
+            descriptor = open_group_file(os.path.join(where, name), _FLAGS[mode] | os.O_NONBLOCK)
+            with open(descriptor, mode, buffering=0) as file:
+                yield file
 
     def _read(self, kind: Kind) -> bytes:
         with self._opened(self._name(kind), "rb") as file:

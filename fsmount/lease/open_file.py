@@ -15,6 +15,7 @@ from weakref import WeakSet
 from ..control_files import GROUP_LEASE, LEASE, file_name
 from ..engine import Told, write_command
 from ..event_loops import readable
+from ..group_file import open_group_file
 from .baton import Baton
 from .mount_errors import told_of
 
@@ -142,7 +143,7 @@ class OpenLease:
             if self._descriptor < 0:
                 self._group.pin()
                 with no_fork(), told_of(self._group.path), self._group.where() as where:
-                    self._descriptor = os.open(os.path.join(where, self._file), os.O_RDWR | os.O_CLOEXEC)
+                    self._descriptor = open_group_file(os.path.join(where, self._file), os.O_RDWR)
                     _opened.add(self)
                     if self._keep:
                         self._write("keep", {})

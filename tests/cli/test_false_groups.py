@@ -1,0 +1,98 @@
+"""A directory that another user has made to look like a group: root's commands change nothing by way of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.place import Place, run
+from tests.mounts import as_user, resource_files
+
+pytestmark = pytest.mark.root
+
+THEM = 60_101
+
+COMMANDS = [
+    ["set", "memory.limit=1G"],
+    ["set", "memory.soft_limit=1G"],
+    ["get"],
+    ["charge", "memory=5"],
+    ["uncharge", "memory=5"],
+    ["run", "-g", ..., "-r", "memory=5", "--", "true"],
+    ["tree"],
+    ["exporter", "--listen", "127.0.0.1:0"],
+    ["umount"],
+    ["umount", "--keep"],
+    ["doctor"],
+    ["save", ..., "-"],
+]
+
+
+def arguments(command: list[object], group: Path) -> list[object]:
+    if ... in command:
+        return [group if word is ... else word for word in command]
+    return [command[0], group, *command[1:]]
+
+
+@pytest.fixture
+def victim(place: Place) -> Iterator[Path]:
+    file = place.directory / "victim"
+    file.write_text("precious")
+    file.chmod(0o600)
+    before = file.stat()
+    yield file
+    after = file.stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_mode) == (before.st_ino, before.st_mtime_ns, before.st_mode)
+    assert file.read_text() == "precious"
+
+
+def false_group(place: Place, make: Callable[[str], object]) -> Path:
+    """A directory of theirs where each file of a group is what `make` makes."""
+    directory = place.directory / "group"
+    directory.mkdir()
+    os.chown(directory, THEM, THEM)
+
+    def furnish() -> None:
+        for name in [*resource_files(), "lease", "metrics", ".fsmount", ".memory.groups"]:
+            make(str(directory / name))
+
+    as_user(THEM, furnish)
+    return directory
+
+
+def run_all(group: Path) -> None:
+    for command in COMMANDS:
+        done = run(*arguments(command, group))
+        assert done.returncode == (125 if "run" in command else 1) and done.stderr.count("\n") == 1, done
+        assert done.stderr.startswith("fsmount: ") and "Error" not in done.stderr, done
+
+
+def test_no_link_is_followed(place: Place, victim: Path) -> None:
+    run_all(false_group(place, lambda path: os.symlink(victim, path)))
+
+
+def test_no_pipe_is_waited_for(place: Place) -> None:
+    run_all(false_group(place, lambda path: os.mkfifo(path, 0o666)))
+
+
+def test_no_file_with_another_name_is_written(place: Place, victim: Path) -> None:
+    """As where fs.protected_hardlinks is 0."""
+    group = false_group(place, lambda path: None)
+    for name in [*resource_files(), "lease", "metrics", ".fsmount", ".memory.groups"]:
+        os.link(victim, group / name)
+    run_all(group)
+
+
+def test_links_among_true_files_are_found_when_they_are_opened(place: Place, victim: Path) -> None:
+    """The directory looks like a group until it is used."""
+    group = false_group(place, lambda path: Path(path).write_text("1\n") and None)
+    for name in ("memory.limit_in_bytes", "memory.charge", "memory.lease", "lease"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(group / name)
+        as_user(THEM, lambda name=name: os.symlink(victim, group / name))  # type: ignore[misc]
+    for command in COMMANDS:
+        run(*arguments(command, group))
