@@ -9,8 +9,10 @@ attach() finds a tree through its mount; Tree.create() and Tree.open() work with
 from .attach import attach
 from .engine import UNLIMITED
 from .errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
+from .quantities import format_quantity, parse_quantity
 from .refusals import LargeHolder, Probe, Refusal
 from .tree import Counter, Group, Holder, Tree
+from .version import __version__
 
 __all__ = [
     "UNLIMITED",
@@ -27,5 +29,8 @@ __all__ = [
     "RegionCorrupt",
     "Tree",
     "TreeGone",
+    "__version__",
     "attach",
+    "format_quantity",
+    "parse_quantity",
 ]

@@ -18,6 +18,7 @@ from .errors import LOST_DAEMON, TreeGone, says_daemon_is_lost
 from .lease import LeaseGroup, attach_files
 from .names import path_text
 from .on_exit import ends_with_keep
+from .suggestions import no_group
 from .tree import Group, Tree
 
 _lock = threading.Lock()
@@ -110,7 +111,7 @@ def _ask(directory: str) -> tuple[int, Description]:
         raise _OutOfReach(error) from error
     except FileNotFoundError:
         if not os.path.exists(directory):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory) from None
+            raise no_group(directory) from None
         raise OSError(errno.EINVAL, "this directory is in no fsmount tree", directory) from None
     except NotADirectoryError:
         raise NotADirectoryError(errno.ENOTDIR, "a group is a directory", directory) from None

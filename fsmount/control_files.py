@@ -73,9 +73,13 @@ KINDS = (
 GROUP_KINDS = (GROUP_LEASE,)
 
 
+#: How the files of quantities end where the unit is bytes.
+BYTES_ENDING = "_in_bytes"
+
+
 def file_name(resource: str, unit: str, kind: Kind) -> str:
     """The name of a resource's file: `memory.limit_in_bytes`, or `tokens.limit` with the unit count."""
-    return f"{resource}.{kind.name}{'_in_bytes' if kind.quantity and unit == 'bytes' else ''}"
+    return f"{resource}.{kind.name}{BYTES_ENDING if kind.quantity and unit == 'bytes' else ''}"
 
 
 def files(resources: Mapping[str, str]) -> dict[str, tuple[int, Kind]]:

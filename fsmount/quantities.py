@@ -28,6 +28,8 @@ _DIGITS_MAX = len(str(UNLIMITED))
 
 _ZERO = ord("0")
 
+_SUFFIXES = "KMGTPE"
+
 _LEASE_SIGNS = {b"+": "add", b"-": "subtract"}
 _LEASE_AMOUNT_WORDS = {b"give", b"take", b"nofail", b"wait"}
 _LEASE_WORDS = {b"keep", b"release", b"wait"}
@@ -52,6 +54,44 @@ def parse(text: bytes, *, limit: bool = False) -> int:
     if limit and text in (b"-1", b"max"):
         return UNLIMITED
     return _number(text)
+
+
+def parse_quantity(text: str | bytes) -> int:
+    """The amount that a text such as "12G", "0x10" or "4096" stands for: 0 to UNLIMITED, which "max" stands for too.
+
+    The unit is that of the resource; a suffix is a power of 1024.  ValueError: not a number.  OverflowError: above
+    UNLIMITED.  TypeError: not text.
+    """
+    if not isinstance(text, str | bytes):
+        raise TypeError(f"a quantity is read from a str or bytes, not {type(text).__name__}")
+    data = os.fsencode(text)
+    try:
+        return UNLIMITED if strip(data) == b"max" else _number(strip(data))
+    except OSError as error:
+        if error.errno == errno.ERANGE:
+            raise OverflowError(f"{_shown(data)} is above {UNLIMITED}, the largest quantity") from None
+        raise ValueError(f"{_shown(data)} is no quantity such as 4096, 64K or 2G") from None
+
+
+def format_quantity(amount: int) -> str:
+    """The shortest exact text for an amount, with a suffix where it is a whole multiple: 12884901888 is "12G".
+
+    UNLIMITED is "max".  parse_quantity() gives the amount back.  ValueError: below 0.  OverflowError: above UNLIMITED.
+    TypeError: no int, or a bool.
+    """
+    if type(amount) is not int:
+        raise TypeError(f"a quantity is an int, not {type(amount).__name__}")
+    if amount < 0:
+        raise ValueError(f"a quantity is not negative, as {amount} is")
+    if amount > UNLIMITED:
+        raise OverflowError(f"{amount} is above {UNLIMITED}, the largest quantity")
+    if amount == UNLIMITED:
+        return "max"
+    power = 0
+    while amount and amount % 1024 == 0:
+        amount //= 1024
+        power += 1
+    return f"{amount}{_SUFFIXES[power - 1] if power else ''}"
 
 
 def parse_lease(text: bytes) -> tuple[str, int]:
@@ -124,5 +164,9 @@ def _number(text: bytes) -> int:
 
 
 def _error(code: int, text: bytes) -> OSError:
-    shown = repr(text[:64])[2:-1] + ("..." if len(text) > 64 else "")  # it may come to a terminal, or into a log
-    return OSError(code, f"{os.strerror(code)}: '{shown}'")
+    return OSError(code, f"{os.strerror(code)}: {_shown(text)}")
+
+
+def _shown(text: bytes) -> str:
+    """In quotes and escaped, since it may come to a terminal, or into a log; cut where it is long."""
+    return "'" + repr(text[:64])[2:-1] + ("..." if len(text) > 64 else "") + "'"

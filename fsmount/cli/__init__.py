@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import os
@@ -11,6 +12,8 @@ from typing import Any
 import click
 
 from fsmount.cli.streams import replace_closed
+from fsmount.suggestions import did_you_mean
+from fsmount.version import __version__
 
 #: In the order of the help.
 COMMANDS = (
@@ -30,19 +33,36 @@ COMMANDS = (
     "completion",
 )
 
+#: Other names of commands.
+ALIASES = {"unmount": "umount"}
+
 
 class _Commands(click.Group):
     """Finds a subcommand by its name in the module of that name: `fsmount get` need not wait for the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        aliases = {command: alias for alias, command in ALIASES.items()}
+        return [name for command in COMMANDS for name in (command, aliases.get(command)) if name]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        real = ALIASES.get(name, name)
+        if real not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"fsmount.cli.{name}"), name)
+        command = getattr(importlib.import_module(f"fsmount.cli.{real}"), real)
         assert isinstance(command, click.Command)
+        if name != real:
+            command = copy.copy(command)
+            command.name = name
+            command.short_help = f"The same as {real}."
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name[:1].isalnum() and name not in self.list_commands(ctx) and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -53,7 +73,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="fsmount")
+@click.version_option(__version__)
 def main() -> None:
     """Resource counters as files: charged from parallel processes, exact, and never past a limit."""
     replace_closed()

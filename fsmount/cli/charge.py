@@ -28,7 +28,7 @@ def charge(path: str, wanted: tuple[Amount, ...], seconds: float | None) -> None
 
     All of it is charged at once, or nothing.
     """
-    with named_group(path) as group, group:
+    with named_group(path, wanted) as group, group:
         if seconds is None:
             group.charge_common(requested(group, wanted))
         else:

@@ -8,8 +8,10 @@ import click
 
 from fsmount.cli import complete
 from fsmount.cli.group import counter, named_group
+from fsmount.control_files import BYTES_ENDING
 from fsmount.daemon.refused import Refused
 from fsmount.lease import LeaseGroup
+from fsmount.suggestions import did_you_mean
 
 
 @click.command(
@@ -55,6 +57,7 @@ def _found(group: LeaseGroup, words: tuple[str, ...]) -> dict[str, dict[str, int
             stats[resource] = counter(group, resource).stat()
         stat = stats[resource]
         if dot and key not in stat:
-            raise Refused(f"there is no {word}; the keys of {resource} are: {', '.join(stat)}")
+            meant = did_you_mean(word.removesuffix(BYTES_ENDING), (f"{resource}.{name}" for name in stat))
+            raise Refused(f"there is no {word}; the keys of {resource} are: {', '.join(stat)}{meant}")
         found.setdefault(resource, {}).update({key: stat[key]} if dot else stat)
     return found

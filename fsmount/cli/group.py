@@ -5,22 +5,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fsmount.cli.amounts import Amount
+from fsmount.cli.amounts import Amount, told
 from fsmount.cli.report import FAILED, NoRoom, one_line
 from fsmount.daemon.refused import Refused
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.lease import LeaseCounter, LeaseGroup, group_at
+from fsmount.suggestions import nearest_group
 
 
 @contextlib.contextmanager
-def named_group(path: str, status: int = FAILED) -> Iterator[LeaseGroup]:
-    """The group at a path; what goes wrong with it in the block ends the program with one line and the status."""
-    with one_line(path, status), advised():
-        if not path:  # a shell variable that is not set, and not the current directory
-            raise FileNotFoundError
-        yield group_at(os.path.realpath(path))
+def named_group(path: str, wanted: Sequence[Amount] = (), status: int = FAILED) -> Iterator[LeaseGroup]:
+    """The group at a path; what goes wrong with it in the block ends the program with one line and the status.
+
+    wanted: the amounts that were typed, for the line to show them.
+    """
+    with one_line(path, status):
+        with advised(meant=path):
+            if not path:  # a shell variable that is not set, and not the current directory
+                raise FileNotFoundError
+            group = group_at(os.path.realpath(path))
+        with advised(), _amounts_told(group, wanted):
+            yield group
 
 
 def only_mount(command: str) -> str:
@@ -41,28 +48,60 @@ def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
 
 def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
     """Resource -> amount.  Refused if there is no such resource."""
-    return {counter(group, resource).resource: amount for resource, amount in wanted}
+    return {counter(group, resource).resource: amount for resource, amount, _ in wanted}
+
+
+def set_limit(counted: LeaseCounter, key: str, amount: int, typed: str) -> None:
+    """Sets a limit or soft limit to an amount that was typed.  NoRoom: more is used."""
+    try:
+        setattr(counted, key, amount)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise NoRoom(
+            f"the limit of {counted.resource} cannot be {told(amount, counted.unit, typed)}: the usage is "
+            f"{told(counted.usage, counted.unit)}; uncharge first, or set no less than that"
+        ) from None
 
 
 @contextlib.contextmanager
-def advised() -> Iterator[None]:
-    """Says of an error what can be done about it."""
+def _amounts_told(group: LeaseGroup, wanted: Sequence[Amount]) -> Iterator[None]:
+    """Says of amounts that are refused how they were typed, and what there is."""
+    typed = {(name, amount): text for name, amount, text in wanted}
+
+    def shown(error: LimitExceeded | NotHeld, amount: int) -> str:
+        return told(amount, group.units[error.resource])
+
+    def asked(error: LimitExceeded | NotHeld) -> str:
+        text = typed.get((error.resource, error.requested), "")
+        return told(error.requested, group.units[error.resource], text)
+
     try:
         yield
     except LimitExceeded as error:
         raise NoRoom(
-            f"{error.requested} more of {error.resource} would pass the limit of {error.group}: {error.usage} of "
-            f"{error.limit} are used; give some back there, or raise the limit"
+            f"{asked(error)} more of {error.resource} would pass the limit of {error.group}: "
+            f"{shown(error, error.usage)} of {shown(error, error.limit)} are used; give some back there, or raise the "
+            "limit"
         ) from None
     except NotHeld as error:
         raise Refused(
-            f"{error.requested} of {error.resource} cannot be given back: the group itself holds {error.held}; what "
-            f"processes and leases hold is theirs, see {error.resource}.holders"
+            f"{asked(error)} of {error.resource} cannot be given back: the group itself holds "
+            f"{shown(error, error.held)}; what processes and leases hold is theirs, see {error.resource}.holders"
         ) from None
+
+
+@contextlib.contextmanager
+def advised(meant: str = "") -> Iterator[None]:
+    """Says of an error what can be done about it; meant: the path of a group that may be mistyped."""
+    try:
+        yield
     except GroupRemoved:
-        raise Refused("the group was removed; mkdir makes it anew") from None
+        raise Refused("the group was removed; mkdir makes a new one") from None
     except FileNotFoundError:
-        raise Refused("there is no such directory; mkdir makes a group in a mounted tree") from None
+        near = nearest_group(meant) if meant else None
+        advice = f"did you mean {near}?" if near else "mkdir makes a group in a mounted tree"
+        raise Refused(f"there is no such directory; {advice}") from None
     except NotADirectoryError:
         raise Refused("not a directory; a group is a directory of a mounted tree") from None
     except PermissionError as error:

@@ -70,7 +70,7 @@ def run(path: str, wanted: tuple[Amount, ...], seconds: float | None, command: t
 
     COMMAND is not started unless all of it is to be had; until then nothing is held.
     """
-    with named_group(path, _FAILED) as group, group:
+    with named_group(path, wanted, _FAILED) as group, group:
         amounts = requested(group, wanted)
         program = _find(command[0], waits=seconds is not None)
         try:

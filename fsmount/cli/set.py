@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-
 import click
 
 from fsmount.cli import complete
 from fsmount.cli.amounts import Amount, limits
-from fsmount.cli.group import counter, named_group
-from fsmount.cli.report import NoRoom
-from fsmount.lease import LeaseCounter
+from fsmount.cli.group import counter, named_group, set_limit
+from fsmount.control_files import BYTES_ENDING
+from fsmount.suggestions import nearest
 
 #: What can be set, by the name of its file.
 KEYS = ("limit", "soft_limit")
@@ -18,9 +16,12 @@ KEYS = ("limit", "soft_limit")
 
 def _settable(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Amount, ...]:
     wanted = limits(ctx, param, value)
-    for name, _ in wanted:
-        if name.partition(".")[2] not in KEYS:
-            raise click.BadParameter(f"{name} cannot be set, but R.{' and R.'.join(KEYS)} can", ctx, param)
+    for name, _, text in wanted:
+        resource, dot, key = name.partition(".")
+        if key not in KEYS:
+            near = nearest(key.removesuffix(BYTES_ENDING), KEYS) if dot else KEYS[0]
+            advice = f"; did you mean {resource}.{near}={text}?" if near else ""
+            raise click.BadParameter(f"{name} cannot be set, but R.{' and R.'.join(KEYS)} can{advice}", ctx, param)
     return wanted
 
 
@@ -48,15 +49,6 @@ def set(path: str, wanted: tuple[Amount, ...]) -> None:
     They are set in this order. The first that fails ends it, and those before it stay set.
     """
     with named_group(path) as group:
-        counters = [(counter(group, name.partition(".")[0]), name.partition(".")[2], amount) for name, amount in wanted]
-        for counted, key, amount in counters:
-            _set(counted, key, amount)
-
-
-def _set(counted: LeaseCounter, key: str, amount: int) -> None:
-    try:
-        setattr(counted, key, amount)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        raise NoRoom(error.strerror or str(error)) from None
+        counters = [counter(group, name.partition(".")[0]) for name, _, _ in wanted]
+        for counted, (name, amount, typed) in zip(counters, wanted, strict=True):
+            set_limit(counted, name.partition(".")[2], amount, typed)

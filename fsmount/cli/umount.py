@@ -16,6 +16,8 @@ Examples:
   fsmount umount --keep /run/counters
   fsmount umount --stale /run/counters
 
+fsmount unmount is the same command.
+
 The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line."""
 )
 @click.argument("mountpoint", type=click.Path(path_type=str, readable=False))

@@ -24,5 +24,5 @@ def uncharge(path: str, wanted: tuple[Amount, ...]) -> None:
 
     All of it at once, or nothing if it holds less than that of one. What processes and leases hold is theirs.
     """
-    with named_group(path) as group, group:
+    with named_group(path, wanted) as group, group:
         group.uncharge_common(requested(group, wanted))

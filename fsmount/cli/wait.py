@@ -30,5 +30,5 @@ def wait(path: str, wanted: tuple[Amount, ...], timeout: float | None) -> None:
 
     Who waits stands in line: whoever asked before is served before.
     """
-    with named_group(path) as group, group:
+    with named_group(path, wanted) as group, group:
         group.charge_waiting(requested(group, wanted), timeout_of(timeout))

@@ -12,6 +12,7 @@ from ..control_files import GROUP_LEASE, HOLDERS, LEASE, STAT, USAGE, file_name
 from ..engine import Hold, LeaseHold, Told
 from ..errors import GroupRemoved, LimitExceeded, NotHeld
 from ..on_exit import ends_with_keep
+from ..suggestions import no_group, no_resource
 from ..whole_requests import WholeRequests
 from .counter import LeaseCounter
 from .mount_errors import DESCRIPTORS, says_gone, told_of
@@ -55,7 +56,7 @@ def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:
         resources = _resources(directory)
     except OSError as error:
         if says_gone(error):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory) from None
+            raise no_group(directory) from None
         with told_of(directory):
             raise
     if not resources:
@@ -166,7 +167,7 @@ class LeaseGroup(WholeRequests):
     def __getitem__(self, resource: str) -> LeaseCounter:
         """The counter of a resource.  KeyError."""
         if resource not in self.units:
-            raise KeyError(f"no resource {resource!r} here; there are: {', '.join(self.units)}")
+            raise no_resource(resource, self.units)
         return self._counters.get(resource) or self._counters.setdefault(resource, LeaseCounter(self, resource))
 
     def __iter__(self) -> Iterator[str]:

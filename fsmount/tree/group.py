@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from .. import engine
 from ..engine import NAME_MAX, ROOT, EngineError, GroupHold, Hold, Request
 from ..on_exit import ends_with_keep
+from ..suggestions import no_resource
 from ..whole_requests import WholeRequests
 from .answers import in_public, public_error
 from .counter import Counter
@@ -125,7 +126,7 @@ class Group(WholeRequests):
         except KeyError:
             pass
         if resource not in self.tree.resources:
-            raise KeyError(f"no resource {resource!r} here; there are: {', '.join(self.tree.resources)}")
+            raise no_resource(resource, self.tree.resources)
         return self._counters.setdefault(resource, Counter(self, resource))
 
     def __iter__(self) -> Iterator[str]:

@@ -43,6 +43,36 @@ def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: Gr
     assert group.number("max_usage") == 0, "nobody ever saw a part of it"
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [("13G", "13G (13958643712 bytes)"), ("0x340M", "0x340M (872415232 bytes)"), ("13958643712", "13958643712")],
+)
+def test_a_refusal_shows_the_amount_as_typed_and_the_bytes_beside_it(group: GroupFiles, typed: str, shown: str) -> None:
+    group.set_limit((1 << 30) + 1)
+    group.charge("768M")
+    done = run_here("charge", group.path, f"memory={typed}")
+    assert done.returncode == 75
+    assert done.stderr == (
+        f"fsmount: {group.path}: {shown} more of memory would pass the limit of {group.path}: 768M (805306368 bytes) "
+        "of about 1.0G (1073741825 bytes) are used; give some back there, or raise the limit\n"
+    )
+
+
+def test_a_refusal_shows_a_count_as_a_number(group: GroupFiles) -> None:
+    group.set_limit(2048, "tokens")
+    done = run_here("charge", group.path, "tokens=3K")
+    assert "3K (3072) more of tokens would pass the limit" in done.stderr
+    assert "0 of 2048 are used" in done.stderr
+
+
+def test_what_is_not_held_is_shown_as_typed(group: GroupFiles) -> None:
+    group.charge("2G")
+    said = refused(run_here("uncharge", group.path, "memory=3G"), group.path)
+    assert said.startswith(
+        "3G (3221225472 bytes) of memory cannot be given back: the group itself holds 2G (2147483648 bytes);"
+    )
+
+
 def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
     group.charge(4096)
     group.charge(3, "tokens")

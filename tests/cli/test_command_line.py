@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+import fsmount
 from fsmount.cli import COMMANDS
 from tests.cli.place import Place, run
 
@@ -97,8 +98,22 @@ def test_help_names_what_there_is(command: list[str]) -> None:
     assert [word for word in (*wanted[tuple(command)], *told) if word not in text] == []
 
 
+def test_unmount_is_umount() -> None:
+    done, other = run("unmount", "--help"), run("umount", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == other.stdout.replace("Usage: fsmount umount", "Usage: fsmount unmount")
+    assert "unmount     The same as umount.\n" in run("--help").stdout
+
+
+def test_unmount_unmounts(place: Place) -> None:
+    place.mount()
+    assert run("unmount", place.path).returncode == 0
+    assert not place.mounts
+
+
 def test_version_is_that_of_the_package() -> None:
     done = run("--version")
+    assert done.stdout == f"fsmount, version {fsmount.__version__}\n"
     try:
         version = importlib.metadata.version("fsmount")
     except importlib.metadata.PackageNotFoundError:

@@ -28,6 +28,32 @@ def test_a_limit_below_the_usage_is_refused_with_75_and_those_before_it_stay(gro
     assert group.number("soft_limit", "tokens") == UNLIMITED
 
 
+def test_a_limit_that_is_refused_is_shown_as_typed(group: GroupFiles) -> None:
+    group.charge("2G")
+    done = run_here("set", group.path, "memory.limit=1G")
+    assert done.returncode == 75
+    assert "cannot be 1G (1073741824 bytes): the usage is 2G (2147483648 bytes);" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("vram=12G", "vram.limit=12G"),
+        ("memory.limt=2G", "memory.limit=2G"),
+        ("memory.limit_in_bytes=2G", "memory.limit=2G"),
+        ("tokens.softlimit=3", "tokens.soft_limit=3"),
+    ],
+)
+def test_a_key_that_cannot_be_set_is_told_with_the_one_that_is_meant(group: GroupFiles, word: str, meant: str) -> None:
+    done = run_here("set", group.path, word)
+    assert done.returncode == 2
+    assert f"R.limit and R.soft_limit can; did you mean {meant}?\n" in done.stderr
+
+
+def test_a_limit_without_its_amount_is_told_with_an_example(group: GroupFiles) -> None:
+    assert "such as memory.limit=2G" in run_here("set", group.path, "memory.limit", "2G").stderr
+
+
 @pytest.mark.parametrize(
     "word", ["memory=5", "memory.usage=5", "memory.limit", "memory.limit=", "memory.limit=4kB", ".limit=max=1"]
 )

@@ -27,7 +27,7 @@ from prompt_toolkit.layout.processors import BeforeInput
 from fsmount.cli.amounts import amount
 from fsmount.cli.cells import RED, number
 from fsmount.cli.columns import BOLD, DIM, Cell, joined, shortened, shortened_path
-from fsmount.cli.group import advised
+from fsmount.cli.group import advised, set_limit
 from fsmount.cli.printable import printable
 from fsmount.cli.report import FAILED
 from fsmount.cli.survey import Groups, full_path
@@ -427,21 +427,21 @@ class _Screen:
             except ValueError as error:
                 self._message = f"{printable(text)} is {error}"
             else:
-                self._app.create_background_task(self._set(setting, wanted))
+                self._app.create_background_task(self._set(setting, wanted, text))
         return False
 
-    async def _set(self, setting: _Setting, wanted: int) -> None:
+    async def _set(self, setting: _Setting, wanted: int, typed: str) -> None:
         path, resource, key, _ = setting
         counter = LeaseGroup(path, self._groups.units)[resource]
         try:
-            await asyncio.to_thread(setattr, counter, key, wanted)
-        except OSError as error:
+            await asyncio.to_thread(set_limit, counter, key, wanted, typed)
+        except (OSError, Refused) as error:
             self._message = f"{self._name(path)}: {_said(error)}"
         self._reader.want(self._wanted)
         self._app.invalidate()
 
 
-def _said(error: OSError) -> str:
+def _said(error: OSError | Refused) -> str:
     """What a command would say of it."""
     try:
         with advised():

@@ -1,0 +1,126 @@
+""" "Did you mean": a mistyped name is told with the one that it is nearest to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import fsmount
+from tests.cli.place import refused, run_here
+from tests.mounts import GroupFiles
+
+
+@pytest.fixture
+def web(group: GroupFiles) -> GroupFiles:
+    web = group.mkdir("web")
+    web.mkdir("api")
+    return web
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("umuont", "umount"), ("charg", "charge"), ("docter", "doctor"), ("Tree", "tree")]
+)
+def test_a_command(typed: str, meant: str) -> None:
+    done = run_here(typed)
+    assert done.returncode == 2
+    assert f"No such command '{typed}'; did you mean {meant}?\n" in done.stderr
+
+
+def test_a_command_that_is_near_to_none() -> None:
+    assert "No such command 'xyzzy'\n" in run_here("xyzzy").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["mount", "--resorce", "memory", "/nope"], "--resource"),
+        (["umount", "--kep", "/nope"], "--keep"),
+        (["get", "--jason", "/nope"], "--json"),
+        (["charge", "--wiat", "/nope", "memory=1"], "--wait"),
+    ],
+)
+def test_an_option(words: list[str], meant: str) -> None:
+    done = run_here(*words)
+    assert done.returncode == 2
+    assert "Did you mean" in done.stderr and meant in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "{}", "memroy.usage"],
+        ["set", "{}", "memroy.limit=1"],
+        ["charge", "{}", "memroy=1"],
+        ["uncharge", "{}", "MEMORY=1"],
+        ["wait", "{}", "memroy=1"],
+        ["tree", "{}", "-r", "memroy"],
+        ["top", "{}", "-r", "memroy", "-n", "1"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_resource(group: GroupFiles, words: list[str]) -> None:
+    said = refused(run_here(*(word.format(group.path) for word in words)), group.path)
+    assert said.startswith("no resource 'm") or "MEMORY" in words[2]
+    assert said.endswith(" here; there are: memory, tokens; did you mean memory?")
+
+
+@pytest.mark.parametrize("transport", ["memory", "files"])
+def test_a_resource_in_python(group: GroupFiles, transport: str) -> None:
+    with fsmount.attach(group.path, transport=transport) as attached:
+        with pytest.raises(KeyError, match="did you mean memory"):
+            attached["memroy"]
+        with pytest.raises(KeyError, match="did you mean tokens"):
+            attached.charge(token=1)
+        with pytest.raises(KeyError, match="no resource None here"):
+            attached[None]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("memory.usge", "usage"),
+        ("memory.usage_in_bytes", "usage"),
+        ("memory.fail_cnt", "failcnt"),
+        ("memory.Limit", "limit"),
+    ],
+)
+def test_a_key(group: GroupFiles, typed: str, meant: str) -> None:
+    said = refused(run_here("get", group.path, typed), group.path)
+    assert said.startswith(f"there is no {typed}; the keys of memory are: usage, ")
+    assert said.endswith(f"; did you mean memory.{meant}?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("wbe", "web"), ("wbe/api", "web/api"), ("wbe/other", "web"), ("web/apo", "web/api"), ("WEB", "web")],
+)
+def test_a_group(group: GroupFiles, web: GroupFiles, typed: str, meant: str) -> None:
+    path = f"{group.path}/{typed}"
+    said = refused(run_here("charge", path, "memory=1"), path)
+    assert said == f"there is no such directory; did you mean {group.path}/{meant}?"
+    assert web.usage == 0
+
+
+def test_a_group_by_a_relative_path(group: GroupFiles, web: GroupFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(group.path)
+    assert refused(run_here("get", "wbe"), "wbe") == "there is no such directory; did you mean web?"
+    monkeypatch.chdir(group.path.parent)
+    typed = f"{group.path.name}/wbe/"
+    assert refused(run_here("get", typed), typed).endswith(f"did you mean {group.path.name}/web?")
+
+
+def test_a_group_that_is_near_to_none_or_outside_of_every_tree(web: GroupFiles, tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    for path in (f"{web.path}/xyzzy", tmp_path / "wbe"):
+        said = refused(run_here("get", path), path)
+        assert said == "there is no such directory; mkdir makes a group in a mounted tree"
+
+
+@pytest.mark.parametrize("transport", ["memory", "files"])
+def test_a_group_in_python(group: GroupFiles, web: GroupFiles, transport: str) -> None:
+    path = os.fspath(group.path / "wbe")
+    with pytest.raises(FileNotFoundError, match=f"there is no such group; did you mean {web.path}") as error:
+        fsmount.attach(path, transport=transport)
+    assert error.value.filename == path
