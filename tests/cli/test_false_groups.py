@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 THEM = 60_101
 
-COMMANDS = [
+COMMANDS: list[list[object]] = [
     ["set", "memory.limit=1G"],
     ["set", "memory.soft_limit=1G"],
     ["get"],
