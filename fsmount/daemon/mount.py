@@ -194,7 +194,7 @@ class _Server:
                 raise
             finally:
                 self._running = False
-                self._manager.stopping()
+                self._manager.stopping("unmounting")
                 self._heart.beat()  # the last beats: each step of the end must be done within the limit
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._operations.close)

@@ -35,9 +35,9 @@ class ServiceManager:
         """The service can be used; status is a line for who looks at it."""
         self._tell("READY=1", f"STATUS={' '.join(status.split())}")
 
-    def stopping(self) -> None:
+    def stopping(self, status: str) -> None:
         """The end has begun.  From here systemd waits as long as TimeoutStopSec= says, and for no more pings."""
-        self._tell("STOPPING=1", "STATUS=unmounting")
+        self._tell("STOPPING=1", f"STATUS={status}")
 
     async def ping(self) -> None:
         """Tells that the event loop turns, twice in the time that systemd allows, until it is cancelled."""

@@ -1,0 +1,124 @@
+"""Reads the file `metrics`, once for all requests that come at the same moment.
+
+A read of a mount whose daemon is stopped does not return, and cannot be taken back.  It is left to its thread, of which
+there are only a few; requests get their answer within a limit that they do not share with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import trio
+
+from ..control_files import METRICS_FILE
+from ..daemon.mounts import mount_at
+from ..daemon.refused import Refused
+from ..errors import LOST_DAEMON, says_daemon_is_lost
+from .formats import Format, Metrics
+
+#: How long a request waits for its text.  Prometheus gives up after 10 s by default, and should see the reason first.
+PATIENCE = 8.0
+
+#: How many threads may hang in a mount that does not answer.
+_THREADS = 4
+_BLOCK = 1 << 20
+_LONGEST = 256 << 20  # 65,536 groups with three resources and long names have less
+_LATE = f"the daemon gave no metrics within {PATIENCE:g} s: is it stopped?"
+
+
+def read(mountpoint: str) -> bytes:
+    """The file.  Refused if nothing of fsmount is mounted there or nobody serves it; OSError."""
+    mount = mount_at(mountpoint)
+    if mount is None or not mount.ours:
+        raise Refused("nothing of fsmount is mounted there: see fsmount mount")
+    try:
+        # by hand: the file objects of Python take EAGAIN for "no data yet"
+        descriptor = os.open(os.path.join(mountpoint, METRICS_FILE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            text = bytearray()
+            while block := os.read(descriptor, _BLOCK):
+                text += block
+                if len(text) > _LONGEST:
+                    raise Refused(f"{METRICS_FILE} is longer than {_LONGEST >> 20} MiB")
+            return bytes(text)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not says_daemon_is_lost(error):
+            raise
+        raise Refused(LOST_DAEMON) from None
+
+
+async def check(mountpoint: str) -> None:
+    """Refused, with the reason, if there are no metrics now."""
+    _, failure = await _read_in_time(mountpoint, trio.CapacityLimiter(1))
+    if failure:
+        raise Refused(failure)
+
+
+async def _read_in_time(mountpoint: str, threads: trio.CapacityLimiter) -> tuple[Metrics | None, str]:
+    """The metrics, or why there are none within PATIENCE."""
+    with trio.move_on_after(PATIENCE):
+        try:
+            text = await trio.to_thread.run_sync(read, mountpoint, abandon_on_cancel=True, limiter=threads)
+        except Refused as refused:
+            return None, str(refused)
+        except OSError as error:
+            return None, f"{METRICS_FILE} cannot be read: {error.strerror or error}"
+        return Metrics(text), ""
+    return None, _LATE
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.metrics: Metrics | None = None
+        self.failure = ""
+
+
+class Readings:
+    """Readings of the mount, one after the other.
+
+    A request shares the reading that begins next, and never one that has begun: its text is not older than the request.
+    """
+
+    def __init__(self, mountpoint: str, log: Callable[[str], None]) -> None:
+        self._mountpoint = mountpoint
+        self._log = log
+        self._failure = ""
+        self._next = _Reading()
+        self._wanted = trio.Event()
+        self._threads = trio.CapacityLimiter(_THREADS)
+        self._translating = trio.CapacityLimiter(1)
+
+    async def text(self, form: Format) -> bytes:
+        """The metrics in this format.  Refused, with the reason, also if there is none within PATIENCE."""
+        reading = self._next
+        self._wanted.set()
+        with trio.move_on_after(PATIENCE):
+            await reading.done.wait()
+            if reading.metrics is None:
+                raise Refused(reading.failure)
+            try:
+                return await trio.to_thread.run_sync(
+                    reading.metrics.encoded, form, abandon_on_cancel=True, limiter=self._translating
+                )
+            except ValueError as error:
+                raise Refused(f"{METRICS_FILE} is no OpenMetrics text: {error}") from None
+        raise Refused(_LATE)
+
+    async def run(self) -> None:
+        """Reads whenever a request wants it, until it is cancelled."""
+        while True:
+            await self._wanted.wait()
+            reading, self._next, self._wanted = self._next, _Reading(), trio.Event()
+            reading.metrics, reading.failure = await _read_in_time(self._mountpoint, self._threads)
+            reading.done.set()
+            self._tell(reading.failure)
+
+    def _tell(self, failure: str) -> None:
+        """Logs a failure once, until it is another or over."""
+        if failure != self._failure:
+            self._failure = failure
+            self._log(failure or "there are metrics again")

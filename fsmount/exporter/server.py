@@ -1,0 +1,129 @@
+"""The exporter's listening socket, the bound on its connections, and its end.
+
+A client can hold a connection and do nothing.  So there are at most _CONNECTIONS; when one more comes, the one that has
+waited longest for its client ends for it.  A scrape takes milliseconds, so no crowd of idle clients delays it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+from operator import attrgetter
+
+import h11
+import trio
+
+from ..daemon.refused import Refused
+from ..daemon.systemd import ServiceManager
+from .address import Address, listen, told
+from .connection import Connection, Response
+from .formats import Format
+from .readings import Readings, check
+
+_PATH = "/metrics"
+_METHODS = ("GET", "HEAD")
+_CONNECTIONS = 128
+_GRACE = 0.2  # how many seconds a client has to go on, even if others need its connection
+
+
+def export(mountpoint: str, address: Address) -> None:
+    """Serves the metrics of the mount at this real path until SIGINT or SIGTERM; says on standard error where.
+
+    Refused: there are no metrics there now.  OSError: the address is not to be had.
+    """
+
+    def log(text: str) -> None:
+        print(f"fsmount: {mountpoint}: {text}".encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
+
+    manager = ServiceManager.of_environment()
+    trio.run(check, mountpoint)
+    with listen(address) as socket:
+        where = f"serving http://{told(socket.getsockname())}{_PATH}"
+
+        def ready() -> None:
+            log(where)
+            manager.ready(where)
+
+        trio.run(_Server(mountpoint, log).serve, trio.SocketListener(trio.socket.from_stdlib_socket(socket)), ready)
+    manager.stopping("closing")
+
+
+class _Server:
+    def __init__(self, mountpoint: str, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._readings = Readings(mountpoint, log)
+        self._connections: set[Connection] = set()
+        self._changed = trio.Event()  # a connection has ended, or waits for its client again
+
+    async def serve(self, listener: trio.SocketListener, ready: Callable[[], None]) -> None:
+        """Serves until a signal asks for the end, and waits for no client then."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._readings.run)
+                nursery.start_soon(self._accept, listener, nursery)
+                ready()
+                await anext(signals)
+                nursery.cancel_scope.cancel()
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:  # too few descriptors or too little memory; clients wait in the kernel's line
+                self._log(f"no connection can be accepted: {error.strerror}")
+                await trio.sleep(1)
+                continue
+            await self._make_room()
+            connection = Connection(stream, self._answer)
+            self._connections.add(connection)
+            nursery.start_soon(self._serve, connection)
+
+    async def _make_room(self) -> None:
+        """Ends a connection that waits for its client, if there must be one less."""
+        while len(self._connections) >= _CONNECTIONS:
+            oldest = min(self._connections, key=attrgetter("waits_since"))
+            may_end = oldest.waits_since + _GRACE
+            if trio.current_time() >= may_end:
+                self._connections.remove(oldest)
+                oldest.end()
+            else:
+                with trio.move_on_at(may_end):
+                    await self._changed.wait()
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            await connection.serve()
+        except Exception as error:
+            self._log(f"a request failed: {error!r}")
+        finally:
+            self._connections.discard(connection)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Has _make_room() look again."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _answer(self, request: h11.Request) -> Response:
+        path = re.sub(rb"^http://[^/?]*", b"", request.target).partition(b"?")[0].decode()
+        if path != _PATH:
+            return Response.line(HTTPStatus.NOT_FOUND, f"the metrics are at {_PATH}")
+        if request.method.decode() not in _METHODS:
+            methods = ", ".join(_METHODS)
+            return Response.line(HTTPStatus.METHOD_NOT_ALLOWED, f"{_PATH} is for {methods}", ("Allow", methods))
+        form = Format.asked_for(_header(request, b"accept"), _header(request, b"accept-encoding"))
+        try:
+            text = await self._readings.text(form)
+        except Refused as refused:
+            return Response.line(HTTPStatus.SERVICE_UNAVAILABLE, str(refused))
+        finally:
+            self._wake()  # before the next turn of the event loop the connection waits for its client
+        return Response(HTTPStatus.OK, text, form.headers)
+
+
+def _header(request: h11.Request, name: bytes) -> str:
+    """The values of a header, which may be there several times."""
+    return ",".join(value.decode("latin-1") for found, value in request.headers if found == name)
