@@ -35,6 +35,7 @@ class HolderInfo(NamedTuple):
     pid: int
     start_time: int
     cells: int
+    group: int
     held: int
     stock: int
 
@@ -145,6 +146,8 @@ class Region:
     def tree_id(self) -> int: ...
     @property
     def resources(self) -> tuple[tuple[str, bool], ...]: ...
+    def use(self) -> list[tuple[int, int]]: ...
+    def count_groups(self, first: int, second: int) -> dict[int, int]: ...
     @property
     def capacity(self) -> tuple[int, int, int]: ...
     @property

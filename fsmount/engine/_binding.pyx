@@ -111,7 +111,7 @@ SET_GID = FSM_SET_GID
 SET_MTIME = FSM_SET_MTIME
 SET_ATIME = FSM_SET_ATIME
 
-HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells held stock")
+HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells group held stock")
 Surveyed = namedtuple(
     "Surveyed",
     "id parent name usage usage_local common reserved stock holders limit soft_limit hierarchical_limit margin "
@@ -413,6 +413,38 @@ cdef class Region:
         capacity = geometry.groups, geometry.holders, geometry.cells
         self._leave(0)
         return capacity
+
+    def use(self):
+        """Of groups, processes, leases, cells, watches and waiters: (how many there can be, how many there are)."""
+        cdef fsm_use found[6]
+        fsm_get_use(self._enter(), found)
+        self._leave(0)
+        return [(found[i].room, found[i].used) for i in range(FSM_POOLS)]
+
+    def count_groups(self, uint32_t first, uint32_t second):
+        """The users whom groups count against, and how many: see fsm_get_owners()."""
+        cdef uint32_t exempt[2]
+        cdef fsm_region *region = self._enter()
+        cdef uint32_t room = fsm_geometry_of(region).groups
+        cdef uint32_t *owners = <uint32_t *>malloc(room * sizeof(uint32_t))
+        cdef int64_t count = -ENOMEM
+        cdef int64_t i = 0
+        cdef int64_t start
+        exempt[:] = [first, second]
+        if owners != NULL:
+            with nogil:
+                count = fsm_get_owners(region, exempt, owners, room)
+        try:
+            self._leave(<int>count if count < 0 else 0)
+            counts = {}
+            while i < count:  # those of one user mostly lie together
+                start = i
+                while i < count and owners[i] == owners[start]:
+                    i += 1
+                counts[owners[start]] = counts.get(owners[start], 0) + i - start
+            return counts
+        finally:
+            free(owners)
 
     @property
     def batch(self):
@@ -994,7 +1026,7 @@ cdef object refusal_info(const fsm_refusal *found):
 
 
 cdef object holder_info(const fsm_holder_info *info):
-    return HolderInfo(info.id, info.kind, info.flags, info.here != 0, info.pid, info.start_time, info.cells, info.held, info.stock)
+    return HolderInfo(info.id, info.kind, info.flags, info.here != 0, info.pid, info.start_time, info.cells, info.group, info.held, info.stock)
 
 
 # ---- charging -----------------------------------------------------------------------------------

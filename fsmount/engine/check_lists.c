@@ -197,4 +197,6 @@ void check_pool(judge *j, enum pools which)
     bool good = check_list(j, &l, which, of.pool->free, length_of(&j->right, &l, right), &last);
     if (good && which == CELLS && of.pool->last_free != last)
         tell(j, "%s: the last is %u, recomputed %u", l.what, of.pool->last_free, last);
+    if (of.pool->spare != j->right.pools[which].pool->spare)
+        tell(j, "%s: %u, recomputed %u", l.what, of.pool->spare, j->right.pools[which].pool->spare);
 }

@@ -107,6 +107,22 @@ uint64_t fsm_tree_id(const fsm_region *region); /* random, of this region alone 
 int64_t fsm_get_batch(const fsm_region *region);
 int fsm_set_batch(fsm_region *region, int64_t batch); /* drains what was reserved under the old one */
 
+/* ---- what can be used up --------------------------------------------------- */
+
+/* Groups (the root is one), processes and leases that hold something, cells, watches and waiters, in this order. */
+#define FSM_POOLS 6
+typedef struct fsm_use {
+    uint32_t room, used;
+} fsm_use;
+void fsm_get_use(fsm_region *region, fsm_use out[FSM_POOLS]);
+
+/*
+ * The user whom each group counts against, in no order: the owner of the topmost group on its way from the root that
+ * belongs to neither of the two exempt users; where there is none, its own owner.  Returns how many there are; room:
+ * the geometry's.
+ */
+int64_t fsm_get_owners(fsm_region *region, const uint32_t exempt[2], uint32_t *owners, uint32_t room);
+
 /* ---- who serves the region as a mount ------------------------------------- */
 
 #define FSM_PATH_MAX 4095
@@ -314,6 +330,7 @@ typedef struct fsm_holder_info {
     int32_t pid;
     uint64_t start_time;
     uint32_t cells;      /* how many counters it may charge */
+    fsm_id group;        /* the group of one of these; without any, FSM_ROOT */
     int64_t held, stock; /* of the one counter that was asked about, else 0 */
 } fsm_holder_info;
 /* The holders of one counter of one group; returns how many there are, and fills up to room. */

@@ -46,6 +46,12 @@ cdef extern from "engine.h":
     int64_t fsm_get_batch(const fsm_region *region) nogil
     int fsm_set_batch(fsm_region *region, int64_t batch) nogil
 
+    const int FSM_POOLS
+    ctypedef struct fsm_use:
+        uint32_t room, used
+    void fsm_get_use(fsm_region *region, fsm_use *out) nogil
+    int64_t fsm_get_owners(fsm_region *region, const uint32_t *exempt, uint32_t *owners, uint32_t room) nogil
+
     ctypedef struct fsm_server:
         int32_t pid
         uint64_t start_time
@@ -149,6 +155,7 @@ cdef extern from "engine.h":
         int32_t pid
         uint64_t start_time
         uint32_t cells
+        fsm_id group
         int64_t held, stock
     int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out,
                                 size_t room) nogil

@@ -495,7 +495,11 @@ int fsm_reap_dead(fsm_region *r, uint32_t *out)
 
 static void describe(const fsm_region *r, const holder *h, const cell *own, fsm_holder_info *out)
 {
+    const cell *first = cell_at(r, h->cells_head);
+    uint32_t place = first ? once(first->counter) / r->geometry.resources : 0;
+    const group *g = group_at(r, place);
     *out = (fsm_holder_info){ .id = make_id(h->stamp, holder_index(r, h)),
+                              .group = g && place > 0 ? group_id(g->stamp, place) : FSM_ROOT,
                               .kind = h->kind,
                               .flags = h->flags,
                               .here = h->pid_namespace == pid_namespace(),

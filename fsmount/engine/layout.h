@@ -46,7 +46,7 @@
 #include <string.h>
 
 #define FSM_MAGIC "fsmount\n"
-#define FSM_VERSION 4u
+#define FSM_VERSION 5u
 #define FSM_ARCHITECTURE ((uint32_t)(sizeof(long) << 8 | sizeof(void *)))
 
 #define NONE UINT32_MAX
@@ -194,6 +194,7 @@ _Static_assert(sizeof(attributes) == 40, "attributes are packed");
 typedef struct pool {
     uint32_t high;
     uint32_t free, last_free; /* (d) cells are freed at the end, so that one is used again as late as can be */
+    uint32_t spare;           /* (d) how many are free */
 } pool;
 
 enum journal_step {

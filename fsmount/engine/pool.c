@@ -55,6 +55,7 @@ int take_record(fsm_region *r, enum pools which, uint32_t *out)
         if (of->pool->free == NONE)
             of->pool->last_free = NONE;
         FAULT_POINT(record_reused);
+        of->pool->spare--;
     } else {
         index = once(of->pool->high);
         if (index >= of->room)
@@ -83,5 +84,6 @@ void free_record(fsm_region *r, enum pools which, uint32_t index)
         FAULT_POINT(appended);
         of->pool->last_free = index;
     }
+    of->pool->spare++;
     FAULT_POINT(freed);
 }

@@ -101,6 +101,7 @@ static int empty_pools(fsm_region *r)
         if (high > of->room)
             return corrupt(r, "%u %s were used, there is room for %u", high, of->what, of->room);
         of->pool->free = of->pool->last_free = NONE;
+        of->pool->spare = 0;
     }
     FAULT_POINT(pools_emptied);
     return 0;

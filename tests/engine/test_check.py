@@ -354,6 +354,12 @@ DERIVED = [
     Derived("header.cells.free", the_header, "free cells: "),
     Derived("header.watches.free", the_header, "free watches: "),
     Derived("header.waiters.free", the_header, "free waiters: "),
+    Derived("header.groups.spare", the_header, "free groups: "),
+    Derived("header.processes.spare", the_header, "free processes: "),
+    Derived("header.leases.spare", the_header, "free leases: "),
+    Derived("header.cells.spare", the_header, "free cells: "),
+    Derived("header.watches.spare", the_header, "free watches: "),
+    Derived("header.waiters.spare", the_header, "free waiters: "),
     Derived("header.line_head", the_header, "line: "),
     Derived("header.line_tail", the_header, "line: the last is "),
     Derived("header.waiting", the_header, "requests that wait: "),
@@ -363,7 +369,7 @@ DERIVED = [
 
 
 def test_each_field_that_layout_h_calls_derived_is_damaged_here() -> None:
-    pools = re.compile(r"header\.\w+\.(?=(last_)?free)")
+    pools = re.compile(r"header\.\w+\.(?=(last_)?free|spare)")
     assert {pools.sub("pool.", damaged.at) for damaged in DERIVED} - {"bucket"} == derived_fields()
 
 
