@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from fsmount.cli.streams import replace_closed
+from fsmount.cli.streams import Program
 from fsmount.suggestions import did_you_mean
 from fsmount.version import __version__
 
@@ -37,7 +37,7 @@ COMMANDS = (
 ALIASES = {"unmount": "umount"}
 
 
-class _Commands(click.Group):
+class _Commands(Program, click.Group):
     """Finds a subcommand by its name in the module of that name: `fsmount get` need not wait for the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -76,5 +76,4 @@ class _Commands(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Resource counters as files: charged from parallel processes, exact, and never past a limit."""
-    replace_closed()
     gc.freeze()  # what is imported stays: to have the collector look for garbage in it at the end takes 5 ms

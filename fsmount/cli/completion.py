@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
+from fsmount.cli.streams import echo
+
 # Click's own scripts put a space behind NAME= in bash and zsh; fish's cuts a description at a comma, and loses a path
 # at what is quoted in it.
 
@@ -110,4 +112,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     Commands, options, groups and resources are completed; bash has to be 4.4 or later.
     """
     template = _SHELLS[shell](ctx.find_root().command, {}, "fsmount", "_FSMOUNT_COMPLETE")
-    click.echo(template.source())
+    echo(template.source())

@@ -8,6 +8,7 @@ import sys
 import click
 
 from fsmount.cli.report import one_line
+from fsmount.cli.streams import echo
 from fsmount.daemon.refused import Refused
 from fsmount.errors import RegionCorrupt
 
@@ -35,7 +36,7 @@ def doctor(place: str, repair: bool, as_json: bool) -> None:
     with one_line(place), opened(place) as tree:
         found = tree.check()
         for text in [json.dumps(found)] if as_json else found:
-            click.echo(text)
+            echo(text)
         if found and repair:
             try:
                 found = tree.repair()

@@ -8,6 +8,7 @@ import click
 
 from fsmount.cli import complete
 from fsmount.cli.group import counter, named_group
+from fsmount.cli.streams import echo
 from fsmount.control_files import BYTES_ENDING
 from fsmount.daemon.refused import Refused
 from fsmount.lease import LeaseGroup
@@ -37,14 +38,14 @@ def get(path: str, words: tuple[str, ...], as_json: bool) -> None:
     with named_group(path) as group:
         found = _found(group, words or group.resources)
         if as_json:
-            click.echo(json.dumps(found))
+            echo(json.dumps(found))
         elif len(words) == 1 and "." in words[0]:
             ((number,),) = (stat.values() for stat in found.values())
-            click.echo(number)
+            echo(str(number))
         else:
             for resource, stat in found.items():
                 for key, number in stat.items():
-                    click.echo(f"{resource}.{key} {number}")
+                    echo(f"{resource}.{key} {number}")
 
 
 def _found(group: LeaseGroup, words: tuple[str, ...]) -> dict[str, dict[str, int]]:

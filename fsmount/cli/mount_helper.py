@@ -9,7 +9,7 @@ import click
 
 from fsmount.cli.mount import mount
 from fsmount.cli.report import one_line
-from fsmount.cli.streams import replace_closed
+from fsmount.cli.streams import Program
 from fsmount.daemon.refused import Refused
 
 # Who may mount, when, and what becomes of a failure: mount(8) has seen to these, and hands some of them on.
@@ -19,6 +19,7 @@ _OF_MOUNT = re.compile(r"(no)?(auto|users?|owner|group|fail)|_netdev|defaults|re
 
 @click.command(
     "mount.fuse.fsmount",
+    cls=Program,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -37,7 +38,6 @@ def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: b
 
     What fsmount mount takes as --NAME=VALUE is taken as -o NAME=VALUE.
     """
-    replace_closed()
     with one_line(mountpoint):
         name = re.sub(r"([,\\])", r"\\\1", source)  # by it mount -a knows that this is mounted already
         arguments = [f"-ofsname={name}", *_arguments(options), "--", mountpoint]

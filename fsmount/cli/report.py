@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from fsmount.cli.printable import printable
+from fsmount.cli.streams import complain
 from fsmount.daemon.refused import Refused
 
 FAILED = 1
@@ -43,9 +43,5 @@ def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
 
 def end(subject: str, text: str, status: int) -> NoReturn:
     """Ends the program with a status and one line."""
-    print(printable(" ".join(f"fsmount: {subject}: {text}".splitlines())), file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:  # what cannot be written would fail once more when the interpreter ends, and change the status
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    complain(f"fsmount: {subject}: {text}")
     sys.exit(status)

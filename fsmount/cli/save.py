@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fsmount.cli.report import one_line
+from fsmount.cli.streams import echo
 
 
 @click.command(
@@ -40,7 +41,7 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
         with opened(place) as tree:
             text = write(describe(tree))
         if file == "-":
-            click.echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale
+            echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale
         else:
             with one_line(file):
                 store(file, text)

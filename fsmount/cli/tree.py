@@ -10,6 +10,7 @@ import click
 
 from fsmount.cli import complete
 from fsmount.cli.group import counter, named_group, only_mount
+from fsmount.cli.streams import echo
 
 if TYPE_CHECKING:
     from fsmount.tree import Surveyed
@@ -48,7 +49,7 @@ def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
         units = {resource: counter(top, resource).unit for resource in resources or top.resources}
         survey = Groups(top).survey(list(units))
         if as_json:
-            click.echo(json.dumps(list(_objects(survey, top.path))))
+            echo(json.dumps(list(_objects(survey, top.path))))
         else:
             from fsmount.cli.tree_table import draw
 

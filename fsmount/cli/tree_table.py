@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-import click
-
 from fsmount.cli.cells import BAR, Amounts
 from fsmount.cli.columns import BOLD, DIM, Cell, Column, joined, lines, plain
 from fsmount.cli.printable import printable
+from fsmount.cli.streams import echo, writing
 from fsmount.cli.survey import all_as_tree
 from fsmount.cli.terminal import Glyphs, glyphs, on_terminal, terminal_width
 from fsmount.tree import Surveyed
@@ -28,12 +27,13 @@ def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> 
     rows = list(_rows(survey, top, units, drawn))
     table = lines(columns, rows, drawn, terminal_width())
     if not on_terminal():
-        click.echo("\n".join(map(plain, table)))
+        echo("\n".join(map(plain, table)))
         return
     from prompt_toolkit import print_formatted_text
     from prompt_toolkit.formatted_text import FormattedText
 
-    print_formatted_text(FormattedText(joined(table)), end="")
+    with writing():
+        print_formatted_text(FormattedText(joined(table)), end="")
 
 
 def _rows(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str], drawn: Glyphs) -> Iterator[list[Cell]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 from tests.cli.place import refused, run_here
 from tests.mounts import STAT_KEYS, UNLIMITED, GroupFiles
@@ -52,11 +49,3 @@ def test_what_is_not_there_is_told_with_what_is(group: GroupFiles) -> None:
     )
     said = refused(run_here("get", group.path, "memory.use"), group.path)
     assert said.startswith("there is no memory.use; the keys of memory are: usage, ")
-
-
-def test_output_that_cannot_be_written_is_an_error(group: GroupFiles) -> None:
-    command = [sys.executable, "-m", "fsmount", "get", str(group.path)]
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=buffered, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, f"fsmount: {group.path}: No space left on device\n")

@@ -131,7 +131,6 @@ def test_who_may_mount_by_fstab_mounts_as_himself_and_unmounts(system: System) -
         ("batch", "'' is neither auto nor an amount"),
         ("debug=1", "'--debug' does not take a value"),
         ("foreground", "FUSE does not know the option foreground"),
-        ("config=/not\\,there", "No such file or directory (/not,there)"),
         ("remount,ro", "mount -i -o remount"),
     ],
 )
@@ -140,6 +139,12 @@ def test_an_option_that_is_wrong_is_told_in_one_line(place: Place, options: str,
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert said in refused(done, place.path)
     assert not place.mounts and place.region is None
+
+
+def test_a_config_that_is_not_there_is_named(place: Place) -> None:
+    command = [sys.executable, HELPER, "counters", str(place.path), "-o", "rw,config=/not\\,there"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused(done, "/not,there") == "No such file or directory"
 
 
 def test_a_fake_mount_mounts_nothing(place: Place) -> None:

@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-import click
-
 from fsmount.cli.columns import plain
+from fsmount.cli.streams import echo
 from fsmount.cli.survey import Groups
 from fsmount.cli.terminal import Glyphs, glyphs, terminal_width
 from fsmount.cli.top.reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
@@ -28,15 +27,14 @@ def print_looks(
         if isinstance(seen, Unseen):
             raise seen.error
         if as_json:
-            click.echo(json.dumps(_object(seen, order, groups)))
+            echo(json.dumps(_object(seen, order, groups)))
         else:
             if number > 1:
-                click.echo()
+                echo()
             for line in _lines(seen, order, groups, top, drawn):
-                click.echo(line)
+                echo(line)
         if number == count:
             return
-        sys.stdout.flush()
         time.sleep(pause(time.monotonic() - start, interval))
 
 
