@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -40,6 +41,7 @@ find "$group" -depth -type d -exec rmdir {} +
 exit "${status-0}"
 """
 # /proc is still that of outside when it tells the pid.  What is read-only belongs to the kernel, which is everybody's.
+# Mounts are shared, as systemd makes them where it is not in a container.
 _INSIDE = """
 set -e
 read -r pid rest </proc/self/stat
@@ -52,8 +54,10 @@ mount -t sysfs -o ro none sys
 mount -t cgroup2 none sys/fs/cgroup
 mount -t tmpfs -o mode=755 none dev
 cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/fuse dev
+ln -s pts/ptmx dev/ptmx
 pivot_root . mnt
 umount --lazy /mnt
+mount --make-rshared /
 echo "$pid"
 exec env -i container=fsmount-test NOTIFY_SOCKET=/booted /lib/systemd/systemd
 """
@@ -105,9 +109,25 @@ class Machine:
     def is_mounted(self, directory: str) -> bool:
         return self.run(f"mountpoint -q {directory}").returncode == 0
 
-    def service(self, name: str) -> str:
+    def service(self, name: str, unit: str = "fsmount") -> str:
         """A property of the service."""
-        return self.does(f"systemctl show --value --property={name} fsmount")
+        return self.does(f"systemctl show --value --property={name} {unit}")
+
+    def metrics(self) -> str:
+        """What the exporter answers."""
+        code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9744/metrics').read().decode())"
+        return self.does(f'/opt/fsmount/bin/python -c "{code}"')
+
+    @contextlib.contextmanager
+    def override(self, option: str) -> Iterator[None]:
+        """For the block a line of the service is another, from the next start on."""
+        directory = "/run/systemd/system/fsmount.service.d"
+        self.does(f"mkdir -p {directory}; printf '[Service]\\n{option}\\n' >{directory}/override.conf")
+        self.does("systemctl daemon-reload")
+        try:
+            yield
+        finally:
+            self.does(f"rm {directory}/override.conf; systemctl daemon-reload")
 
     def group(self, path: str) -> GroupFiles:
         return GroupFiles(Path(f"/proc/{self._init}/root{path}"))
@@ -216,15 +236,46 @@ def test_a_stop_unmounts_and_the_counters_are_there_again_at_the_next_start(mach
 
 
 def test_what_a_dead_daemon_left_mounted_is_cleared_away_when_no_other_is_started(machine: Machine) -> None:
-    machine.does(
-        "mkdir -p /run/systemd/system/fsmount.service.d; cd /run/systemd/system/fsmount.service.d\n"
-        "printf '[Service]\\nRestart=no\\n' >no-restart.conf; systemctl daemon-reload"
-    )
-    machine.does("systemctl kill --signal=KILL fsmount")
-    eventually(lambda: machine.service("ActiveState") == "failed", within=30)
-    assert not machine.is_mounted(SERVICE) and machine.does(f"ls {SERVICE}") == ""
-    machine.does("rm /run/systemd/system/fsmount.service.d/no-restart.conf; systemctl daemon-reload")
+    with machine.override("Restart=no"):
+        machine.does("systemctl kill --signal=KILL fsmount")
+        eventually(lambda: machine.service("ActiveState") == "failed", within=30)
+        assert not machine.is_mounted(SERVICE) and machine.does(f"ls {SERVICE}") == ""
     machine.does("systemctl start fsmount")
+
+
+def test_its_exporter_is_an_unprivileged_user_and_serves_through_restarts_of_the_service(machine: Machine) -> None:
+    assert machine.service("ActiveState", "fsmount-exporter") == "active"
+    pid = machine.service("MainPID", "fsmount-exporter")
+    status = machine.does(f"cat /proc/{pid}/status")
+    assert len(re.findall(r"(?m)^(?:CapBnd:\s+0+|NoNewPrivs:\s+1|Seccomp:\s+2|Uid:\s+[1-9].*)$", status)) == 4, status
+    machine.group(SERVICE).charge(4096)
+    assert 'fsmount_usage_bytes{group="/",resource="memory"} 4096' in machine.metrics()
+    machine.does("systemctl restart fsmount")
+    assert 'fsmount_usage_bytes{group="/",resource="memory"} 4096' in machine.metrics()
+    assert machine.service("MainPID", "fsmount-exporter") == pid
+    machine.group(SERVICE).uncharge(4096)
+
+
+def test_the_documented_override_of_the_unit_is_what_runs(machine: Machine) -> None:
+    (lines,) = re.findall(r"(?m)^    \[Service\]\n((?:    \S.*\n)+)", OPERATIONS)
+    with machine.override("\\n".join(map(str.strip, lines.splitlines()))):
+        machine.does("systemctl restart fsmount")
+        assert "/opt/fsmount/bin/fsmount" in machine.does(f"tr '\\0' ' ' </proc/{machine.service('MainPID')}/cmdline")
+        assert machine.service("MemoryMax") == str(4 << 30)
+    machine.does("systemctl restart fsmount")
+
+
+def test_each_option_that_the_documentation_excludes_hides_the_files_or_fails(machine: Machine) -> None:
+    options = re.findall(r"(?m)^\| `([A-Z]\w+=\S*)` \| (\w+)", OPERATIONS.partition("## Confinement")[2])
+    assert len(options) > 10
+    for option, result in options:
+        machine.does("systemctl stop fsmount")
+        with machine.override(option):
+            starts = machine.run("systemctl start fsmount").returncode == 0
+            assert (option, starts, machine.is_mounted(SERVICE)) == (option, result != "fails", False)
+            machine.run("systemctl stop fsmount; systemctl reset-failed fsmount")
+    machine.does("systemctl start fsmount")
+    assert machine.is_mounted(SERVICE)
 
 
 def test_a_line_of_fstab_is_mounted_at_boot_and_unmounted_at_shutdown(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import errno
 import os
+import re
 import select
 import shlex
 import shutil
@@ -23,6 +24,8 @@ from tests.mounts import GroupFiles, eventually, fails_with
 
 FILES = Path(__file__).parents[2] / "scripts/systemd"
 UNIT = FILES / "fsmount.service"
+UNITS = [UNIT, FILES / "fsmount-exporter.service"]
+OPERATIONS = (Path(__file__).parents[2] / "fsmount/docs/operations.md").read_text()
 PROGRAMS = os.path.dirname(sys.executable)
 INTERVAL = 0.8
 
@@ -180,9 +183,33 @@ needs_systemd = pytest.mark.skipif(
 
 @pytest.mark.root
 @needs_systemd
-def test_systemd_finds_nothing_wrong_with_the_unit() -> None:
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
     with namespace('mount --bind "$1" /usr/local/bin', PROGRAMS) as machine:
-        assert machine.does("systemd-analyze", "verify", UNIT) == ""
+        assert machine.does("systemd-analyze", "--man=no", "verify", *UNITS) == ""
+    commands = re.findall(r"(?m)^Exec\w+=-?(\S+)", unit.read_text())
+    assert commands and set(commands) == {"/usr/local/bin/fsmount"}
+    for option in ("MemoryMax", "OOMScoreAdjust", "Documentation"):
+        assert re.search(rf"(?m)^{option}=.", unit.read_text()), option
+
+
+def test_a_package_changes_the_paths_as_the_documentation_says(tmp_path: Path) -> None:
+    for unit in UNITS:
+        shutil.copy(unit, tmp_path)
+    (command,) = re.findall(r"(?m)^    (sed .*)$", OPERATIONS)
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    for unit in UNITS:
+        assert set(re.findall(r"(?m)^Exec\w+=-?(\S+)", (tmp_path / unit.name).read_text())) == {"/usr/bin/fsmount"}
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_the_exposure_of_the_unit_is_what_the_documentation_says(unit: Path) -> None:
+    analyze = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    said = subprocess.run(analyze, capture_output=True, text=True, check=True).stdout
+    (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
+    (documented,) = re.findall(rf"(?m)^\| `{re.escape(unit.name)}` \|.*\| (\S+) \|$", OPERATIONS)
+    assert float(exposure) <= 3.0 and exposure == documented
 
 
 INSTALL = """
@@ -205,7 +232,7 @@ def machine(tmp_path: Path) -> Iterator[Namespace]:
 
 
 def service() -> configparser.SectionProxy:
-    unit = configparser.ConfigParser(interpolation=None)
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.read(UNIT)
     return unit["Service"]
 
