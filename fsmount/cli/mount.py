@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsmount.cli.printable import printable
 from fsmount.cli.report import one_line
 from fsmount.daemon.refused import Refused
 from fsmount.quantities import parse
@@ -152,4 +153,5 @@ def mount(
             debug=debug,
             watchdog=watchdog,
         )
-        mount(request, foreground=foreground)
+        for warning in mount(request, foreground=foreground):
+            click.echo(printable(f"fsmount: {mountpoint}: {warning}"), err=True)

@@ -22,11 +22,12 @@ A path is UTF-8. A byte of a name that is not, and a percent sign, are %XX, as i
 owner, group, mode and files is written with its unit, as in "files:count".limit.
 
 A description is what such a file says: reading.py makes it from the text (document.py knows the lines) and writing.py
-the text from it, tree.py makes it from a tree and a tree from it, and file.py keeps the text. write() is not exported
-here: a daemon has no use for it, nor for the library it needs.
+the text from it, tree.py makes it from a tree and a tree from it, difference.py compares it with a tree, and file.py
+keeps the text. write() is not exported here: a daemon has no use for it, nor for the library it needs.
 """
 
 from .description import Access, GroupDescription, TreeDescription
+from .difference import Difference, differences
 from .document import ConfigError
 from .file import load, store
 from .reading import read
@@ -35,10 +36,12 @@ from .tree import build, describe
 __all__ = [
     "Access",
     "ConfigError",
+    "Difference",
     "GroupDescription",
     "TreeDescription",
     "build",
     "describe",
+    "differences",
     "load",
     "read",
     "store",

@@ -17,8 +17,8 @@ _SERVING = b"+"
 _REFUSED = b"-"
 
 
-def in_background(serve: Callable[[Callable[[], None]], None]) -> None:
-    """Runs serve(ready) in a daemon process; returns when that has called ready().  Refused as serve() refuses."""
+def in_background(serve: Callable[[Callable[[str], None]], None]) -> str:
+    """Runs serve(ready) in a daemon process; returns the text that ready() gets there.  Refused as serve() refuses."""
     news, pen = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -32,11 +32,12 @@ def in_background(serve: Callable[[Callable[[], None]], None]) -> None:
     os.waitpid(child, 0)
     if message.startswith(_REFUSED):
         raise Refused(message[1:].decode(errors="surrogateescape"))
-    if message != _SERVING:
+    if not message.startswith(_SERVING):
         raise Refused("the daemon ended before the files were there; the system's log tells why")
+    return message[1:].decode(errors="surrogateescape")
 
 
-def _become_daemon(serve: Callable[[Callable[[], None]], None], pen: int) -> None:
+def _become_daemon(serve: Callable[[Callable[[str], None]], None], pen: int) -> None:
     """The rest of the descendants' lives; does not return."""
     status = 1
     logs = False
@@ -48,9 +49,9 @@ def _become_daemon(serve: Callable[[Callable[[], None]], None], pen: int) -> Non
         _let_go(pen)
         logs = True
 
-        def ready() -> None:
+        def ready(text: str) -> None:
             nonlocal pen
-            os.write(pen, _SERVING)
+            os.write(pen, _SERVING + text.encode(errors="surrogateescape"))
             os.close(pen)
             pen = -1
 

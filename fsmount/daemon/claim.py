@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fsmount import config, region_path
+from fsmount.daemon import changed_config
 from fsmount.daemon.mounts import command_of, mount_at, server_of
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
@@ -42,6 +43,7 @@ class Claim:
     adopted: bool  # it was there before
     lock: int  # a descriptor that holds the flock
     leases: list[Holder]  # open when the daemon before died
+    warnings: list[str]  # of what differs from the request's config
 
     def abandon(self) -> None:
         """Nothing came of it: the region is as it was."""
@@ -104,9 +106,8 @@ def claim(request: MountRequest) -> Claim:
         with _in_order(path):
             if created is None:
                 _agree(request, tree, path)
-                if request.config is not None:
-                    log.info("the counters from before stay as they are: %s is for new ones", request.config_path)
             leases = _take_over(tree, request.mountpoint)
+            warnings = changed_config.warnings(request, tree) if created is None else []
         _remember(request.mountpoint, path)
     except BaseException:
         if created is not None:
@@ -115,7 +116,7 @@ def claim(request: MountRequest) -> Claim:
                 region_path.forget(request.mountpoint)
         os.close(lock)
         raise
-    return Claim(tree, path, request.mountpoint, created is None, lock, leases)
+    return Claim(tree, path, request.mountpoint, created is None, lock, leases, warnings)
 
 
 def _where(request: MountRequest) -> str:

@@ -32,20 +32,24 @@ log = logging.getLogger(__name__)
 _END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def mount(request: MountRequest, *, foreground: bool) -> None:
-    """Mounts; Refused if it cannot.  In the foreground it returns at the end, else as soon as the files are there."""
+def mount(request: MountRequest, *, foreground: bool) -> list[str]:
+    """Mounts; Refused if it cannot.  In the foreground it returns at the end, else as soon as the files are there.
+
+    Returns the warnings that the user has not seen: those of a daemon in the background.
+    """
     request.creation()  # what cannot be made is refused at once, also where there is a region from before
     if foreground:
         logs.to_stderr(request.mountpoint, request.debug)
-        _serve(request, ready=lambda: None, system_log="", manager=ServiceManager.of_environment())
-        return
+        _serve(request, ready=lambda text: None, system_log="", manager=ServiceManager.of_environment())
+        return []
 
-    def serve(ready: Callable[[], None]) -> None:
+    def serve(ready: Callable[[str], None]) -> None:
         logs.to_system_log(request.mountpoint, request.debug)
         _serve(request, ready, logs.SYSTEM_LOG, ServiceManager())
 
-    in_background(serve)
+    text = in_background(serve)
     _look(request.mountpoint)
+    return text.split("\0") if text else []
 
 
 def _look(path: str) -> None:
@@ -59,7 +63,7 @@ def _look(path: str) -> None:
         raise Refused(f"mounted, but its files cannot be read ({error.strerror}): {advice}") from None
 
 
-def _serve(request: MountRequest, ready: Callable[[], None], system_log: str, manager: ServiceManager) -> None:
+def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str, manager: ServiceManager) -> None:
     """Mounts, serves until somebody unmounts or a signal comes, and cleans up."""
     faulthandler.enable(2)  # before the engine handles SIGBUS, which hands on what is not its own
     mountpoint.check(request.mountpoint)
@@ -73,6 +77,8 @@ def _serve(request: MountRequest, ready: Callable[[], None], system_log: str, ma
                 log.info("the daemon before did not end well; its mount is cleared away")
             mountpoint.check(request.mountpoint)  # once more: somebody with another region may have mounted meanwhile
             server = _Server(claimed, heart, manager)
+            for text in claimed.warnings:
+                log.warning("%s", text)
         except BaseException:
             claimed.abandon()
             raise
@@ -138,7 +144,7 @@ class _Server:
         self._is_known = False  # whoever started us knows that this is mounted
         self._is_unwanted = False  # a signal has asked for the end
 
-    def serve(self, path: str, options: set[str], ready: Callable[[], None]) -> None:
+    def serve(self, path: str, options: set[str], ready: Callable[[str], None]) -> None:
         """Mounts, serves until the end, unmounts, and leaves or removes the region.  Refused if it cannot mount."""
         try:
             self._mount_at(path, options)
@@ -172,7 +178,7 @@ class _Server:
                 log.error("it is left mounted: %s", error)
         pyfuse3.close(unmount=is_there)
 
-    async def _run(self, ready: Callable[[], None]) -> None:
+    async def _run(self, ready: Callable[[str], None]) -> None:
         self._has_run = True
         token = trio.lowlevel.current_trio_token()
 
@@ -204,14 +210,14 @@ class _Server:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._leave)
 
-    async def _announce(self, ready: Callable[[], None]) -> None:
+    async def _announce(self, ready: Callable[[str], None]) -> None:
         """Tells whoever started us, and goes on telling systemd; if they are gone, nobody knows of us and this ends."""
         await trio.lowlevel.checkpoint()  # where this ends if requests cannot be served
         if self._is_unwanted:
             return
         log.info("serving %s", self._claim.path)
         try:
-            ready()
+            ready("\0".join(self._claim.warnings))
         except BrokenPipeError:
             log.warning("whoever asked for the mount is gone: unmounting")
             self._terminate()

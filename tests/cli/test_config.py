@@ -163,6 +163,11 @@ def test_an_option_may_say_the_same_or_more(place: Place, file: Path) -> None:
 # ---- where there are counters from before
 
 
+def warned(place: Place, *lines: str) -> str:
+    """What a mount says with status 0."""
+    return "".join(f"fsmount: {place.path}: {line}\n" for line in lines)
+
+
 @pytest.mark.parametrize("end", ["kept", "killed"])
 def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place, file: Path, end: str) -> None:
     place.mount("--config", file)
@@ -174,7 +179,7 @@ def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place,
         place.umount("--keep")
     else:
         place.signal(signal.SIGKILL)
-    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--debug", "--config", str(file)]
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--config", str(file)]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     place.servers.add(daemon.pid)
     # a mount whose daemon was killed has no files
@@ -183,7 +188,90 @@ def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place,
     daemon.terminate()
     _, log = daemon.communicate(timeout=60)
     assert daemon.returncode == 0
-    assert f"the counters from before stay as they are: {file} is for new ones" in log
+    assert log == warned(
+        place,
+        f"the group /web/api is not there: mkdir -p {place.path}/web/api && "
+        f"fsmount set {place.path}/web/api memory.limit=512M tokens.soft_limit=100",
+        f"{file} is for new counters, and those from before stay as they are, with one difference: change them with "
+        f"the commands given, or end them with fsmount umount {place.path} and start again",
+    )
+
+
+def test_an_edited_file_is_compared_and_the_commands_that_are_told_apply_it(place: Place, file: Path) -> None:
+    place.mount("--config", file)
+    place.root.mkdir("made since").set_limit("1M")
+    place.umount("--keep")
+    place.mount("--config", file)  # in which nothing differs from what it names
+    place.umount("--keep")
+    user = os.geteuid()
+    file.write_text(
+        TREE.replace("0700", "0750").replace("512M", "1G").replace("= 100", "= 7").replace("groups = 16", "groups = 32")
+        + """\
+files."memory.lease".mode = "0666"
+["/a b"]
+["/100%25"]
+tokens.limit = 3
+"""
+    )
+    done = run("mount", place.path, "--config", file)
+    place.servers.add(place.server)
+    assert done.returncode == 0
+    said = done.stderr.splitlines()
+    web, full = f"{place.path}/web/api", f"{place.path}/100%"
+    differences = [
+        "there is room for 16 groups, not 32",
+        f"the group /100%25 is not there: mkdir -p {full} && fsmount set {full} tokens.limit=3",
+        f"the group /a b is not there: mkdir -p '{place.path}/a b'",
+        f"memory.limit of /web/api is 512M, not 1G: fsmount set {web} memory.limit=1G",
+        f"tokens.soft_limit of /web/api is 100, not 7: fsmount set {web} tokens.soft_limit=7",
+    ]
+    assert done.stderr.startswith(warned(place, *differences)) and "with 7 differences: " in said[5] and len(said) == 6
+    for _ in range(3):  # each round shows the first that are left
+        commands = [line.partition(": ")[2].partition(": ")[2].partition(": ")[2] for line in said[:-1]]
+        script = "\n".join(command.replace("fsmount ", f"{sys.executable} -m fsmount ") for command in commands)
+        subprocess.run(["sh", "-ec", script], check=True)
+        place.umount("--keep")
+        said = run("mount", place.path, "--config", file).stderr.splitlines()
+        place.servers.add(place.server)
+    assert said[0].endswith(differences[0]) and len(said) == 2, said
+    assert os.stat(web).st_uid == user and os.stat(f"{web}/memory.lease").st_mode & 0o777 == 0o666
+    place.umount()
+
+
+def test_other_resources_and_owners_in_the_file_are_told(place: Place, file: Path) -> None:
+    place.mount("--config", file)
+    place.umount("--keep")
+    file.write_text(f"""
+batch = "auto"
+[resources]
+memory = "bytes"
+gpus = "count"
+["/web/api"]
+owner = {os.geteuid()}
+gpus.limit = 4
+""")
+    done = run("mount", place.path, "--config", file)
+    place.servers.add(place.server)
+    assert done.stderr.splitlines()[:2] == [
+        f"fsmount: {place.path}: the resources are memory:bytes, tokens:count, not memory:bytes, gpus:count",
+        f"fsmount: {place.path}: batch is 0, not auto",
+    ]
+    assert "with 2 differences: " in done.stderr
+    place.umount()
+
+
+@pytest.mark.root
+def test_another_owner_in_the_file_is_told_with_the_command(place: Place, file: Path) -> None:
+    place.mount("--config", file)
+    place.umount("--keep")
+    file.write_text('["/web/api"]\nowner = "daemon"\ngroup = "daemon"\nfiles."*".owner = "root"\n')
+    done = run("mount", place.path, "--config", file)
+    place.servers.add(place.server)
+    assert done.stderr.splitlines()[:2] == [
+        f"fsmount: {place.path}: the owner of /web/api is root, not daemon: chown daemon {place.path}/web/api",
+        f"fsmount: {place.path}: the group of /web/api is root, not daemon: chgrp daemon {place.path}/web/api",
+    ]
+    place.umount()
 
 
 def test_a_bad_file_is_told_also_where_there_are_counters_from_before(place: Place, file: Path) -> None:

@@ -1,0 +1,129 @@
+"""Where a running tree is not as a description says, and the command that changes the tree.
+
+Only what the description names is compared: other groups and settings may have been made since.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .. import control_files
+from ..names import escape
+from ..quantities import format_quantity
+from ..tree import MODE_UNSET, Attributes, Group, Tree
+from .description import DIRECTORY_MODE, Access, GroupDescription, TreeDescription
+
+
+class Difference(NamedTuple):
+    text: str
+    command: str  # which removes the difference; empty if only a new tree has none
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.command}" if self.command else self.text
+
+
+def differences(description: TreeDescription, tree: Tree, mountpoint: str) -> Iterator[Difference]:
+    """The differences, for the tree that is mounted there."""
+    yield from _of_creation(description, tree)
+    for described in description.tree:
+        group = _find(tree, described.path)
+        path = os.path.join(mountpoint, *described.path)
+        if group is None:
+            yield _missing(described, path)
+        else:
+            yield from _of_limits(described, group, path)
+            yield from _of_access(described, group, path)
+
+
+def _of_creation(description: TreeDescription, tree: Tree) -> Iterator[Difference]:
+    if description.resources is not None and description.resources != tree.resources:
+        there, wanted = (", ".join(map(":".join, some.items())) for some in (tree.resources, description.resources))
+        yield Difference(f"the resources are {there}, not {wanted}", "")
+    if description.batch not in (None, tree.batch):
+        yield Difference(f"batch is {tree.batch}, not {description.batch}", "")
+    for name, there_is in zip(("groups", "holders", "cells"), tree.capacity, strict=True):
+        if (wanted := getattr(description, name)) not in (None, there_is):
+            yield Difference(f"there is room for {there_is} {name}, not {wanted}", "")
+
+
+def _missing(described: GroupDescription, path: str) -> Difference:
+    place = shlex.quote(path)
+    kinds = (("limit", described.limits), ("soft_limit", described.soft_limits))
+    settings = " ".join(_setting(name, kind, limit) for kind, limits in kinds for name, limit in limits.items())
+    command = f"mkdir -p {place} && fsmount set {place} {settings}" if settings else f"mkdir -p {place}"
+    return Difference(f"the group {_shown(described.path)} is not there", command)
+
+
+def _setting(resource: str, key: str, limit: int) -> str:
+    return f"{resource}.{key}={format_quantity(limit)}"
+
+
+def _find(tree: Tree, path: tuple[str, ...]) -> Group | None:
+    group: Group | None = tree.root
+    for name in path:
+        group = group and group.find(name)
+    return group
+
+
+def _of_limits(described: GroupDescription, group: Group, path: str) -> Iterator[Difference]:
+    for key, limits in (("limit", described.limits), ("soft_limit", described.soft_limits)):
+        for resource, wanted in limits.items():
+            there = getattr(group[resource], key) if resource in group.resources else wanted
+            if there != wanted:
+                text = f"{resource}.{key} of {_shown(described.path)} is {format_quantity(there)}"
+                command = f"fsmount set {shlex.quote(path)} {_setting(resource, key, wanted)}"
+                yield Difference(f"{text}, not {format_quantity(wanted)}", command)
+
+
+def _of_access(described: GroupDescription, group: Group, path: str) -> Iterator[Difference]:
+    directory = described.access
+    yield from _between(_shown(described.path), path, group.attributes(0), DIRECTORY_MODE, directory)
+    files = described.all_files
+    for name, (resource, kind) in control_files.files(group.tree.resources).items():
+        own = described.files.get(name, Access())
+        wanted = Access(
+            next((uid for uid in (own.uid, files.uid, directory.uid) if uid is not None), None),
+            next((gid for gid in (own.gid, files.gid, directory.gid) if gid is not None), None),
+            own.mode,
+        )
+        there = group.attributes(control_files.slot(resource, kind))
+        yield from _between(_shown((*described.path, name)), os.path.join(path, name), there, kind.mode, wanted)
+
+
+def _between(what: str, path: str, there: Attributes, usual_mode: int, wanted: Access) -> Iterator[Difference]:
+    mode = usual_mode if there.mode == MODE_UNSET else there.mode
+    place = shlex.quote(path)
+    if wanted.uid not in (None, there.uid):
+        user = _user(wanted.uid)
+        yield Difference(f"the owner of {what} is {_user(there.uid)}, not {user}", f"chown {user} {place}")
+    if wanted.gid not in (None, there.gid):
+        group = _user_group(wanted.gid)
+        yield Difference(f"the group of {what} is {_user_group(there.gid)}, not {group}", f"chgrp {group} {place}")
+    if wanted.mode not in (None, mode):
+        text = f"the mode of {what} is {mode:04o}, not {wanted.mode:04o}"
+        yield Difference(text, f"chmod {wanted.mode:04o} {place}")
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    return "/" + "/".join(map(escape, path))
+
+
+def _user(uid: int | None) -> str:
+    return _named(uid, lambda number: pwd.getpwuid(number).pw_name)
+
+
+def _user_group(gid: int | None) -> str:
+    return _named(gid, lambda number: grp.getgrgid(number).gr_name)
+
+
+def _named(number: int | None, look_up: Callable[[int], str]) -> str:
+    try:
+        name = look_up(number or 0)
+    except KeyError:
+        return str(number)
+    return name if name.isprintable() and name else str(number)
