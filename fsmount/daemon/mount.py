@@ -190,7 +190,7 @@ class _Server:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._heart.run)
-                    nursery.start_soon(self._operations.hear_events)
+                    nursery.start_soon(self._operations.run)
                     await nursery.start(self._reaper.run)
                     nursery.start_soon(self._announce, ready)
                     await serve_requests()

@@ -14,6 +14,7 @@ close() notwithstanding.  A charger is rebound only while no thread is inside it
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOMEM, ENOTCONN, EPROTO, ERANGE, ETIMEDOUT, EUCLEAN
@@ -117,6 +118,8 @@ Surveyed = namedtuple(
     "id parent name usage usage_local common reserved stock holders limit soft_limit hierarchical_limit margin "
     "hierarchical_margin soft_limit_excess max_usage min_usage failcnt global_mode batch error_bound refills drains",
 )
+
+cdef object make_surveyed = Surveyed._make
 
 RefusalInfo = namedtuple(
     "RefusalInfo",
@@ -277,7 +280,7 @@ cdef object timeout_of(wait, timeout):
 
 
 cdef enum listing:
-    ALL, OF_COUNTER, NEW
+    ALL, NEW
 
 
 @cython.final
@@ -573,6 +576,24 @@ cdef class Region:
             finally:
                 free(found)
 
+    def child_ids(self, fsm_id group, /):
+        """The ids of the children in the same order, 8 bytes each as they lie in memory."""
+        cdef int64_t count = self.child_count(group)
+        cdef int64_t room
+        cdef bytes found
+        cdef fsm_id *ids
+        cdef fsm_region *region
+        while True:
+            room = count + 16  # somebody may make some meanwhile
+            found = PyBytes_FromStringAndSize(NULL, room * sizeof(fsm_id))
+            ids = <fsm_id *><char *>found
+            region = self._enter()
+            with nogil:
+                count = fsm_child_ids(region, group, ids, room)
+            self._leave(<int>count if count < 0 else 0)
+            if count <= room:
+                return found[: count * sizeof(fsm_id)]
+
     def child_count(self, fsm_id group, /):
         cdef uint32_t count
         cdef fsm_region *region = self._enter()
@@ -661,25 +682,24 @@ cdef class Region:
         return self._number(fsm_get_failcnt, group, resource)
 
     def survey(self, uint32_t resource, /):
-        """A Surveyed for each group, parents before their children; of one moment, but for the names."""
+        """A Survey of all groups; of one moment, but for the names."""
+        cdef Survey found = Survey.__new__(Survey)
         cdef fsm_surveyed *rows
         cdef char *names = NULL
         cdef int64_t count = -ENOMEM
         cdef fsm_region *region = self._enter()
         cdef int status = 0
-        rows = <fsm_surveyed *>malloc(fsm_geometry_of(region).groups * sizeof(fsm_surveyed))
+        rows = found._rows = <fsm_surveyed *>malloc(fsm_geometry_of(region).groups * sizeof(fsm_surveyed))
         with nogil:
             if rows != NULL:
                 count = fsm_survey(region, resource, rows)
             if count > 0:
                 names = <char *>malloc(count * (FSM_NAME_MAX + 1))
                 status = -ENOMEM if names == NULL else read_names(region, rows, count, names)
-        try:
-            self._leave(<int>count if count < 0 else status)
-            return surveyed(rows, names, count)
-        finally:
-            free(names)
-            free(rows)
+        found._names = names
+        self._leave(<int>count if count < 0 else status)
+        found._count = count
+        return found
 
     def get_events(self, fsm_id group, uint32_t resource):
         """What was counted in the subtree: (charges at a limit, soft limits crossed, thresholds crossed)."""
@@ -881,17 +901,36 @@ cdef class Region:
         self._leave(status)
         return count
 
-    def counter_holders(self, fsm_id group, uint32_t resource):
-        """The holders of one counter, with what each holds there."""
-        return self._list_holders(OF_COUNTER, group, resource)
+    def page_of_holders(self, fsm_id group, uint32_t resource, uint32_t place, /):
+        """Some holders of one counter, with what each holds there, and the place where the next page begins, None after the last; the first begins at 0.
+
+        No page holds the lock for long.  A holder that is there all the while is in one page.
+        """
+        cdef fsm_holder_info found[FSM_PAGE]
+        cdef int64_t count
+        cdef int64_t i
+        cdef fsm_region *region = self._enter()
+        with nogil:
+            count = fsm_page_of_holders(region, group, resource, &place, found)
+        self._leave(<int>count if count < 0 else 0)
+        return [holder_info(&found[i]) for i in range(count)], None if place == FSM_LAST_PAGE else place
+
+    def count_holders(self):
+        """How many processes and how many leases are holders."""
+        cdef uint32_t processes, leases
+        cdef fsm_region *region = self._enter()
+        with nogil:
+            fsm_count_holders(region, &processes, &leases)
+        self._leave(0)
+        return processes, leases
 
     def all_holders(self):
         """All holders of the region."""
-        return self._list_holders(ALL, 0, 0)
+        return self._list_holders(ALL, 0)
 
     def new_holders(self, uint32_t seen, /):
         """The processes that became holders after the one with this number."""
-        return self._list_holders(NEW, 0, seen)
+        return self._list_holders(NEW, seen)
 
     def await_arrival(self, uint32_t seen, double seconds, /):
         """Waits until a process with a number beyond `seen` becomes a holder; the newest number there is."""
@@ -902,8 +941,7 @@ cdef class Region:
         self._leave(0)
         return newest
 
-    cdef list _list_holders(self, listing which, fsm_id group, uint32_t number):
-        """number: of the resource, or of the last holder that was seen."""
+    cdef list _list_holders(self, listing which, uint32_t seen):
         cdef fsm_holder_info *found = NULL
         cdef int64_t count = 64
         cdef int64_t room
@@ -917,10 +955,8 @@ cdef class Region:
             try:
                 region = self._enter()
                 with nogil:
-                    if which == OF_COUNTER:
-                        count = fsm_counter_holders(region, group, number, found, room)
-                    elif which == NEW:
-                        count = fsm_new_holders(region, number, found, room)
+                    if which == NEW:
+                        count = fsm_new_holders(region, seen, found, room)
                     else:
                         count = fsm_all_holders(region, found, room)
                 self._leave(<int>count if count < 0 else 0)
@@ -1000,18 +1036,94 @@ cdef tuple stat_values(const fsm_stat *s):
             s.failcnt, s.global_mode, s.batch, s.error_bound, s.refills, s.drains)
 
 
-cdef list surveyed(const fsm_surveyed *rows, const char *name, int64_t count):
-    """The rows that have a name, and the root."""
-    cdef const fsm_surveyed *row
-    cdef fsm_id parent
-    found = []
-    make = Surveyed._make
-    for row in rows[:count]:
-        parent = FSM_ROOT if row.id == FSM_ROOT else rows[row.parent].id
-        if name[0] or row.id == FSM_ROOT:
-            found.append(make((row.id, parent, PyUnicode_DecodeFSDefault(name)) + stat_values(&row.stat)))
+cdef uint32_t fitting_depth(const fsm_surveyed *rows, const char *name, int64_t count, int64_t *lengths, uint32_t *depths,
+                            int64_t path_max, int64_t each, int64_t room, int64_t *fit) noexcept nogil:
+    """What Survey.fitting() says.  lengths and depths: room for as many as there are rows, and one."""
+    cdef int64_t i
+    cdef int64_t left
+    cdef uint32_t deepest = 0
+    cdef uint32_t depth
+    for i in range(count):
+        lengths[i] = 0 if i == 0 else lengths[rows[i].parent] + 1 + <int64_t>strlen(name)
+        depths[i] = 0 if i == 0 else depths[rows[i].parent] + 1
+        deepest = max(deepest, depths[i])
         name += strlen(name) + 1
-    return found
+    left = room
+    for depth in range(deepest + 1):
+        fit[0] = 0
+        for i in range(count):
+            if depths[i] == depth and lengths[i] <= path_max:
+                left -= each + lengths[i]
+                if left < 0:
+                    return depth
+                fit[0] += 1
+    fit[0] = 0
+    return deepest + 1
+
+
+@cython.final
+cdef class Survey:
+    """Every group with its counter of one resource, parents before their children, as the engine has found them.
+
+    Its rows become Python's a part at a time: those of 65,536 groups would be 60 MB, and are 12 MB here.
+    """
+
+    cdef fsm_surveyed *_rows
+    cdef char *_names  # each with its NUL, in the order of the rows
+    cdef int64_t _count
+
+    def __dealloc__(self):
+        free(self._rows)
+        free(self._names)
+
+    def pages(self, fsm_id top, int64_t length, /):
+        """The Surveyed of the groups from one down, in lists of `length` rows at most.
+
+        A group that was removed before its name was read is left out.
+        """
+        cdef const char *name = self._names
+        cdef int64_t at = 0
+        cdef int64_t first
+        cdef int64_t end
+        with nogil:
+            while at < self._count and self._rows[at].id != top:
+                name += strlen(name) + 1
+                at += 1
+        first = at
+        while at < self._count and (at == first or self._rows[at].parent >= first):
+            page = []
+            end = min(at + length, self._count)
+            while at < end and (at == first or self._rows[at].parent >= first):
+                if name[0] or self._rows[at].id == FSM_ROOT:
+                    page.append(self._row(at, name))
+                name += strlen(name) + 1
+                at += 1
+            yield page
+
+    def fitting(self, int64_t path_max, int64_t each, int64_t room, /):
+        """Which groups fit into `room` when each takes `each` and its path, the least deep first: a depth, and how many.
+
+        All groups above that depth fit, and so many of that depth, in the order of the rows.  A group whose path is
+        longer than path_max, and what is below it, never fits.
+        """
+        cdef int64_t *lengths = <int64_t *>malloc((self._count + 1) * sizeof(int64_t))
+        cdef uint32_t *depths = <uint32_t *>malloc((self._count + 1) * sizeof(uint32_t))
+        cdef int64_t count = 0
+        cdef uint32_t depth = 0
+        try:
+            if lengths == NULL or depths == NULL:
+                raise MemoryError
+            with nogil:
+                depth = fitting_depth(self._rows, self._names, self._count, lengths, depths, path_max, each, room, &count)
+            return depth, count
+        finally:
+            free(lengths)
+            free(depths)
+
+    cdef object _row(self, int64_t at, const char *name):
+        cdef const fsm_surveyed *row = &self._rows[at]
+        cdef fsm_id parent = FSM_ROOT if row.id == FSM_ROOT else self._rows[row.parent].id
+        return make_surveyed((row.id, parent, PyUnicode_DecodeFSDefault(name)) + stat_values(&row.stat))
 
 
 cdef object refusal_info(const fsm_refusal *found):

@@ -168,6 +168,8 @@ typedef struct fsm_child {
     char name[FSM_NAME_MAX + 1];
 } fsm_child;
 int64_t fsm_children(fsm_region *region, fsm_id group, fsm_child *out, size_t room);
+/* The same without the names. */
+int64_t fsm_child_ids(fsm_region *region, fsm_id group, fsm_id *out, size_t room);
 
 /* What a stat() of a directory needs beside its attributes. */
 int fsm_child_count(fsm_region *region, fsm_id group, uint32_t *out);
@@ -335,6 +337,19 @@ typedef struct fsm_holder_info {
 } fsm_holder_info;
 /* The holders of one counter of one group; returns how many there are, and fills up to room. */
 int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out, size_t room);
+
+/*
+ * The same a page at a time, so that no call holds the lock for long, however many there are.  *place is 0 at first;
+ * each call fills in up to FSM_PAGE, returns how many, and sets *place to where the next page begins, FSM_LAST_PAGE
+ * after the last one.  A page can be empty.  A holder that is there from the first call to the last is in one page.
+ */
+#define FSM_PAGE 256
+#define FSM_LAST_PAGE UINT32_MAX
+int64_t fsm_page_of_holders(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *place,
+                            fsm_holder_info out[FSM_PAGE]);
+
+/* How many holders of each kind there are; without the lock, so those that come and go meanwhile may be missed. */
+void fsm_count_holders(fsm_region *region, uint32_t *processes, uint32_t *leases);
 /* All holders of the region, likewise. */
 int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room);
 /* The processes among them whose number is beyond `seen`. */

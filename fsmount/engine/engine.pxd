@@ -71,6 +71,7 @@ cdef extern from "engine.h":
         uint32_t length
         char name[256]
     int64_t fsm_children(fsm_region *region, fsm_id group, fsm_child *out, size_t room) nogil
+    int64_t fsm_child_ids(fsm_region *region, fsm_id group, fsm_id *out, size_t room) nogil
     int fsm_child_count(fsm_region *region, fsm_id group, uint32_t *out) nogil
     ctypedef struct fsm_attr:
         uint32_t mode, uid, gid
@@ -157,8 +158,12 @@ cdef extern from "engine.h":
         uint32_t cells
         fsm_id group
         int64_t held, stock
-    int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out,
-                                size_t room) nogil
+    enum:
+        FSM_PAGE
+    const uint32_t FSM_LAST_PAGE
+    int64_t fsm_page_of_holders(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *place,
+                                fsm_holder_info *out) nogil
+    void fsm_count_holders(fsm_region *region, uint32_t *processes, uint32_t *leases) nogil
     int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room) nogil
     int64_t fsm_new_holders(fsm_region *region, uint32_t seen, fsm_holder_info *out, size_t room) nogil
     int fsm_holder_get(fsm_region *region, fsm_id holder, fsm_holder_info *out) nogil

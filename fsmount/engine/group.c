@@ -397,7 +397,8 @@ UNLOCKED int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size
     return error;
 }
 
-UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t room)
+/* Fills in the children, or their ids alone, whichever is wanted. */
+UNLOCKED static int64_t list_children(fsm_region *r, fsm_id id, fsm_child *out, fsm_id *ids, size_t room)
 {
     int error = 0;
     size_t n = 0;
@@ -413,7 +414,9 @@ UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t r
                 error = DAMAGED(r, &at, "the children of group %u are damaged", id_index(id));
                 break;
             }
-            if (n < room) {
+            if (n < room && ids)
+                ids[n] = group_id(peek(child->stamp), i);
+            if (n < room && out) {
                 out[n].id = group_id(peek(child->stamp), i);
                 out[n].length = length;
                 copy_name(child, out[n].name, length);
@@ -422,6 +425,16 @@ UNLOCKED int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t r
         }
     }
     return error ? error : (int64_t)n;
+}
+
+int64_t fsm_children(fsm_region *r, fsm_id id, fsm_child *out, size_t room)
+{
+    return list_children(r, id, out, NULL, room);
+}
+
+int64_t fsm_child_ids(fsm_region *r, fsm_id id, fsm_id *out, size_t room)
+{
+    return list_children(r, id, NULL, out, room);
 }
 
 UNLOCKED int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)

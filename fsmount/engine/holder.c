@@ -539,6 +539,76 @@ int64_t fsm_counter_holders(fsm_region *r, fsm_id id, uint32_t resource, fsm_hol
     return error ? error : (int64_t)n;
 }
 
+#define PAGE_STEPS 4096u /* cells: some 50 us */
+
+/* The cells of a counter that are few, along its list. */
+static int64_t list_cells(fsm_region *r, uint32_t number, fsm_holder_info *out)
+{
+    size_t n = 0;
+    for (uint32_t i = r->counters[number].cells_head; i != NONE;) {
+        cell *own = cell_at(r, i);
+        holder *h = own ? holder_at(r, own->owner - 1) : NULL;
+        if (!h || own->counter != number || n == FSM_PAGE)
+            return corrupt(r, "the cell list of counter %u is damaged", number);
+        describe(r, h, own, &out[n++]);
+        i = own->counter_next;
+    }
+    return (int64_t)n;
+}
+
+/* Those of a counter that has many, as they lie in memory: a cell keeps its place. */
+static int64_t scan_cells(fsm_region *r, uint32_t number, uint32_t *place, fsm_holder_info *out)
+{
+    uint32_t i = *place, high = high_of(&r->header->cells, r->geometry.cells);
+    uint32_t end = high - (i < high ? i : high) > PAGE_STEPS ? i + PAGE_STEPS : high;
+    size_t n = 0;
+    for (; i < end && n < FSM_PAGE; i++) {
+        cell *own = &r->cells[i];
+        if (own->counter != number || own->owner == 0 || own->owner == QUARANTINED)
+            continue;
+        holder *h = holder_at(r, own->owner - 1);
+        if (!h)
+            return corrupt(r, "cell %u belongs to holder %u", i, own->owner - 1);
+        describe(r, h, own, &out[n++]);
+    }
+    *place = i < high ? i : FSM_LAST_PAGE;
+    return (int64_t)n;
+}
+
+int64_t fsm_page_of_holders(fsm_region *r, fsm_id id, uint32_t resource, uint32_t *place, fsm_holder_info out[FSM_PAGE])
+{
+    if (resource >= r->geometry.resources)
+        return -EINVAL;
+    int error = lock(r);
+    if (error)
+        return error;
+    group *g;
+    int64_t n = find_group(r, id, &g);
+    uint32_t number = id_index(id) * r->geometry.resources + resource;
+    if (n == 0 && *place == 0 && r->counters[number].cells <= FSM_PAGE) {
+        n = list_cells(r, number, out);
+        *place = FSM_LAST_PAGE;
+    } else if (n == 0) {
+        n = scan_cells(r, number, place, out);
+    }
+    unlock(r);
+    return n;
+}
+
+UNLOCKED static uint32_t count_pool(const fsm_region *r, enum pools which)
+{
+    uint32_t n = 0;
+    for (const holder *h = first_holder(r, which), *past = past_holders(r, which); h < past; h++)
+        n += state_of(peek(h->stamp)) == LIVE;
+    return n;
+}
+
+void fsm_count_holders(fsm_region *r, uint32_t *processes, uint32_t *leases)
+{
+    *processes = count_pool(r, PROCESSES);
+    *leases = count_pool(r, LEASES);
+}
+
 static size_t list_pool(fsm_region *r, enum pools which, const uint32_t *seen, fsm_holder_info *out, size_t room,
                         size_t n)
 {

@@ -6,10 +6,10 @@ from pyfuse3 import RequestContext
 
 from .. import control_files
 from ..control_files import Kind
-from ..listings import HolderLine, holders_text
 from ..quantities import parse
-from ..tree import LEASE, Counter, Holder
+from ..tree import Counter
 from .events_file import EventsFile
+from .holders_file import HoldersFile
 from .lease_file import GroupLeaseFile, LeaseFile
 from .open_file import CounterFile
 from .probe_file import ProbeFile
@@ -103,28 +103,6 @@ class ForceEmptyFile(CounterFile):
 
     def command(self, text: bytes) -> None:
         self.counter.force_empty()
-
-
-class HoldersFile(CounterFile):
-    """`pid start_time held stock command` of each live holder, and of the common pot where it holds something."""
-
-    kind: ClassVar[Kind] = control_files.HOLDERS
-    __slots__ = ()
-
-    def text(self) -> bytes:
-        lines = [
-            HolderLine(holder.pid, holder.start_time, holder.held, holder.stock, _command(holder))
-            for holder in self.counter.holders()
-        ]
-        common = self.counter.stat()["common"]
-        if common:
-            lines.append(HolderLine(0, 0, common, 0, "common"))
-        return holders_text(lines)
-
-
-def _command(holder: Holder) -> str:
-    """The name of its process, `?` if that is gone; a lease's is marked, as another process may have the file now."""
-    return ("lease:" if holder.kind == LEASE else "") + (holder.command or "?")
 
 
 #: A class for each kind of file of a resource.

@@ -102,15 +102,15 @@ async def recover(error: Exception, gone: int, operation: Callable[[], T]) -> T:
         if limiter.available_tokens == 0:
             raise FUSEError(errno.EAGAIN) from None
     elif not isinstance(error, LockTimeout):
-        raise _answer(error, gone) from None
+        raise answer(error, gone) from None
     try:
-        return await trio.to_thread.run_sync(_wait, operation, limiter=limiter)
+        return await trio.to_thread.run_sync(wait_in_thread, operation, limiter=limiter)
     except Exception as again:
-        raise _answer(again, gone) from None
+        raise answer(again, gone) from None
 
 
-def _wait(operation: Callable[[], T]) -> T:
-    """Runs an operation that may wait, in a worker thread."""
+def wait_in_thread(operation: Callable[[], T]) -> T:
+    """Runs an operation that may wait, in this worker thread."""
     global _failed_at
     hopeless = time.monotonic() - _failed_at < _PATIENCE_OF_WORKER
     set_patience(_PATIENCE_AFTER_FAILURE if hopeless else _PATIENCE_OF_WORKER)
@@ -123,7 +123,8 @@ def _wait(operation: Callable[[], T]) -> T:
         set_patience(_PATIENCE_OF_WORKER)  # the thread will be used for other things too
 
 
-def _answer(error: Exception, gone: int) -> FUSEError:
+def answer(error: Exception, gone: int) -> FUSEError:
+    """What the kernel is answered; `gone` stands for a group that was removed."""
     if isinstance(error, FUSEError):
         return error
     if isinstance(error, LockTimeout):

@@ -10,6 +10,7 @@ from pyfuse3 import FUSEError, PollHandle, RequestContext
 from ..control_files import Kind
 from ..quantities import TEXT_MAX
 from ..tree import Counter, Group
+from .kept_texts import Text
 
 _READABLE = select.POLLIN | select.POLLRDNORM
 WRITABLE = select.POLLOUT | select.POLLWRNORM
@@ -36,7 +37,7 @@ class OpenFile:
         self.waiter: PollHandle | None = None
         self._flags = flags
         self._start: int | None = 0
-        self._text: bytes | None = None
+        self._text: bytes | Text | None = None
 
     def text(self) -> bytes:
         """What a read from the start shows."""

@@ -21,6 +21,7 @@ from time import time_ns
 from typing import NamedTuple
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
 from ..control_files import CONTROL_FILE, METRICS_FILE, Kind, files, reserved_names, slot, survey_name
@@ -42,13 +43,17 @@ from ..tree import (
 from . import guard, inodes
 from .control_handle import ControlHandle
 from .counter_files import CLASSES, GROUP_CLASSES
+from .directory import Directory, Listed
 from .doorbell import Doorbell
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
 from .host import Host
+from .kept_texts import KeptTexts, Text
+from .long_file import LongFile, MakeText
 from .metrics_file import MetricsFile
 from .open_file import CounterFile, OpenFile
 from .survey_file import SurveyFile
+from .text_makers import TextMakers
 from .write_times import WriteTimes
 
 log = logging.getLogger(__name__)
@@ -58,7 +63,6 @@ _TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
 #: How many inodes' groups are at hand.
 _CACHED = 8192
 
-Entries = list[tuple[bytes, int]]
 Opener = Callable[[Group, int, int, RequestContext], OpenFile]
 
 
@@ -86,17 +90,9 @@ class _Unowned(NamedTuple):
 
 def _survey_of(resource: str) -> _Unowned:
     """Whoever may list the directory may read it."""
-    return _Unowned(lambda mode: mode & 0o444, lambda group, inode, flags, _: SurveyFile(group[resource], inode, flags))
-
-
-class _Directory:
-    """An open directory: what it listed when it was last read from the start."""
-
-    __slots__ = ("entries", "group")
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.entries: Entries = []
+    return _Unowned(
+        lambda mode: mode & 0o444, lambda group, inode, flags, ctx: SurveyFile(group[resource], inode, flags, ctx)
+    )
 
 
 class Operations(pyfuse3.Operations):
@@ -115,7 +111,7 @@ class Operations(pyfuse3.Operations):
         }
         self._files |= {inodes.file_slot(0, opened.kind): _File(0, opened.kind, opened) for opened in GROUP_CLASSES}
         listed = files(tree.resources)
-        self._listed: Entries = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
+        self._listed: Listed = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
         surveys = {survey_name(resource): inodes.survey_slot(index) for index, resource in enumerate(tree.resources)}
         hidden = {CONTROL_FILE: inodes.CONTROL} | surveys
         self._slots = dict(self._listed) | {os.fsencode(name): number for name, number in hidden.items()}
@@ -130,12 +126,14 @@ class Operations(pyfuse3.Operations):
         self._find = functools.lru_cache(_CACHED)(self._look_at)
         self._handles = itertools.count(1)
         self._open: dict[int, OpenFile] = {}
-        self._directories: dict[int, _Directory] = {}
+        self._directories: dict[int, Directory] = {}
         self._polled: dict[int, OpenFile] = {}
         self._listening: set[int] = set()  # those of them that wait for events
         self._doorbell = Doorbell(tree, self._wake_for_events)
         self._known = KnownNames()
         self._written = WriteTimes(self._store_time)
+        self._makers = TextMakers()
+        self._kept = KeptTexts()
         # of groups that somebody may still have open: the directory's, and of files that are another's
         self._removed: dict[int, tuple[Attributes, dict[int, Attributes]]] = {}
         self._serving = False
@@ -351,45 +349,50 @@ class Operations(pyfuse3.Operations):
         if group.id not in self._removed and not group.exists:
             raise FUSEError(errno.ESTALE)
         handle = next(self._handles)
-        self._directories[handle] = _Directory(group)
+        listed = self._listed_in_root if group.id == ROOT else self._listed
+        self._directories[handle] = Directory(group, ctx.uid, listed)
         return handle
 
-    @by_handle
-    def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         directory = self._directories[fh]
         if start_id == 0:  # rewinddir() looks again
-            directory.entries = self._list(directory.group)
-        for index in range(start_id, len(directory.entries)):
-            name, inode = directory.entries[index]
+            await self._list(directory)
+        await self._reply_entries(directory, start_id, token)
+
+    async def _list(self, directory: Directory) -> None:
+        """Finds the children; many of them in a worker thread, since that takes milliseconds."""
+        try:
+            if not directory.has_few():
+                raise guard.MustWait
+            children = directory.look()
+        except Exception as error:
+            children = await guard.recover(error, errno.ENODEV, directory.look)
+        if isinstance(children, Text):
+            children = self._kept.keep(directory, directory.key(), children)
+        directory.begin(children)
+
+    @by_handle
+    def _reply_entries(self, directory: Directory, start: int, token: ReaddirToken) -> None:
+        for place, inode, known in directory.entries(start):
             try:
+                name = known or os.fsencode(self._tree.group(inodes.group_of(inode)).name)
                 attributes = self._entry(inode)
             except LockTimeout:
-                if index == start_id:
+                if place == start:
                     raise
                 return  # what is in the reply already must not be put there again
             except OSError as error:
                 if error.errno != errno.ENODEV:
                     raise
                 continue
-            if not pyfuse3.readdir_reply(token, name, attributes, index + 1):
+            if not pyfuse3.readdir_reply(token, name, attributes, place + 1):
                 return
-            if inodes.slot_of(inode) == inodes.DIRECTORY and name not in (b".", b".."):
+            if known is None:
                 self._known.add(directory.group.id, name, inodes.group_of(inode))
-
-    def _list(self, group: Group) -> Entries:
-        """What the directory has now: `.` and `..`, the files, the children."""
-        directory = functools.partial(inodes.number, slot=inodes.DIRECTORY)
-        listed = self._listed_in_root if group.id == ROOT else self._listed
-        return [
-            (b".", directory(group.id)),
-            (b"..", directory((group.parent or group).id)),
-            *((name, inodes.number(group.id, number)) for name, number in listed),
-            *((os.fsencode(child.name), directory(child.id)) for child in group.children()),
-        ]
 
     @by_handle
     def releasedir(self, fh: int) -> None:
-        del self._directories[fh]
+        self._kept.drop(self._directories.pop(fh))
 
     @by_inode
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -414,15 +417,27 @@ class Operations(pyfuse3.Operations):
         return ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
 
     def _open_metrics(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
-        return MetricsFile(group, inode, flags, self._open.__len__)
+        return MetricsFile(group, inode, flags, ctx, self._open.__len__)
 
     # read and write guard themselves: they are the ones that have to be quick
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         try:
             return self._open[fh].read(off, size)
+        except MakeText:
+            return await self._read_long(fh, off, size)
         except Exception as error:
             return await guard.recover(error, errno.ENODEV, lambda: self._open[fh].read(off, size))
+
+    async def _read_long(self, fh: int, off: int, size: int) -> bytes:
+        opened = self._open[fh]
+        assert isinstance(opened, LongFile)
+        try:
+            text = await self._makers.text(opened.user, opened.key(), opened.make)
+        except Exception as error:
+            raise guard.answer(error, errno.ENODEV) from None
+        opened.begin(self._kept.keep(opened, opened.key(), text))
+        return text[off : off + size]
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         try:
@@ -441,7 +456,10 @@ class Operations(pyfuse3.Operations):
         if self._polled:
             self._polled.pop(fh, None)
             self._listening.discard(fh)
-        self._open.pop(fh).release()
+        opened = self._open.pop(fh)
+        if isinstance(opened, LongFile):
+            self._kept.drop(opened)
+        opened.release()
 
     @by_handle
     def poll(self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: RequestContext) -> int:
@@ -478,9 +496,11 @@ class Operations(pyfuse3.Operations):
             with suppress(OSError):
                 opened.waiter.notify()
 
-    async def hear_events(self) -> None:
-        """Wakes who polls for events, until it is cancelled."""
-        await self._doorbell.run()
+    async def run(self) -> None:
+        """Does what requests wait for: hears events and makes long texts, until it is cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._doorbell.run)
+            nursery.start_soon(self._makers.run)
 
     def _wake_for_events(self) -> bool:
         for handle in list(self._listening):

@@ -21,6 +21,9 @@ from typing import Any
 import pyfuse3
 import trio
 
+#: How many requests may be under way at once: those of readers that wait for a long text among them.
+TASKS = 1024
+
 #: How long a worker looks, in seconds; about as long as a request takes.
 _MOMENT = 20e-6
 
@@ -100,4 +103,4 @@ class Trio:
 async def serve_requests() -> None:
     """pyfuse3.main(), with every request waited for as told above.  After pyfuse3.init()."""
     pyfuse3.trio = Trio()  # type: ignore[attr-defined]
-    await pyfuse3.main()
+    await pyfuse3.main(max_tasks=TASKS)

@@ -6,29 +6,36 @@ and begins with the group that was asked:
     id parent VALUES name
 
 VALUES are those of R.stat, in its order.  All is of one moment, see Tree.survey().  Who may list the directory may read
-it, and sees the groups below whoever may list those: as in `R.why` and `metrics`.  It is made in a worker thread, about
-3 us a group.
+it, and sees the groups below whoever may list those: as in `R.why` and `metrics`.  It takes about 3 us a group.
 """
 
+from collections.abc import Hashable, Iterator
 from typing import ClassVar
+
+from pyfuse3 import RequestContext
 
 from ..listings import groups_text
 from ..tree import Counter
-from .guard import leave_loop
-from .open_file import OpenFile
+from .long_file import LongFile, MakeText
 
 
-class SurveyFile(OpenFile):
+class SurveyFile(LongFile):
     """An open `.R.groups` of a counter."""
 
     timed: ClassVar[bool] = False
 
-    __slots__ = ("_resource",)
+    __slots__ = ("_resource", "user")
 
-    def __init__(self, counter: Counter, inode: int, flags: int) -> None:
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter.group, inode, flags)
         self._resource = counter.resource
+        self.user = ctx.uid
+
+    def key(self) -> Hashable:
+        return SurveyFile, self.group.id, self._resource
 
     def text(self) -> bytes:
-        leave_loop()
-        return groups_text(self.group.tree.survey(self._resource, self.group))
+        raise MakeText
+
+    def parts(self) -> Iterator[bytes]:
+        return map(groups_text, self.group.tree.survey_pages(self._resource, self.group))

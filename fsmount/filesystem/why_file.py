@@ -1,24 +1,49 @@
 """The last refusals of a counter's subtree."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar
+
+from pyfuse3 import RequestContext
 
 from .. import control_files
 from ..control_files import Kind
+from ..refusals import Refusal
+from ..tree import Counter
 from .listening_file import ListeningFile
+from .long_file import LongFile, MakeText
+
+#: So many refusals are shown by the event loop itself: each has up to five paths.
+_FEW = 8
 
 
-class WhyFile(ListeningFile):
+class WhyFile(LongFile, ListeningFile):
     """A line for each, the newest first; poll() tells of a newer one."""
 
     kind: ClassVar[Kind] = control_files.WHY
 
-    __slots__ = ()
+    __slots__ = ("user",)
+
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+        super().__init__(counter, inode, flags, ctx)
+        self.user = ctx.uid
 
     def counts(self) -> Sequence[int]:
         return (self.counter.last_refusal,)
 
+    def key(self) -> Hashable:
+        return WhyFile, self.counter.group.id, self.counter.index
+
     def text(self) -> bytes:
         self.seen()  # before it is looked: what is refused meanwhile is told of once more
-        return b"".join(os.fsencode(f"{refusal}\n") for refusal in self.counter.why())
+        refusals = self.counter.why(_FEW + 1)
+        if len(refusals) > _FEW:
+            raise MakeText
+        return b"".join(map(_line, refusals))
+
+    def parts(self) -> Iterator[bytes]:
+        return map(_line, self.counter.why())
+
+
+def _line(refusal: Refusal) -> bytes:
+    return os.fsencode(f"{refusal}\n")

@@ -26,12 +26,13 @@ from ..engine import (
     SLOTS,
     UNLIMITED,
     Hold,
+    Survey,
     Surveyed,
     process_alive,
     process_start_time,
     set_patience,
 )
-from .counter import EVENT_KEYS, STAT_KEYS, Counter
+from .counter import EVENT_KEYS, PATH_MAX, STAT_KEYS, Counter
 from .group import Attributes, Group
 from .holder import Holder
 from .lease_holder import Lease
@@ -45,6 +46,7 @@ __all__ = [
     "LEASE",
     "MODE_UNSET",
     "NAME_MAX",
+    "PATH_MAX",
     "PROCESS",
     "RESOURCES_MAX",
     "ROOT",
@@ -63,6 +65,7 @@ __all__ = [
     "Holder",
     "Lease",
     "Server",
+    "Survey",
     "Surveyed",
     "Tree",
     "parse_resource",

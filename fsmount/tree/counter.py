@@ -21,6 +21,7 @@ from .holder import Holder, command_name
 
 if TYPE_CHECKING:
     from .group import Group
+    from .tree import Tree
 
 STAT_KEYS = (
     "usage", "usage_local", "common", "reserved", "stock", "holders", "limit", "soft_limit", "hierarchical_limit",
@@ -30,6 +31,9 @@ STAT_KEYS = (
 
 
 EVENT_KEYS = ("limit", "soft_limit", "threshold")
+
+#: No system call takes a longer path: of a longer one the end is shown, after `...`.
+PATH_MAX = 4095
 
 _BY = {PROCESS: "process", LEASE: "lease"}
 _LOOKED = {LOOKED_AT_ALL: "all", NOT_LOOKED: "none"}
@@ -153,13 +157,14 @@ class Counter(engine.Charger):
         return dict(zip(EVENT_KEYS, self.group.tree.region.get_events(self.group.id, self.index), strict=True))
 
     @in_public
-    def why(self) -> list[Refusal]:
+    def why(self, most: int = 256) -> list[Refusal]:
         """The last refusals of charges that were asked for in the subtree, or refused by a limit in it, newest first.
 
         A tree keeps the last 256 of different processes, counters or limits.
         """
         group = self.group
-        return [_refusal(group, info) for info in group.tree.region.get_refusals(group.id, self.index)]
+        paths = _Paths(group.tree)
+        return [_refusal(paths, info) for info in group.tree.region.get_refusals(group.id, self.index, most)]
 
     @property
     @in_public
@@ -204,10 +209,19 @@ class Counter(engine.Charger):
         """Another number whenever events() may have changed, while somebody listens to the tree's."""
         return self.group.tree.region.get_news(self.group.id, self.index)
 
-    @in_public
     def holders(self) -> list[Holder]:
-        """Who holds something here, or may."""
-        return [Holder.of(info) for info in self.group.tree.region.counter_holders(self.group.id, self.index)]
+        """Who holds something here, or may.  Those that come and go meanwhile may be missing."""
+        found, place = self.page_of_holders()
+        while place is not None:
+            page, place = self.page_of_holders(place)
+            found += page
+        return found
+
+    @in_public
+    def page_of_holders(self, place: int = 0) -> tuple[list[Holder], int | None]:
+        """The same a page at a time, so that nobody waits for long: and the place of the next, None after the last."""
+        found, following = self.group.tree.region.page_of_holders(self.group.id, self.index, place)
+        return [Holder.of(info) for info in found], following
 
     # ---- what it can be told
 
@@ -280,17 +294,25 @@ class Counter(engine.Charger):
         return self.group.public_error(error)
 
 
-def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
-    tree = group.tree
+class _Paths(dict[int, str | None]):
+    """The paths of groups, each looked up once; None of a group that was removed."""
 
-    def path(id: int) -> str | None:
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self._tree = tree
+
+    def __missing__(self, id: int) -> str | None:
         try:
-            return tree.path_below(id)
+            path = self._tree.path_below(id, PATH_MAX)
         except EngineError as error:
             if error.errno != errno.ENODEV:
                 raise
-            return None
+            path = None
+        self[id] = path
+        return path
 
+
+def _refusal(paths: _Paths, info: engine.RefusalInfo) -> Refusal:
     return Refusal(
         last=to_the_millisecond(info.last),
         first=to_the_millisecond(info.first),
@@ -298,8 +320,8 @@ def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
         pid=info.pid,
         by=_BY.get(info.kind, "group"),
         command=command_name(info.command),
-        asked=path(info.asked),
-        refused=path(info.refused),
+        asked=paths[info.asked],
+        refused=paths[info.refused],
         charged=info.charged,
         amount=info.amount,
         usage=info.usage,
@@ -307,7 +329,7 @@ def _refusal(group: Group, info: engine.RefusalInfo) -> Refusal:
         looked=_LOOKED.get(info.looked, "some"),
         looked_at=to_the_millisecond(info.looked_at) if info.looked != NOT_LOOKED else None,
         largest=tuple(
-            LargeHolder(held.held, held.pid, _BY.get(held.kind, "group"), path(held.group), command_name(held.command))
+            LargeHolder(held.held, held.pid, _BY.get(held.kind, "group"), paths[held.group], command_name(held.command))
             for held in info.largest
         ),
     )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _BAD_NAME = f"a group's name has 1 to {NAME_MAX} bytes, is neither '.' nor '..', and holds no '/', newline or NUL"
 
+# An error names so many processes at most.
+_NAMED_MOST = 16
+
 # The attachment of a group that was charged without being attached: one for all that happens so.
 _UNASKED = object()
 
@@ -166,6 +169,11 @@ class Group(WholeRequests):
         """The groups in it, oldest first (in no order after a recovery)."""
         return [Group(self.tree, id, (self, os.fsdecode(name))) for name, id in self.tree.region.children(self.id)]
 
+    @in_public
+    def child_ids(self) -> bytes:
+        """The ids of the groups in it, in the same order, each of 8 bytes as the machine has them."""
+        return self.tree.region.child_ids(self.id)
+
     @property
     @in_public
     def child_count(self) -> int:
@@ -269,7 +277,11 @@ class Group(WholeRequests):
         if self.child_count:
             return f"it has {self.child_count} groups in it"
         for counter in map(self.__getitem__, self.resources):
-            pids = sorted({holder.pid for holder in counter.holders()})
+            holders, more = counter.page_of_holders()  # a busy group may have any number
+            pids = sorted({holder.pid for holder in holders})
+            if more is not None or len(pids) > _NAMED_MOST:
+                some = "".join(f", process {pid} among them" for pid in pids[:1])
+                return f"it has many live holders{some}; its {counter.resource}.holders lists them"
             if pids:
                 return f"it has live holders, processes {', '.join(map(str, pids))}"
             if counter.usage:

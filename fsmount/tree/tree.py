@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from .. import engine
@@ -20,6 +21,7 @@ from ..engine import (
     ROOT,
     EngineError,
     Region,
+    Survey,
     Surveyed,
     process_alive,
     process_start_time,
@@ -31,6 +33,9 @@ from .group import Group
 from .holder import Holder
 from .lease_holder import Lease
 from .membership import Membership, locked
+
+#: The groups of a page: it takes some 100 us to make them Python's, and nobody else has the interpreter meanwhile.
+_PAGE = 64
 
 
 class Server(NamedTuple):
@@ -224,8 +229,22 @@ class Tree:
         Each group and each cell is looked at once, under the region's lock: about 10 ms for 100,000 groups with a
         million open cells. KeyError: there is no such resource. GroupRemoved: of the one.
         """
-        rows = self.region.survey(self.root[resource].index)
-        return rows if top is None or top.id == ROOT else _from(rows, top)
+        return [row for page in self.survey_pages(resource, top) for row in page]
+
+    @in_public
+    def survey_pages(self, resource: str, top: Group | None = None) -> Iterator[list[Surveyed]]:
+        """The same survey, a list of some groups at a time: so many groups need not be Python's all at once."""
+        return _never_empty(self.take_survey(resource).pages(ROOT if top is None else top.id, _PAGE), top or self.root)
+
+    @in_public
+    def take_survey(self, resource: str) -> Survey:
+        """The same survey, as the engine has it."""
+        return self.region.survey(self.root[resource].index)
+
+    @in_public
+    def count_holders(self) -> tuple[int, int]:
+        """How many processes and how many leases are holders.  Takes no lock, and may miss some that come and go."""
+        return self.region.count_holders()
 
     @in_public
     def reap(self) -> int:
@@ -369,11 +388,19 @@ class Tree:
         pid, _, mountpoint = self.region.get_server()
         return (mountpoint.rstrip("/") if pid else "") + path.rstrip("/") or "/"
 
-    def path_below(self, id: int) -> str:
-        """The path of a group from the root, which is "/".  EngineError, RegionCorrupt."""
-        names = []
+    def path_below(self, id: int, longest: int | None = None) -> str:
+        """The path of a group from the root, which is "/".  EngineError, RegionCorrupt.
+
+        longest: in bytes; of a longer path as many names from its end, after "...".
+        """
+        names: list[bytes] = []
+        length = 0
         while id != ROOT:
-            names.append(self.region.name(id))
+            name = self.region.name(id)
+            length += 1 + len(name)
+            if longest is not None and length > longest:
+                return os.fsdecode(b".../" + b"/".join(reversed(names)))
+            names.append(name)
             if len(names) > DEPTH_MAX:
                 raise RegionCorrupt("the path of a group has no end", self.path)
             id = self.region.parent(id)
@@ -391,17 +418,11 @@ class Tree:
         return public_error(error, self.path)
 
 
-def _from(rows: list[Surveyed], top: Group) -> list[Surveyed]:
-    """The groups from one down."""
-    inside: set[int] = set()
-    found = []
-    for row in rows:
-        if row.id == top.id or row.parent in inside:
-            inside.add(row.id)
-            found.append(row)
-    if not found:
+def _never_empty(pages: Iterator[list[Surveyed]], top: Group) -> Iterator[list[Surveyed]]:
+    first = next(pages, None)
+    if first is None:
         raise GroupRemoved(top.last_path())
-    return found
+    return chain([first], pages)
 
 
 def _refuse_no_capacity(name: str, capacity: int) -> None:

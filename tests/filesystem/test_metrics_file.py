@@ -65,7 +65,10 @@ def test_names_types_and_units_are_those_of_openmetrics(mount: Mount) -> None:
     own = {name: (family.type, family.unit) for name, family in found.items() if name.startswith("fsmount_")}
     assert own == {
         **{f"fsmount_{field}_bytes": ("gauge", "bytes") for field in COUNTED},
-        **{f"fsmount_{field}": ("gauge", "") for field in (*COUNTED, "holders", "open_files", "leases", "processes")},
+        **{
+            f"fsmount_{field}": ("gauge", "")
+            for field in (*COUNTED, "holders", "groups_omitted", "open_files", "leases", "processes")
+        },
         "fsmount_failcnt": ("counter", ""),
         "fsmount_requests": ("counter", ""),
     }

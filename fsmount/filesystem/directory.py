@@ -1,0 +1,83 @@
+"""An open directory: what it lists, and where a listing goes on.
+
+A listing shows each child that is there all the while once, whatever comes and goes meanwhile, and a place in it stays
+what it is until the directory is closed or rewound.  So an open directory keeps the ids of the children as they were
+when the listing began, like a text that is read in parts (kept_texts.py); a name is looked up when it is shown.
+"""
+
+import errno
+from array import array
+from collections.abc import Hashable, Iterator, Sequence
+
+from pyfuse3 import FUSEError
+
+from ..tree import Group
+from . import inodes
+from .kept_texts import Text
+
+#: What every group lists before its children: names and slots.
+Listed = Sequence[tuple[bytes, int]]
+
+#: So many children are looked up by the event loop itself, and so many are kept as they are.
+_FEW = 512
+_VERY_FEW = 64
+
+#: Children that are looked up at a time.
+_AT_ONCE = 64
+
+_ID = array("Q").itemsize
+_PART = 1024 * _ID
+
+
+class Directory:
+    """An open directory, of the user who opened it."""
+
+    __slots__ = ("_children", "_listed", "_parent", "group", "user")
+
+    def __init__(self, group: Group, user: int, listed: Listed) -> None:
+        self.group = group
+        self.user = user
+        self._listed = listed
+        self._parent = group.id
+        self._children: bytes | Text | None = b""
+
+    def key(self) -> Hashable:
+        return Directory, self.group.id
+
+    def has_few(self) -> bool:
+        return self.group.child_count <= _FEW
+
+    def look(self) -> bytes | Text:
+        """The children as they are now: their ids, as bytes.  GroupRemoved."""
+        self._parent = (self.group.parent or self.group).id
+        ids = self.group.child_ids()
+        if len(ids) <= _VERY_FEW * _ID:
+            return ids
+        return Text(ids[at : at + _PART] for at in range(0, len(ids), _PART))
+
+    def begin(self, children: bytes | Text) -> None:
+        """The listing that follows is of these children."""
+        self._children = children
+
+    def lose_text(self) -> None:
+        """A listing that goes on fails."""
+        self._children = None
+
+    def entries(self, start: int) -> Iterator[tuple[int, int, bytes | None]]:
+        """Place, inode and name of each entry from a place on; without a name: that of a group, to be looked up."""
+        fixed = [(b".", self.group.id, inodes.DIRECTORY), (b"..", self._parent, inodes.DIRECTORY)]
+        fixed += [(name, self.group.id, slot) for name, slot in self._listed]
+        for place in range(start, len(fixed)):
+            name, group, slot = fixed[place]
+            yield place, inodes.number(group, slot), name
+        place = max(start, len(fixed))
+        while ids := self._ids(place - len(fixed)):
+            for id in ids:
+                yield place, inodes.number(id, inodes.DIRECTORY), None
+                place += 1
+
+    def _ids(self, first: int) -> "array[int]":
+        children = self._children
+        if children is None:
+            raise FUSEError(errno.ESTALE)
+        return array("Q", children[first * _ID : (first + _AT_ONCE) * _ID])

@@ -1,0 +1,178 @@
+"""Long texts that somebody is reading, kept in little memory.
+
+A read goes on in the text as it was when the reader began, so each reader may have a text of its own: thousands of
+texts, of megabytes each.  So a text is kept as compressed pieces, and texts share the pieces that are equal.  A piece
+ends after a fixed number of parts, so a change in one place changes one piece.  A reader of a tree that hardly changes
+costs a list of pieces: kilobytes.
+
+All texts together take at most ROOM.  Beyond that the user whose readers keep most loses the text of the reader that
+began first: that reader gets ESTALE, and may begin again.  So no user takes a text from a user who keeps less.
+"""
+
+import zlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable
+from functools import lru_cache
+from typing import Protocol
+
+#: The bytes that all texts take at most; the newest text is kept however long it is.
+ROOM = 32 << 20
+
+#: The bytes of a piece before it is compressed: a piece ends with the part that reaches this.
+_PIECE = 24 << 10
+
+_LEVEL = 1
+_PER_PIECE = 16  # a text's own lists
+_PER_TEXT = 512
+
+#: Readers that follow each other expand a piece once.
+_expand = lru_cache(64)(zlib.decompress)
+
+
+class Text:
+    """A text in compressed pieces.  Any thread may make one."""
+
+    __slots__ = ("_begun", "_begun_length", "ends", "length", "pieces", "readers")
+
+    def __init__(self, parts: Iterable[bytes] = ()) -> None:
+        self.pieces: list[bytes] = []
+        self.ends = array("Q")
+        self.length = 0
+        self.readers = 0
+        self._begun: list[bytes] = []  # of the piece to come
+        self._begun_length = 0
+        for part in parts:
+            self.add(part)
+        self.end()
+
+    def add(self, part: bytes) -> None:
+        """Some lines at the end."""
+        self._begun.append(part)
+        self._begun_length += len(part)
+        if self._begun_length >= _PIECE:
+            self.end()
+
+    def extend(self, text: "Text") -> None:
+        """Another text at the end."""
+        self.end()
+        text.end()
+        self.pieces += text.pieces
+        self.ends.extend(self.length + end for end in text.ends)
+        self.length += text.length
+
+    def end(self) -> None:
+        """The piece that was begun ends here."""
+        if not self._begun:
+            return
+        compressed = zlib.compress(b"".join(self._begun), _LEVEL)
+        hash(compressed)  # bytes remember it: the event loop finds them quickly
+        self.length += self._begun_length
+        self.pieces.append(compressed)
+        self.ends.append(self.length)
+        self._begun, self._begun_length = [], 0
+
+    @property
+    def size(self) -> int:
+        """The bytes it takes if it shares nothing."""
+        return _PER_TEXT + _PER_PIECE * len(self.pieces) + sum(map(len, self.pieces))
+
+    def __getitem__(self, part: slice) -> bytes:
+        offset, end, _ = part.indices(self.length)
+        if offset >= end:
+            return b""
+        first, last = bisect_right(self.ends, offset), bisect_right(self.ends, end - 1)
+        begin = self.ends[first - 1] if first else 0
+        return b"".join(map(_expand, self.pieces[first : last + 1]))[offset - begin : end - begin]
+
+
+class Reader(Protocol):
+    """Somebody who keeps a text, for a user."""
+
+    user: int
+
+    def lose_text(self) -> None:
+        """The text is no longer kept."""
+
+
+class _Piece:
+    __slots__ = ("bytes", "uses")
+
+    def __init__(self, compressed: bytes) -> None:
+        self.bytes = compressed
+        self.uses = 0
+
+
+class KeptTexts:
+    """The texts of all readers.  All methods are for the event loop's thread."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        self._room = room
+        self._taken = 0
+        self._pieces: dict[bytes, _Piece] = {}
+        self._newest: dict[Hashable, Text] = {}
+        self._readers: dict[int, dict[Reader, tuple[Hashable, Text]]] = {}  # by user, the first begun first
+
+    def keep(self, reader: Reader, key: Hashable, text: Text) -> Text:
+        """Keeps a text for a reader, in place of its text before; the text to read, which others may share.
+
+        key: the texts of one key are of the same file.
+        """
+        self.drop(reader)
+        newest = self._newest.get(key)
+        if newest is not None and newest.pieces == text.pieces:
+            text = newest
+        elif not text.readers:
+            self._share(text)
+        self._newest[key] = text
+        text.readers += 1
+        self._readers.setdefault(reader.user, {})[reader] = key, text
+        while self._taken > self._room and self._drop_one(reader):
+            pass
+        return text
+
+    def drop(self, reader: Reader) -> None:
+        """Nobody reads on in the reader's text, if it has one."""
+        of_user = self._readers.get(reader.user, {})
+        if reader not in of_user:
+            return
+        key, text = of_user.pop(reader)
+        if not of_user:
+            del self._readers[reader.user]
+        text.readers -= 1
+        if text.readers == 0:
+            if self._newest.get(key) is text:
+                del self._newest[key]
+            self._unshare(text)
+
+    def _drop_one(self, but: Reader) -> bool:
+        """Takes the text that is given up first from its reader; False if there is none but that one's."""
+        user = max(self._readers, key=lambda user: sum(text.size for _, text in self._readers[user].values()))
+        first = next((reader for reader in self._readers[user] if reader is not but), None)
+        if first is None:
+            first = next((reader for of in self._readers.values() for reader in of if reader is not but), None)
+        if first is None:
+            return False
+        self.drop(first)
+        first.lose_text()
+        return True
+
+    def _share(self, text: Text) -> None:
+        """The text's pieces are those that are there already, where they are equal."""
+        self._taken += _PER_TEXT + _PER_PIECE * len(text.pieces)
+        for number, compressed in enumerate(text.pieces):
+            piece = self._pieces.get(compressed)
+            if piece is None:
+                piece = self._pieces[compressed] = _Piece(compressed)
+                self._taken += len(compressed)
+            piece.uses += 1
+            text.pieces[number] = piece.bytes
+
+    def _unshare(self, text: Text) -> None:
+        self._taken -= _PER_TEXT + _PER_PIECE * len(text.pieces)
+        for compressed in text.pieces:
+            piece = self._pieces[compressed]
+            piece.uses -= 1
+            if piece.uses == 0:
+                del self._pieces[compressed]
+                self._taken -= len(compressed)

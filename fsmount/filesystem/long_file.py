@@ -1,0 +1,57 @@
+"""Files whose text may be long: it is made outside the event loop, shared by readers, and kept in little memory."""
+
+import errno
+from abc import abstractmethod
+from collections.abc import Hashable, Iterable
+
+from pyfuse3 import FUSEError
+
+from .kept_texts import Text
+from .open_file import OpenFile
+
+
+class MakeText(Exception):
+    """Raised by a read that begins a long text: the text is made elsewhere, and begin() has the file go on."""
+
+
+class _LostText(Text):
+    """In the place of a text that was given up for others."""
+
+    __slots__ = ()
+
+    def __getitem__(self, part: slice) -> bytes:
+        raise FUSEError(errno.ESTALE)
+
+
+_LOST = _LostText()
+
+
+class LongFile(OpenFile):
+    """An open file, of the user who opened it, whose text may be long: text() raises MakeText then.
+
+    Subclasses have `user` among their __slots__, so that they can be of another class too.
+    """
+
+    __slots__ = ()
+
+    user: int
+
+    @abstractmethod
+    def key(self) -> Hashable:
+        """Equal for open files that show the same text."""
+
+    def make(self) -> Text:
+        """The text, made in a worker thread."""
+        return Text(self.parts())
+
+    def parts(self) -> Iterable[bytes]:
+        """The text in parts of a fixed number of lines, for each of which the interpreter is occupied briefly."""
+        raise NotImplementedError
+
+    def begin(self, text: Text) -> None:
+        """The reads that follow show this text."""
+        self._text = text
+
+    def lose_text(self) -> None:
+        """Reads that go on in the text fail."""
+        self._text = _LOST
