@@ -10,6 +10,11 @@ there is some, under a name made from the mount point:
 directory fsmount-1000-* will do, if it is ours: what counts is what lstat() says of it, never
 its name.  A region that was put elsewhere (`--region`) leaves a symbolic link at its place here,
 so that the next mount finds it without being told.
+
+All paths here are real ones: a symbolic link on the way could lead elsewhere the next time.
+
+A directory is safe if only we, or users who can do anything anyway, may replace what is in it,
+and the same holds of each directory above it; see trusted_owners().
 """
 
 from __future__ import annotations
@@ -87,40 +92,68 @@ def forget(mountpoint: str, uid: int | None = None) -> None:
 
 
 def only_owner_can_replace(path: str) -> bool:
-    """Whether nobody but we and root can put something else at this path."""
-    return _guarded(os.path.dirname(path) or ".", os.geteuid())
+    """Whether nobody but we and root can put something else at this real path."""
+    return _guarded(os.path.dirname(path), os.geteuid())
+
+
+def trusted_owners() -> set[int]:
+    """The users whose directories and symbolic links are as good as our own: we, and root.
+
+    In a user namespace that does not know root, all users that it does not know are shown as one, the overflow uid.
+    There that one counts as root.  It owns "/", and the owner of "/" decides what every path means, so nothing that
+    runs there can do without trusting it.  The cost: another user whom the namespace does not know cannot be told from
+    root either.  Only a place in a directory of that user's, named with --region or the environment, is affected, and
+    of it only what is the caller's own.  Where the overflow uid is a user of the namespace, it is trusted like any
+    other: not at all.
+    """
+    trusted = {0, os.geteuid()}
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
+            overflow = int(file.read())
+        if not _is_known(overflow):
+            trusted.add(overflow)
+    return trusted
+
+
+def _is_known(uid: int) -> bool:
+    """Whether this user namespace has a user with this number."""
+    with open("/proc/self/uid_map", "rb") as file:
+        ranges = [tuple(map(int, line.split())) for line in file.read().splitlines()]
+    return any(first <= uid < first + count for first, _, count in ranges)
 
 
 def _guarded(directory: str, uid: int) -> bool:
-    """A directory where an entry of ours can be replaced by us and root alone, and so can it, and all above it."""
-    path = os.path.realpath(directory)
-    while _guards(path, uid):
+    """A real directory where an entry of ours can be replaced by us and root alone, and so can it, and all above it."""
+    trusted = trusted_owners() | {uid}
+    path = directory
+    while os.path.isabs(path) and _guards(path, trusted):
         if path == os.path.dirname(path):
             return True
         path = os.path.dirname(path)
     return False
 
 
-def _guards(directory: str, uid: int) -> bool:
+def _guards(directory: str, trusted: set[int]) -> bool:
+    """An access control list that lets anybody write shows in the bits of the group."""
     try:
         status = os.lstat(directory)
     except OSError:
         return False
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, uid, os.geteuid()):
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in trusted:
         return False
     return not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX)
 
 
 def _name(mountpoint: str) -> str:
-    real = os.path.realpath(mountpoint)
-    return hashlib.sha256(os.fsencode(real)).hexdigest()[:16] + ".region"
+    return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16] + ".region"
 
 
 def _bases(uid: int) -> Iterator[str]:
-    """Directories that may hold ours: shared memory, what the login gave us, any temporary one."""
-    for base in (SHARED_MEMORY, os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()):
-        if base and _guarded(base, uid):
-            yield base
+    """Directories that may hold those of a user: shared memory, what a login gives, any temporary one."""
+    login = os.environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else f"/run/user/{uid}"
+    for base in (SHARED_MEMORY, login, tempfile.gettempdir()):
+        if os.path.isabs(base) and _guarded(real := os.path.realpath(base), uid):
+            yield real
 
 
 def _directories(base: str, uid: int) -> Iterator[str]:

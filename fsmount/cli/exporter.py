@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from fsmount.cli.report import one_line
@@ -41,9 +39,11 @@ def exporter(mountpoint: str | None, listen: tuple[str, int]) -> None:
     MOUNTPOINT need not be said where it is your only one. Runs until SIGINT or SIGTERM, and goes on while nothing is
     mounted: it answers 503 then.
     """
+    from fsmount.daemon.named_place import named
     from fsmount.daemon.trees import only_mount
     from fsmount.exporter import export, told
 
     with one_line(mountpoint or told(listen)):
-        mountpoint = os.path.realpath(mountpoint or only_mount())
+        with named(only_mount() if mountpoint is None else mountpoint) as place:
+            mountpoint = place.path
         export(mountpoint, listen)

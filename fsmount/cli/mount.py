@@ -50,6 +50,8 @@ def _resources(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
 def _config(path: str) -> TreeDescription:
     from fsmount.config import ConfigError, load
 
+    if not path:
+        raise Refused("--config has an empty name (a shell variable that is not set?): name a file")
     try:
         with one_line(path):
             return load(path)
@@ -136,14 +138,19 @@ def mount(
     at MOUNTPOINT, with its daemon killed or with umount --keep, is taken over with every charge in it, as it is.
     """
     from fsmount.daemon.mount import mount
+    from fsmount.daemon.mountpoint import mount_point
     from fsmount.daemon.request import MountRequest
 
     with one_line(mountpoint):
+        if region == "":
+            raise Refused("--region has an empty name (a shell variable that is not set?): name a path")
+        with mount_point(mountpoint) as place:
+            path = place.path
         request = MountRequest(
-            mountpoint=os.path.realpath(mountpoint),
+            mountpoint=path,
             resources=resources,
             batch=batch,
-            region=os.path.abspath(region) if region else None,
+            region=None if region is None else os.path.abspath(region),
             groups=groups,
             holders=holders,
             cells=cells,

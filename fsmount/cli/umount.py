@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from fsmount.cli.report import one_line
@@ -29,6 +27,6 @@ def umount(mountpoint: str, keep: bool, stale: bool) -> None:
 
     with one_line(mountpoint):
         if stale:
-            clear(os.path.realpath(mountpoint))
+            clear(mountpoint)
         else:
             unmount(mountpoint, keep=keep)

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 
 from fsmount import config, region_path
 from fsmount.daemon import changed_config
-from fsmount.daemon.mounts import command_of, mount_at, server_of
+from fsmount.daemon.mounts import mount_at
+from fsmount.daemon.named_place import named
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
+from fsmount.daemon.serving import command_of, server_in
 from fsmount.errors import LockTimeout
 from fsmount.tree import LEASE, Holder, Server, Tree, parse_resource
 
@@ -91,7 +93,7 @@ def claim(request: MountRequest) -> Claim:
         except FileNotFoundError:
             created = _create(path, request)
         except BlockingIOError:
-            server = server_of(path)
+            server = server_in(path)
             if server is not None and not server.alive:
                 server = None  # it died, and somebody else is about to take over from it
             if time.monotonic() > deadline or (server is not None and mount_at(server.mountpoint) is not None):
@@ -130,14 +132,24 @@ def _where(request: MountRequest) -> str:
         if known not in (None, own) and not region_path.only_owner_can_replace(known):
             raise Refused(f"other users could replace the region {known}: take their right to write from where it is")
         return known or own
-    path = os.path.join(os.path.realpath(os.path.dirname(request.region)), os.path.basename(request.region))
+    path = _real(request.region)
     if known not in (None, path):
         raise Refused(f"its counters from before are in {known}: leave --region out, or remove that file to begin anew")
-    if not os.path.isdir(os.path.dirname(path)):
-        raise Refused(f"there is no directory for the region {path}: make it, or name another --region")
     if not region_path.only_owner_can_replace(path):
         raise Refused(f"other users could replace the region {path}: name one in a directory of your own with --region")
     return path
+
+
+def _real(region: str) -> str:
+    """The path of a region with no symbolic link on the way to it."""
+    directory, name = os.path.split(region)
+    try:
+        with named(directory) as place:
+            if place.is_directory:
+                return os.path.join(place.path, name)
+    except OSError:
+        pass
+    raise Refused(f"there is no directory for the region {region}: make it, or name another --region")
 
 
 def lock_region(path: str, uid: int | None = None) -> int:

@@ -17,10 +17,12 @@ import trio
 from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon import logs, mountpoint
 from fsmount.daemon.background import in_background
+from fsmount.daemon.bounded import NoAnswer, bounded
 from fsmount.daemon.claim import Claim, claim
 from fsmount.daemon.heart import Heart
-from fsmount.daemon.mounts import Mount, mount_at
+from fsmount.daemon.named_place import Place
 from fsmount.daemon.options import advice, fuse_options, told_by_fuse
+from fsmount.daemon.own_mount import OwnMount
 from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
@@ -54,28 +56,31 @@ def mount(request: MountRequest, *, foreground: bool) -> list[str]:
 
 def _look(path: str) -> None:
     """The last doubt: a file as a user sees it, from outside the daemon."""
+    advice = "look into the system's log, and unmount it with --keep or without"
     try:
-        os.stat(os.path.join(path, CONTROL_FILE))
+        bounded(lambda: len(os.stat(os.path.join(path, CONTROL_FILE))))
     except PermissionError:
         pass  # the root's mode is from before and shuts us out; it is there
+    except NoAnswer:
+        raise Refused(f"mounted, but its daemon does not answer: {advice}") from None
     except OSError as error:
-        advice = "look into the system's log, and unmount it with --keep or without"
         raise Refused(f"mounted, but its files cannot be read ({error.strerror}): {advice}") from None
 
 
 def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str, manager: ServiceManager) -> None:
     """Mounts, serves until somebody unmounts or a signal comes, and cleans up."""
     faulthandler.enable(2)  # before the engine handles SIGBUS, which hands on what is not its own
-    mountpoint.check(request.mountpoint)
-    options = fuse_options(request.options)
+    with mountpoint.checked(request.mountpoint):
+        options = fuse_options(request.options)
     _raise_file_limit()
     claimed = claim(request)
     heart = Heart(request.watchdog, system_log=system_log, mountpoint=request.mountpoint, region=claimed.path)
-    with heart:
+    with heart, contextlib.ExitStack() as stack:
         try:
             if mountpoint.clear(request.mountpoint):
                 log.info("the daemon before did not end well; its mount is cleared away")
-            mountpoint.check(request.mountpoint)  # once more: somebody with another region may have mounted meanwhile
+            # once more: somebody with another region may have mounted meanwhile
+            place = stack.enter_context(mountpoint.checked(request.mountpoint))
             server = _Server(claimed, heart, manager)
             for text in claimed.warnings:
                 log.warning("%s", text)
@@ -83,7 +88,7 @@ def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str,
             claimed.abandon()
             raise
         with _deaf():
-            server.serve(request.mountpoint, options, ready)
+            server.serve(place, options, ready)
 
 
 def _raise_file_limit() -> None:
@@ -136,47 +141,33 @@ class _Server:
         self._manager = manager
         self._reaper = Reaper(claimed.tree, claimed.leases)
         self._operations = Operations(claimed.tree, self)
-        self._mount: Mount | None = None
-        self._mounted = False
+        self._mount = OwnMount()
         self._running = False
         self._has_run = False
         self._keep = False  # whether the counters stay at the end also if nobody holds any
         self._is_known = False  # whoever started us knows that this is mounted
         self._is_unwanted = False  # a signal has asked for the end
 
-    def serve(self, path: str, options: set[str], ready: Callable[[str], None]) -> None:
+    def serve(self, place: Place, options: set[str], ready: Callable[[str], None]) -> None:
         """Mounts, serves until the end, unmounts, and leaves or removes the region.  Refused if it cannot mount."""
         try:
-            self._mount_at(path, options)
+            self._mount_on(place, options)
             trio.run(self._run, ready)
         except BaseException:
             if not self._has_run:
-                if self._mounted:
-                    pyfuse3.close()  # first: to abandon the claim looks at the mount point
+                self._mount.end()  # first: to abandon the claim looks at the mount point
                 self._claim.abandon()
             raise
 
-    def _mount_at(self, path: str, options: set[str]) -> None:
+    def _mount_on(self, place: Place, options: set[str]) -> None:
         with told_by_fuse() as told:
             try:
-                pyfuse3.init(self._operations, path, options)
+                self._mount.begin(self._operations, place, options)
             except RuntimeError:
                 raise Refused(advice(told())) from None
-            self._mounted = True
-            self._mount = mount_at(path)
             self._running = True
             if told():
                 log.warning("%s", told())
-
-    def _unmount(self) -> None:
-        """By the path: our mount must be there, and not one that somebody put over or after it."""
-        try:
-            is_there = self._mount is None or self._mount == mount_at(self._mount.path)
-        except OSError as error:  # there is no descriptor to look with
-            is_there = not self._is_known
-            if not is_there:
-                log.error("it is left mounted: %s", error)
-        pyfuse3.close(unmount=is_there)
 
     async def _run(self, ready: Callable[[str], None]) -> None:
         self._has_run = True
@@ -205,7 +196,7 @@ class _Server:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._operations.close)
                 self._heart.beat()
-                self._unmount()
+                self._mount.end()
                 self._heart.beat()
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._leave)

@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 
-from fsmount.daemon.mounts import mount_at, served, unmount
+from fsmount.daemon.mounts import mount_at
+from fsmount.daemon.named_place import Place, named
 from fsmount.daemon.refused import Refused
+from fsmount.daemon.serving import served
+from fsmount.daemon.unmounting import unmount
 from fsmount.errors import says_daemon_is_lost
 
 _DEVICE = "/dev/fuse"
 
 
-def check(path: str) -> None:
-    """Refused if nothing can be mounted at this real path; changes nothing."""
-    mount = mount_at(path)
-    if mount is None or not mount.ours:
-        _check_directory(path)
-    elif mount.uid != os.geteuid():
-        raise Refused(f"already an fsmount mount, of user {mount.uid}: choose another directory or unmount it first")
-    elif served(mount):
-        raise Refused("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
-    _check_fuse()
+@contextlib.contextmanager
+def checked(path: str) -> Iterator[Place]:
+    """The mount point at this real path.  Refused if nothing can be mounted there; changes nothing."""
+    with mount_point(path) as place:
+        if place.path != path:
+            raise Refused(f"replaced meanwhile: it leads to {place.path} by now")
+        mount = place.mount
+        if mount is None or not place.is_mount or not mount.ours:
+            _check_directory(place)
+        elif mount.uid != os.geteuid():
+            whose = f"already an fsmount mount, of user {mount.uid}"
+            raise Refused(f"{whose}: choose another directory or unmount it first")
+        elif served(mount):
+            raise Refused("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
+        _check_fuse()
+        yield place
 
 
-def _check_directory(path: str) -> None:
+@contextlib.contextmanager
+def mount_point(path: str) -> Iterator[Place]:
+    """The directory that a user names to mount on.  Refused if there is nothing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(named(path))
+        except FileNotFoundError:
+            raise Refused("there is no such directory: make it with mkdir") from None
+        except NotADirectoryError:
+            raise Refused("not a directory: choose or make one") from None
+        except OSError as error:
+            raise Refused(f"cannot be looked at: {error.strerror}") from None
+        yield place
+
+
+def _check_directory(place: Place) -> None:
     try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        raise Refused("there is no such directory: make it with mkdir") from None
+        status = place.status()
     except OSError as error:
         if says_daemon_is_lost(error):
             raise Refused("another file system that has lost its daemon is mounted there: unmount it first") from None
         raise Refused(f"cannot be looked at: {error.strerror}") from None
     if not stat.S_ISDIR(status.st_mode):
         raise Refused("not a directory: choose or make one")
+    if status.st_nlink == 0:
+        raise Refused("the directory was removed: make it with mkdir")
 
 
 def _check_fuse() -> None:

@@ -1,194 +1,188 @@
-"""What is mounted where, whether somebody serves it, and how to unmount it."""
+"""What is mounted where, as the kernel tells it, and which mount a descriptor is on.
+
+A path says where to look, never what is there.  A mount is known by its id, and whatever is done to it is done through
+a descriptor whose id was compared; see mount_of() and opened().  Nothing here asks a file system but opened().
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shutil
-import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fsmount import region_path
-from fsmount.daemon.refused import Refused
-from fsmount.errors import says_daemon_is_lost
-from fsmount.tree import Server, Tree
+from fsmount.daemon.bounded import NoAnswer, User, bounded_files
 
 FILE_SYSTEM_TYPE = "fuse.fsmount"
-
-# A live daemon answers in well under a millisecond; one that was stopped never does.
-_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
 class Mount:
+    """A line of mountinfo."""
+
+    id: int
+    parent: int
+    device: str
+    root: str  # what of the file system is mounted there: "/" unless it is a bind mount of a part
     path: str
+    peers: str  # the peer group that it shares mounts with, "shared:N"; empty if there is none
     type: str
     uid: int  # whose daemon serves it
-    device: str
+    gid: int
 
     @property
     def ours(self) -> bool:
-        """Whether this is one of fsmount's, no matter who mounted it."""
+        """Whether the daemon calls itself fsmount.  Any user can have a daemon that does."""
         return self.type == FILE_SYSTEM_TYPE
 
+    @property
+    def is_fuse(self) -> bool:
+        """Whether a process of some user answers for it."""
+        return self.type in ("fuse", "fuseblk") or self.type.startswith(("fuse.", "fuseblk."))
 
-def mount_at(path: str) -> Mount | None:
-    """The mount whose root is at this real path (the topmost one), without touching it."""
-    found = None
-    for mount in _mounts():
-        if mount.path == path:
-            found = mount
+    @property
+    def owner(self) -> User | None:
+        """The user to act as in what that user controls; None: the caller is that user, or may not become it."""
+        return User(self.uid, self.gid) if os.geteuid() == 0 != self.uid else None
+
+    @property
+    def is_accessible(self) -> bool:
+        """Whether the caller may act as its user."""
+        return os.geteuid() in (0, self.uid)
+
+
+def all_mounts() -> list[Mount]:
+    """The mounts of this process's mount namespace."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def parse(mountinfo: bytes) -> list[Mount]:
+    """The mounts in the text of a /proc/PID/mountinfo; a line that is none is skipped.
+
+    The kernel escapes space, tab, newline and backslash, and nothing else: all other bytes are a name's own.
+    """
+    found = []
+    for line in mountinfo.split(b"\n"):
+        with contextlib.suppress(ValueError, IndexError):
+            found.append(_mount(line.split(b" ")))
     return found
 
 
-def is_over_another(mount: Mount) -> bool:
-    """Whether it is mounted over another one of fsmount's, at the same path."""
-    found = [other for other in _mounts() if other.path == mount.path and other.ours]
-    return len(found) > 1 and found[-1] == mount
+def _mount(fields: list[bytes]) -> Mount:
+    separator = fields.index(b"-", 6)
+    kind, _source, options = fields[separator + 1 : separator + 4]
+    given = dict(option.partition(b"=")[::2] for option in options.split(b","))
+    return Mount(
+        id=int(fields[0]),
+        parent=int(fields[1]),
+        device=fields[2].decode("ascii"),
+        root=_decoded(fields[3]),
+        path=_decoded(fields[4]),
+        peers=next((os.fsdecode(field) for field in fields[6:separator] if field.startswith(b"shared:")), ""),
+        type=_decoded(kind),
+        uid=int(given.get(b"user_id", b"0")),
+        gid=int(given.get(b"group_id", b"0")),
+    )
+
+
+def _decoded(text: bytes) -> str:
+    """Undoes the octal escapes of the kernel."""
+    return os.fsdecode(re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), text))
+
+
+def mount_at(path: str, mounts: list[Mount] | None = None) -> Mount | None:
+    """The mount whose root is at this real path, the topmost one; of those given, or of all."""
+    mount = mount_containing(path, mounts)
+    return mount if mount is not None and mount.path == path else None
+
+
+def mount_containing(path: str, mounts: list[Mount] | None = None) -> Mount | None:
+    """The mount that this real path leads to: from each mount into the first one that is on the way."""
+    mounts = all_mounts() if mounts is None else mounts
+    known = {mount.id for mount in mounts}
+    here: Mount | None = None
+    ahead = [mount for mount in mounts if mount.parent not in known or mount.parent == mount.id]
+    while on_the_way := [mount for mount in ahead if is_below(path, mount.path)]:
+        entered = here = min(on_the_way, key=lambda mount: len(mount.path))
+        ahead = [mount for mount in mounts if mount.parent == entered.id != mount.id]
+    return here
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Whether a real path is a directory's or leads into it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def mount_of(descriptor: int) -> Mount | None:
+    """The mount that an open file is on, in this process's mount namespace."""
+    number = mount_id(descriptor)
+    return next((mount for mount in all_mounts() if mount.id == number), None)
+
+
+def mount_id(descriptor: int) -> int:
+    """The number of the mount that an open file is on; no other mount has it while the file is open."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+        return _number_in(file.read(), b"mnt_id")
+
+
+def _number_in(fdinfo: bytes, name: bytes) -> int:
+    """A number that /proc/PID/fdinfo/FD tells; -1 if it does not."""
+    found = re.search(rb"^%s:\t(\d+)$" % name, fdinfo, re.MULTILINE)
+    return int(found[1]) if found else -1
+
+
+def served_devices(process: str = "self") -> set[str] | None:
+    """The devices of the FUSE mounts that a process answers for; None: the kernel does not tell (before Linux 6.16)."""
+    connections = set()
+    for number in os.listdir(f"/proc/{process}/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{process}/fd/{number}") == "/dev/fuse":
+                with open(f"/proc/{process}/fdinfo/{number}", "rb") as file:
+                    connections.add(_number_in(file.read(), b"fuse_connection"))
+    if connections == {-1}:
+        return None
+    return {f"{number >> 20}:{number & 0xFFFFF}" for number in connections - {-1}}
+
+
+def mounts_of_device(device: str) -> list[Mount]:
+    """Every place where a file system is mounted, or a part of it."""
+    return [mount for mount in all_mounts() if mount.device == device]
 
 
 def mounts_of(uid: int) -> list[str]:
     """Where a user has mounted fsmount."""
-    return sorted({mount.path for mount in _mounts() if mount.ours and mount.uid == uid})
+    return sorted({mount.path for mount in all_mounts() if mount.ours and mount.uid == uid})
 
 
-def _mounts() -> Iterator[Mount]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            fields = line.split()
-            separator = fields.index("-", 6)
-            owner = re.search(r"(?:^|,)user_id=(\d+)", fields[separator + 3])
-            yield Mount(_decode(fields[4]), fields[separator + 1], int(owner[1]) if owner else 0, fields[2])
+def is_over_another(mount: Mount) -> bool:
+    """Whether it is mounted over another one of fsmount's."""
+    return any(other.id == mount.parent and other.path == mount.path and other.ours for other in all_mounts())
 
 
-def _decode(text: str) -> str:
-    """Undoes the octal escapes of mountinfo."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+@contextlib.contextmanager
+def opened(mount: Mount) -> Iterator[int | None]:
+    """A descriptor of the root of this very mount; None: it cannot be reached any more.
 
-
-def served(mount: Mount) -> bool:
-    """Whether a daemon answers for the mount.  Refused if there is one that does not answer.
-
-    Only a question that the kernel cannot answer from its caches tells.  It is asked in a thread,
-    for it cannot be taken back while a stopped daemon has it.
+    The mount stays busy as long as it is open.
     """
-    answer: list[OSError | None] = []
-
-    def ask() -> None:
-        try:
-            os.statvfs(mount.path)
-            answer.append(None)
-        except OSError as error:
-            answer.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    if not answer:
-        server = server_of(region_path.find(mount.path, mount.uid))
-        who = f"its daemon (pid {server.pid})" if server else "its daemon"
-        raise Refused(f"{who} does not answer: end it with kill -9 and mount again")
-    error = answer[0]
-    return error is None or not says_daemon_is_lost(error)
-
-
-def server_of(region: str | None) -> Server | None:
-    """Who serves a region, or served it last; None if that cannot be told."""
-    if region is None:
-        return None
     try:
-        with Tree.open(region) as tree:
-            return tree.server
-    except OSError:
-        return None
-
-
-def unmount(mount: Mount, *, lazy: bool = False) -> None:
-    """Unmounts; Refused if it cannot be.  Lazy: at once, also with files open in it."""
-    if os.geteuid() == 0:
-        command = ["umount", "-l"] if lazy else ["umount"]
-    elif shutil.which("fusermount3"):
-        command = ["fusermount3", "-uz"] if lazy else ["fusermount3", "-u"]
-    else:
-        raise Refused("fusermount3 is missing: install fuse3, or ask root to unmount")
-    done = subprocess.run(
-        [*command, "--", mount.path],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    if done.returncode == 0 or mount_at(mount.path) is None:
+        _, (descriptor,) = bounded_files(lambda: (None, [open_root(mount)]))
+    except (OSError, NoAnswer):
+        yield None
         return
-    said = plain_words(done.stderr) or f"{command[0]} failed with status {done.returncode}"
-    if "busy" in said:
-        raise Refused(f"busy: {_who_uses(mount)}")
-    if os.geteuid() != 0 and mount.uid != os.geteuid():
-        raise Refused(f"mounted by user {mount.uid}: unmount it as that user or as root")
-    raise Refused(f"cannot be unmounted: {said}")
-
-
-def plain_words(stderr: str) -> str:
-    """What a program said on stderr as one line, without its name in front."""
-    lines = (re.sub(r"^\S+: ", "", line.strip()) for line in stderr.splitlines())
-    return "; ".join(line for line in lines if line)
-
-
-def _who_uses(mount: Mount) -> str:
-    """Names what keeps the mount busy, as far as we may see it."""
-    below = mount.path.rstrip("/") + "/"
-    inner = [other.path for other in _mounts() if other.path.startswith(below)]
-    if inner:
-        return f"{inner[-1]} is mounted in it; unmount that first"
-    users = []
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if pid != os.getpid() and (use := _use(pid, mount.path, below)):
-            users.append(f"{command_of(pid)} (pid {pid}) {use}")
-    if not users:
-        return "some process has a file or its current directory there; end it or let it leave"
-    more = f" and {len(users) - 5} more" if len(users) > 5 else ""
-    return f"{', '.join(users[:5])}{more}; end them or let them leave"
-
-
-def _use(pid: int, root: str, below: str) -> str | None:
-    def inside(link: str) -> bool:
-        try:
-            target = os.readlink(f"/proc/{pid}/{link}")
-        except OSError:
-            return False
-        return target == root or target.startswith(below)
-
-    if inside("cwd"):
-        return "has its current directory there"
-    if inside("root"):
-        return "has its root directory there"
     try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return None
-    if any(inside(f"fd/{number}") for number in descriptors):
-        return "has a file open there"
-    return "is attached to it" if any(path == root or path.startswith(below) for path in _mapped(pid)) else None
+        yield descriptor if is_root_of(mount, descriptor) else None
+    finally:
+        os.close(descriptor)
 
 
-def _mapped(pid: int) -> Iterator[str]:
-    """The files that a process has in its memory, a holder's control file among them."""
-    with (
-        contextlib.suppress(OSError),
-        open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines,
-    ):
-        for line in lines:
-            if len(fields := line.rstrip("\n").split(None, 5)) == 6:
-                yield _decode(fields[5])
+def open_root(mount: Mount) -> int:
+    """A descriptor of what is at its path: see is_root_of()."""
+    return os.open(mount.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def command_of(pid: int) -> str:
-    """The command of a process as ps shows it; "?" if it is gone."""
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n") or "?"
-    except OSError:
-        return "?"
+def is_root_of(mount: Mount, descriptor: int) -> bool:
+    """Whether the root of this very mount is open there."""
+    return mount_id(descriptor) == mount.id and os.readlink(f"/proc/self/fd/{descriptor}") == mount.path

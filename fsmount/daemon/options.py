@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pyfuse3
 
-from fsmount.daemon.mounts import plain_words
 from fsmount.daemon.refused import Refused
+from fsmount.daemon.unmounting import plain_words
 
 
 def fuse_options(given: Iterable[str]) -> set[str]:

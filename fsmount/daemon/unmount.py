@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
-import signal
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from fsmount import region_path
 from fsmount.control_files import CONTROL_FILE
-from fsmount.daemon.claim import lock_region
-from fsmount.daemon.mounts import Mount, command_of, is_over_another, mount_at, served, server_of
-from fsmount.daemon.mounts import unmount as unmount_now
+from fsmount.daemon.bounded import NoAnswer, bounded
+from fsmount.daemon.mounts import Mount, all_mounts, is_over_another, mount_at, mounts_of_device, opened
+from fsmount.daemon.named_place import named
 from fsmount.daemon.refused import Refused
-from fsmount.errors import LockTimeout
-from fsmount.tree import Tree
+from fsmount.daemon.region_file import RegionFile, located, told_by, tree_of
+from fsmount.daemon.serving import Daemon, command_of, daemon_of, no_answer, served
+from fsmount.daemon.unmounting import unmount as unmount_now
+from fsmount.errors import LockTimeout, says_daemon_is_lost
+from fsmount.tree import Server, Tree
 
 # How long a daemon whose mount is gone may take to end, in seconds: by itself, and when it was told to.
 _GRACE = 1.0
@@ -28,24 +29,39 @@ _NAP = 0.02
 
 
 def unmount(mountpoint: str, *, keep: bool) -> None:
-    """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept."""
-    path = os.path.realpath(mountpoint)
+    """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept.
+
+    A bind mount is unmounted and nothing else: the tree goes on where it was mounted.
+    """
+    path = _real_path(mountpoint)
     for _ in _attempts():
         mount = mount_at(path)
         if mount is None or not mount.ours:
-            raise Refused(_what_it_is(path, mount))
+            raise Refused(_what_it_is(mount))
         if served(mount):
             _end(mount, keep=keep)
             if keep:
-                clear(path)  # the daemon may have been killed before it did so
+                _clear_all(path)  # the daemon may have been killed before it did so
             return
         if _clear(mount, keep=keep):
             return
     raise _taken_over(path)
 
 
-def clear(path: str) -> None:
-    """Unmounts what dead daemons left at this real path; the counters stay."""
+def clear(mountpoint: str) -> None:
+    """Unmounts what dead daemons left there; the counters stay."""
+    _clear_all(_real_path(mountpoint))
+
+
+def _real_path(mountpoint: str) -> str:
+    try:
+        with named(mountpoint) as place:
+            return place.path
+    except FileNotFoundError:
+        raise Refused("there is no such directory") from None
+
+
+def _clear_all(path: str) -> None:
     for _ in _attempts():
         mount = mount_at(path)
         if mount is None or not mount.ours or served(mount):
@@ -62,82 +78,127 @@ def _attempts() -> Iterator[None]:
 
 
 def _taken_over(path: str) -> Refused:
-    server = server_of(region_path.find(path))
-    who = f"{command_of(server.pid)} (pid {server.pid})" if server is not None and server.alive else "another process"
+    who = "another process"
+    mount = mount_at(path)
+    if mount is not None and mount.uid == os.geteuid():
+        with located(mount) as region, tree_of(region) as tree:
+            server = tree.server if tree is not None else None
+            if server is not None and server.alive:
+                who = f"{command_of(server.pid)} (pid {server.pid})"
     return Refused(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
 
 
 def _end(mount: Mount, *, keep: bool) -> None:
     """Of a mount that is served."""
-    with _opened(region_path.find(mount.path, mount.uid)) as tree:
-        if tree is not None and not keep:
-            _check_holders(tree)
-        with _daemon_of(tree, mount) as wait_for_daemon:
-            if keep:
-                _ask_to_keep(mount)
-            else:
-                unmount_now(mount)
-            wait_for_daemon()
+    try:
+        told = told_by(mount)
+    except NoAnswer:
+        raise Refused(no_answer(mount)) from None
+    with (
+        located(mount, told) as region,
+        tree_of(region) as tree,
+        daemon_of(mount, told.server if told else 0) as daemon,
+    ):
+        if told is not None and _is_copy(mount, _server_of(tree), daemon):
+            unmount_now(mount)
+            return
+        if keep:
+            _ask_to_keep(mount)
+        else:
+            _check_copies(mount)
+            if tree is not None:
+                _check_holders(tree)
+            unmount_now(mount)
+        if daemon is not None:
+            _await_end(daemon)
+
+
+def _server_of(tree: Tree | None) -> Server | None:
+    try:
+        return None if tree is None else tree.server
+    except OSError:
+        return None
+
+
+def _is_copy(mount: Mount, server: Server | None, daemon: Daemon | None) -> bool:
+    """Whether it is a bind mount, or a copy in another mount namespace, of what a daemon that answers has mounted.
+
+    The daemon's own mount is where the region says; or, if it was moved since, the last one in the daemon's namespace.
+    """
+    if mount.root != "/":
+        return True
+    if server is None:
+        return daemon is None or not daemon.shares_mount
+    if mount.path == server.mountpoint:
+        return daemon is not None and not daemon.shares_mount
+    return daemon is None or not daemon.is_in_this_namespace or len(mounts_of_device(mount.device)) > 1
+
+
+def _check_copies(mount: Mount) -> None:
+    """Refused if the tree is bound elsewhere too, where it would have no daemon any more.
+
+    What is unmounted there as soon as it is unmounted here is no matter.
+    """
+    peers = {other.id: other.peers for other in all_mounts()}
+    above = peers.get(mount.parent, "")
+    for other in mounts_of_device(mount.device):
+        if other.id != mount.id and not (above and peers.get(other.parent) == above):
+            raise Refused(f"busy: also mounted at {other.path}; unmount that first")
 
 
 def _clear(mount: Mount, *, keep: bool) -> bool:
     """Unmounts what a dead daemon left.  False: look again, since somebody takes the region over, or serves it below.
 
-    It is done by the path, where a new mount would be meant as well; so it is done with the region's lock, without
-    which nobody mounts there.
+    It is done with the region's lock, without which nobody mounts there.
     """
-    region = region_path.find(mount.path, mount.uid)
-    lock = -1
-    with contextlib.suppress(Refused, FileNotFoundError):  # who would mount there is refused it too, or there is none
-        try:
-            lock = lock_region(region, mount.uid) if region is not None else -1
-        except BlockingIOError:
-            if is_over_another(mount):  # which is served: it was there first, and nothing more will come
-                unmount_now(mount, lazy=True)
-                return False
-            server = server_of(region)
-            if server is None or not server.alive or server.mountpoint == mount.path:
-                time.sleep(_NAP)
-                return False
-            # it is served elsewhere by now, and not our matter
-    try:
-        if lock >= 0 and not keep:
-            with _opened(region) as tree:
+    with located(mount) as region:
+        locked = False
+        if region is not None:
+            try:
+                region.lock()
+                locked = True
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                if is_over_another(mount):  # which is served: it was there first, and nothing more will come
+                    unmount_now(mount, lazy=True)
+                    return False
+                if not _is_served_elsewhere(region, mount):
+                    time.sleep(_NAP)
+                    return False
+        removes = locked and not keep and region is not None and _was_served_at(region, mount)
+        if removes:
+            with tree_of(region) as tree:
                 if tree is not None:
                     _check_holders(tree)
-        if mount_at(mount.path) == mount:
-            unmount_now(mount, lazy=True)
-        if lock >= 0 and not keep and region is not None:
-            os.unlink(region)
-            region_path.forget(mount.path, mount.uid)
-    finally:
-        if lock >= 0:
-            os.close(lock)
+        unmount_now(mount, lazy=True)
+        if removes and region is not None:
+            region.remove()
     return True
 
 
-def _what_it_is(path: str, mount: Mount | None) -> str:
+def _was_served_at(region: RegionFile, mount: Mount) -> bool:
+    """Whether the region is the mount's own, and not of the tree that a bind mount shows or of an earlier mount."""
+    if region.point != mount.path:
+        return False
+    with tree_of(region) as tree:
+        server = _server_of(tree)
+        if server is not None:
+            return server.mountpoint == mount.path
+    return len(mounts_of_device(mount.device)) == 1
+
+
+def _is_served_elsewhere(region: RegionFile, mount: Mount) -> bool:
+    """Whether a daemon by now serves the region at another mount point, where it is not our matter."""
+    with tree_of(region) as tree:
+        server = _server_of(tree)
+        return server is not None and server.alive and server.mountpoint != mount.path
+
+
+def _what_it_is(mount: Mount | None) -> str:
     if mount is not None:
         return f"not an fsmount mount but of type {mount.type}: use umount"
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return "there is no such directory"
     return "not an fsmount mount: nothing to do"
-
-
-@contextlib.contextmanager
-def _opened(region: str | None) -> Iterator[Tree | None]:
-    """The region's tree; None if there is none that can be used: its mount can be unmounted all the same."""
-    try:
-        tree = Tree.open(region) if region is not None else None
-    except OSError:
-        tree = None
-    try:
-        yield tree
-    finally:
-        if tree is not None:
-            tree.close()
 
 
 def _check_holders(tree: Tree) -> None:
@@ -155,53 +216,43 @@ def _check_holders(tree: Tree) -> None:
         raise Refused(f"busy: charged by {named}{more}; end them, or leave the counters to the next mount with --keep")
 
 
-@contextlib.contextmanager
-def _daemon_of(tree: Tree | None, mount: Mount) -> Iterator[Callable[[], None]]:
-    """Gives a function that returns when the process that serves the tree there now has ended."""
-    process = -1
-    pid = 0
-    with contextlib.suppress(OSError):
-        if tree is not None and (server := tree.server) is not None and server.mountpoint == mount.path:
-            pid = server.pid
-            process = os.pidfd_open(pid)
-            if not server.alive:
-                os.close(process)
-                process = -1
-
-    def wait() -> None:
-        if process < 0 or _readable(process, _GRACE):
-            return
-        # the mount lives on where a mount namespace was made while it was there
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(process, signal.SIGTERM)
-        if not _readable(process, _PATIENCE):
-            raise Refused(f"unmounted, but its daemon (pid {pid}) goes on: end it with kill {pid}")
-
-    try:
-        yield wait
-    finally:
-        if process >= 0:
-            os.close(process)
-
-
-def _readable(process: int, seconds: float) -> bool:
-    return bool(select.select([process], [], [], seconds)[0])
+def _await_end(daemon: Daemon) -> None:
+    """Returns when it has ended.  The mount lives on where a mount namespace was made while it was there."""
+    if daemon.ends_within(_GRACE):
+        return
+    daemon.terminate()
+    if not daemon.ends_within(_PATIENCE):
+        raise Refused(f"unmounted, but its daemon (pid {daemon.pid}) goes on: end it with kill {daemon.pid}")
 
 
 def _ask_to_keep(mount: Mount) -> None:
-    try:
-        control = os.open(os.path.join(mount.path, CONTROL_FILE), os.O_WRONLY | os.O_CLOEXEC)
-    except PermissionError:
-        if mount.uid == os.geteuid():
+    if not mount.is_accessible:
+        raise Refused(f"mounted by user {mount.uid}: unmount it as that user or as root")
+    with opened(mount) as root:
+        if root is None:
+            return  # it is gone already
+        try:
+            bounded(lambda: _write(root, b"umount keep\n"), user=mount.owner, keep=[root])
+        except PermissionError:
             raise Refused("its mode keeps you out, so its daemon cannot be told: chmod u+x it first") from None
-        raise Refused(f"mounted by user {mount.uid}: unmount it as that user") from None
-    except OSError as error:
-        if error.errno == errno.EROFS:
-            raise Refused("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
-        if error.errno in (errno.EIO, errno.ETIMEDOUT):
-            raise Refused("its region is damaged, so its daemon cannot be told: kill that, and mount again") from None
-        raise
-    try:
-        os.write(control, b"umount keep\n")
-    finally:
-        os.close(control)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                raise Refused("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
+            if error.errno in (errno.EIO, errno.ETIMEDOUT):
+                raise Refused("its region is damaged, so its daemon cannot be told: kill it and mount again") from None
+            raise
+
+
+def _write(root: int, command: bytes) -> None:
+    """A command to the daemon, which may be gone before it has answered: then it has ended, as it was told to."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+        try:
+            control = os.open(CONTROL_FILE, flags, dir_fd=root)
+            stack.callback(os.close, control)
+            if stat.S_ISREG(os.fstat(control).st_mode):
+                os.write(control, command)
+            stack.close()
+        except OSError as error:
+            if not says_daemon_is_lost(error):
+                raise

@@ -45,12 +45,6 @@ def test_only_what_is_there_is_found(base: Path) -> None:
     assert region_path.find(MOUNTPOINT) == str(path)
 
 
-def test_a_link_to_the_mount_point_leads_to_the_same_place(base: Path, tmp_path: Path) -> None:
-    (tmp_path / "point").mkdir()
-    (tmp_path / "link").symlink_to("point")
-    assert region_path.place(str(tmp_path / "link")) == region_path.place(str(tmp_path / "point"))
-
-
 @pytest.mark.parametrize("taken", ["link", "file", "writable"])
 def test_a_name_that_somebody_took_is_gone_around(base: Path, tmp_path: Path, taken: str) -> None:
     name = base / f"fsmount-{os.geteuid()}"

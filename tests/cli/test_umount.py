@@ -255,15 +255,32 @@ def test_a_mount_that_takes_the_region_over_meanwhile_is_not_unmounted(place: Pl
 
 @contextlib.contextmanager
 def stopped_before_it_unmounts(place: Place, option: str) -> Iterator[Callable[[], None]]:
-    """fsmount umount that has looked and is about to unmount; gives what lets it go on, and it ends with the block."""
-    program = shutil.which("umount" if AS_ROOT else "fusermount3")
+    """fsmount umount that has the region's lock; gives what lets it go on, and it ends with the block."""
+    stopped = stopped_as_root if AS_ROOT else stopped_as_user
+    with stopped(place, [sys.executable, "-m", "fsmount", "umount", option, str(place.path)]) as go_on:
+        yield go_on
+
+
+@contextlib.contextmanager
+def stopped_as_root(place: Place, command: list[str]) -> Iterator[Callable[[], None]]:
+    log = place.directory / "log"
+    log.touch()
+    strace = ["strace", "-DD", "-qq", "-o", str(log), "-e", "trace=flock", "-e", "inject=flock:signal=STOP:when=1"]
+    with subprocess.Popen([*strace, *command]) as unmounting:
+        eventually(lambda: "stopped by SIGSTOP" in log.read_text(), what="umount")
+        yield lambda: os.kill(unmounting.pid, signal.SIGCONT)
+        assert unmounting.wait(60) == 0
+
+
+@contextlib.contextmanager
+def stopped_as_user(place: Place, command: list[str]) -> Iterator[Callable[[], None]]:
+    program = shutil.which("fusermount3")
     assert program is not None
     gate, slow = place.directory / "gate", place.directory / Path(program).name
     os.mkfifo(gate)
     slow.write_text(f'#!/bin/sh\nread -r _ <{gate}\nexec {program} "$@"\n')
     slow.chmod(0o755)
     path = f"{place.directory}:{os.environ['PATH']}"
-    command = [sys.executable, "-m", "fsmount", "umount", option, str(place.path)]
     with subprocess.Popen(command, env={**os.environ, "PATH": path}) as unmounting:
         opened: list[int] = []
 

@@ -1,0 +1,132 @@
+"""Work that another user's file system could keep waiting for ever: a child process does it, within a time limit.
+
+A thread would not do.  A request that a FUSE daemon has read and does not answer survives even SIGKILL, and a process
+with such a thread cannot end.  The child can be left behind: it has nothing open that anybody waits for.
+
+The child may also act as another user.  Root looks at what a user controls with that user's rights, so no link, rename
+or mount leads it to anything that the user could not have reached alone.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import pickle
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+Value = TypeVar("Value")
+
+#: A live daemon answers in well under a millisecond, one that was stopped never does: seconds.
+PATIENCE = 5.0
+
+_PIECE = 65536
+_FILES_MAX = 8
+
+
+class User(NamedTuple):
+    """The user and group that a child acts as."""
+
+    uid: int
+    gid: int
+
+
+class NoAnswer(Exception):
+    """The work was not done in time."""
+
+
+def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iterable[int] = ()) -> Value:
+    """What the action returns, or the exception it raises.  NoAnswer.
+
+    user: whom to act as; None: the caller.  keep: descriptors that the action needs; all others are closed there.
+    """
+    value, files = bounded_files(lambda: (action(), []), user=user, keep=keep)
+    assert not files
+    return value
+
+
+def bounded_files(
+    action: Callable[[], tuple[Value, list[int]]], *, user: User | None = None, keep: Iterable[int] = ()
+) -> tuple[Value, list[int]]:
+    """The same with descriptors that the action has opened; they are the caller's."""
+    here, there = socket.socketpair()
+    with here:
+        child = os.fork()
+        if child == 0:
+            _act(action, user, there, {there.fileno(), *keep})
+        there.close()
+        try:
+            answer, files = _received(here, time.monotonic() + PATIENCE)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)  # it is our child, so the pid is still its own
+            _reap(child)
+            raise
+    os.waitpid(child, 0)
+    outcome = pickle.loads(answer)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome[0], files
+
+
+def _reap(child: int) -> None:
+    """Takes note of the end of a child that was killed, unless even that has to wait."""
+    with contextlib.suppress(OSError):
+        process = os.pidfd_open(child)
+        select.select([process], [], [], 0.1)
+        os.close(process)
+        os.waitpid(child, os.WNOHANG)
+
+
+def _received(connection: socket.socket, deadline: float) -> tuple[bytes, list[int]]:
+    pieces: list[bytes] = []
+    files = array.array("i")
+    room = socket.CMSG_SPACE(_FILES_MAX * files.itemsize)
+    while True:
+        if not select.select([connection], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise NoAnswer
+        piece, ancillary, _, _ = connection.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
+        for _, _, data in ancillary:
+            files.frombytes(data[: len(data) - len(data) % files.itemsize])
+        if not piece:
+            break
+        pieces.append(piece)
+    if not pieces:
+        raise NoAnswer  # it was killed
+    return b"".join(pieces), list(files)
+
+
+def _act(action: Callable[[], Any], user: User | None, connection: socket.socket, keep: set[int]) -> NoReturn:
+    try:
+        _close_all_but(keep)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        files: list[int] = []
+        try:
+            if user is not None:
+                os.setgroups([])
+                os.setresgid(user.gid, user.gid, user.gid)
+                os.setresuid(user.uid, user.uid, user.uid)
+            value, files = action()
+            answer = pickle.dumps((value,))
+        except Exception as error:
+            answer = pickle.dumps(error)
+        socket.send_fds(connection, [answer[:1]], files)
+        connection.sendall(answer[1:])
+    finally:
+        os._exit(0)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """Nobody is to wait for the end of a file that this process has inherited."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in {0, 1, 2} - keep:
+        os.dup2(null, descriptor)
+    for name in os.listdir("/proc/self/fd"):
+        if (descriptor := int(name)) > 2 and descriptor not in keep:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)

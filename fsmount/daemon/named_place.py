@@ -1,0 +1,127 @@
+"""A path that a user names, followed once: from then on it is a descriptor.
+
+Two things can go wrong on the way.  A file system whose daemon is stopped never answers: so a child goes there.  And
+somebody else may control a part of the way.  Root follows no symbolic link of another user, as the kernel does not in
+sticky directories: that user would choose what root mounts on, unmounts or repairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fsmount import region_path
+from fsmount.daemon.bounded import NoAnswer, bounded, bounded_files
+from fsmount.daemon.mounts import Mount, all_mounts, is_below, mount_of
+from fsmount.daemon.refused import Refused
+from fsmount.daemon.serving import no_answer
+
+_LINKS_MAX = 40
+
+# What the kernel adds to the path of an open file that was removed.
+_REMOVED = " (deleted)"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is at a path: `descriptor` is of it alone, whatever the path leads to by now."""
+
+    path: str  # the real one
+    descriptor: int
+    mount: Mount | None  # the one that it is on
+
+    @property
+    def is_mount(self) -> bool:
+        """Whether the root of that mount is here."""
+        return self.mount is not None and self.mount.path == self.path
+
+    def status(self) -> os.stat_result:
+        """OSError.  Refused if that does not come."""
+        try:
+            return bounded(lambda: os.fstat(self.descriptor), keep=[self.descriptor])
+        except NoAnswer:
+            raise Refused(_who_does_not_answer(self.path)) from None
+
+    @property
+    def is_directory(self) -> bool:
+        try:
+            return stat.S_ISDIR(self.status().st_mode)
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[Place]:
+    """The place that a path leads to now.  OSError; Refused if a daemon on the way does not answer."""
+    if not path:
+        raise Refused("an empty name (a shell variable that is not set?): name a path")
+    try:
+        _, (descriptor,) = bounded_files(lambda: (None, [_walk(path)]))
+    except NoAnswer:
+        raise Refused(_who_does_not_answer(os.path.abspath(path))) from None
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")
+        yield Place(real, descriptor, mount_of(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def is_removed(place: Place) -> bool:
+    """Whether its directory was removed while it was open."""
+    return place.path.endswith(_REMOVED) and not os.path.lexists(place.path)
+
+
+def _who_does_not_answer(path: str) -> str:
+    """The FUSE mount that the path leads into last is the one that may keep it waiting."""
+    on_the_way = [mount for mount in all_mounts() if mount.is_fuse and is_below(path, mount.path)]
+    if not on_the_way:
+        return "a file system on the way does not answer"
+    mount = max(on_the_way, key=lambda mount: len(mount.path))
+    if not mount.ours:
+        return f"the daemon of {mount.path} does not answer: end that first"
+    return no_answer(mount) if mount.path == path else f"{mount.path} is on the way, and {no_answer(mount)}"
+
+
+def _walk(path: str) -> int:
+    """A descriptor of what is at the path.  OSError: ELOOP where root would follow another user's link."""
+    here = os.open("/" if path.startswith("/") else ".", os.O_PATH | os.O_CLOEXEC)
+    ahead = deque(path.split("/"))
+    links = 0
+    while ahead:
+        name = ahead.popleft()
+        if name in ("", "."):
+            continue
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        target = _target(found)
+        if target is None:
+            os.close(here)
+            here = found
+            continue
+        links += 1
+        if links > _LINKS_MAX:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        owner = os.fstat(found).st_uid
+        if os.geteuid() == 0 and owner not in region_path.trusted_owners():
+            text = f"{name} is a symbolic link of user {owner}, which root does not follow"
+            raise Refused(f"{text}: name what it leads to")
+        os.close(found)
+        if target.startswith("/"):
+            os.close(here)
+            here = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        ahead.extendleft(reversed(target.split("/")))
+    return here
+
+
+def _target(descriptor: int) -> str | None:
+    """Where a symbolic link leads; None of anything else, without asking its file system."""
+    try:
+        return os.readlink("", dir_fd=descriptor)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None
+        raise
