@@ -6,13 +6,14 @@ there are only a few; requests get their answer within a limit that they do not 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
 import trio
 
 from ..control_files import METRICS_FILE
-from ..daemon.mounts import mount_at
+from ..daemon.mounts import mount_of
 from ..daemon.refused import Refused
 from ..errors import LOST_DAEMON, says_daemon_is_lost
 from .formats import Format, Metrics
@@ -29,25 +30,33 @@ _LATE = f"the daemon gave no metrics within {PATIENCE:g} s: is it stopped?"
 
 def read(mountpoint: str) -> bytes:
     """The file.  Refused if nothing of fsmount is mounted there or nobody serves it; OSError."""
-    mount = mount_at(mountpoint)
-    if mount is None or not mount.ours:
-        raise Refused("nothing of fsmount is mounted there: see fsmount mount")
     try:
-        # by hand: the file objects of Python take EAGAIN for "no data yet"
-        descriptor = os.open(os.path.join(mountpoint, METRICS_FILE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            text = bytearray()
-            while block := os.read(descriptor, _BLOCK):
-                text += block
-                if len(text) > _LONGEST:
-                    raise Refused(f"{METRICS_FILE} is longer than {_LONGEST >> 20} MiB")
-            return bytes(text)
-        finally:
-            os.close(descriptor)
+        with contextlib.ExitStack() as stack:
+            root = os.open(mountpoint, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+            stack.callback(os.close, root)
+            mount = mount_of(root)
+            if mount is None or not mount.ours or mount.path != mountpoint:
+                raise Refused("nothing of fsmount is mounted there: see fsmount mount")
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(METRICS_FILE, flags, dir_fd=root)
+            stack.callback(os.close, descriptor)
+            return _text(descriptor)
+    except FileNotFoundError:
+        raise Refused("nothing of fsmount is mounted there: see fsmount mount") from None
     except OSError as error:
         if not says_daemon_is_lost(error):
             raise
         raise Refused(LOST_DAEMON) from None
+
+
+def _text(descriptor: int) -> bytes:
+    """Read by hand: the file objects of Python take EAGAIN for "no data yet"."""
+    text = bytearray()
+    while block := os.read(descriptor, _BLOCK):
+        text += block
+        if len(text) > _LONGEST:
+            raise Refused(f"{METRICS_FILE} is longer than {_LONGEST >> 20} MiB")
+    return bytes(text)
 
 
 async def check(mountpoint: str) -> None:
