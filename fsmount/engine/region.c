@@ -117,13 +117,15 @@ size_t place(fsm_region *r, char *base)
     return at;
 }
 
+#define SEPARATORS "/.:=,"
+
 static bool good_name(const char *name, size_t room)
 {
     size_t length = strnlen(name, room);
-    if (length == 0 || length == room)
+    if (length == 0 || length == room || *name == '-')
         return false;
     for (const char *c = name; *c; c++)
-        if (*c == '/' || *c == '.' || (unsigned char)*c <= ' ' || *c == 0x7f)
+        if (strchr(SEPARATORS, *c) || (unsigned char)*c <= ' ' || *c == 0x7f)
             return false;
     return true;
 }
@@ -142,8 +144,8 @@ static int check_geometry(const fsm_geometry *g)
         return say(-EINVAL, "a batch of %lld", (long long)g->batch);
     for (uint32_t i = 0; i < g->resources; i++) {
         if (!good_name(g->resource[i].name, sizeof g->resource[i].name))
-            return say(-EINVAL, "a resource's name is 1 to %d bytes without '/', '.' and white space",
-                       FSM_RESOURCE_NAME_MAX);
+            return say(-EINVAL, "a resource's name is 1 to %d bytes without white space and %s, and not - first",
+                       FSM_RESOURCE_NAME_MAX, SEPARATORS);
         for (uint32_t j = 0; j < i; j++)
             if (strcmp(g->resource[i].name, g->resource[j].name) == 0)
                 return say(-EINVAL, "resource %s is named twice", g->resource[i].name);

@@ -50,6 +50,10 @@ class Server(NamedTuple):
         return process_alive(self.pid, self.start_time)
 
 
+# What commands, files and options put between a resource's name and the rest.
+_SEPARATORS = "/.:=,"
+
+
 def parse_resource(text: str) -> tuple[str, str]:
     """The name and unit of "NAME", "NAME:bytes" or "NAME:count".  ValueError, TypeError."""
     if not isinstance(text, str):
@@ -57,10 +61,22 @@ def parse_resource(text: str) -> tuple[str, str]:
     name, colon, unit = text.partition(":")
     if colon and unit not in ("bytes", "count"):
         raise ValueError(f"a resource is given as NAME, NAME:bytes or NAME:count, not as {text!r}")
-    if not 1 <= len(os.fsencode(name)) <= RESOURCE_NAME_MAX or any(c in "/." or c <= " " or c == "\x7f" for c in name):
-        allowed = f"1 to {RESOURCE_NAME_MAX} bytes without '/', '.' and white space"
-        raise ValueError(f"a resource's name has {allowed}: {name!r} has not")
+    if not _is_resource_name(name):
+        raise ValueError(
+            f"a resource's name has 1 to {RESOURCE_NAME_MAX} bytes of printable characters, without white space and "
+            f"{' '.join(_SEPARATORS)}, and does not begin with -: {name!r} does not; each resource is given by itself"
+        )
     return name, unit or "bytes"
+
+
+def _is_resource_name(name: str) -> bool:
+    """Whether files and commands can name it: R.limit, R=N, and R as an argument of its own."""
+    return (
+        1 <= len(os.fsencode(name)) <= RESOURCE_NAME_MAX
+        and name.isprintable()
+        and not name.startswith("-")
+        and not any(c in _SEPARATORS or c.isspace() for c in name)
+    )
 
 
 #: How many groups, holders and cells a tree has room for unless it is told.
@@ -425,8 +441,8 @@ def _never_empty(pages: Iterator[list[Surveyed]], top: Group) -> Iterator[list[S
     return chain([first], pages)
 
 
-def _refuse_no_capacity(name: str, capacity: int) -> None:
-    if not isinstance(capacity, int):
+def _refuse_no_capacity(name: str, capacity: object) -> None:
+    if not isinstance(capacity, int) or isinstance(capacity, bool):
         raise TypeError(f"{name} is an int, not {capacity!r}")
     if not 0 <= capacity < 1 << 32:  # what is too few or too many, the engine says
         raise ValueError(f"{name} cannot be {capacity}")

@@ -229,11 +229,30 @@ def test_without_fusermount3_an_ordinary_user_is_told_what_to_install(
     assert "install the package fuse3" in refused(run("mount", place.path), place.path)
 
 
-def test_a_bad_name_of_a_resource(place: Place) -> None:
-    done = run("mount", place.path, "--resource", "a.b")
-    assert done.returncode in (1, 2)
-    assert "name" in done.stderr
+@pytest.mark.parametrize("word", ["a.b", "a=b", "mem,tokens:count", "-a", "", ":count", "a b", "a\u200b", "é" * 32])
+def test_a_resource_that_no_command_could_name_is_refused(place: Place, word: str) -> None:
+    done = run("mount", place.path, "--resource", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a resource's name has 1 to 63 bytes" in done.stderr
     assert place.region is None
+
+
+@pytest.mark.parametrize("name", ["a-b", "lease", "metrics", "wait", "give", "max", "+", "é", "q\"'\\$", "%41", "*"])
+def test_a_resource_that_is_accepted_can_be_named_by_every_command(place: Place, name: str) -> None:
+    place.mount("--resource", f"{name}:count")
+    assert run("set", place.path, f"{name}.limit=5").returncode == 0
+    assert run("charge", place.path, f"{name}=2").returncode == 0
+    assert run("run", "-g", place.path, "-r", f"{name}=1", "--", "true").returncode == 0
+    assert run("get", place.path, f"{name}.usage").stdout == "2\n"
+    with (place.path / "lease").open("r+b", buffering=0) as lease:
+        lease.write(os.fsencode(f"{name}=3"))
+        assert run("get", place.path, f"{name}.usage").stdout == "5\n"
+    assert run("uncharge", place.path, f"{name}=2").returncode == 0
+    saved = place.directory / "saved.toml"
+    assert run("save", place.path, saved).returncode == 0
+    place.umount()
+    place.mount("--config", saved)
+    assert run("get", place.path, f"{name}.limit").stdout == "5\n"
 
 
 def test_a_region_whose_directory_is_not_there(place: Place) -> None:

@@ -87,6 +87,8 @@ WRONG = [
     ("[resources]<", "resources: there is none"),
     ('[resources]\na = "bytes"\nb = "byte"<', 'resources.b: "byte" is no unit (bytes, count)'),
     ('[resources]\na = "bytes"\n"b c" = "bytes"<', 'resources."b c": a resource\'s name has'),
+    ('[resources]\n"b=c" = "bytes"<', 'resources."b=c": a resource\'s name has'),
+    ('[resources]\n-b = "bytes"<', "resources.-b: a resource's name has"),
     ('[resources]\n"b:count" = "count"<', 'resources."b:count": a resource\'s name has no colon'),
     ("[resources]\n" + "".join(f'r{n} = "count"\n' for n in range(32)) + 'z = "count"<', "resources.z: one too many"),
     # capacities

@@ -23,7 +23,7 @@ amounts = st.one_of(
 resource_names = st.one_of(
     st.sampled_from(["memory", "owner", "group", "mode", "files", "*", "%41", 'q"\\', "é"]),
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=10).filter(
-        lambda name: not any(c in "/.:\x7f" or c <= " " for c in name)
+        lambda name: name.isprintable() and name[0] != "-" and not any(c in "/.:=," or c.isspace() for c in name)
     ),
 )
 names = st.one_of(

@@ -27,13 +27,23 @@ def test_resources_have_a_name_and_a_unit(tree: Tree) -> None:
 @pytest.mark.parametrize(
     "resources",
     [[], [""], [":count"], ["a:"], ["a:words"], ["a:count:count"], ["a", "a"], ["a", "a:count"], ["a/b"], ["a b"],
-     ["a.b"], ["a\n"], ["a\0b"], ["x" * 64], [f"r{n}" for n in range(33)]],
+     ["a.b"], ["a\n"], ["a\0b"], ["x" * 64], [f"r{n}" for n in range(33)], ["a=b"], ["a,b:count"], ["-a"], ["a\u200b"],
+     ["a\xa0b"], ["a\x9bm"], ["a\udcff"], ["é" * 32], ["a", "a.b"], [":bytes"], ["a:Bytes"], ["a:bits"]],
 )  # fmt: skip
 def test_a_bad_resource_is_a_value_error(resources: list[str]) -> None:
     with pytest.raises(ValueError, match="resource"):
         Tree.create(resources=resources)
     with pytest.raises(TypeError, match="a list"):
         Tree.create(resources="memory")
+
+
+@pytest.mark.parametrize(
+    "name", ["a-b", "lease", "metrics", "wait", "give", "max", "0", "+", "é", "%41", "Memory", "x" * 63]
+)
+def test_a_resource_that_is_accepted_can_be_named_everywhere(name: str) -> None:
+    with Tree.create(resources=[f"{name}:count"]) as tree, tree.root.attach() as group:
+        group.charge({name: 2})
+        assert group[name].usage == 2
 
 
 def test_thirty_two_resources_are_counted() -> None:
@@ -57,6 +67,8 @@ def test_a_capacity_that_no_region_can_have_is_refused(capacity: str) -> None:
             Tree.create(**{capacity: wrong})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=f"{capacity} is an int, not '5'"):
         Tree.create(**{capacity: "5"})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=f"{capacity} is an int, not True"):
+        Tree.create(None, ["memory"], **{capacity: True})
 
 
 @pytest.mark.parametrize("resources", [None, 5, "memory", b"memory", [5], [b"memory"], [None]])
