@@ -9,6 +9,7 @@ from . import engine
 from .engine import Hold
 
 _NONE: Mapping[str, int] = {}
+_NAME_AND_AMOUNT = 'name a resource and an amount, such as memory=4096 or {"memory": 4096}'
 
 
 class WholeRequests(ABC):
@@ -57,8 +58,10 @@ class WholeRequests(ABC):
         return self.hold_requested(self._requested(amounts, more), wait, _timeout(wait, timeout))
 
     def _requested(self, amounts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+        if not isinstance(amounts, (dict, Mapping)):  # a dict is known much faster
+            raise TypeError(f"{_NAME_AND_AMOUNT}, not {amounts!r}; or charge a counter: group[resource].charge(amount)")
         if not amounts and not more:
-            raise TypeError('name a resource and an amount, such as memory=4096 or {"memory": 4096}')
+            raise TypeError(_NAME_AND_AMOUNT)
         for resource in amounts.keys() & more.keys():
             raise TypeError(f"{resource} is named twice")
         for resource in (*amounts, *more):

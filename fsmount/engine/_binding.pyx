@@ -243,6 +243,8 @@ cdef inline int64_t amount_of(object number) except -1:
 
 cdef int64_t index_of(object number) except -1:
     try:
+        if number is True or number is False:  # an int by inheritance alone
+            raise TypeError
         number = PyNumber_Index(number)
     except TypeError:
         raise TypeError(f"an amount is an int, not {type(number).__name__}") from None

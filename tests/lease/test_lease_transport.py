@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 import pytest
@@ -138,16 +139,37 @@ def test_hold_charges_inside_and_uncharges_after(group: GroupFiles, memory: Leas
         pytest.fail("inside")
 
 
-@pytest.mark.parametrize("name", ["charge", "try_charge", "charge_nofail", "uncharge", "give", "take", "hold"])
+@pytest.mark.parametrize(
+    "name", ["charge", "try_charge", "charge_nofail", "uncharge", "give", "take", "hold", "probe", "charge_common",
+             "uncharge_common", "limit", "soft_limit"],
+)  # fmt: skip
 @pytest.mark.parametrize(
     ("amount", "error"),
-    [(-1, ValueError), (2**63, OverflowError), (1.0, TypeError), ("1", TypeError), (None, TypeError)],
+    [
+        (-1, ValueError),
+        (2**63, OverflowError),
+        (1.0, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+    ],
 )
 def test_what_is_no_amount_is_refused(
     group: GroupFiles, memory: LeaseCounter, name: str, amount: object, error: type[Exception]
 ) -> None:
+    do = partial(setattr, memory, name) if "limit" in name else getattr(memory, name)
     with pytest.raises(error):
-        getattr(memory, name)(amount)
+        do(amount)
+    assert group.holders() == []
+
+
+@pytest.mark.parametrize("operation", ["charge", "uncharge", "hold"])
+def test_an_amount_without_a_resource_is_a_type_error(group: GroupFiles, attached: LeaseGroup, operation: str) -> None:
+    for wrong in (3, True, "memory", [("memory", 1)]):
+        with pytest.raises(TypeError, match="name a resource and an amount"):
+            getattr(attached, operation)(wrong)
+    with pytest.raises(TypeError, match="an amount is an int, not bool"):
+        getattr(attached, operation)(memory=True)
     assert group.holders() == []
 
 

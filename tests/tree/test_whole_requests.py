@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import partial
 
@@ -90,6 +91,8 @@ def test_one_can_be_charged_while_another_is_given_back(group: Group) -> None:
         ({"memory": 1, "tokens": -1}, ValueError),
         ({"memory": 1, "tokens": 2**63}, OverflowError),
         ({"memory": 1.0}, TypeError),
+        ({"memory": True}, TypeError),
+        ({"memory": 1, "tokens": False}, TypeError),
     ],
 )
 @pytest.mark.parametrize("operation", ["charge", "uncharge", "hold"])
@@ -100,6 +103,18 @@ def test_what_is_no_request_is_refused(
     with pytest.raises(expected):
         getattr(group, operation)(**amounts)
     assert held(group) == (5, 7)
+
+
+@pytest.mark.parametrize("wrong", [3, True, None, "memory", ["memory"], [("memory", 1)], 0, ""], ids=repr)
+@pytest.mark.parametrize("operation", ["charge", "uncharge", "hold"])
+def test_what_is_no_mapping_is_a_type_error_that_says_what_to_write(
+    group: Group, operation: str, wrong: object
+) -> None:
+    with pytest.raises(
+        TypeError, match=rf"such as memory=4096 or .*, not {re.escape(repr(wrong))}; or charge a counter"
+    ):
+        getattr(group, operation)(wrong)
+    assert held(group) == (0, 0)
 
 
 def test_a_resource_is_not_named_twice(group: Group) -> None:
