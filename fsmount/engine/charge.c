@@ -136,20 +136,15 @@ UNLOCKED static bool is_recorded(const fsm_charger *charger, const counter *by, 
     return now - peek(last->at) < RECORD_EVERY && peek(last->by) == by && peek(last->charged) == charged;
 }
 
-/* Other threads may do the same: it is no more exact than refusals.c says. */
-UNLOCKED static void count_repeat(fsm_charger *charger)
-{
-    __atomic_store_n(&charger->recorded.repeated, peek(charger->recorded.repeated) + 1, __ATOMIC_RELAXED);
-}
-
 void record_refused(fsm_charger *charger, int64_t amount, bool charged)
 {
-    const fsm_region *r = charger->region;
+    fsm_region *r = charger->region;
     uint32_t resources = r->geometry.resources;
     const counter *refuser = &r->counters[id_index(fsm_fault_here.group) * resources + charger->counter % resources];
     int64_t now = coarse_ns();
     if (is_recorded(charger, refuser, charged, now)) {
-        count_repeat(charger);
+        if (refused_again(r, &charger->recorded, amount))
+            tell_listener(r, charger->path, 0);
         return;
     }
     const holder *by = &r->holders[id_index(charger->holder)];
@@ -210,9 +205,8 @@ UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
     if (reap_is_due(r, now) || !is_recorded(charger, p->at[i], false, now))
         return false;
     __atomic_add_fetch(&p->at[i]->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
-    tell_listener(r, p, i);
     note_refusal(r, p->at[i], usage, limit);
-    count_repeat(charger);
+    tell_listener(r, p, refused_again(r, &charger->recorded, amount) ? 0 : i);
     return true;
 }
 

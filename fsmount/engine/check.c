@@ -76,7 +76,6 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->line_tail = from->header->line_tail;
     h->waiting = from->header->waiting;
     h->quarantined = from->header->quarantined;
-    h->refusals = from->header->refusals;
     h->journal = from->header->journal;
     for (enum pools which = 0; which < POOLS; which++) {
         records source = from->pools[which], target = to->pools[which];
@@ -86,6 +85,8 @@ static void copy_used(fsm_region *to, fsm_region *from)
     }
     uint32_t groups = groups_high(to), cells = high_of(&h->cells, g->cells);
     memcpy(to->refusals, from->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
+    /* the newest number, read after all others: both rise without the lock */
+    h->refusals = __atomic_fetch_add(&from->header->refusals, 0, __ATOMIC_ACQ_REL);
     memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
     memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
     size_t files = slots_of(from);

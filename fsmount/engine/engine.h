@@ -427,6 +427,7 @@ typedef struct fsm_recorded {
     const struct counter *by;
     uint32_t charged;
     int64_t repeated;
+    int64_t amount, limit;
     uint64_t number;
     uint32_t slot;
 } fsm_recorded;

@@ -252,11 +252,11 @@ typedef struct header {
     uint64_t round;                /* how often the line was gone through; see waiters.c */
     int64_t reap_at;               /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
     int64_t look_at;               /* likewise: when a refusal looks for the largest holders again */
-    uint64_t refusals;             /* that were recorded: the number of the last */
     uint64_t recoveries;
     journal journal;
     uint32_t server_namespace;
     fsm_server server;
+    uint64_t refusals; /* that were recorded: the number of the last; changes without the lock, too */
 } header;
 
 /* Records of one kind, that can be used up. */

@@ -11,13 +11,16 @@
  * Accepted inaccuracy: a charger has its refusals recorded once in RECORD_EVERY, and those between are
  * counted with its next.  So a record may lack what happened in the last RECORD_EVERY, for ever if the process is
  * refused no more; and threads that are refused through one charger at the same instant may be counted as one.  failcnt
- * is exact.
+ * is exact.  But a record shows the last refusal at once if that was of another amount, or by another limit: the
+ * charger writes it into its record, without the lock.
  *
  * Who held most is found by a walk under the lock, over no more than STEPS_MAX counters and cells and for no more than
  * one part in LOOK_SHARE of the time.  A record says whether all were looked at, and when: where there was no time for
  * it, that is the moment of another refusal by the same counter, or of none.
  *
- * A record is there when its number is; who is killed while he writes one takes along what was in its place.
+ * A record is there when its number is; who is killed while he writes one takes along what was in its place.  While a
+ * charger writes into its record without the lock, the number has the flag CHANGING.  A process that records under the
+ * lock does not wait for that: if it takes over the record within these few stores, its amount is the other one's.
  */
 #include "internal.h"
 
@@ -33,9 +36,18 @@
 int64_t record_every = 10000000;
 #endif
 
+#define CHANGING (UINT64_C(1) << 63)
+
+/* The number of a record that is there. */
+UNLOCKED static uint64_t number_in(const fsm_refusal *record)
+{
+    return __atomic_load_n(&record->number, __ATOMIC_ACQUIRE) & ~CHANGING; /* pairs with change_record() */
+}
+
 bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is)
 {
-    bool good = is->number <= r->header->refusals && is->resource < r->geometry.resources && is->count > 0 &&
+    uint64_t number = number_in(is); /* before the newest, which may rise meanwhile */
+    bool good = number <= peek(r->header->refusals) && is->resource < r->geometry.resources && is->count > 0 &&
                 is->amount >= 0 && is->kind <= FSM_LEASE && is->looked <= FSM_LOOKED_AT_ALL &&
                 is->holders <= FSM_LARGEST && memchr(is->command, 0, sizeof is->command);
     for (uint32_t i = 0; good && i < is->holders; i++)
@@ -179,7 +191,7 @@ static fsm_refusal *find_spare(fsm_region *r, const fsm_refusal *is)
     for (uint32_t i = 0; i < FSM_REFUSALS; i++)
         if (*of_user[i] == most_of_user &&
             (*of_counter[i] > most_of_counter ||
-             (*of_counter[i] == most_of_counter && r->refusals[i].number < r->refusals[spare].number))) {
+             (*of_counter[i] == most_of_counter && number_in(&r->refusals[i]) < number_in(&r->refusals[spare])))) {
             most_of_counter = *of_counter[i];
             spare = i;
         }
@@ -197,7 +209,7 @@ static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_
         else if (is_repeat(record, is))
             return record;
         else if (record->refused == is->refused && record->resource == is->resource &&
-                 (!*like || record->number > (*like)->number))
+                 (!*like || number_in(record) > number_in(*like)))
             *like = record;
     }
     return empty ? empty : find_spare(r, is);
@@ -211,7 +223,7 @@ UNLOCKED static void write_record(fsm_region *r, fsm_refusal *record, const fsm_
     memcpy((char *)record + sizeof record->number, (const char *)is + sizeof is->number,
            sizeof *is - sizeof is->number);
     FAULT_POINT(described);
-    uint64_t number = ++r->header->refusals;
+    uint64_t number = __atomic_add_fetch(&r->header->refusals, 1, __ATOMIC_RELAXED);
     FAULT_POINT(counted);
     __atomic_store_n(&record->number, number, __ATOMIC_RELEASE);
     FAULT_POINT(recorded);
@@ -222,6 +234,45 @@ static int64_t wall_clock_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Makes a record that has this number that of a later refusal, which is the newest then.  False: it has another. */
+UNLOCKED static bool change_record(fsm_region *r, fsm_refusal *record, uint64_t *number, int64_t amount, int64_t more)
+{
+    uint64_t now = *number;
+    if (now == 0 ||
+        !__atomic_compare_exchange_n(&record->number, &now, now | CHANGING, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return false;
+    FAULT_POINT(marked);
+    __atomic_store_n(&record->amount, amount, __ATOMIC_RELAXED);
+    FAULT_POINT(amount_set);
+    __atomic_store_n(&record->usage, fsm_fault_here.usage, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->limit, fsm_fault_here.limit, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->last, wall_clock_ns(), __ATOMIC_RELAXED);
+    __atomic_store_n(&record->count, peek(record->count) + more, __ATOMIC_RELAXED);
+    now |= CHANGING;
+    uint64_t newest = __atomic_add_fetch(&r->header->refusals, 1, __ATOMIC_RELAXED);
+    FAULT_POINT(numbered);
+    __atomic_compare_exchange_n(&record->number, &now, newest, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+    FAULT_POINT(changed);
+    *number = newest;
+    return true;
+}
+
+UNLOCKED bool refused_again(fsm_region *r, fsm_recorded *last, int64_t amount)
+{
+    uint64_t number = peek(last->number);
+    int64_t repeated = peek(last->repeated) + 1;
+    bool same = peek(last->amount) == amount && peek(last->limit) == fsm_fault_here.limit;
+    if (same || !change_record(r, &r->refusals[peek(last->slot) % FSM_REFUSALS], &number, amount, repeated)) {
+        __atomic_store_n(&last->repeated, repeated, __ATOMIC_RELAXED);
+        return false;
+    }
+    __atomic_store_n(&last->repeated, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&last->number, number, __ATOMIC_RELAXED);
+    __atomic_store_n(&last->amount, amount, __ATOMIC_RELAXED);
+    __atomic_store_n(&last->limit, fsm_fault_here.limit, __ATOMIC_RELAXED);
+    return true;
 }
 
 void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recorded *before)
@@ -246,10 +297,14 @@ void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recor
         record = find_record(r, is, &like);
     bool again = record->number != 0 && is_repeat(record, is);
     before->slot = (uint32_t)(record - r->refusals);
+    __atomic_store_n(&before->amount, is->amount, __ATOMIC_RELAXED);
+    __atomic_store_n(&before->limit, is->limit, __ATOMIC_RELAXED);
     if (again && !remembered && is->last >= record->last && is->last - record->last < RECORD_EVERY) {
-        record->count++; /* of one that charges without a charger, or with a new one each time */
-        FAULT_POINT(repeat_counted);
-        before->number = record->number;
+        /* of one that charges without a charger, or with a new one each time */
+        before->number = number_in(record);
+        if (!change_record(r, record, &before->number, is->amount, 1))
+            record->count++;
+        tell_listener(r, p, 0);
         return;
     }
     if (again) {
@@ -300,16 +355,17 @@ int64_t fsm_get_refusals(fsm_region *r, fsm_id id, uint32_t resource, fsm_refusa
         return error;
     error = find_group(r, id, &g);
     for (const fsm_refusal *is = r->refusals; is < r->refusals + FSM_REFUSALS && !error; is++) {
-        if (is->number == 0 || is->resource != resource || !is_possible_refusal(r, is) ||
+        if (number_in(is) == 0 || is->resource != resource || !is_possible_refusal(r, is) ||
             !(is_within(r, is->asked, id_index(id)) || is_within(r, is->refused, id_index(id))))
             continue;
         size_t i = n++;
-        for (; i > 0 && found[i - 1]->number < is->number; i--)
+        for (; i > 0 && number_in(found[i - 1]) < number_in(is); i--)
             found[i] = found[i - 1];
         found[i] = is;
     }
     for (size_t i = 0; i < n && i < room; i++) {
         out[i] = *found[i];
+        out[i].number &= ~CHANGING;
         if (!is_possible_refusal(r, &out[i])) /* it was written over meanwhile */
             out[i] = (fsm_refusal){ .resource = resource, .count = 1 };
     }

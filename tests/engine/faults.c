@@ -198,7 +198,7 @@ enum { OTHERS = sizeof others / sizeof *others };
 static bool outside_the_lock(const play *p, uint32_t place)
 {
     static const char *const names[] = { "waiting", "given_up", "woken" };
-    bool found = p->is_private;
+    bool found = p->is_private || strcmp(fault_points[place].function, "change_record") == 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && strstr(fault_points[place].file, "lock.c"); i++)
         found |= strcmp(fault_points[place].done, names[i]) == 0;
     return found;

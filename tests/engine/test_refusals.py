@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from fsmount import Group, LimitExceeded, Tree
-from fsmount.engine import request
+from fsmount.engine import process_start_time, request
+from fsmount.tree import Lease
 
 RECORDS = 256
 
@@ -114,6 +117,72 @@ def test_what_repeats_is_one_record(tree: Tree) -> None:
         (100, "group", False),
     ]
     assert group["tokens"].why() == []
+
+
+@pytest.mark.parametrize("how", ["charge", "group", "whole", "lease", "nofail"])
+def test_a_record_shows_the_last_refusal_however_soon_it_follows(tree: Tree, how: str) -> None:
+    group = limited(tree, "group")
+    lease = Lease(group, ("memory", "tokens"), os.getpid(), process_start_time(os.getpid()))
+    with group.attach() as attached:
+        memory = attached["memory"]
+        ways: dict[str, Callable[[int], object]] = {
+            "charge": memory.try_charge,
+            "nofail": memory.charge_nofail,
+            "group": group["memory"].charge_common,
+            "whole": lambda amount: attached.charge(memory=amount, tokens=1),
+            "lease": lambda amount: lease.change({"memory": amount}),
+        }
+        for last, amount in enumerate((13, 30, 30, 20, 11, 11, 1 << 50, 14), 1):
+            with suppress(LimitExceeded):
+                assert not ways[how](amount)
+            (refusal,) = group["memory"].why()
+            if how != "nofail":
+                assert (refusal.amount, refusal.short) == (amount, amount - 10)
+            assert refusal.times <= last
+        assert refusal.amount == 14
+        assert group["memory"].failcnt == 8
+    lease.close()
+
+
+def test_a_record_shows_the_limit_that_refused_last(tree: Tree) -> None:
+    group = limited(tree, "group")
+    with group.attach() as attached:
+        for limit in (10, 9, 12):
+            group["memory"].limit = limit
+            assert not attached["memory"].try_charge(13)
+            (refusal,) = group["memory"].why()
+            assert (refusal.limit, refusal.short) == (limit, 13 - limit)
+
+
+def test_the_last_refusal_comes_first_however_soon_it_follows(tree: Tree) -> None:
+    first, second = limited(tree, "first"), limited(tree, "second")
+    with first.attach() as one, second.attach() as other:
+        for group, amount in ((one, 13), (other, 14), (one, 15), (other, 16), (one, 17)):
+            number = group["memory"].last_refusal
+            assert not group["memory"].try_charge(amount)
+            assert group["memory"].last_refusal > number, "who polls is told"
+        assert [(refusal.asked, refusal.amount) for refusal in tree.root["memory"].why()] == [
+            ("/first", 17),
+            ("/second", 16),
+        ]
+
+
+def test_threads_that_are_refused_different_amounts_leave_the_records_in_order(tree: Tree) -> None:
+    group = limited(tree, "group")
+    with group.attach() as attached, ThreadPoolExecutor(4) as pool:
+        memory = attached["memory"]
+        memory.charge(10)
+
+        def work(thread: int) -> None:
+            for amount in range(2000):
+                assert not memory.try_charge(1 + 4 * amount + thread)
+
+        list(pool.map(work, range(4)))
+        assert not memory.try_charge(12345)
+        (refusal,) = group["memory"].why()
+        assert (refusal.amount, refusal.usage, refusal.limit, refusal.short) == (12345, 10, 10, 12345)
+        assert refusal.times <= 8001
+        assert group["memory"].failcnt == 8001
 
 
 def test_each_process_has_its_own(tree: Tree) -> None:
