@@ -58,7 +58,7 @@ def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group |
 @pytest.mark.parametrize("timeout", [10**6, 1e30, 10**400, Fraction(10**9), float("inf")])
 def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group | LeaseGroup, timeout: Any) -> None:
     with later(group.uncharge, 1):
-        attached["memory"].charge(True, wait=True, timeout=timeout)
+        attached["memory"].charge(1, wait=True, timeout=timeout)
     assert (attached["memory"].held, group.usage) == (1, 10)
 
 
