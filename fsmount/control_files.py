@@ -9,6 +9,9 @@ from collections.abc import Mapping
 #: In every directory, but listed in none: the daemon's own file, see control.py.
 CONTROL_FILE = ".fsmount"
 
+#: Likewise: who serves the mount, what it has room for, and whose share of it is used up; see status.py.
+STATUS_FILE = ".fsmount.status"
+
 #: In the root directory alone: every counter, for a monitoring system.  No file of a resource is called so: they have a
 #: dot in their names.
 METRICS_FILE = "metrics"
@@ -99,7 +102,7 @@ def survey_name(resource: str) -> str:
 
 def reserved_names(resources: Mapping[str, str]) -> frozenset[str]:
     """The names that no group can have, wherever it is; in the root METRICS_FILE is one too."""
-    return frozenset(files(resources)) | {CONTROL_FILE, *map(survey_name, resources)}
+    return frozenset(files(resources)) | {CONTROL_FILE, STATUS_FILE, *map(survey_name, resources)}
 
 
 def slot(resource: int, kind: Kind) -> int:

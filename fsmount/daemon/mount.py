@@ -140,7 +140,7 @@ class _Server:
         self._heart = heart
         self._manager = manager
         self._reaper = Reaper(claimed.tree, claimed.leases)
-        self._operations = Operations(claimed.tree, self)
+        self._operations = Operations(claimed.tree, self, claimed.leases)
         self._mount = OwnMount()
         self._running = False
         self._has_run = False

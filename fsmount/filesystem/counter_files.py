@@ -116,13 +116,14 @@ CLASSES: tuple[type[CounterFile], ...] = (
     ChargeFile,
     UnchargeFile,
     ForceEmptyFile,
-    LeaseFile,
     HoldersFile,
     EventsFile,
-    ThresholdFile,
     WhyFile,
     ProbeFile,
 )
 
-#: A class for each kind of file of the group.
+#: Those whose open files take of a user's share.
+SHARING_CLASSES = (LeaseFile, ThresholdFile)
+
+#: A class for each kind of file of the group; they do so too.
 GROUP_CLASSES = (GroupLeaseFile,)

@@ -3,12 +3,10 @@
 from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar
 
-from pyfuse3 import RequestContext
-
 from .. import control_files
 from ..control_files import Kind
 from ..listings import HolderLine, holders_text
-from ..tree import LEASE, Counter, Holder
+from ..tree import LEASE, Holder
 from .long_file import LongFile, MakeText
 from .open_file import CounterFile
 
@@ -25,11 +23,7 @@ class HoldersFile(LongFile, CounterFile):
 
     kind: ClassVar[Kind] = control_files.HOLDERS
 
-    __slots__ = ("user",)
-
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
-        super().__init__(counter, inode, flags, ctx)
-        self.user = ctx.uid
+    __slots__ = ()
 
     def key(self) -> Hashable:
         return HoldersFile, self.counter.group.id, self.counter.index

@@ -10,6 +10,7 @@ from ..control_files import KINDS_MAX, Kind
 DIRECTORY = 1
 CONTROL = 2
 METRICS = 3  # of the root alone
+STATUS = 4
 FIRST_FILE = KINDS_MAX
 _FIRST_SURVEY = 1 << 11  # above all files
 
@@ -32,7 +33,7 @@ def group_of(inode: int) -> int:
 
 
 def slot_of(inode: int) -> int:
-    """DIRECTORY, CONTROL, METRICS, a file's slot, or that of a survey."""
+    """DIRECTORY, CONTROL, METRICS, STATUS, a file's slot, or that of a survey."""
     return inode & _SLOT
 
 

@@ -18,6 +18,7 @@ from ..tree import Counter, Group, Lease, process_start_time
 from .guard import finish
 from .open_file import WRITABLE, CounterFile, OpenFile
 from .processes import process_of
+from .shares import Shares
 from .turn import Turn
 
 
@@ -34,11 +35,10 @@ class _Leased(OpenFile):
 
     lease: Lease
     turn: Turn
-    uid: int
 
     def operate(self, word: str, amounts: Mapping[str, int]) -> None:
         """give, take, nofail, keep or release.  PermissionError: nofail, by a user who may not exceed limits."""
-        if word == "nofail" and self.uid not in (0, os.geteuid()):
+        if word == "nofail" and self.user not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.last_path())
         _OPERATIONS[word](self.lease, amounts)
 
@@ -75,12 +75,11 @@ class LeaseFile(_Leased, CounterFile):
 
     kind: ClassVar[Kind] = control_files.LEASE
 
-    __slots__ = ("lease", "turn", "uid")
+    __slots__ = ("lease", "turn")
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
         super().__init__(counter, inode, flags, ctx)
-        self.uid = ctx.uid
-        self.lease = _lease(counter.group, (counter.resource,), ctx)
+        self.lease = _lease(counter.group, (counter.resource,), ctx, shares)
         self.turn = Turn(self.lease)
 
     def text(self) -> bytes:
@@ -102,12 +101,11 @@ class GroupLeaseFile(_Leased):
 
     kind: ClassVar[Kind] = control_files.GROUP_LEASE
 
-    __slots__ = ("lease", "turn", "uid")
+    __slots__ = ("lease", "turn")
 
-    def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> None:
+    def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
         super().__init__(group, inode, flags)
-        self.uid = ctx.uid
-        self.lease = _lease(group, group.resources, ctx)
+        self.lease = _lease(group, group.resources, ctx, shares)
         self.turn = Turn(self.lease)
 
     def text(self) -> bytes:
@@ -127,9 +125,9 @@ class GroupLeaseFile(_Leased):
             self.operate(word, amounts or self.turn.held())
 
 
-def _lease(group: Group, resources: tuple[str, ...], ctx: RequestContext) -> Lease:
+def _lease(group: Group, resources: tuple[str, ...], ctx: RequestContext, shares: Shares) -> Lease:
     pid = process_of(ctx.pid)
-    return group.tree.lease(group, resources, pid, process_start_time(pid))
+    return group.tree.lease(group, resources, pid, process_start_time(pid), shares.account(group, ctx.uid))
 
 
 def _nofail(lease: Lease, amounts: Mapping[str, int]) -> None:

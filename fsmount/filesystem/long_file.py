@@ -27,14 +27,9 @@ _LOST = _LostText()
 
 
 class LongFile(OpenFile):
-    """An open file, of the user who opened it, whose text may be long: text() raises MakeText then.
-
-    Subclasses have `user` among their __slots__, so that they can be of another class too.
-    """
+    """An open file whose text may be long: text() raises MakeText then."""
 
     __slots__ = ()
-
-    user: int
 
     @abstractmethod
     def key(self) -> Hashable:

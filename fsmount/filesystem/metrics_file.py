@@ -18,13 +18,12 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
-from pyfuse3 import RequestContext
-
 from ..names import escape
 from ..tree import PATH_MAX, ROOT, UNLIMITED, Group, Survey, Surveyed
 from .kept_texts import Text
 from .long_file import LongFile, MakeText
 from .request_loop import served
+from .shares import Shares
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -64,12 +63,12 @@ class MetricsFile(LongFile):
 
     timed: ClassVar[bool] = False
 
-    __slots__ = ("_open_files", "user")
+    __slots__ = ("_open_files", "_shares")
 
-    def __init__(self, root: Group, inode: int, flags: int, ctx: RequestContext, open_files: Callable[[], int]) -> None:
+    def __init__(self, root: Group, inode: int, flags: int, open_files: Callable[[], int], shares: Shares) -> None:
         super().__init__(root, inode, flags)
         self._open_files = open_files
-        self.user = ctx.uid
+        self._shares = shares
 
     def key(self) -> Hashable:
         return MetricsFile
@@ -116,7 +115,20 @@ class MetricsFile(LongFile):
         yield GaugeMetricFamily("fsmount_open_files", "Open files of the mount.", self._open_files())
         yield GaugeMetricFamily("fsmount_leases", "Open leases that are holders.", leases)
         yield GaugeMetricFamily("fsmount_processes", "Attached processes.", processes)
+        yield from _capacity_figures(self._shares)
         yield from ProcessCollector(registry=None).collect()
+
+
+def _capacity_figures(shares: Shares) -> "Iterator[Metric]":
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    capacity = GaugeMetricFamily("fsmount_capacity", "How many of each kind the mount has room for.", labels=["what"])
+    used = GaugeMetricFamily("fsmount_capacity_used", "How many of each kind there are.", labels=["what"])
+    for what, found in shares.report().items():
+        capacity.add_metric([what], found.capacity)
+        used.add_metric([what], found.used)
+    yield capacity
+    yield used
 
 
 class _Groups:

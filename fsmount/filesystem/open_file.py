@@ -23,7 +23,7 @@ class OpenFile:
     text() and command() raise OSError, and change nothing then.  The kernel lets one write at a time into a file.
     """
 
-    __slots__ = ("group", "inode", "waiter", "_flags", "_start", "_text")
+    __slots__ = ("group", "inode", "user", "waiter", "_flags", "_start", "_text")
 
     #: Whether the time of its last write is kept.
     timed: ClassVar[bool] = True
@@ -34,6 +34,8 @@ class OpenFile:
     def __init__(self, group: Group, inode: int, flags: int) -> None:
         self.group = group
         self.inode = inode
+        #: The user who opened it; the file system says so right after it is made.
+        self.user = 0
         self.waiter: PollHandle | None = None
         self._flags = flags
         self._start: int | None = 0

@@ -15,16 +15,17 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from time import time_ns
+from functools import partial
+from time import time, time_ns
 from typing import NamedTuple
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from ..control_files import CONTROL_FILE, METRICS_FILE, Kind, files, reserved_names, slot, survey_name
+from ..control_files import CONTROL_FILE, METRICS_FILE, STATUS_FILE, Kind, files, reserved_names, slot, survey_name
 from ..errors import GroupRemoved, LockTimeout
 from ..tree import (
     MODE_UNSET,
@@ -37,23 +38,28 @@ from ..tree import (
     SET_UID,
     Attributes,
     Group,
+    Holder,
     Tree,
     set_patience,
 )
 from . import guard, inodes
 from .control_handle import ControlHandle
-from .counter_files import CLASSES, GROUP_CLASSES
+from .counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
 from .directory import Directory, Listed
 from .doorbell import Doorbell
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
 from .host import Host
 from .kept_texts import KeptTexts, Text
+from .lease_file import GroupLeaseFile, LeaseFile
 from .long_file import LongFile, MakeText
 from .metrics_file import MetricsFile
 from .open_file import CounterFile, OpenFile
+from .shares import Shares
+from .status_file import StatusFile
 from .survey_file import SurveyFile
 from .text_makers import TextMakers
+from .threshold_file import ThresholdFile
 from .write_times import WriteTimes
 
 log = logging.getLogger(__name__)
@@ -62,6 +68,8 @@ _TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
 
 #: How many inodes' groups are at hand.
 _CACHED = 8192
+
+_ONE_REMOVED = {"removed_groups": 1}
 
 Opener = Callable[[Group, int, int, RequestContext], OpenFile]
 
@@ -77,8 +85,23 @@ class _File:
         self.mode = kind.mode
 
 
-def _file_of(resource: str, index: int, opened: type[CounterFile]) -> _File:
-    return _File(index, opened.kind, lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx))
+def _files_of(resource: str, index: int, shares: Shares) -> Iterator[tuple[Kind, Opener]]:
+    """The kinds of files of a resource, and what opens one."""
+
+    def plain(opened: type[CounterFile]) -> Opener:
+        return lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx)
+
+    def sharing(opened: type[LeaseFile | ThresholdFile]) -> Opener:
+        return lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx, shares)
+
+    yield from ((opened.kind, plain(opened)) for opened in CLASSES)
+    yield from ((opened.kind, sharing(opened)) for opened in SHARING_CLASSES)
+
+
+def _open_of_group(
+    opened: type[GroupLeaseFile], shares: Shares, group: Group, inode: int, flags: int, ctx: RequestContext
+) -> OpenFile:
+    return opened(group, inode, flags, ctx, shares)
 
 
 class _Unowned(NamedTuple):
@@ -90,9 +113,7 @@ class _Unowned(NamedTuple):
 
 def _survey_of(resource: str) -> _Unowned:
     """Whoever may list the directory may read it."""
-    return _Unowned(
-        lambda mode: mode & 0o444, lambda group, inode, flags, ctx: SurveyFile(group[resource], inode, flags, ctx)
-    )
+    return _Unowned(lambda mode: mode & 0o444, lambda group, inode, flags, _: SurveyFile(group[resource], inode, flags))
 
 
 class Operations(pyfuse3.Operations):
@@ -101,25 +122,32 @@ class Operations(pyfuse3.Operations):
     The options of the mount must contain default_permissions.
     """
 
-    def __init__(self, tree: Tree, host: Host) -> None:
+    def __init__(self, tree: Tree, host: Host, leases: Iterable[Holder] = ()) -> None:
+        """leases: those that were open when the daemon before died."""
         self._tree = tree
         self._host = host
+        self._shares = shares = Shares(tree, leases)
+        self._since = time()
         self._files = {
-            inodes.file_slot(index, opened.kind): _file_of(resource, index, opened)
+            inodes.file_slot(index, kind): _File(index, kind, opener)
             for index, resource in enumerate(tree.resources)
-            for opened in CLASSES
+            for kind, opener in _files_of(resource, index, shares)
         }
-        self._files |= {inodes.file_slot(0, opened.kind): _File(0, opened.kind, opened) for opened in GROUP_CLASSES}
+        self._files |= {
+            inodes.file_slot(0, opened.kind): _File(0, opened.kind, partial(_open_of_group, opened, shares))
+            for opened in GROUP_CLASSES
+        }
         listed = files(tree.resources)
         self._listed: Listed = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
         surveys = {survey_name(resource): inodes.survey_slot(index) for index, resource in enumerate(tree.resources)}
-        hidden = {CONTROL_FILE: inodes.CONTROL} | surveys
+        hidden = {CONTROL_FILE: inodes.CONTROL, STATUS_FILE: inodes.STATUS} | surveys
         self._slots = dict(self._listed) | {os.fsencode(name): number for name, number in hidden.items()}
         self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
         self._slots_in_root = self._slots | dict(self._listed_in_root)
         self._unowned = {
             inodes.CONTROL: _Unowned(lambda _: 0o600, self._open_control),
             inodes.METRICS: _Unowned(lambda _: 0o444, self._open_metrics),
+            inodes.STATUS: _Unowned(lambda _: 0o444, self._open_status),
             **{inodes.survey_slot(index): _survey_of(resource) for index, resource in enumerate(tree.resources)},
         }
         self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
@@ -134,8 +162,8 @@ class Operations(pyfuse3.Operations):
         self._written = WriteTimes(self._store_time)
         self._makers = TextMakers()
         self._kept = KeptTexts()
-        # of groups that somebody may still have open: the directory's, and of files that are another's
-        self._removed: dict[int, tuple[Attributes, dict[int, Attributes]]] = {}
+        # of groups that somebody may still have open: the directory's, of files that are another's, and who removed it
+        self._removed: dict[int, tuple[Attributes, dict[int, Attributes], int]] = {}
         self._serving = False
 
     def init(self) -> None:
@@ -198,7 +226,7 @@ class Operations(pyfuse3.Operations):
             removed = self._removed.get(group.id)
             if removed is None:
                 raise
-            attributes, others = removed
+            attributes, others, _ = removed
             attributes = others.get(inodes.slot_of(inode), attributes)
             if inodes.slot_of(inode) == inodes.DIRECTORY:
                 return entry(inode, stat.S_IFDIR | attributes.mode, 0, attributes)
@@ -233,6 +261,8 @@ class Operations(pyfuse3.Operations):
                 mtime=min(max(mtime, _TIME_MIN), _TIME_MAX),
             )
             self._written.pop(inode, None)
+            if file is None and mask & SET_UID:
+                self._shares.owners_changed()
         return self._entry(inode)
 
     def _entry(self, inode: int) -> EntryAttributes:
@@ -255,7 +285,9 @@ class Operations(pyfuse3.Operations):
         if self._removed:
             for inode, _ in inode_list:
                 if inodes.slot_of(inode) == inodes.DIRECTORY:
-                    self._removed.pop(inodes.group_of(inode), None)
+                    removed = self._removed.pop(inodes.group_of(inode), None)
+                    if removed is not None:
+                        self._shares.give_back(removed[2], _ONE_REMOVED)
 
     # ---- directories ----
 
@@ -265,7 +297,13 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EEXIST)
         parent, _ = self._find(parent_inode)
         mode, gid = parent.inherited(stat.S_IMODE(mode), ctx.gid)
-        group = parent.mkdir(name, mode, ctx.uid, gid)
+        account = self._shares.account(parent, ctx.uid)
+        account.take(groups=1)
+        try:
+            group = parent.mkdir(name, mode, ctx.uid, gid)
+        except BaseException:
+            account.give_back(groups=1)
+            raise
         self._known.add(parent.id, name, group.id)
         self._invalidate(parent.id)
         # nothing may fail any more, so the attributes that the engine has given it are asked for another time
@@ -286,8 +324,12 @@ class Operations(pyfuse3.Operations):
         attributes = group.attributes(0)
         files = {number: group.attributes(file.slot) for number, file in self._files.items()}
         others = {number: of for number, of in files.items() if (of.uid, of.gid) != (attributes.uid, attributes.gid)}
+        account = self._shares.account(group, attributes.uid)
         group.remove()
-        self._removed[group.id] = attributes, others
+        account.give_back(groups=1)
+        with suppress(OSError):  # to remember it takes room, too: without it nobody sees what its attributes were
+            self._shares.take(ctx.uid, _ONE_REMOVED, not self._shares.exempts(ctx.uid))
+            self._removed[group.id] = attributes, others, ctx.uid
         self._known.drop(parent.id, name, group.id)
         self._known.forget(group.id)
         self._invalidate(parent.id)
@@ -348,6 +390,7 @@ class Operations(pyfuse3.Operations):
         group, _ = self._find(inode)
         if group.id not in self._removed and not group.exists:
             raise FUSEError(errno.ESTALE)
+        self._shares.open_file(ctx.uid)
         handle = next(self._handles)
         listed = self._listed_in_root if group.id == ROOT else self._listed
         self._directories[handle] = Directory(group, ctx.uid, listed)
@@ -392,7 +435,9 @@ class Operations(pyfuse3.Operations):
 
     @by_handle
     def releasedir(self, fh: int) -> None:
-        self._kept.drop(self._directories.pop(fh))
+        directory = self._directories.pop(fh)
+        self._shares.close_file(directory.user)
+        self._kept.drop(directory)
 
     @by_inode
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -408,16 +453,26 @@ class Operations(pyfuse3.Operations):
         group, file = self._find(inode)
         if not group.exists:
             raise FUSEError(errno.ESTALE)
-        handle = next(self._handles)
         kind = file or self._unowned[inodes.slot_of(inode)]
-        self._open[handle] = kind.open(group, inode, flags, ctx)
+        self._shares.open_file(ctx.uid)
+        try:
+            opened = kind.open(group, inode, flags, ctx)
+        except BaseException:
+            self._shares.close_file(ctx.uid)
+            raise
+        opened.user = ctx.uid
+        handle = next(self._handles)
+        self._open[handle] = opened
         return FileInfo(fh=handle, direct_io=True)
 
     def _open_control(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
         return ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
 
     def _open_metrics(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
-        return MetricsFile(group, inode, flags, ctx, self._open.__len__)
+        return MetricsFile(group, inode, flags, self._open.__len__, self._shares)
+
+    def _open_status(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
+        return StatusFile(group, inode, flags, ctx, self._shares, self._since)
 
     # read and write guard themselves: they are the ones that have to be quick
 
@@ -457,6 +512,7 @@ class Operations(pyfuse3.Operations):
             self._polled.pop(fh, None)
             self._listening.discard(fh)
         opened = self._open.pop(fh)
+        self._shares.close_file(opened.user)
         if isinstance(opened, LongFile):
             self._kept.drop(opened)
         opened.release()
@@ -514,6 +570,7 @@ class Operations(pyfuse3.Operations):
 
     def _children_changed(self, number: int) -> None:
         """Somebody has made, renamed or removed children of this group in the region.  It may wait."""
+        self._shares.owners_changed()
         group = self._tree.group(number)
         removed = []
         for name, known in self._known.of(number):

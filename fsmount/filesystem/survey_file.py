@@ -12,8 +12,6 @@ it, and sees the groups below whoever may list those: as in `R.why` and `metrics
 from collections.abc import Hashable, Iterator
 from typing import ClassVar
 
-from pyfuse3 import RequestContext
-
 from ..listings import groups_text
 from ..tree import Counter
 from .long_file import LongFile, MakeText
@@ -24,12 +22,11 @@ class SurveyFile(LongFile):
 
     timed: ClassVar[bool] = False
 
-    __slots__ = ("_resource", "user")
+    __slots__ = ("_resource",)
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+    def __init__(self, counter: Counter, inode: int, flags: int) -> None:
         super().__init__(counter.group, inode, flags)
         self._resource = counter.resource
-        self.user = ctx.uid
 
     def key(self) -> Hashable:
         return SurveyFile, self.group.id, self._resource

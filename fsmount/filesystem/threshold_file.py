@@ -12,6 +12,7 @@ from ..marks import Mark, parse_marks
 from ..tree import Counter
 from .guard import finish
 from .listening_file import ListeningFile
+from .shares import Shares
 
 
 class ThresholdFile(ListeningFile):
@@ -21,9 +22,10 @@ class ThresholdFile(ListeningFile):
     timed: ClassVar[bool] = False
     private: ClassVar[bool] = True
 
-    __slots__ = ("_marks", "_watches")
+    __slots__ = ("_account", "_marks", "_watches")
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
+    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
+        self._account = shares.account(counter.group, ctx.uid)
         self._marks: list[Mark] = []
         self._watches: list[int] = []
         super().__init__(counter, inode, flags, ctx)
@@ -38,7 +40,14 @@ class ThresholdFile(ListeningFile):
 
     def command(self, text: bytes) -> None:
         marks = parse_marks(text)
-        self._watches = self.counter.watch(marks, self._watches)
+        more = len(marks) - len(self._watches)
+        self._account.take(marks=max(more, 0))
+        try:
+            self._watches = self.counter.watch(marks, self._watches)
+        except BaseException:
+            self._account.give_back(marks=max(more, 0))
+            raise
+        self._account.give_back(marks=max(-more, 0))
         self._marks, self._seen = marks, [0] * len(marks)
 
     def release(self) -> None:
@@ -47,3 +56,4 @@ class ThresholdFile(ListeningFile):
 
     def abandon(self) -> None:
         self.counter.unwatch(self._watches)
+        self._account.give_back(marks=len(self._watches))

@@ -4,12 +4,9 @@ import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar
 
-from pyfuse3 import RequestContext
-
 from .. import control_files
 from ..control_files import Kind
 from ..refusals import Refusal
-from ..tree import Counter
 from .listening_file import ListeningFile
 from .long_file import LongFile, MakeText
 
@@ -22,11 +19,7 @@ class WhyFile(LongFile, ListeningFile):
 
     kind: ClassVar[Kind] = control_files.WHY
 
-    __slots__ = ("user",)
-
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
-        super().__init__(counter, inode, flags, ctx)
-        self.user = ctx.uid
+    __slots__ = ()
 
     def counts(self) -> Sequence[int]:
         return (self.counter.last_refusal,)

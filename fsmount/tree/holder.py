@@ -21,11 +21,24 @@ class Holder(NamedTuple):
     stock: int
     #: Whether what it holds goes to the group when it ends.
     keep: bool
+    #: A group that it has joined, by its id; the root's if there is none.
+    group: int
+    #: How many counters it may charge.
+    cells: int
 
     @classmethod
     def of(cls, info: HolderInfo) -> Holder:
         return cls(
-            info.id, info.kind, info.pid, info.start_time, info.here, info.held, info.stock, bool(info.flags & KEEP)
+            info.id,
+            info.kind,
+            info.pid,
+            info.start_time,
+            info.here,
+            info.held,
+            info.stock,
+            bool(info.flags & KEEP),
+            info.group,
+            info.cells,
         )
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .. import engine
-from ..engine import KEEP, LEASE, Charger, EngineError, Request
+from ..engine import KEEP, LEASE, Charger, EngineError, Region, Request
 from ..errors import GroupRemoved, LockTimeout, TreeGone
 from .counter import Counter
 
@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Account(Protocol):
+    """Counts what leases take of the room of a tree: `leases`, `cells` and `waiters`."""
+
+    def take(self, **amounts: int) -> None:
+        """So many more of each.  OSError: there is no room for them."""
+
+    def give_back(self, **amounts: int) -> None:
+        """So many less."""
+
+
+class Unlimited:
+    """An account that nobody keeps."""
+
+    def take(self, **amounts: int) -> None:
+        pass
+
+    def give_back(self, **amounts: int) -> None:
+        pass
+
+
 class Lease:
     """A holder of its own in some counters of a group, in the name of a process that charges through the mount.
 
@@ -25,13 +45,17 @@ class Lease:
     """
 
     __slots__ = (
-        "_asked", "_begun", "_counters", "_group", "_holder", "_keep", "_pid", "_start_time", "_waits_only", "_wanted",
-        "unclaimed",
+        "_account", "_asked", "_begun", "_group", "_holder", "_keep", "_made", "_pid", "_resources", "_start_time",
+        "_waits_only", "_wanted", "unclaimed",
     )  # fmt: skip
 
-    def __init__(self, group: Group, resources: tuple[str, ...], pid: int, start_time: int) -> None:
+    def __init__(
+        self, group: Group, resources: tuple[str, ...], pid: int, start_time: int, account: Account | None = None
+    ) -> None:
         self._group = group
-        self._counters = {resource: _LeaseCounter(group, resource) for resource in resources}
+        self._account = account or Unlimited()
+        self._resources = resources
+        self._made: dict[str, _LeaseCounter] | None = None
         self._begun = False
         self._asked: Request | None = None
         self._wanted: Mapping[str, int] = {}
@@ -46,7 +70,9 @@ class Lease:
     @property
     def held(self) -> dict[str, int]:
         """What it holds of each resource."""
-        return {resource: counter.held for resource, counter in self._counters.items()}
+        if self._made is None:
+            return dict.fromkeys(self._resources, 0)
+        return {resource: counter.held for resource, counter in self._made.items()}
 
     def change(self, amounts: Mapping[str, int]) -> None:
         """Charges what is above 0 and gives back what is below: all at once, or nothing.  LimitExceeded, NotHeld."""
@@ -116,11 +142,19 @@ class Lease:
         assert self._asked is not None
         granted = self._public(self._asked.end)
         self._asked = None
+        self._account.give_back(waiters=len(self._wanted))
         if granted:
             self.unclaimed = self._wanted
 
     def _request(self, chargers: Sequence[Charger], amounts: Sequence[int]) -> Request | None:
-        return self._public(partial(engine.request, chargers, amounts))
+        self._account.take(waiters=len(amounts))
+        asked = None
+        try:
+            asked = self._public(partial(engine.request, chargers, amounts))
+        finally:
+            if asked is None:  # granted at once, or refused
+                self._account.give_back(waiters=len(amounts))
+        return asked
 
     def _public(self, operation: Callable[[], T]) -> T:
         try:
@@ -134,16 +168,27 @@ class Lease:
         """Ends it: what it holds is given back, or kept by the group."""
         holder = self._holder
         if holder is None:
+            self._made = None
             return
         self._begun = False
-        self._asked = None
+        if self._asked is not None:
+            self._asked = None
+            self._account.give_back(waiters=len(self._wanted))
         self._waits_only = False
         self.unclaimed = {}
         for counter in self._counters.values():
             counter.unbind()
         with contextlib.suppress(TreeGone):
             self._group.tree.end_holder(holder)
-        self._holder = None
+        self._holder = self._made = None
+        self._account.give_back(leases=1, cells=len(self._resources))
+
+    @property
+    def _counters(self) -> dict[str, _LeaseCounter]:
+        """They are made when they are needed, and go with the holder: without one a lease takes little memory."""
+        if self._made is None:
+            self._made = {resource: _LeaseCounter(self._group, resource) for resource in self._resources}
+        return self._made
 
     def _of_counters(self, amounts: Mapping[str, int]) -> dict[Charger, int]:
         return {self._counters[resource]: amount for resource, amount in amounts.items()}
@@ -168,12 +213,20 @@ class Lease:
         region = group.tree.region
         try:
             if self._holder is None:
-                self._holder = region.holder_create(self._pid, self._start_time, LEASE, KEEP if self._keep else 0)
+                self._holder = self._create_holder(region)
             for counter in self._counters.values():
                 region.holder_join_one(self._holder, group.id, counter.index)
                 counter.bind(region, self._holder, group.id, counter.index)
         except EngineError as error:
             raise group.public_error(error) from None
+
+    def _create_holder(self, region: Region) -> int:
+        self._account.take(leases=1, cells=len(self._resources))
+        try:
+            return region.holder_create(self._pid, self._start_time, LEASE, KEEP if self._keep else 0)
+        except BaseException:
+            self._account.give_back(leases=1, cells=len(self._resources))
+            raise
 
 
 class _LeaseCounter(Counter):

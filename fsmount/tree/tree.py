@@ -31,7 +31,7 @@ from ..names import path_text
 from .answers import in_public, public_error
 from .group import Group
 from .holder import Holder
-from .lease_holder import Lease
+from .lease_holder import Account, Lease
 from .membership import Membership, locked
 
 #: The groups of a page: it takes some 100 us to make them Python's, and nobody else has the interpreter meanwhile.
@@ -321,9 +321,14 @@ class Tree:
                 return None
             raise
 
-    def lease(self, group: Group, resources: tuple[str, ...], pid: int, start_time: int) -> Lease:
-        """A holder of its own for some counters, in the name of a process; it lives until it is closed."""
-        return Lease(group, resources, pid, start_time)
+    def lease(
+        self, group: Group, resources: tuple[str, ...], pid: int, start_time: int, account: Account | None = None
+    ) -> Lease:
+        """A holder of its own for some counters, in the name of a process; it lives until it is closed.
+
+        account: where what it takes of the tree's room is counted.
+        """
+        return Lease(group, resources, pid, start_time, account)
 
     @in_public
     def check(self) -> list[str]:

@@ -225,6 +225,8 @@ class Lease:
     counters: dict[str, Counter]
     tree: Model
     is_whole: bool
+    user: User
+    owner: int  # whose share it counts against
     held: dict[str, int] = field(init=False)
     begun: bool = False
     keeps: bool = False
@@ -243,14 +245,22 @@ class Lease:
             self.keeps = text == b"keep"
             return
         word, amounts = self.read_whole(text) if self.is_whole else self.read_one(text)
-        if not self.begun and self.tree.leases + len(self.counters) > self.tree.cells:
-            raise Refused(errno.ENOSPC)
-        self.do(word, amounts)
+        if word == "nofail" and not self.tree.is_exempt(self.user.uid):
+            raise Refused(errno.EPERM)
+        if not self.begun:
+            taken = {"leases": 1, "cells": len(self.counters)}
+            self.tree.need_share(self.user, self.owner, taken)
+            self.tree.take(self.owner, taken)
+        try:
+            self.do(word, amounts)
+        except Refused:
+            if not self.begun:
+                self.tree.take(self.owner, {what: -amount for what, amount in taken.items()})
+            raise
         if not self.begun:
             self.begun = True
             for counter in self.counters.values():
                 counter.leases.append(self)
-            self.tree.leases += len(self.counters)
 
     def read_one(self, text: bytes) -> tuple[str, dict[str, int]]:
         (resource,) = self.counters
@@ -306,7 +316,7 @@ class Lease:
             self.do("give" if self.keeps else "change", {r: h if self.keeps else -h for r, h in self.held.items()})
             for counter in self.counters.values():
                 counter.leases.remove(self)
-            self.tree.leases -= len(self.counters)
+            self.tree.take(self.owner, {"leases": -1, "cells": -len(self.counters)})
             self.begun = False
 
 
@@ -371,9 +381,9 @@ class Model:
     """The tree, who has which files open, and what comes of each operation."""
 
     def __init__(self, users: list[User], units: dict[str, str], *, groups: int, cells: int, root_mode: int) -> None:
-        self.users, self.units, self.cells = users, units, cells
-        self.room = groups
-        self.leases = 0
+        self.users, self.units = users, units
+        self.room = {"groups": groups, "leases": cells, "cells": cells}
+        self.held: dict[tuple[str, int], int] = {}  # leases and cells, by whom they count against
         self.directories: list[Directory] = []
         self.descriptors: list[dict[int, OpenFile]] = [{} for _ in users]
         owner = users[0]
@@ -394,8 +404,38 @@ class Model:
         if above is not None:
             above.children[name] = directory
         self.directories.append(directory)
-        self.room -= 1
         return directory
+
+    # ---- shares
+
+    def is_exempt(self, uid: int) -> bool:
+        return uid in (0, self.users[0].uid)
+
+    def owner_of(self, directory: Directory | None, user: User) -> int:
+        """The owner of the topmost group on the way that is no exempt user's, else the user."""
+        owner = user.uid
+        while directory is not None:
+            if not self.is_exempt(directory.uid):
+                owner = directory.uid
+            directory = directory.above
+        return owner
+
+    def take(self, owner: int, amounts: dict[str, int]) -> None:
+        for what, amount in amounts.items():
+            self.held[what, owner] = self.held.get((what, owner), 0) + amount
+
+    def need_share(self, user: User, owner: int, amounts: dict[str, int]) -> None:
+        for what, amount in amounts.items():
+            if what == "groups":
+                used = len(self.directories)
+                mine = sum(self.owner_of(directory, self.users[0]) == owner for directory in self.directories)
+            else:
+                used = sum(held for (of, _), held in self.held.items() if of == what)
+                mine = self.held.get((what, owner), 0)
+            room = self.room[what]
+            left = room - used - amount
+            if left < 0 or not (self.is_exempt(user.uid) or mine + amount <= left - room // 16):
+                raise Refused(errno.ENOSPC)
 
     # ---- paths
 
@@ -471,8 +511,7 @@ class Model:
         user = self.users[who]
         directory, name = self.may_create(user, path)
         self.check_name(name)
-        if self.room == 0:
-            raise Refused(errno.ENOSPC)
+        self.need_share(user, self.owner_of(directory, user), {"groups": 1})
         self.make(directory, name, mode & ~user.umask & 0o1777, user)
 
     def rmdir(self, who: int, path: bytes) -> None:
@@ -489,7 +528,6 @@ class Model:
         del directory.children[name]
         victim.removed = True
         self.directories.remove(victim)
-        self.room += 1
 
     def rename(self, who: int, old: bytes, new: bytes) -> None:
         user = self.users[who]
@@ -689,7 +727,11 @@ class Model:
         if node.kind == "lease":
             counters = node.directory.counters
             lease = Lease(
-                {node.resource: counters[node.resource]} if node.resource else counters, self, not node.resource
+                {node.resource: counters[node.resource]} if node.resource else counters,
+                self,
+                not node.resource,
+                user,
+                self.owner_of(directory, user),
             )
         return OpenFile(node, flags, lease)
 

@@ -402,6 +402,7 @@ def mount_of_users() -> Iterator[Mount]:
     options = [word for name, unit in UNITS.items() for word in ("--resource", f"{name}:{unit}")]
     options += ["--groups", str(GROUPS), "--cells", str(CELLS), *(["-o", "allow_other"] if AS_ROOT else [])]
     with mounted(*options) as mount:
+        mount.expected_log.append("the share of user [0-9]+ is used up")
         yield mount
 
 

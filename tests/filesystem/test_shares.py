@@ -1,0 +1,419 @@
+"""Shares: no user can use up groups, leases, cells, marks, waiters or open files, and root always has room."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import fsmount
+from fsmount.filesystem.shares import Shares
+from fsmount.tree import SET_UID
+from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mounted
+
+root = pytest.mark.root
+
+# Nobody's: no user needs to be made for them.
+ALICE, BOB = 60_101, 60_102
+GROUPS, CELLS = 64, 64
+RESERVED = 16  # one part in so many is for root and the owner alone
+
+
+@contextlib.contextmanager
+def shared_mount(*options: str) -> Iterator[Mount]:
+    """A mount of little room in which every user may make groups."""
+    with mounted("-o", "allow_other", "--groups", str(GROUPS), "--cells", str(CELLS), *options) as mount:
+        mount.expected_log.append("the share of user [0-9]+ is used up")
+        os.chmod(mount.path, 0o1777)
+        yield mount
+
+
+def until_refused(action: Callable[[int], object], number: int = errno.ENOSPC) -> int:
+    """How often it succeeds before it is refused."""
+    for done in range(10_000):
+        try:
+            action(done)
+        except OSError as error:
+            if error.errno != number:
+                raise
+            return done
+    raise AssertionError("it is never refused")
+
+
+def makes_groups(uid: int, directory: GroupFiles) -> int:
+    return int(as_user(uid, lambda: until_refused(lambda n: os.mkdir(directory / f"{uid}-{n}"))))
+
+
+def delegated(mount: Mount, uid: int, name: str = "delegated") -> GroupFiles:
+    group = mount.root.mkdir(name)
+    for path in [group.path, *(group / file for file in os.listdir(group.path))]:
+        os.chown(path, uid, uid)
+    return group
+
+
+def remove_all(mount: Mount) -> None:
+    for group in mount.root.children():
+        group.remove()
+
+
+def fair(room: int, used: int) -> int:
+    """What a user gets of so much room: as much as is then left for users."""
+    return (room - room // RESERVED - used) // 2
+
+
+# ---- groups
+
+
+@root
+def test_a_user_gets_half_of_the_groups_the_next_one_half_of_the_rest_and_root_what_it_wants() -> None:
+    with shared_mount() as mount:
+        alice = makes_groups(ALICE, mount.root)
+        assert alice == fair(GROUPS, 1)
+        bob = makes_groups(BOB, mount.root)
+        assert bob == fair(GROUPS, 1 + alice) > 0
+        left = GROUPS - 1 - alice - bob
+        assert until_refused(lambda n: mount.root.mkdir(f"{n}")) == left
+        remove_all(mount)
+        assert makes_groups(BOB, mount.root) == alice
+        remove_all(mount)
+
+
+@root
+def test_a_user_with_many_user_numbers_leaves_a_sixteenth_for_root() -> None:
+    with shared_mount() as mount:
+        for uid in range(70_000, 70_012):
+            makes_groups(uid, mount.root)
+        assert until_refused(lambda n: mount.root.mkdir(f"{n}")) >= GROUPS // RESERVED
+        remove_all(mount)
+
+
+@root
+def test_groups_count_against_the_owner_of_the_topmost_one_whoever_makes_them() -> None:
+    with shared_mount() as mount:
+        hers = delegated(mount, ALICE)
+        os.chmod(hers.path, 0o777)
+        bob = makes_groups(BOB, hers)
+        assert bob == fair(GROUPS, 1) - 1
+        with fails_with(errno.ENOSPC):
+            as_user(ALICE, lambda: os.mkdir(mount.path / "one more"))
+        assert f"the share of user {ALICE} is used up: it has {bob + 1} groups" in mount.log.read_text()
+        assert makes_groups(BOB, mount.root) == fair(GROUPS, 2 + bob)
+        remove_all(mount)
+
+
+@root
+def test_what_root_makes_in_a_users_group_counts_and_is_not_refused() -> None:
+    with shared_mount() as mount:
+        hers = delegated(mount, ALICE)
+        for number in range(fair(GROUPS, 1) + 5):
+            hers.mkdir(f"{number}")
+        with fails_with(errno.ENOSPC):
+            as_user(ALICE, lambda: os.mkdir(hers / "one more"))
+        remove_all(mount)
+
+
+@root
+def test_a_removed_group_is_given_back_at_once() -> None:
+    with shared_mount() as mount:
+        made = makes_groups(ALICE, mount.root)
+        for _ in range(3 * GROUPS):
+            as_user(ALICE, lambda: (os.rmdir(mount.path / f"{ALICE}-0"), os.mkdir(mount.path / f"{ALICE}-0"))[1])
+        os.rmdir(mount.path / f"{ALICE}-1")
+        os.rename(mount.path / f"{ALICE}-0", mount.path / "renamed")
+        assert makes_groups(ALICE, mount.root.child("renamed")) == 1
+        assert len(mount.root.children()) == made - 1
+        remove_all(mount)
+
+
+@root
+def test_a_chown_moves_a_group_and_all_below_to_another_share() -> None:
+    with shared_mount() as mount:
+        hers = delegated(mount, ALICE)
+        made = makes_groups(ALICE, hers)
+        os.chown(hers.path, BOB, -1)
+        with fails_with(errno.ENOSPC):
+            as_user(BOB, lambda: os.mkdir(mount.path / "bob"))
+        as_user(ALICE, lambda: os.mkdir(mount.path / "alice"))
+        os.chown(hers.path, 0, -1)
+        # those below are hers, and each of them the topmost now
+        with fails_with(errno.ENOSPC):
+            as_user(ALICE, lambda: until_refused(lambda n: os.mkdir(mount.path / f"a{n}"), errno.EEXIST))
+        as_user(BOB, lambda: os.mkdir(mount.path / "bob"))
+        assert made > 0
+        remove_all(mount)
+
+
+@root
+def test_what_root_does_in_the_region_is_counted_before_anybody_is_refused() -> None:
+    with shared_mount() as mount, fsmount.Tree.open(str(mount.region)) as tree:
+        hers = delegated(mount, ALICE)
+        made = makes_groups(ALICE, hers)
+        group = tree.root.child("delegated")
+        for number in range(made):
+            group.rmdir(f"{ALICE}-{number}")
+        assert makes_groups(ALICE, hers) == made
+        for number in range(made):
+            group.rmdir(f"{ALICE}-{number}")
+        group.set_attributes(0, SET_UID, uid=BOB)
+        os.chmod(hers.path, 0o777)
+        for number in range(made):
+            group.mkdir(f"{number}", uid=ALICE)
+        with fails_with(errno.ENOSPC):
+            as_user(BOB, lambda: os.mkdir(hers / "one more"))
+        as_user(ALICE, lambda: os.mkdir(mount.path / "alice"))
+        group.set_attributes(0, SET_UID, uid=0)
+        remove_all(mount)
+
+
+@root
+def test_the_daemon_that_takes_a_region_over_knows_whose_its_groups_and_leases_are() -> None:
+    with shared_mount() as mount:
+        mount.expected_log.append("the daemon before did not end well")
+        hers = delegated(mount, ALICE)
+        makes_groups(ALICE, hers)
+        files = [hers.lease() for _ in range(fair(CELLS, 0) - 1)]
+        for lease in files:
+            lease.write("1")
+        mount.kill()
+        mount.start()
+        with fails_with(errno.ENOSPC):
+            as_user(ALICE, lambda: os.mkdir(hers / "one more"))
+
+        def takes_leases() -> int:
+            opened = []
+
+            def take(_: int) -> None:
+                opened.append(hers.lease())
+                opened[-1].write("1")
+
+            return until_refused(take)
+
+        assert as_user(ALICE, takes_leases) == 1  # with those of before it is her share
+        for lease in files:
+            with contextlib.suppress(OSError):
+                lease.close()
+        os.chown(hers.path, 0, 0)
+        with fsmount.Tree.open(str(mount.region)) as tree:
+            for holder in tree.holders():
+                if holder.pid == os.getpid():
+                    tree.end_holder(holder.id)
+        remove_all(mount)
+
+
+# ---- leases, cells, marks and waiters
+
+
+@root
+def test_leases_and_their_cells_are_shared_and_come_back_with_a_kill() -> None:
+    with shared_mount("--resource", "memory", "--resource", "tokens:count") as mount:
+        hers = delegated(mount, ALICE)
+
+        def hold_and_sleep(writer: int) -> None:
+            fds = []
+
+            def take(_: int) -> None:
+                fds.append(os.open(hers / "lease", os.O_RDWR))
+                os.write(fds[-1], b"memory=1")
+
+            os.write(writer, b"%d" % until_refused(take))
+            signal.pause()
+
+        for _ in range(3):
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.setresuid(ALICE, ALICE, ALICE)
+                try:
+                    hold_and_sleep(writer)
+                finally:
+                    os._exit(1)
+            os.close(writer)
+            taken = int(os.read(reader, 10) or b"-1")
+            os.close(reader)
+            # two cells each
+            assert taken == fair(CELLS, 0) // 2
+            with hers.lease() as lease:  # root's
+                lease.write("1")
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            eventually(hers.empty)
+        remove_all(mount)
+
+
+@root
+def test_in_a_group_of_roots_a_lease_counts_against_the_user_who_opens_it() -> None:
+    with shared_mount() as mount:
+        group = mount.root.mkdir("roots")
+        os.chmod(group / "memory.lease", 0o666)
+
+        def takes(uid: int) -> int:
+            def take_all() -> int:
+                opened = [group.lease() for _ in range(CELLS)]
+                taken = until_refused(lambda n: opened[n].write("1"))
+                opened[0].write("2")  # what is held can still be changed
+                return taken
+
+            return int(as_user(uid, take_all))
+
+        for uid in (ALICE, BOB, ALICE):
+            assert takes(uid) == fair(CELLS, 0)
+            eventually(group.empty)
+        assert f"the share of user {BOB} is used up" in mount.log.read_text()
+        remove_all(mount)
+
+
+@root
+def test_marks_are_shared_and_given_back_when_they_are_replaced_or_closed() -> None:
+    with shared_mount() as mount:
+        group = mount.root.mkdir("roots")
+        os.chmod(group / "memory.threshold", 0o666)
+        share = fair(CELLS, 0)
+
+        def marks(number: int) -> bytes:
+            return b"\n".join(b"above %d" % (n + 1) for n in range(number))
+
+        def mark() -> None:
+            fd = os.open(group / "memory.threshold", os.O_RDWR)
+            for _ in range(3):
+                os.write(fd, marks(share))
+                with fails_with(errno.ENOSPC):
+                    os.write(fd, marks(share + 1))
+                os.write(fd, marks(1))
+            os.close(fd)
+
+        for _ in range(3):
+            as_user(ALICE, mark)
+        fd = os.open(group / "memory.threshold", os.O_RDWR)
+        os.write(fd, marks(CELLS))
+        with fails_with(errno.ENOSPC):
+            as_user(ALICE, lambda: os.write(os.open(group / "memory.threshold", os.O_RDWR), b"above 1"))
+        os.close(fd)
+        remove_all(mount)
+
+
+@root
+def test_requests_that_wait_are_shared() -> None:
+    with shared_mount("--resource", "memory", "--resource", "tokens:count") as mount:
+        group = mount.root.mkdir("roots")
+        for name in ("lease", "memory.lease"):
+            os.chmod(group / name, 0o666)
+        group.set_limit(10)
+        group.charge(10)
+
+        def wait() -> list[int]:
+            counts = []
+            for _ in range(3):
+                opened = [group.lease() for _ in range(CELLS)]
+
+                def ask(n: int, opened: list[object] = opened) -> None:
+                    with contextlib.suppress(BlockingIOError):
+                        opened[n].write("wait 1")  # type: ignore[attr-defined]
+
+                counts.append(until_refused(ask))
+                poll = select.poll()
+                poll.register(opened[0].fd, select.POLLOUT)
+                assert poll.poll(0) == []
+                opened[0].write("wait")
+                with contextlib.suppress(BlockingIOError):
+                    opened[1].write("wait 2")
+                for lease in opened:
+                    lease.close()
+                eventually(lambda: group.stat()["holders"] == 0)
+            return counts
+
+        assert as_user(ALICE, wait) == [fair(CELLS, 0)] * 3
+        group.uncharge(10)
+        remove_all(mount)
+
+
+# ---- open files
+
+
+def test_open_files_of_the_mount_are_shared() -> None:
+    with fsmount.Tree.create() as tree:
+        shares = Shares(tree)
+        capacity = shares.report()["open_files"].capacity
+        alice = until_refused(lambda _: shares.open_file(ALICE), errno.ENFILE) if capacity < 10_000 else 0
+        while not alice:
+            for done in range(capacity):
+                try:
+                    shares.open_file(ALICE)
+                except OSError as error:
+                    assert error.errno == errno.ENFILE
+                    assert str(ALICE) in str(error) and "open files" in str(error)
+                    alice = done
+                    break
+        assert alice == fair(capacity, 0)
+        for _ in range(capacity):
+            shares.open_file(0)
+        assert shares.report()["open_files"].used == alice + capacity
+        with fails_with(errno.ENFILE):
+            shares.open_file(BOB)
+        for _ in range(capacity):
+            shares.close_file(0)
+        for _ in range(alice):
+            shares.close_file(ALICE)
+        shares.open_file(BOB)
+        assert shares.report()["open_files"][1:] == (1, [(BOB, 1)])
+
+
+@root
+def test_open_files_and_directories_count_for_the_user_who_opened_them_until_the_last_close() -> None:
+    def held(mount: Mount) -> dict[int, int]:
+        with (mount.path / ".fsmount.status").open() as status:
+            largest = re.search(r'"open_files": {[^]]*"largest": \[(.*?)\]', status.read())
+        assert largest is not None
+        return {int(uid): int(used) for uid, used in re.findall(r'"uid": (\d+), "used": (\d+)', largest[1])}
+
+    with shared_mount() as mount:
+        before = held(mount)
+        assert before == {os.geteuid(): 1}  # the status itself
+        reader, writer = os.pipe()
+        go, finish = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setresuid(ALICE, ALICE, ALICE)
+            opened = [os.open(mount.path / "memory.stat", os.O_RDONLY) for _ in range(10)]
+            opened += [os.open(mount.path, os.O_RDONLY) for _ in range(5)]
+            os.dup(opened[0])
+            os.write(writer, b"x")
+            os.close(finish)
+            os.read(go, 1)
+            os._exit(0)
+        os.read(reader, 1)
+        assert held(mount) == before | {ALICE: 15}
+        os.close(finish)
+        os.waitpid(child, 0)
+        eventually(lambda: held(mount) == before)
+        for descriptor in (reader, writer, go):
+            os.close(descriptor)
+
+
+@root
+@pytest.mark.parametrize("uid", [ALICE, os.geteuid()], ids=["a user", "the owner"])
+def test_a_removed_group_that_stays_open_is_remembered_and_then_forgotten(uid: int) -> None:
+    def remembered(mount: Mount) -> int:
+        text = (mount.path / ".fsmount.status").read_text()
+        found = re.search(r'"removed_groups": {"capacity": \d+, "used": (\d+)', text)
+        assert found is not None
+        return int(found[1])
+
+    with shared_mount() as mount:
+
+        def remove() -> int:
+            os.mkdir(mount.path / "group")
+            fd = os.open(mount.path / "group", os.O_PATH)
+            os.rmdir(mount.path / "group")
+            used = remembered(mount)
+            assert os.fstat(fd).st_uid == uid
+            os.close(fd)
+            return used
+
+        assert as_user(uid, remove) == 1
+        eventually(lambda: remembered(mount) == 0)
