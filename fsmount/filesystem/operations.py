@@ -295,6 +295,8 @@ class Operations(pyfuse3.Operations):
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         if name in self._reserved:
             raise FUSEError(errno.EEXIST)
+        if b"\n" in name:  # the only bad name that the kernel lets through; whatever room there is
+            raise FUSEError(errno.EINVAL)
         parent, _ = self._find(parent_inode)
         mode, gid = parent.inherited(stat.S_IMODE(mode), ctx.gid)
         account = self._shares.account(parent, ctx.uid)

@@ -67,7 +67,10 @@ def test_names_types_and_units_are_those_of_openmetrics(mount: Mount) -> None:
         **{f"fsmount_{field}_bytes": ("gauge", "bytes") for field in COUNTED},
         **{
             f"fsmount_{field}": ("gauge", "")
-            for field in (*COUNTED, "holders", "groups_omitted", "open_files", "leases", "processes")
+            for field in (
+                *(*COUNTED, "holders", "groups_omitted", "open_files", "leases", "processes"),
+                *("capacity", "capacity_used"),
+            )
         },
         "fsmount_failcnt": ("counter", ""),
         "fsmount_requests": ("counter", ""),
@@ -88,6 +91,24 @@ def test_the_daemons_own_figures_are_of_now(mount: Mount, group: GroupFiles) -> 
     assert 0 <= itself <= 2, "it counts what it looks with"
     assert value(after, "process_resident_memory_bytes") > 1 << 20
     assert 0 < time.time() - value(after, "process_start_time_seconds") < 3600
+
+
+def test_the_room_of_the_mount_and_its_use_are_figures_of_each_kind(mount: Mount, group: GroupFiles) -> None:
+    def of(name: str) -> dict[str, float]:
+        return {sample.labels["what"]: sample.value for sample in families(mount)[name].samples}
+
+    kinds = {"groups", "processes", "leases", "cells", "marks", "waiters", "open_files", "removed_groups"}
+    capacity, before = of("fsmount_capacity"), of("fsmount_capacity_used")
+    assert capacity.keys() == before.keys() == kinds
+    assert (capacity["groups"], capacity["processes"], capacity["leases"]) == (65536, 4096, 1 << 20)
+    child = group.mkdir("child")
+    with group.lease() as lease, (group / "memory.threshold").open("r+b", buffering=0) as threshold:
+        lease.write("5")
+        threshold.write(b"above 1\nbelow 2")
+        after = of("fsmount_capacity_used")
+        changed = {"groups": 1, "leases": 1, "cells": 1, "marks": 2, "open_files": 2}
+        assert after == {what: used + changed.get(what, 0) for what, used in before.items()}
+    child.remove()
 
 
 @pytest.mark.parametrize(

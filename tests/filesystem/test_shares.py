@@ -9,13 +9,14 @@ import re
 import select
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import fsmount
 from fsmount.filesystem.shares import Shares
 from fsmount.tree import SET_UID
-from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mounted
+from tests.mounts import GroupFiles, Lease, Mount, as_user, eventually, fails_with, mounted
 
 root = pytest.mark.root
 
@@ -118,12 +119,17 @@ def test_what_root_makes_in_a_users_group_counts_and_is_not_refused() -> None:
         remove_all(mount)
 
 
+def make_again(group: Path) -> None:
+    group.rmdir()
+    group.mkdir()
+
+
 @root
 def test_a_removed_group_is_given_back_at_once() -> None:
     with shared_mount() as mount:
         made = makes_groups(ALICE, mount.root)
         for _ in range(3 * GROUPS):
-            as_user(ALICE, lambda: (os.rmdir(mount.path / f"{ALICE}-0"), os.mkdir(mount.path / f"{ALICE}-0"))[1])
+            as_user(ALICE, lambda: make_again(mount.path / f"{ALICE}-0"))
         os.rmdir(mount.path / f"{ALICE}-1")
         os.rename(mount.path / f"{ALICE}-0", mount.path / "renamed")
         assert makes_groups(ALICE, mount.root.child("renamed")) == 1
@@ -311,9 +317,9 @@ def test_requests_that_wait_are_shared() -> None:
             for _ in range(3):
                 opened = [group.lease() for _ in range(CELLS)]
 
-                def ask(n: int, opened: list[object] = opened) -> None:
+                def ask(n: int, opened: list[Lease] = opened) -> None:
                     with contextlib.suppress(BlockingIOError):
-                        opened[n].write("wait 1")  # type: ignore[attr-defined]
+                        opened[n].write("wait 1")
 
                 counts.append(until_refused(ask))
                 poll = select.poll()
