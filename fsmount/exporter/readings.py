@@ -16,7 +16,7 @@ from ..control_files import METRICS_FILE
 from ..daemon.mounts import mount_of
 from ..daemon.refused import Refused
 from ..errors import LOST_DAEMON, says_daemon_is_lost
-from .formats import Format, Metrics
+from .formats import END, Format, Metrics
 
 #: How long a request waits for its text.  Prometheus gives up after 10 s by default, and should see the reason first.
 PATIENCE = 8.0
@@ -24,7 +24,7 @@ PATIENCE = 8.0
 #: How many threads may hang in a mount that does not answer.
 _THREADS = 4
 _BLOCK = 1 << 20
-_LONGEST = 256 << 20  # 65,536 groups with three resources and long names have less
+_LONGEST = 256 << 20  # the daemon leaves groups out above a quarter of that
 _LATE = f"the daemon gave no metrics within {PATIENCE:g} s: is it stopped?"
 
 
@@ -56,6 +56,8 @@ def _text(descriptor: int) -> bytes:
         text += block
         if len(text) > _LONGEST:
             raise Refused(f"{METRICS_FILE} is longer than {_LONGEST >> 20} MiB")
+    if not text.endswith(END):
+        raise Refused(f"{METRICS_FILE} is no whole OpenMetrics text")
     return bytes(text)
 
 
@@ -109,12 +111,9 @@ class Readings:
             await reading.done.wait()
             if reading.metrics is None:
                 raise Refused(reading.failure)
-            try:
-                return await trio.to_thread.run_sync(
-                    reading.metrics.encoded, form, abandon_on_cancel=True, limiter=self._translating
-                )
-            except ValueError as error:
-                raise Refused(f"{METRICS_FILE} is no OpenMetrics text: {error}") from None
+            return await trio.to_thread.run_sync(
+                reading.metrics.encoded, form, abandon_on_cancel=True, limiter=self._translating
+            )
         raise Refused(_LATE)
 
     async def run(self) -> None:

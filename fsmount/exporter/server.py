@@ -6,6 +6,7 @@ waited longest for its client ends for it.  A scrape takes milliseconds, so no c
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import sys
@@ -36,7 +37,9 @@ def export(mountpoint: str, address: Address) -> None:
     """
 
     def log(text: str) -> None:
-        print(f"fsmount: {mountpoint}: {text}".encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
+        line = f"fsmount: {mountpoint}: {text}".encode(errors="backslashreplace").decode()
+        with contextlib.suppress(OSError):  # nobody reads it, or the disk is full
+            print(line, file=sys.stderr, flush=True)
 
     manager = ServiceManager.of_environment()
     trio.run(check, mountpoint)

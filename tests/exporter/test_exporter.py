@@ -12,11 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from fsmount.exporter import parse_address, told
 from tests.cli.place import Place, refused, run
@@ -27,11 +30,13 @@ from tests.mounts import AS_ROOT, eventually
 class Exporter:
     """A running exporter and what it says."""
 
-    def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-m", "fsmount", "exporter", str(path), "--listen", "127.0.0.1:0"]
+    def __init__(self, path: Path, host: str = "127.0.0.1") -> None:
+        command = [sys.executable, "-m", "fsmount", "exporter", str(path), "--listen", f"{host}:0"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         said = self.line()
-        found = re.fullmatch(rf"fsmount: {re.escape(str(path))}: serving http://(127\.0\.0\.1:\d+)/metrics\n", said)
+        found = re.fullmatch(
+            rf"fsmount: {re.escape(str(path))}: serving http://({re.escape(host)}:\d+)/metrics\n", said
+        )
         assert found, said
         self.address = found[1]
 
@@ -88,6 +93,14 @@ OPENMETRICS = "application/openmetrics-text"
 PLAIN_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 GET = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def everything(client: socket.socket) -> bytes:
@@ -147,6 +160,20 @@ def test_both_formats_have_the_same_figures(place: Place, exporter: Exporter) ->
         figures.append({name: float(value) for name, _, value in lines if name.startswith("fsmount_")})
         del figures[-1]["fsmount_requests_total"]
     assert figures[0] == figures[1] and len(figures[0]) > 14
+
+
+def test_the_plain_text_is_what_the_library_for_metrics_would_write(place: Place, exporter: Exporter) -> None:
+    place.root.mkdir('a"\\%\udcff\t').charge(4096)
+    whole = exporter.get(Accept=OPENMETRICS)[2]
+
+    class Parsed(Collector):
+        def collect(self) -> Iterable[Metric]:
+            return text_string_to_metric_families(whole)  # type: ignore[no-any-return]
+
+    def without_figures(text: str) -> list[str]:
+        return [line if line.startswith("#") else line.rpartition(" ")[0] for line in text.splitlines()]
+
+    assert without_figures(exporter.get()[2]) == without_figures(generate_latest(Parsed()).decode())
 
 
 def test_promtool_finds_nothing_to_say_about_the_plain_text(place: Place, exporter: Exporter) -> None:
@@ -264,7 +291,7 @@ def odd_mount(place: Place, behaviour: str) -> Iterator[subprocess.Popen[str]]:
         ("EBADMSG", "metrics cannot be read: Bad message"),
         ("ENOTCONN", "the mount has lost its daemon: `fsmount mount` takes it over"),
         ("endless", "metrics is longer than 256 MiB"),
-        ("nonsense", "metrics is no OpenMetrics text: "),
+        ("nonsense", "metrics is no whole OpenMetrics text"),
         ("hang", "the daemon gave no metrics within 8 s: is it stopped?"),
     ],
 )
@@ -344,6 +371,24 @@ def test_a_bad_address_is_a_wrong_command_line() -> None:
 def test_an_address_of_ipv6_is_in_brackets() -> None:
     address = parse_address("[::1]:9744")
     assert (address, told(address)) == (("::1", 9744), "[::1]:9744")
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["[::1]", "[::]"])
+def test_it_listens_on_addresses_of_ipv6(place: Place, host: str) -> None:
+    place.mount()
+    exporter = Exporter(place.path, host)
+    try:
+        port = exporter.address.rpartition(":")[2]
+        for asked in ["[::1]", *(["127.0.0.1"] if host == "[::]" else [])]:
+            with contextlib.closing(http.client.HTTPConnection(f"{asked}:{port}", timeout=60)) as connection:
+                connection.request("GET", "/metrics")
+                assert connection.getresponse().status == 200
+        again = run("exporter", place.path, "--listen", exporter.address)
+        assert refused(again, place.path) == f"Address already in use ({exporter.address})"
+    finally:
+        exporter.process.kill()
+        exporter.process.communicate()
 
 
 def test_a_real_prometheus_scrapes_it(place: Place, exporter: Exporter, tmp_path: Path) -> None:
