@@ -337,7 +337,7 @@ class Mount:
 
     def umount(self, *options: str) -> None:
         """Unmounts by `fsmount umount`; it and the daemon must both end well."""
-        command = [sys.executable, "-m", "fsmount", "umount", str(self.path), *options]
+        command = [sys.executable, "-m", "fsmount", "umount", "--quiet", str(self.path), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, ""), done
         assert self.daemon is not None

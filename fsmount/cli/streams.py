@@ -30,10 +30,11 @@ def replace_closed() -> None:
     """Puts /dev/null in the place of each stream that is closed; a command that we run finds it closed all the same.
 
     Otherwise the next file to be opened, such as a lease, would have the stream's number, and get what is written to
-    the stream.  Standard output is then one that cannot be written, so that a command that writes there fails.
+    the stream.  Standard output is then one that cannot be written, so that a command that writes there fails and says
+    why; but not where standard error is closed too, as with the children of some daemons, which want no output.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        if descriptor == 1:
+        if descriptor == 1 and _is_open(2):
             os.close(descriptor)
             os.open(os.devnull, os.O_RDONLY)
     os.close(descriptor)
@@ -41,6 +42,14 @@ def replace_closed() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  for as long as the process lives
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def echo(text: str | bytes = "", *, nl: bool = True) -> None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from fsmount.cli.report import one_line
+from fsmount.cli.streams import complain
+
+if TYPE_CHECKING:
+    from fsmount.tree import Tree
+
+_ADVICE = (
+    "umount --keep leaves all of it to the next mount, and fsmount save, run before, writes down groups and limits"
+)
 
 
 @click.command(
@@ -21,12 +31,25 @@ The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line.""
 @click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
 @click.option("--keep", is_flag=True, help="Leave the counters, and who holds what, for the next mount.")
 @click.option("--stale", is_flag=True, help="Only clear away what a dead daemon left mounted; the counters stay.")
-def umount(mountpoint: str, keep: bool, stale: bool) -> None:
-    """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept."""
+@click.option("-q", "--quiet", is_flag=True, help="Do not say what is lost.")
+def umount(mountpoint: str, keep: bool, stale: bool, quiet: bool) -> None:
+    """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept.
+
+    Groups, limits and what groups hold themselves end with the mount; a line on standard error names them.
+    """
+    from fsmount.daemon.losses import losses
     from fsmount.daemon.unmount import clear, unmount
+
+    lost = ""
+
+    def about_to_lose(tree: Tree) -> None:
+        nonlocal lost
+        lost = losses(tree)
 
     with one_line(mountpoint):
         if stale:
             clear(mountpoint)
         else:
-            unmount(mountpoint, keep=keep)
+            unmount(mountpoint, keep=keep, about_to_lose=about_to_lose)
+    if lost and not quiet:
+        complain(f"fsmount: {mountpoint}: lost with it: {lost}; {_ADVICE}")

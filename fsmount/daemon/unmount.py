@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon.bounded import NoAnswer, bounded
@@ -28,10 +28,11 @@ _PATIENCE = 10.0
 _NAP = 0.02
 
 
-def unmount(mountpoint: str, *, keep: bool) -> None:
+def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
     """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept.
 
-    A bind mount is unmounted and nothing else: the tree goes on where it was mounted.
+    A bind mount is unmounted and nothing else: the tree goes on where it was mounted.  A tree that ends is shown to
+    about_to_lose() first.
     """
     path = _real_path(mountpoint)
     for _ in _attempts():
@@ -39,11 +40,11 @@ def unmount(mountpoint: str, *, keep: bool) -> None:
         if mount is None or not mount.ours:
             raise Refused(_what_it_is(mount))
         if served(mount):
-            _end(mount, keep=keep)
+            _end(mount, keep, about_to_lose)
             if keep:
                 _clear_all(path)  # the daemon may have been killed before it did so
             return
-        if _clear(mount, keep=keep):
+        if _clear(mount, keep, about_to_lose):
             return
     raise _taken_over(path)
 
@@ -66,7 +67,7 @@ def _clear_all(path: str) -> None:
         mount = mount_at(path)
         if mount is None or not mount.ours or served(mount):
             return
-        _clear(mount, keep=True)
+        _clear(mount, keep=True, about_to_lose=lambda tree: None)
     raise _taken_over(path)
 
 
@@ -88,7 +89,7 @@ def _taken_over(path: str) -> Refused:
     return Refused(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
 
 
-def _end(mount: Mount, *, keep: bool) -> None:
+def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
     """Of a mount that is served."""
     try:
         told = told_by(mount)
@@ -108,6 +109,7 @@ def _end(mount: Mount, *, keep: bool) -> None:
             _check_copies(mount)
             if tree is not None:
                 _check_holders(tree)
+                about_to_lose(tree)
             unmount_now(mount)
         if daemon is not None:
             _await_end(daemon)
@@ -146,7 +148,7 @@ def _check_copies(mount: Mount) -> None:
             raise Refused(f"busy: also mounted at {other.path}; unmount that first")
 
 
-def _clear(mount: Mount, *, keep: bool) -> bool:
+def _clear(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> bool:
     """Unmounts what a dead daemon left.  False: look again, since somebody takes the region over, or serves it below.
 
     It is done with the region's lock, without which nobody mounts there.
@@ -171,6 +173,7 @@ def _clear(mount: Mount, *, keep: bool) -> bool:
             with tree_of(region) as tree:
                 if tree is not None:
                     _check_holders(tree)
+                    about_to_lose(tree)
         unmount_now(mount, lazy=True)
         if removes and region is not None:
             region.remove()

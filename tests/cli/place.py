@@ -74,7 +74,7 @@ class Place:
         self.servers.add(self.server)
 
     def umount(self, *options: object) -> None:
-        done = run("umount", self.path, *options)
+        done = run("umount", "--quiet", self.path, *options)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
 
     def told(self) -> dict[str, object]:

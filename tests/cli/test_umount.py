@@ -16,7 +16,7 @@ import pytest
 
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess
-from tests.mounts import AS_ROOT, eventually
+from tests.mounts import AS_ROOT, GroupFiles, eventually
 
 
 def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place) -> None:
@@ -419,4 +419,73 @@ def test_a_signal_leaves_the_region_to_live_holders(place: Place) -> None:
         assert place.root.usage == 10
         process.uncharge(10)
     eventually(lambda: not place.root.holders())
+    place.umount()
+
+
+# ---- what is lost -------------------------------------------------------------------------------------------------
+
+
+def note(done: subprocess.CompletedProcess[str], place: Place) -> str:
+    """What umount says was lost; empty if it says nothing."""
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not place.mounts
+    if not done.stderr:
+        return ""
+    start = f"fsmount: {place.path}: lost with it: "
+    assert done.stderr.startswith(start) and done.stderr.count("\n") == 1, done.stderr
+    lost, advice = done.stderr[len(start) :].split("; ")
+    assert "umount --keep" in advice and "fsmount save" in advice
+    return lost
+
+
+def furnish(place: Place) -> None:
+    place.mount("--resource", "memory", "--resource", "tokens:count")
+    web = GroupFiles(place.path, {"memory": "bytes", "tokens": "count"}).mkdir("web")
+    web.mkdir("api")
+    web.set_limit("1G")
+    web.write("soft_limit", 5, "tokens")
+    web.write("limit", 7, "tokens")
+    web.charge(4096)
+
+
+@pytest.mark.parametrize("command", ["umount", "unmount"])
+def test_groups_limits_and_charges_of_groups_that_are_lost_are_named(place: Place, command: str) -> None:
+    furnish(place)
+    assert note(run(command, place.path), place) == "2 groups, 3 limits and the charges of 1 group"
+
+
+def test_what_is_lost_with_a_dead_daemon_is_named(place: Place) -> None:
+    furnish(place)
+    place.signal(signal.SIGKILL)
+    assert note(run("umount", place.path), place) == "2 groups, 3 limits and the charges of 1 group"
+
+
+def test_one_group_or_one_limit_is_named_alone(place: Place) -> None:
+    place.mount()
+    place.root.mkdir("web")
+    assert note(run("umount", place.path), place) == "1 group"
+    place.mount()
+    place.root.set_limit(5)
+    assert note(run("umount", place.path), place) == "1 limit"
+
+
+def test_nothing_is_said_where_nothing_is_lost_or_with_quiet(place: Place) -> None:
+    place.mount()
+    assert note(run("umount", place.path), place) == ""
+    furnish(place)
+    assert note(run("umount", place.path, "--quiet"), place) == ""
+    furnish(place)
+    assert note(run("umount", "--keep", place.path), place) == ""
+    place.mount()
+    place.signal(signal.SIGKILL)
+    assert note(run("umount", "--stale", place.path), place) == ""
+    place.mount()
+    assert note(run("umount", "-q", place.path), place) == ""
+
+
+def test_a_refusal_says_nothing_of_losses(place: Place) -> None:
+    furnish(place)
+    with open(place.path / "web/memory.stat"):
+        assert "has a file open there" in refused(run("umount", "-q", place.path), place.path)
+        assert "has a file open there" in refused(run("umount", place.path), place.path)
     place.umount()
