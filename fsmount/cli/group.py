@@ -105,9 +105,11 @@ def advised(meant: str = "") -> Iterator[None]:
     except NotADirectoryError:
         raise Refused("not a directory; a group is a directory of a mounted tree") from None
     except PermissionError as error:
-        raise Refused(
-            f"{error.strerror} ({os.fsdecode(error.filename)}); its owner or root can permit it with chmod or chown"
-        ) from None
+        from fsmount.daemon.private_mounts import advice_on_private_mount
+
+        name = os.fsdecode(error.filename)
+        advice = advice_on_private_mount(name) or "its owner or root can permit it with chmod or chown"
+        raise Refused(f"{error.strerror} ({name}); {advice}") from None
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise Refused(f"{error.strerror}; name a directory of a mount, see fsmount mount") from None

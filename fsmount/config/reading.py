@@ -8,12 +8,13 @@ import json
 import os
 import pwd
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..control_files import METRICS_FILE, files, reserved_names
 from ..names import unescape
 from ..quantities import UNLIMITED, parse
+from ..suggestions import did_you_mean
 from ..tree import CAPACITY_MAX, DEPTH_MAX, NAME_MAX, RESOURCES_MAX, parse_resource
 from .description import (
     ALL_FILES,
@@ -71,7 +72,8 @@ def _tree(document: dict[str, Any]) -> TreeDescription:
         elif key.startswith("/"):
             groups[key] = value
         else:
-            raise _unknown((key,), 'batch, resources, capacity, and groups by their paths, such as "/web"')
+            tables = "batch", "resources", "capacity"
+            raise _unknown((key,), f'{_listed(tables)}, and groups by their paths, such as "/web"', tables)
     resources = found.resources or {"memory": "bytes"}
     reserved = reserved_names(resources)
     described: dict[Keys, GroupDescription] = {}
@@ -156,7 +158,9 @@ def _resource(keys: Keys, resources: Mapping[str, str]) -> str:
     """The resource that a key names, as NAME or NAME:UNIT."""
     name, colon, unit = keys[-1].partition(":")
     if name not in resources or (colon and unit != resources[name]):
-        raise _unknown(keys, f"the resources {_listed(resources)}, and {_listed(GROUP_KEYS)}")
+        raise _unknown(
+            keys, f"the resources {_listed(resources)}, and {_listed(GROUP_KEYS)}", (*resources, *GROUP_KEYS)
+        )
     return name
 
 
@@ -168,7 +172,7 @@ def _files(keys: Keys, value: Any, group: GroupDescription, resources: Mapping[s
             group.all_files = _access(at, _table(at, said, (OWNER, GROUP)))
             continue
         if key not in names:
-            raise _unknown(at, f"{_listed(names)}, and {_quoted(ALL_FILES)}; a name is quoted")
+            raise _unknown(at, f"{_listed(names)}, and {_quoted(ALL_FILES)}; a name is quoted", names)
         group.files[key] = _access(at, _table(at, said, (OWNER, GROUP, MODE)))
 
 
@@ -250,12 +254,12 @@ def _table(keys: Keys, value: Any, allowed: Mapping[str, Any] | Keys | None = No
         raise _Wrong(keys, f"{_shown(value)} is no table; it is {what}")
     for key in value:
         if allowed is not None and key not in allowed:
-            raise _unknown((*keys, key), _listed(allowed))
+            raise _unknown((*keys, key), _listed(allowed), allowed)
     return value
 
 
-def _unknown(keys: Keys, allowed: str) -> _Wrong:
-    return _Wrong(keys, f"unknown here; there are {allowed}")
+def _unknown(keys: Keys, allowed: str, names: Iterable[str]) -> _Wrong:
+    return _Wrong(keys, f"unknown here; there are {allowed}{did_you_mean(keys[-1], names)}")
 
 
 # ---- how it is told ---------------------------------------------------------------------------------------------

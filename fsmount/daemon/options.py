@@ -11,6 +11,13 @@ import pyfuse3
 
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.unmounting import plain_words
+from fsmount.suggestions import did_you_mean
+
+#: What people give, for a mistyped one to be told with the one that is meant.
+_COMMON = (
+    "allow_other", "allow_root", "default_permissions", "ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec",
+    "atime", "noatime", "sync", "async", "dirsync", "fsname", "max_read", "context",
+)  # fmt: skip
 
 
 def fuse_options(given: Iterable[str]) -> set[str]:
@@ -70,7 +77,8 @@ def advice(told: str) -> str:
     if "mount_max" in told:
         return "too many FUSE file systems are mounted: root can raise mount_max in /etc/fuse.conf"
     if unknown := re.search(r"unknown option\(s\): `-o (.*?)'", told) or re.search(r"unknown option '(.*?)'", told):
-        return f"FUSE does not know the option {unknown[1]}: correct -o"
+        meant = did_you_mean(unknown[1].partition("=")[0], _COMMON)
+        return f"FUSE does not know the option {unknown[1]}: correct -o{meant}"
     if "no write access to mountpoint" in told or "not owned by user" in told:
         return "an ordinary user can mount only on a directory of his own: choose one, or mount as root"
     return f"FUSE cannot mount there: {told or 'it does not say why'}"

@@ -14,6 +14,7 @@ import trio
 
 from ..control_files import METRICS_FILE
 from ..daemon.mounts import mount_of
+from ..daemon.private_mounts import advice_on_private_mount
 from ..daemon.refused import Refused
 from ..errors import LOST_DAEMON, says_daemon_is_lost
 from .formats import END, Format, Metrics
@@ -76,7 +77,8 @@ async def _read_in_time(mountpoint: str, threads: trio.CapacityLimiter) -> tuple
         except Refused as refused:
             return None, str(refused)
         except OSError as error:
-            return None, f"{METRICS_FILE} cannot be read: {error.strerror or error}"
+            advice = advice_on_private_mount(mountpoint) if isinstance(error, PermissionError) else ""
+            return None, f"{METRICS_FILE} cannot be read: {error.strerror or error}{'; ' * bool(advice)}{advice}"
         return Metrics(text), ""
     return None, _LATE
 

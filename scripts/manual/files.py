@@ -159,7 +159,7 @@ _ERRORS = {
     "ENODEV": "The group was removed.",
     "EPERM": "Files cannot be made, linked or removed, a group is not moved to another directory, and nofail is for\n"
     "root and the owner of the mount.",
-    "ENOSPC": "The tree has no room for more groups, leases, marks or waiting requests, or the user's share is used up.",
+    "ENOSPC": "No room in the tree for more groups, leases, marks or waiting requests, or the user's share is used up.",
     "ENFILE": "The user's share of the open files of the mount is used up.",
     "EIO": "The region is damaged, or fsmount is at fault; the log says more.",
     "ENOTCONN": "The daemon has ended; fsmount mount takes the counters over.",

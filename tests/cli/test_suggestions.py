@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fsmount
-from tests.cli.place import refused, run_here
+from tests.cli.place import Place, refused, run, run_here
 from tests.mounts import GroupFiles
 
 
@@ -124,3 +124,27 @@ def test_a_group_in_python(group: GroupFiles, web: GroupFiles, transport: str) -
     with pytest.raises(FileNotFoundError, match=f"there is no such group; did you mean {web.path}") as error:
         fsmount.attach(path, transport=transport)
     assert error.value.filename == path
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("bacth = 0", "batch"),
+        ('["/web"]\nmemroy.limit = 1', "memory"),
+        ('["/web"]\nmemory.limt = 1', "limit"),
+        ('["/web"]\nownr = "root"', "owner"),
+        ('["/web"]\nfiles."memory.leese".mode = "0600"', "memory.lease"),
+        ("[capacity]\ngroup = 5", "groups"),
+    ],
+)
+def test_a_name_in_a_description(tmp_path: Path, text: str, meant: str) -> None:
+    file = tmp_path / "tree.toml"
+    file.write_text(text + "\n")
+    done = run_here("mount", tmp_path, "--config", file)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"; did you mean {meant}?\n"), done.stderr
+
+
+def test_an_option_of_fuse(place: Place) -> None:
+    said = refused(run("mount", place.path, "-o", "alow_other"), place.path)
+    assert said == "FUSE does not know the option alow_other: correct -o; did you mean allow_other?"
