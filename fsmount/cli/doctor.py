@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from fsmount.cli.paths import UnseenPath
 from fsmount.cli.report import one_line
 from fsmount.cli.streams import echo
 from fsmount.daemon.refused import Refused
@@ -23,7 +24,7 @@ Examples:
 The exit status is 0 if all is in order, or is so again with --repair, 1 if something differs or for an error, and 2 for
 a wrong command line."""
 )
-@click.argument("place", metavar="MOUNTPOINT|REGION", type=click.Path(path_type=str, readable=False))
+@click.argument("place", metavar="MOUNTPOINT|REGION", type=UnseenPath())
 @click.option("--repair", is_flag=True, help="Mend what differs.")
 @click.option("--json", "as_json", is_flag=True, help="Print an array of what differs.")
 def doctor(place: str, repair: bool, as_json: bool) -> None:

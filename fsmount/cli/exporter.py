@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fsmount.cli.paths import UnseenPath
 from fsmount.cli.report import one_line
 
 
@@ -24,7 +25,7 @@ Examples:
 
 The exit status is 0 at a clean end, 1 for an error and 2 for a wrong command line."""
 )
-@click.argument("mountpoint", required=False, type=click.Path(path_type=str, readable=False))
+@click.argument("mountpoint", required=False, type=UnseenPath())
 @click.option(
     "--listen",
     metavar="HOST:PORT",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsmount.cli.paths import UnseenPath
 from fsmount.cli.printable import printable
 from fsmount.cli.report import one_line
 from fsmount.daemon.refused import Refused
@@ -69,7 +70,7 @@ Examples:
 The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line. In the foreground it is 0 at a clean
 end: somebody has unmounted, or SIGTERM, SIGINT or SIGHUP came."""
 )
-@click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
+@click.argument("mountpoint", type=UnseenPath())
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.option(
@@ -93,7 +94,7 @@ end: somebody has unmounted, or SIGTERM, SIGINT or SIGHUP came."""
     metavar="TREE.toml",
     help="Make new counters as fsmount save wrote them there.",
 )
-@click.option("--region", type=click.Path(path_type=str), metavar="PATH", help="Where the counters are kept.")
+@click.option("--region", type=UnseenPath(), metavar="PATH", help="Where the counters are kept.")
 @click.option(
     "--groups", metavar="N", type=click.IntRange(1, CAPACITY_MAX[0]), help="Capacity: groups.  [default: 65536]"
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from fsmount.cli.mount import mount
+from fsmount.cli.paths import UnseenPath
 from fsmount.cli.report import one_line
 from fsmount.cli.streams import Program
 from fsmount.daemon.refused import Refused
@@ -28,7 +29,7 @@ Examples:
 The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line.""",
 )
 @click.argument("source")
-@click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
+@click.argument("mountpoint", type=UnseenPath())
 @click.option("-o", "options", metavar="OPTS", multiple=True, help="Options of mount(8), FUSE and fsmount mount.")
 @click.option("-t", "kind", metavar="TYPE", expose_value=False, help="Ignored.")
 @click.option("-f", "fake", is_flag=True, help="Do not mount.")

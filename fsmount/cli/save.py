@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fsmount.cli.paths import UnseenPath
 from fsmount.cli.report import one_line
 from fsmount.cli.streams import echo
 
@@ -17,9 +18,7 @@ Examples:
 
 The exit status is 0, 1 for an error and 2 for a wrong command line."""
 )
-@click.argument(
-    "arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=click.Path(path_type=str, readable=False)
-)
+@click.argument("arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=UnseenPath())
 @click.pass_context
 def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Write the groups of a tree, their limits, modes and owners to TREE.toml, for fsmount mount --config.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsmount.cli.paths import UnseenPath
 from fsmount.cli.report import one_line
 from fsmount.cli.streams import complain
 
@@ -28,7 +29,7 @@ fsmount unmount is the same command.
 
 The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line."""
 )
-@click.argument("mountpoint", type=click.Path(path_type=str, readable=False))
+@click.argument("mountpoint", type=UnseenPath())
 @click.option("--keep", is_flag=True, help="Leave the counters, and who holds what, for the next mount.")
 @click.option("--stale", is_flag=True, help="Only clear away what a dead daemon left mounted; the counters stay.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what is lost.")

@@ -107,9 +107,9 @@ class Place:
 
     @property
     def mounts(self) -> list[list[str]]:
-        """The fields of /proc/self/mounts for everything mounted here."""
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-        return [fields for fields in map(str.split, lines) if fields[1] == str(self.path)]
+        """The fields of /proc/self/mounts for everything mounted here; others may have mounts of any name."""
+        lines = os.fsdecode(Path("/proc/self/mounts").read_bytes()).split("\n")
+        return [fields for line in lines if (fields := line.split(" "))[1:2] == [str(self.path)]]
 
     def signal(self, number: signal.Signals) -> int:
         """Sends it to the daemon, and returns when that has ended."""
