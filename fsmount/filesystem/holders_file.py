@@ -7,7 +7,7 @@ from .. import control_files
 from ..control_files import Kind
 from ..listings import HolderLine, holders_text
 from ..tree import LEASE, Holder
-from .long_file import LongFile, MakeText
+from .long_file import LongFile
 from .open_file import CounterFile
 
 #: So many holders are shown by the event loop itself: it looks up the name of each one's process.
@@ -28,10 +28,10 @@ class HoldersFile(LongFile, CounterFile):
     def key(self) -> Hashable:
         return HoldersFile, self.counter.group.id, self.counter.index
 
-    def text(self) -> bytes:
+    def short_text(self) -> bytes | None:
         holders, place = self.counter.page_of_holders()
         if place is not None or len(holders) > _FEW:
-            raise MakeText
+            return None
         return self._lines(holders, {}) + self._common()
 
     def parts(self) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 
 from pyfuse3 import FUSEError
 
+from ..errors import LockTimeout
 from .kept_texts import Text
 from .open_file import OpenFile
 
@@ -27,13 +28,26 @@ _LOST = _LostText()
 
 
 class LongFile(OpenFile):
-    """An open file whose text may be long: text() raises MakeText then."""
+    """An open file whose text may be long."""
 
     __slots__ = ()
 
     @abstractmethod
     def key(self) -> Hashable:
         """Equal for open files that show the same text."""
+
+    def text(self) -> bytes:
+        try:
+            text = self.short_text()
+        except LockTimeout:  # a worker thread may wait for the lock
+            text = None
+        if text is None:
+            raise MakeText
+        return text
+
+    def short_text(self) -> bytes | None:
+        """The text if it is short, so that the event loop itself may make it."""
+        return None
 
     def make(self) -> Text:
         """The text, made in a worker thread."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..names import escape
 from ..tree import PATH_MAX, ROOT, UNLIMITED, Group, Survey, Surveyed
 from .kept_texts import Text
-from .long_file import LongFile, MakeText
+from .long_file import LongFile
 from .request_loop import served
 from .shares import Shares
 
@@ -72,9 +72,6 @@ class MetricsFile(LongFile):
 
     def key(self) -> Hashable:
         return MetricsFile
-
-    def text(self) -> bytes:
-        raise MakeText
 
     def make(self) -> Text:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from ..listings import groups_text
 from ..tree import Counter
-from .long_file import LongFile, MakeText
+from .long_file import LongFile
 
 
 class SurveyFile(LongFile):
@@ -30,9 +30,6 @@ class SurveyFile(LongFile):
 
     def key(self) -> Hashable:
         return SurveyFile, self.group.id, self._resource
-
-    def text(self) -> bytes:
-        raise MakeText
 
     def parts(self) -> Iterator[bytes]:
         return map(groups_text, self.group.tree.survey_pages(self._resource, self.group))

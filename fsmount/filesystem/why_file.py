@@ -8,7 +8,7 @@ from .. import control_files
 from ..control_files import Kind
 from ..refusals import Refusal
 from .listening_file import ListeningFile
-from .long_file import LongFile, MakeText
+from .long_file import LongFile
 
 #: So many refusals are shown by the event loop itself: each has up to five paths.
 _FEW = 8
@@ -27,11 +27,11 @@ class WhyFile(LongFile, ListeningFile):
     def key(self) -> Hashable:
         return WhyFile, self.counter.group.id, self.counter.index
 
-    def text(self) -> bytes:
+    def short_text(self) -> bytes | None:
         self.seen()  # before it is looked: what is refused meanwhile is told of once more
         refusals = self.counter.why(_FEW + 1)
         if len(refusals) > _FEW:
-            raise MakeText
+            return None
         return b"".join(map(_line, refusals))
 
     def parts(self) -> Iterator[bytes]:
