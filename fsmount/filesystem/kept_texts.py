@@ -33,12 +33,14 @@ _expand = lru_cache(64)(zlib.decompress)
 class Text:
     """A text in compressed pieces.  Any thread may make one."""
 
-    __slots__ = ("_begun", "_begun_length", "ends", "length", "pieces", "readers")
+    __slots__ = ("_begun", "_begun_length", "ends", "length", "pieces", "readers", "size")
 
     def __init__(self, parts: Iterable[bytes] = ()) -> None:
         self.pieces: list[bytes] = []
         self.ends = array("Q")
         self.length = 0
+        #: The bytes it takes if it shares nothing.
+        self.size = _PER_TEXT
         self.readers = 0
         self._begun: list[bytes] = []  # of the piece to come
         self._begun_length = 0
@@ -60,6 +62,7 @@ class Text:
         self.pieces += text.pieces
         self.ends.extend(self.length + end for end in text.ends)
         self.length += text.length
+        self.size += text.size - _PER_TEXT
 
     def end(self) -> None:
         """The piece that was begun ends here."""
@@ -68,14 +71,10 @@ class Text:
         compressed = zlib.compress(b"".join(self._begun), _LEVEL)
         hash(compressed)  # bytes remember it: the event loop finds them quickly
         self.length += self._begun_length
+        self.size += _PER_PIECE + len(compressed)
         self.pieces.append(compressed)
         self.ends.append(self.length)
         self._begun, self._begun_length = [], 0
-
-    @property
-    def size(self) -> int:
-        """The bytes it takes if it shares nothing."""
-        return _PER_TEXT + _PER_PIECE * len(self.pieces) + sum(map(len, self.pieces))
 
     def __getitem__(self, part: slice) -> bytes:
         offset, end, _ = part.indices(self.length)
@@ -103,6 +102,16 @@ class _Piece:
         self.uses = 0
 
 
+class _User:
+    """What a user's readers keep: with each its text's key and text, the reader that began first at the front."""
+
+    __slots__ = ("readers", "size")
+
+    def __init__(self) -> None:
+        self.readers: dict[Reader, tuple[Hashable, Text]] = {}
+        self.size = 0
+
+
 class KeptTexts:
     """The texts of all readers.  All methods are for the event loop's thread."""
 
@@ -111,10 +120,15 @@ class KeptTexts:
         self._taken = 0
         self._pieces: dict[bytes, _Piece] = {}
         self._newest: dict[Hashable, Text] = {}
-        self._readers: dict[int, dict[Reader, tuple[Hashable, Text]]] = {}  # by user, the first begun first
+        self._users: dict[int, _User] = {}
+
+    @property
+    def taken(self) -> int:
+        """The bytes that all texts take."""
+        return self._taken
 
     def keep(self, reader: Reader, key: Hashable, text: Text) -> Text:
-        """Keeps a text for a reader, in place of its text before; the text to read, which others may share.
+        """Keeps a text for a reader, in place of its text before; returns the text to read, which others may share.
 
         key: the texts of one key are of the same file.
         """
@@ -126,36 +140,36 @@ class KeptTexts:
             self._share(text)
         self._newest[key] = text
         text.readers += 1
-        self._readers.setdefault(reader.user, {})[reader] = key, text
-        while self._taken > self._room and self._drop_one(reader):
-            pass
+        user = self._users.setdefault(reader.user, _User())
+        user.readers[reader] = key, text
+        user.size += text.size
+        while self._taken > self._room and (first := self._first(reader)) is not None:
+            self.drop(first)
+            first.lose_text()
         return text
 
     def drop(self, reader: Reader) -> None:
         """Nobody reads on in the reader's text, if it has one."""
-        of_user = self._readers.get(reader.user, {})
-        if reader not in of_user:
+        user = self._users.get(reader.user)
+        if user is None or reader not in user.readers:
             return
-        key, text = of_user.pop(reader)
-        if not of_user:
-            del self._readers[reader.user]
+        key, text = user.readers.pop(reader)
+        user.size -= text.size
+        if not user.readers:
+            del self._users[reader.user]
         text.readers -= 1
         if text.readers == 0:
             if self._newest.get(key) is text:
                 del self._newest[key]
             self._unshare(text)
 
-    def _drop_one(self, but: Reader) -> bool:
-        """Takes the text that is given up first from its reader; False if there is none but that one's."""
-        user = max(self._readers, key=lambda user: sum(text.size for _, text in self._readers[user].values()))
-        first = next((reader for reader in self._readers[user] if reader is not but), None)
-        if first is None:
-            first = next((reader for of in self._readers.values() for reader in of if reader is not but), None)
-        if first is None:
-            return False
-        self.drop(first)
-        first.lose_text()
-        return True
+    def _first(self, but: Reader) -> Reader | None:
+        """The reader that loses its text next: of the user with the most, or of another if that has only one."""
+        for user in sorted(self._users.values(), key=lambda user: user.size, reverse=True):
+            for reader in user.readers:
+                if reader is not but:
+                    return reader
+        return None
 
     def _share(self, text: Text) -> None:
         """The text's pieces are those that are there already, where they are equal."""

@@ -7,8 +7,8 @@ keep the daemon responsive whoever reads what:
   that come while one text is being made wait for the next, and get that one.  So there is at most one text in the
   making for a file, and one to come.
 - There are two lanes, of one thread each.  One is for root and the owner of the mount, and is never occupied by
-  others.  In the other lane users take turns, one text each, and after each text the lane rests as long as the making
-  took: the interpreter and the region's lock are free at least half of the time.
+  others.  In the other lane users take turns, one text each.  After each text a lane rests as long as the making took:
+  readers in a loop leave the interpreter and the region's lock to others for half of the time.
 - Readers that wait cost tasks of the request loop, of which there are TASKS.  Root and the owner may always wait;
   another user gets at most half of the places that are free, and EAGAIN beyond that.
 """
@@ -69,8 +69,7 @@ class _Making:
 class _Lane:
     """One text after the other, of the users in turn."""
 
-    def __init__(self, *, rests: bool) -> None:
-        self._rests = rests
+    def __init__(self) -> None:
         self._to_come: dict[Hashable, _Making] = {}
         self._queues: dict[int, deque[_Making]] = {}
         self._wanted = trio.Event()
@@ -101,8 +100,7 @@ class _Lane:
             making.done.set()
             if making.text is not None and making.text.length >= _LARGE:
                 await trio.to_thread.run_sync(_give_memory_back, limiter=self._thread)
-            if self._rests:
-                await trio.sleep(min(trio.current_time() - began, _REST_MAX))
+            await trio.sleep(min(trio.current_time() - began, _REST_MAX))
 
     def _next(self) -> _Making | None:
         while self._queues:
@@ -122,8 +120,8 @@ class TextMakers:
 
     def __init__(self) -> None:
         self._trusted = frozenset({0, os.getuid()})
-        self._lane = _Lane(rests=True)
-        self._trusted_lane = _Lane(rests=False)
+        self._lane = _Lane()
+        self._trusted_lane = _Lane()
         self._waiting: dict[int, int] = {}
 
     async def run(self) -> None:
