@@ -5,7 +5,7 @@ thread sleeps until then.  However many events there are meanwhile, the files th
 all of them.  While nobody polls, the bell is not armed, and nobody who charges takes note of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -20,7 +20,7 @@ _WAIT = 5.0
 class Doorbell:
     """For the event loop's thread.  `answer` looks at the files that are polled, and says whether there are any."""
 
-    def __init__(self, tree: Tree, answer: Callable[[], bool]) -> None:
+    def __init__(self, tree: Tree, answer: Callable[[], Awaitable[bool]]) -> None:
         self._tree = tree
         self._answer = answer
         self._wanted = trio.Event()
@@ -37,6 +37,6 @@ class Doorbell:
             await self._wanted.wait()
             await await_in_thread(partial(self._tree.await_event, _WAIT))
             self._tree.listen(True)  # before the files are looked at
-            if not self._answer():
+            if not await self._answer():
                 self._wanted = trio.Event()
                 self._tree.listen(False)

@@ -15,8 +15,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import time, time_ns
 from typing import NamedTuple
@@ -46,7 +45,6 @@ from . import guard, inodes
 from .control_handle import ControlHandle
 from .counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
 from .directory import Directory, Listed
-from .doorbell import Doorbell
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
 from .guard import by_handle, by_inode
 from .host import Host
@@ -55,6 +53,7 @@ from .lease_file import GroupLeaseFile, LeaseFile
 from .long_file import LongFile, MakeText
 from .metrics_file import MetricsFile
 from .open_file import CounterFile, OpenFile
+from .polled_files import PolledFiles
 from .shares import Shares
 from .status_file import StatusFile
 from .survey_file import SurveyFile
@@ -65,6 +64,9 @@ from .write_times import WriteTimes
 log = logging.getLogger(__name__)
 
 _TIME_MIN, _TIME_MAX = -(2**63), 2**63 - 1
+
+#: How many times of writes are stored at a time.
+_STORED_AT_ONCE = 16
 
 #: How many inodes' groups are at hand.
 _CACHED = 8192
@@ -155,9 +157,7 @@ class Operations(pyfuse3.Operations):
         self._handles = itertools.count(1)
         self._open: dict[int, OpenFile] = {}
         self._directories: dict[int, Directory] = {}
-        self._polled: dict[int, OpenFile] = {}
-        self._listening: set[int] = set()  # those of them that wait for events
-        self._doorbell = Doorbell(tree, self._wake_for_events)
+        self._polled = PolledFiles(tree)
         self._known = KnownNames()
         self._written = WriteTimes(self._store_time)
         self._makers = TextMakers()
@@ -335,7 +335,7 @@ class Operations(pyfuse3.Operations):
         self._known.drop(parent.id, name, group.id)
         self._known.forget(group.id)
         self._invalidate(parent.id)
-        self._wake([group.id])
+        self._polled.wake([group.id])
 
     @by_inode
     def rename(
@@ -505,14 +505,12 @@ class Operations(pyfuse3.Operations):
         if length and opened.timed:
             self._written[opened.inode] = time_ns()
             if self._written.many:
-                self._written.store()
+                self._written.store(_STORED_AT_ONCE)
         return length
 
     @by_handle
     def release(self, fh: int) -> None:
-        if self._polled:
-            self._polled.pop(fh, None)
-            self._listening.discard(fh)
+        self._polled.discard(fh)
         opened = self._open.pop(fh)
         self._shares.close_file(opened.user)
         if isinstance(opened, LongFile):
@@ -525,10 +523,7 @@ class Operations(pyfuse3.Operations):
         if poll_handle is not None or opened.in_line:
             # before anything is looked at: a change is noticed either here or there
             opened.waiter = poll_handle or opened.waiter
-            self._polled[fh] = opened
-            if opened.listens:
-                self._listening.add(fh)
-                self._doorbell.arm()
+            self._polled.add(fh, opened)
         return opened.poll()
 
     # ---- what the kernel has to be told ----
@@ -537,38 +532,11 @@ class Operations(pyfuse3.Operations):
         if self._serving:
             invalidate_attributes(inodes.number(group, inodes.DIRECTORY))
 
-    def _wake(self, removed: Iterable[int]) -> None:
-        """Who polls a file of these groups gets POLLERR."""
-        if not self._polled:
-            return
-        gone = set(removed)
-        for handle, opened in list(self._polled.items()):
-            if opened.group.id in gone:
-                self._notify(handle)
-
-    def _notify(self, handle: int) -> None:
-        """Has the kernel ask once more; it gives us another handle when somebody goes on polling."""
-        opened = self._polled.pop(handle)
-        self._listening.discard(handle)
-        if opened.waiter is not None:
-            with suppress(OSError):
-                opened.waiter.notify()
-
     async def run(self) -> None:
         """Does what requests wait for: hears events and makes long texts, until it is cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._doorbell.run)
+            nursery.start_soon(self._polled.run)
             nursery.start_soon(self._makers.run)
-
-    def _wake_for_events(self) -> bool:
-        for handle in list(self._listening):
-            try:
-                news = self._polled[handle].has_news()
-            except OSError:
-                news = True  # poll() tells
-            if news:
-                self._notify(handle)
-        return bool(self._listening)
 
     def _children_changed(self, number: int) -> None:
         """Somebody has made, renamed or removed children of this group in the region.  It may wait."""
@@ -586,7 +554,7 @@ class Operations(pyfuse3.Operations):
             self._invalidate(known)
             invalidate_name(inodes.number(number, inodes.DIRECTORY), name)
         self._invalidate(number)
-        guard.in_loop(self._wake, removed)
+        guard.in_loop(self._polled.wake, removed)
 
     def _child(self, group: Group, name: bytes) -> int | None:
         try:

@@ -10,6 +10,7 @@ as the kernel lets only one of both at a time to an inode.
 
 import logging
 from collections.abc import Callable
+from itertools import islice
 
 from ..errors import LockTimeout
 
@@ -30,9 +31,9 @@ class WriteTimes(dict[int, int]):
     def many(self) -> bool:
         return len(self) > _MANY
 
-    def store(self) -> None:
-        """Stores them all; those that cannot be stored now are kept.  Never raises."""
-        for inode, written in list(self.items()):
+    def store(self, most: int | None = None) -> None:
+        """Stores them all, or as many as `most`; those that cannot be stored now are kept.  Never raises."""
+        for inode, written in list(islice(self.items(), most)):
             try:
                 self._store(inode, written)
             except LockTimeout:
