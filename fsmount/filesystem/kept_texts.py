@@ -16,6 +16,8 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import Protocol
 
+from . import freed_memory
+
 #: The bytes that all texts take at most; the newest text is kept however long it is.
 ROOM = 32 << 20
 
@@ -183,6 +185,7 @@ class KeptTexts:
             text.pieces[number] = piece.bytes
 
     def _unshare(self, text: Text) -> None:
+        before = self._taken
         self._taken -= _PER_TEXT + _PER_PIECE * len(text.pieces)
         for compressed in text.pieces:
             piece = self._pieces[compressed]
@@ -190,3 +193,4 @@ class KeptTexts:
             if piece.uses == 0:
                 del self._pieces[compressed]
                 self._taken -= len(compressed)
+        freed_memory.note(before - self._taken)

@@ -41,7 +41,7 @@ from ..tree import (
     Tree,
     set_patience,
 )
-from . import guard, inodes
+from . import freed_memory, guard, inodes
 from .control_handle import ControlHandle
 from .counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
 from .directory import Directory, Listed
@@ -537,6 +537,7 @@ class Operations(pyfuse3.Operations):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._polled.run)
             nursery.start_soon(self._makers.run)
+            nursery.start_soon(freed_memory.give_back)
 
     def _children_changed(self, number: int) -> None:
         """Somebody has made, renamed or removed children of this group in the region.  It may wait."""

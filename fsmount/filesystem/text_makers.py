@@ -13,7 +13,6 @@ keep the daemon responsive whoever reads what:
   another user gets at most half of the places that are free, and EAGAIN beyond that.
 """
 
-import ctypes
 import errno
 import os
 from collections import deque
@@ -23,6 +22,7 @@ from contextlib import contextmanager
 import trio
 from pyfuse3 import FUSEError
 
+from . import freed_memory
 from .guard import wait_in_thread
 from .kept_texts import Text
 from .request_loop import TASKS
@@ -32,9 +32,6 @@ _PLACES = TASKS * 3 // 4
 
 #: How long a lane rests at most, in seconds.
 _REST_MAX = 1.0
-
-#: A text of so many bytes leaves memory behind that the C library would keep.
-_LARGE = 1 << 20
 
 Make = Callable[[], Text]
 
@@ -98,8 +95,8 @@ class _Lane:
             began = trio.current_time()
             await trio.to_thread.run_sync(making.run, limiter=self._thread)
             making.done.set()
-            if making.text is not None and making.text.length >= _LARGE:
-                await trio.to_thread.run_sync(_give_memory_back, limiter=self._thread)
+            if making.text is not None:
+                freed_memory.note(making.text.length)
             await trio.sleep(min(trio.current_time() - began, _REST_MAX))
 
     def _next(self) -> _Making | None:
@@ -126,7 +123,6 @@ class TextMakers:
 
     async def run(self) -> None:
         """Makes texts until it is cancelled."""
-        _keep_no_memory()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._lane.run)
             nursery.start_soon(self._trusted_lane.run)
@@ -157,22 +153,3 @@ class TextMakers:
             self._waiting[user] -= 1
             if self._waiting[user] == 0:
                 del self._waiting[user]
-
-
-# ---- memory goes back to the system
-
-_M_MMAP_THRESHOLD = -3
-_MMAP_THRESHOLD = 128 << 10
-
-_library = ctypes.CDLL(None)
-
-
-def _keep_no_memory() -> None:
-    """Large blocks of the C library are mapped by themselves, and gone when they are freed.  Only glibc needs it."""
-    if hasattr(_library, "mallopt"):
-        _library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-
-
-def _give_memory_back() -> None:
-    if hasattr(_library, "malloc_trim"):
-        _library.malloc_trim(0)
