@@ -1,7 +1,7 @@
 """Memory that long texts have taken goes back to the system.
 
 The C library keeps what is freed below what is still in use, and the next text may never be as long.  So it is asked to
-let go of it, a moment after a megabyte or more was freed.
+let go of it, a moment after much was freed.
 """
 
 import ctypes
@@ -10,12 +10,13 @@ from math import inf
 import trio
 
 #: So many bytes are worth it.
-_MUCH = 1 << 20
+_MUCH = 256 << 10
 
 #: How long to wait for more of it, in seconds.
 _MOMENT = 0.5
 
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _MMAP_THRESHOLD = 128 << 10
 
 _library = ctypes.CDLL(None)
@@ -37,6 +38,7 @@ async def give_back() -> None:
     if not hasattr(_library, "malloc_trim"):
         await trio.sleep(inf)
     _library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)  # large blocks are never among those that are kept
+    _library.mallopt(_M_ARENA_MAX, 1)  # one heap for all threads: what one has freed another may use
     while True:
         await _wanted.wait()
         await trio.sleep(_MOMENT)

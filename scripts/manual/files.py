@@ -136,6 +136,17 @@ One write is one command, wherever in the file it goes. A read from the start sh
 on from there show the rest of the same text. Of a file whose text is the open file's own (lease, R.lease, R.threshold
 and R.probe) the first read after a write begins the text, so that a shell can write and read through one descriptor:
 exec 3<>memory.lease; echo 4K >&3; cat <&3.
+
+R.holders, R.why, .R.groups and metrics can be long. Such a text is made while other requests are served, and readers
+that ask at the same moment get the same text, made after they asked. Users take turns, and root and the owner of the
+mount wait for no other user's texts; of readers that wait a user other than these has at most half of the places that
+are free. The texts that somebody is reading take at most 32 MB in the daemon, and equal parts of them are kept once.
+Beyond that the user whose readers keep most loses the text of the first of them, and a read that goes on in it is
+ESTALE: read from the start again. An open directory of many groups is such a text, too.
+
+metrics leaves out groups whose paths are longer than 4095 bytes, which no system call takes, and beyond 64 MB of text
+the deepest groups; fsmount_groups_omitted counts them. R.why shows of such a path the end, after "...". R.holders is
+of one moment only up to 256 holders; a holder that is there all the while is always listed once.
 """
 
 _SECTIONS = {
@@ -155,12 +166,13 @@ _ERRORS = {
     "ERANGE": "Less is held than is to be given back, or the number is above 2^63-1.",
     "EINVAL": "Not a number, no such resource, or nothing that can be written or read there.",
     "EBUSY": "The limit would be below the usage, or the group is in use.",
-    "EAGAIN": "It is not its turn yet; poll(2) tells when.",
+    "EAGAIN": "It is not its turn yet; poll(2) tells when. Or a read: too many of the user's readers wait already.",
     "ENODEV": "The group was removed.",
     "EPERM": "Files cannot be made, linked or removed, a group is not moved to another directory, and nofail is for\n"
     "root and the owner of the mount.",
     "ENOSPC": "No room in the tree for more groups, leases, marks or waiting requests, or the user's share is used up.",
     "ENFILE": "The user's share of the open files of the mount is used up.",
+    "ESTALE": "The text that was being read was given up for others: read from the start.",
     "EIO": "The region is damaged, or fsmount is at fault; the log says more.",
     "ENOTCONN": "The daemon has ended; fsmount mount takes the counters over.",
 }
