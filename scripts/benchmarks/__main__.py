@@ -58,7 +58,8 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
     PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount),
     scale (trees with many groups, holders and cells), peers (charging from Python beside what one would take instead),
     start (import and attach), waiting (until who waits for room is running again) or responsive (a small read while
-    others have long texts made); without one all are measured. The cases of a part take turns; a figure is the median over the rounds, with the quartiles beside it.
+    others have long texts made); without one all are measured. The cases of a part take turns; a
+    figure is the median over the rounds, with the quartiles beside it.
     The exit status is 0 also where a target is missed, and 1 where something could not be measured.
     """
     if plot:

@@ -45,9 +45,9 @@ while True:
 """
 
 
-def _python(program: str, *arguments: object, **options: int) -> subprocess.Popen[bytes]:
+def _python(program: str, *arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def _leases(path: Path, count: int) -> Iterator[None]:
     holders = []
     try:
         while count > 0:
-            holders.append(_python(_LEASES, path, min(each, count), stdout=subprocess.PIPE))
+            holders.append(_python(_LEASES, path, min(each, count)))
             count -= each
         for holder in holders:
             assert holder.stdout is not None
@@ -90,7 +90,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _read_for(seconds: float, file: int) -> tuple[float, float]:
     """Median and 99th percentile of the time of a read, in ms."""
-    times = []
+    times: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(times) < 100:
         start = time.perf_counter()
