@@ -27,6 +27,7 @@ COMMANDS = (
     "run",
     "tree",
     "top",
+    "status",
     "save",
     "doctor",
     "exporter",

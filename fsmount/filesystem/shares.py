@@ -27,8 +27,8 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from time import monotonic, thread_time
-from typing import NamedTuple
 
+from ..status import Capacity
 from ..tree import Group, Holder, Tree
 from .guard import leave_loop
 
@@ -62,14 +62,6 @@ _REMEMBERED = 8192
 
 #: How many users of each kind a report names.
 _LARGEST = 3
-
-
-class Capacity(NamedTuple):
-    """Of one kind: how many there can be, how many there are, and who has the most: (user, how many)."""
-
-    capacity: int
-    used: int
-    largest: list[tuple[int, int]]
 
 
 class Account:

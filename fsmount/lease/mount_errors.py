@@ -9,6 +9,10 @@ from collections.abc import Iterator
 
 from ..control_files import CONTROL_FILE
 from ..errors import LOST_DAEMON, UNMOUNTED, GroupRemoved, TreeGone, says_daemon_is_lost
+from ..status import share_used_up
+
+_NO_ROOM = "the mount has no room for another holder or waiting request: see fsmount status"
+_NO_FILES = "no more files of the mount can be opened: close some, or see fsmount status (the user's share is used up?)"
 
 #: Where a path begins that leads through a descriptor of this process.
 DESCRIPTORS = "/proc/self/fd/"
@@ -24,6 +28,10 @@ def told_of(path: str) -> Iterator[None]:
             raise TreeGone(path, LOST_DAEMON) from None
         if says_gone(error):
             raise GroupRemoved(path) if _is_below_a_group(path) else TreeGone(path, UNMOUNTED) from None
+        if error.errno == errno.ENOSPC:  # of the region, or of a user's share of it
+            raise OSError(error.errno, share_used_up(path) or _NO_ROOM, path) from None
+        if error.errno == errno.ENFILE:
+            raise OSError(error.errno, _NO_FILES, path) from None
         raise OSError(error.errno, error.strerror, _public(error.filename or path, path)) from None
 
 

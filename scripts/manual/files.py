@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, file_name, survey_name
+from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, STATUS_FILE, file_name, survey_name
 from fsmount.tree import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
@@ -49,6 +49,11 @@ _GROUP_FILES = {
 _HIDDEN = (
     "In every group, and listed in none: all groups from there down, at one moment, a line each: its id, its parent's, "
     "the values of R.stat in its order, and the name. Who may list the directory may read it."
+)
+
+_STATUS = (
+    "In every group, and listed in none: who serves the mount, what it has room for, and whose share of it is used up. "
+    "It is a JSON object, which everybody may read; see fsmount status."
 )
 
 _ROOT = "In the root alone: every counter, and the daemon's own figures, as OpenMetrics text."
@@ -186,6 +191,7 @@ def _all() -> Iterator[tuple[str, int, str]]:
     for kind in GROUP_KINDS:
         yield kind.name, kind.mode, _GROUP_FILES[kind.name]
     yield survey_name("memory"), 0o444, _HIDDEN
+    yield STATUS_FILE, 0o444, _STATUS
     yield METRICS_FILE, 0o444, _ROOT
 
 

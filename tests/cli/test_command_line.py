@@ -85,6 +85,7 @@ def test_help_names_what_there_is(command: list[str]) -> None:
         ("charge",): ["GROUP", "R=N...", "75"],
         ("run",): ["--group", "--resource", "COMMAND...", "125", "126", "127", "75"],
         ("tree",): ["[MOUNTPOINT|GROUP]", "--resource", "--json"],
+        ("status",): ["[MOUNTPOINT]", "--json"],
         ("top",): ["[MOUNTPOINT|GROUP]", "--resource", "--sort", "--json", "Keys:"],
         ("wait",): ["GROUP", "R=N...", "--timeout", "75"],
         ("completion",): ["bash|zsh|fish"],

@@ -1,0 +1,162 @@
+"""fsmount status: who serves a mount, and what it has room for; errors that say whose share is used up."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fsmount
+from fsmount.status import parse_status
+from tests.cli.place import Place, refused, run, run_here
+from tests.mounts import GroupFiles, Mount, as_user, mounted
+
+root = pytest.mark.root
+ALICE = 60_101
+
+
+def told(path: object) -> dict[str, Any]:
+    done = run("status", "--json", path)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_it_names_the_daemon_the_region_and_the_version(mount: Mount) -> None:
+    found = told(mount.path)
+    assert mount.daemon is not None and mount.region is not None
+    assert found["mountpoint"] == str(mount.path)
+    daemon = found["daemon"]
+    assert (daemon["pid"], daemon["uid"], daemon["version"]) == (mount.daemon.pid, os.geteuid(), fsmount.__version__)
+    assert 0 <= time.time() - datetime.fromisoformat(daemon["since"]).timestamp() < 3600
+    region = os.stat(mount.region)
+    assert found["region"] == {
+        "path": str(mount.region),
+        "size": region.st_size,
+        "allocated": region.st_blocks * 512,
+    }
+    assert found["resources"] == {"memory": "bytes", "tokens": "count"}
+    assert found["version"] == fsmount.__version__
+
+
+def test_it_counts_what_is_used_and_names_who_has_the_most(mount: Mount, group: GroupFiles) -> None:
+    before = told(mount.path)["capacity"]
+    group.mkdir("child")
+    with group.lease() as lease:
+        lease.write("1")
+        after = told(mount.path)["capacity"]
+    changed = {what: found["used"] - before[what]["used"] for what, found in after.items()}
+    assert {what: number for what, number in changed.items() if number} == {
+        "groups": 1,
+        "leases": 1,
+        "cells": 1,
+        "open_files": 1,
+    }
+    assert after["groups"]["capacity"] == 65536
+    assert after["groups"]["largest"][0]["uid"] == os.geteuid()
+    os.rmdir(group / "child")
+
+
+def test_people_read_a_table(mount: Mount) -> None:
+    done = run_here("status", mount.path)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[0].split() == ["mount", str(mount.path)]
+    assert re.match(r"daemon      pid \d+, user .+, since \d{4}-.* UTC, version ", lines[1])
+    assert any(re.match(r"groups +\d+ +65536 +0%  ", line) for line in lines)
+    assert any(re.match(r"open files +\d+ +262144 ", line) for line in lines)
+
+
+def test_a_group_does_as_well_as_the_mount_point(mount: Mount, group: GroupFiles) -> None:
+    assert told(group.path)["mountpoint"] == str(mount.path)
+    assert refused(run_here("status", group / "memory.stat"), group / "memory.stat").startswith("not a directory")
+
+
+@root
+def test_so_does_a_place_where_a_group_is_bound(mount: Mount, group: GroupFiles, tmp_path: Path) -> None:
+    subprocess.run(["mount", "--bind", str(group.path), str(tmp_path)], check=True)
+    try:
+        assert told(tmp_path)["mountpoint"] == str(mount.path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@root
+def test_other_users_who_may_look_at_the_mount_may_ask() -> None:
+    with mounted("-o", "allow_other") as mount:
+        mount.root.mkdir("group")
+        found = as_user(ALICE, lambda: run("status", "--json", mount.path).stdout)
+        assert json.loads(found)["daemon"]["uid"] == 0
+        os.chmod(mount.path, 0o700)
+        text = as_user(ALICE, lambda: run("status", mount.path).stderr)
+        assert "Permission denied" in text and text.count("\n") == 1
+        os.rmdir(mount.path / "group")
+
+
+def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None:
+    assert refused(run_here("status", tmp_path), tmp_path) == "nothing of fsmount is mounted there"
+    nowhere = tmp_path / "nowhere"
+    assert refused(run_here("status", nowhere), nowhere).startswith("there is no such directory")
+    with mounted() as mount:
+        mount.expected_log.append("the daemon before did not end well")
+        mount.kill()
+        assert refused(run_here("status", mount.path), mount.path).startswith("no daemon serves it: ")
+        mount.start()
+        assert mount.daemon is not None
+        assert told(mount.path)["daemon"]["pid"] == mount.daemon.pid
+        mount.daemon.send_signal(signal.SIGSTOP)
+        text = refused(run("status", mount.path), mount.path)
+        mount.daemon.send_signal(signal.SIGCONT)
+        assert f"its daemon (pid {mount.daemon.pid}) does not answer" in text
+        mount.umount("--keep")
+        text = refused(run_here("status", mount.path), mount.path)
+        assert "counters from before are in" in text and str(mount.region) in text
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"daemon": 1}', b"[" * 100_000], ids=repr)
+def test_what_is_not_understood_is_an_error_of_one_line(text: bytes) -> None:
+    with pytest.raises(ValueError, match="not the status"):
+        parse_status(text)
+
+
+# ---- whose share is used up
+
+
+@root
+def test_python_and_the_commands_say_whose_share_is_used_up(new_group: Callable[[Mount], GroupFiles]) -> None:
+    with mounted("-o", "allow_other", "--cells", "8") as mount:
+        mount.expected_log.append("the share of user 60101 is used up")
+        group = mount.root.mkdir("group")
+        os.chmod(group / "memory.lease", 0o666)
+
+        def fill() -> list[str]:
+            held = [group.lease() for _ in range(4)]
+            for lease in held:
+                lease.write("1")
+            texts = []
+            with fsmount.attach(group.path, transport="files") as attached:
+                for wait in (False, True):
+                    try:
+                        attached["memory"].charge(1, wait=wait)
+                    except OSError as error:
+                        assert error.errno == errno.ENOSPC, error
+                        texts.append(str(error.strerror))
+            texts.append(run("run", "-g", group.path, "-r", "memory=1", "--", "true").stderr)
+            return texts
+
+        told = as_user(ALICE, fill)
+        assert len(told) == 3
+        for text in told:
+            assert "the share of user 60101 is used up, which has 4 leases and 4 cells" in text
+            assert text.count("\n") <= 1
+        group.remove()
