@@ -29,7 +29,7 @@ from ..control_files import (
 )
 from ..engine import Hold, LeaseHold
 from ..errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld
-from ..group_file import open_group_file
+from ..group_file import opened_group_file
 from ..listings import HolderLine, parse_groups, parse_holders
 from ..refusals import Probe, Refusal
 from .mount_errors import told_of
@@ -266,10 +266,13 @@ class LeaseCounter:
     def _opened(self, name: str, mode: str) -> Iterator[IO[bytes]]:
         """Opens a file of the group; nothing is made or truncated where there is none."""
         group = self.group
-        with told_of(group.path), group.where() as where:
-            descriptor = open_group_file(os.path.join(where, name), _FLAGS[mode] | os.O_NONBLOCK)
-            with open(descriptor, mode, buffering=0) as file:
-                yield file
+        with (
+            told_of(group.path),
+            group.where() as where,
+            opened_group_file(os.path.join(where, name), _FLAGS[mode] | os.O_NONBLOCK) as descriptor,
+            open(descriptor, mode, buffering=0, closefd=False) as file,
+        ):
+            yield file
 
     def _read(self, kind: Kind) -> bytes:
         with self._opened(self._name(kind), "rb") as file:
