@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Iterator
 
-
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 

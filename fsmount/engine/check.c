@@ -70,6 +70,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->version = from->header->version;
     h->architecture = from->header->architecture;
     h->size = from->header->size;
+    memcpy(h->name_key, from->header->name_key, sizeof h->name_key);
     h->geometry = from->header->geometry;
     h->geometry.batch = fsm_get_batch(from);
     h->line_head = from->header->line_head;

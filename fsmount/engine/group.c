@@ -1,5 +1,6 @@
 /* group.c - the hierarchy: groups by name, and their attributes. */
 #include "internal.h"
+#include "name_hash.h"
 
 #include <errno.h>
 #include <string.h>
@@ -28,13 +29,10 @@ int find_group(fsm_region *r, fsm_id id, group **out)
     return seek_group(r, &under_lock, id, out);
 }
 
-static uint32_t *bucket_of(const fsm_region *r, uint32_t parent, const char *name, size_t length)
+UNLOCKED static uint32_t *bucket_of(const fsm_region *r, uint32_t parent, const char *name, size_t length)
 {
-    /* FNV-1a */
-    uint64_t hash = (0xcbf29ce484222325u ^ parent) * 0x100000001b3u;
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ (unsigned char)name[i]) * 0x100000001b3u;
-    hash ^= hash >> 32;
+    const uint64_t *key = r->header->name_key;
+    uint64_t hash = name_hash(peek(key[0]), peek(key[1]), parent, name, length);
     return &r->buckets[hash & (bucket_count(&r->geometry) - 1)];
 }
 

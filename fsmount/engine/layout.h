@@ -256,7 +256,8 @@ typedef struct header {
     journal journal;
     uint32_t server_namespace;
     fsm_server server;
-    uint64_t refusals; /* that were recorded: the number of the last; changes without the lock, too */
+    uint64_t refusals;    /* that were recorded: the number of the last; changes without the lock, too */
+    uint64_t name_key[2]; /* of the hash of names: random, and never changes */
 } header;
 
 /* Records of one kind, that can be used up. */

@@ -182,7 +182,8 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     h->version = FSM_VERSION;
     h->architecture = FSM_ARCHITECTURE;
     h->size = r->size;
-    if (getrandom(&h->tree_id, sizeof h->tree_id, 0) != (ssize_t)sizeof h->tree_id)
+    if (getrandom(&h->tree_id, sizeof h->tree_id, 0) != (ssize_t)sizeof h->tree_id ||
+        getrandom(h->name_key, sizeof h->name_key, 0) != (ssize_t)sizeof h->name_key)
         return -errno;
     h->geometry = r->geometry;
     h->pid_namespace = r->pid_namespace = pid_namespace();

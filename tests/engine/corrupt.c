@@ -155,6 +155,8 @@ static const field fields[] = {
     FIELD(HEADER, header, reap_at),
     FIELD(HEADER, header, look_at),
     FIELD(HEADER, header, refusals),
+    FIELD(HEADER, header, name_key[0]),
+    FIELD(HEADER, header, name_key[1]),
     FIELD(HEADER, header, journal.step),
     FIELD(HEADER, header, journal.index),
     FIELD(HEADER, header, journal.counter),

@@ -1,0 +1,55 @@
+/*
+ * collide.c - tells of the table of names in a region.
+ *
+ * usage: collide hash PARENT NAME   the hash with a key of zeros
+ *        collide longest REGION     how many groups the fullest bucket has
+ *        collide names REGION N     N names for groups in the root that all belong into one bucket
+ */
+#include "layout.h"
+#include "name_hash.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void print_longest(const fsm_region *r)
+{
+    uint32_t longest = 0;
+    for (uint32_t b = 0; b < bucket_count(&r->geometry); b++) {
+        uint32_t here = 0;
+        for (uint32_t i = r->buckets[b]; i != NONE; i = r->groups[i].hash_next)
+            here++;
+        longest = here > longest ? here : longest;
+    }
+    printf("%" PRIu32 "\n", longest);
+}
+
+static void print_names(const fsm_region *r, uint32_t wanted)
+{
+    const uint64_t *key = r->header->name_key;
+    uint64_t mask = bucket_count(&r->geometry) - 1;
+    char name[24];
+    for (uint64_t number = 0; wanted > 0; number++) {
+        int length = snprintf(name, sizeof name, "%" PRIu64, number);
+        if ((name_hash(key[0], key[1], 0, name, (size_t)length) & mask) == 1) {
+            puts(name);
+            wanted--;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    fsm_region *r;
+    if (argc < 3)
+        return 2;
+    if (strcmp(argv[1], "hash") == 0)
+        printf("%" PRIu64 "\n", name_hash(0, 0, strtoull(argv[2], NULL, 10), argv[3], strlen(argv[3])));
+    else if (fsm_open(argv[2], &r) != 0)
+        return 1;
+    else if (strcmp(argv[1], "longest") == 0)
+        print_longest(r);
+    else
+        print_names(r, (uint32_t)strtoul(argv[3], NULL, 10));
+    return 0;
+}
