@@ -361,6 +361,8 @@ static inline uint32_t pid_namespace(void) /* of this process */
 int32_t own_pid(void);
 int32_t process_of(uint32_t thread); /* its process as far as can be told, else the number itself */
 void read_command(int32_t pid, char out[FSM_COMMAND_MAX + 1]); /* as ps shows it; empty if it is gone */
+/* Has others know in which pid namespace this process has the region open.  -errno. */
+int announce_namespace(fsm_region *r);
 /* Whether this thread may be at work in the region; false only of what is dead, or never mapped it. */
 bool may_be_inside(const fsm_region *r, uint32_t thread);
 

@@ -229,18 +229,14 @@ typedef struct journal {
 
 enum bell { SILENT = 0, RUNG = 1, ARMED = 2 };
 
-#define FOREIGN 0x6e676965u /* no number that nonsense is likely to be */
-
 typedef struct header {
     uint64_t magic; /* FSM_MAGIC */
     uint32_t version, architecture;
     uint64_t size;
     uint64_t tree_id;
-    fsm_geometry geometry;  /* never changes, but for batch */
-    uint32_t lock;          /* a robust futex: the thread that has it, and the kernel's flags; see lock.c */
-    uint32_t pid_namespace; /* where its number means something, */
-    uint32_t foreign;       /* FOREIGN: processes of another one take the lock too */
-    uint32_t broken;        /* a derived field was found wrong: the next to take the lock recomputes */
+    fsm_geometry geometry; /* never changes, but for batch */
+    uint32_t lock;         /* a robust futex: the thread that has it, and the kernel's flags; see lock.c */
+    uint32_t broken;       /* a derived field was found wrong: the next to take the lock recomputes */
     pool groups, processes, leases, cells, watches, waiters;
     uint32_t quarantined;          /* (d) cells in quarantine */
     uint64_t changes;              /* odd while groups are made, removed, renamed or given attributes; see internal.h */
@@ -272,9 +268,10 @@ struct records {
 struct fsm_region {
     header *header;
     fsm_geometry geometry;  /* a copy: what is shared is not trusted again */
-    uint32_t pid_namespace; /* likewise */
+    uint32_t pid_namespace; /* that others know this process to be in; see process.c */
     size_t size;
     int fd;
+    int announced_fd;      /* by which they know it; -1: by fd */
     fsm_refusal *refusals; /* FSM_REFUSALS of them */
     uint32_t *buckets;
     group *groups;

@@ -170,8 +170,11 @@ __attribute__((noinline)) static int lock_slowly(fsm_region *r, bool taken)
 {
     header *h = r->header;
     uint32_t seen;
-    if (r->pid_namespace != pid_namespace())
-        __atomic_store_n(&h->foreign, FOREIGN, __ATOMIC_RELAXED);
+    if (r->pid_namespace != pid_namespace()) {
+        int error = announce_namespace(r);
+        if (error)
+            return error;
+    }
     if (!taken && !take(h, 0, &seen) && wait_for(r, &seen) != 0) {
         fsm_fault_here.pid = process_of(seen & FUTEX_TID_MASK);
         return -ETIMEDOUT;

@@ -143,6 +143,61 @@ static bool own_mapping(const fsm_region *r, mapped *out)
     return found && out->inode != 0;
 }
 
+/* ---- who has the region open, and where ----------------------------------------------------- */
+
+/*
+ * The lock's word names a thread by a number that means something in one pid namespace only.  No word in the region can
+ * say whether processes of another namespace have it open, since it may be written over.  The kernel can: each process
+ * holds a read lock on one byte of the region's file, far behind its end, whose place is the number of the process's
+ * namespace.  The lock ends with the descriptor, so with any death.
+ */
+#define NAMESPACES (INT64_C(1) << 60)
+#define NAMESPACES_END (NAMESPACES + (INT64_C(1) << 32))
+
+static struct flock bytes_of_file(short type, int64_t from, int64_t end)
+{
+    return (struct flock){ .l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = end - from };
+}
+
+int announce_namespace(fsm_region *r)
+{
+    int64_t here = NAMESPACES + pid_namespace();
+    int fd = r->fd;
+    if (r->pid_namespace != 0) { /* forked into another one: a lock by this descriptor would be its parent's */
+        char path[40];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", r->fd);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+    }
+    struct flock mine = bytes_of_file(F_RDLCK, here, here + 1);
+    if (fd < 0 || fcntl(fd, F_OFD_SETLK, &mine) != 0) {
+        int error = -errno;
+        if (fd >= 0 && fd != r->fd)
+            close(fd);
+        return error;
+    }
+    if (fd != r->fd) {
+        if (r->announced_fd >= 0)
+            close(r->announced_fd);
+        r->announced_fd = fd;
+    }
+    r->pid_namespace = pid_namespace();
+    return 0;
+}
+
+/* Whether others have it open in a part of the file; what cannot be told counts as so. */
+static bool is_announced(const fsm_region *r, int64_t from, int64_t end)
+{
+    struct flock found = bytes_of_file(F_WRLCK, from, end);
+    return from < end &&
+           (fcntl(r->announced_fd >= 0 ? r->announced_fd : r->fd, F_OFD_GETLK, &found) != 0 || found.l_type != F_UNLCK);
+}
+
+static bool is_open_elsewhere(const fsm_region *r)
+{
+    int64_t here = NAMESPACES + pid_namespace();
+    return is_announced(r, NAMESPACES, here) || is_announced(r, here + 1, NAMESPACES_END);
+}
+
 #define THREAD_MAX (1u << 22) /* the kernel numbers no more, in whatever namespace */
 
 bool may_be_inside(const fsm_region *r, uint32_t thread)
@@ -150,7 +205,7 @@ bool may_be_inside(const fsm_region *r, uint32_t thread)
     mapped here, there;
     if (thread > THREAD_MAX)
         return false;
-    if (__atomic_load_n(&r->header->foreign, __ATOMIC_RELAXED) == FOREIGN || !own_mapping(r, &here))
+    if (is_open_elsewhere(r) || !own_mapping(r, &here))
         return true;
     char path[32];
     snprintf(path, sizeof path, "/proc/%u/maps", thread);

@@ -163,7 +163,8 @@ static int map(fsm_region *r, size_t size)
     r->size = size;
     r->header = base;
     place(r, base);
-    return survive_truncation(base, size);
+    int error = announce_namespace(r);
+    return error ? error : survive_truncation(base, size);
 }
 
 static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
@@ -186,7 +187,6 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
         getrandom(h->name_key, sizeof h->name_key, 0) != (ssize_t)sizeof h->name_key)
         return -errno;
     h->geometry = r->geometry;
-    h->pid_namespace = r->pid_namespace = pid_namespace();
     h->round = 1; /* no counter was full in it */
     FAULT_POINT(geometry_written);
     for (enum pools which = 0; which < POOLS; which++)
@@ -231,6 +231,7 @@ int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uin
     if (!r)
         return -ENOMEM;
     r->geometry = *geometry;
+    r->announced_fd = -1;
     size_t size = place(r, NULL);
     r->fd = path ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)
                  : memfd_create("fsmount", MFD_CLOEXEC);
@@ -263,7 +264,6 @@ static int examine(fsm_region *r, const header *h, size_t size)
     if (h->architecture != FSM_ARCHITECTURE)
         return say(-EPROTO, "made on another architecture (%#x, this is %#x)", h->architecture, FSM_ARCHITECTURE);
     r->geometry = h->geometry;
-    r->pid_namespace = h->pid_namespace;
     if (check_geometry(&r->geometry) != 0)
         return -EPROTO;
     size_t expected = place(r, NULL);
@@ -283,6 +283,7 @@ int fsm_open(const char *path, fsm_region **out)
     }
     int error = 0;
     struct stat status = { 0 };
+    r->announced_fd = -1;
     r->fd = open(path, O_RDWR | O_CLOEXEC);
     if (r->fd < 0 || fstat(r->fd, &status) != 0)
         error = -errno;
@@ -311,6 +312,8 @@ void fsm_close(fsm_region *r)
         forget_mapping(r->header);
         munmap(r->header, r->size);
     }
+    if (r->announced_fd >= 0)
+        close(r->announced_fd);
     if (r->fd >= 0)
         close(r->fd);
     free(r);

@@ -129,8 +129,6 @@ static const field fields[] = {
     FIELD(HEADER, header, geometry.batch),
     FIELD(HEADER, header, lock),
     FIELD(HEADER, header, lock),
-    FIELD(HEADER, header, pid_namespace),
-    FIELD(HEADER, header, foreign),
     FIELD(HEADER, header, broken),
     FIELD(HEADER, header, groups.high),
     FIELD(HEADER, header, groups.free),

@@ -8,30 +8,40 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fsmount import Tree
+import fsmount
+from fsmount import RegionCorrupt, Tree
 from fsmount.errors import LockTimeout
 from fsmount.tree import set_patience
 from tests.companions import companion
 from tests.engine.programs import ENGINE, FLAGS
+from tests.mounts import mounted
 
 OWNER_DIED = 0x40000000
 WAITERS = 0x80000000
 
 
-@pytest.fixture(scope="module")
-def lock_offset(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Where the lock's word lies in a region."""
-    program = tmp_path_factory.mktemp("offset") / "offset"
-    text = (
-        '#include "layout.h"\n#include <stdio.h>\nint main(void) { printf("%zu", offsetof(header, lock)); return 0; }\n'
-    )
+def number_in_c(directory: Path, expression: str) -> int:
+    program = directory / "number"
+    text = f'#include "layout.h"\n#include <stdio.h>\nint main(void) {{ printf("%zu", {expression}); return 0; }}\n'
     command = ["gcc", *FLAGS, "-I", str(ENGINE), "-x", "c", "-", "-o", str(program)]
     subprocess.run(command, input=text, text=True, check=True)
     return int(subprocess.check_output([program]))
+
+
+@pytest.fixture(scope="module")
+def lock_offset(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Where the lock's word lies in a region."""
+    return number_in_c(tmp_path_factory.mktemp("offset"), "offsetof(header, lock)")
+
+
+@pytest.fixture(scope="module")
+def header_size(tmp_path_factory: pytest.TempPathFactory) -> int:
+    return number_in_c(tmp_path_factory.mktemp("size"), "sizeof(header)")
 
 
 @pytest.fixture
@@ -80,6 +90,104 @@ def test_a_lock_held_by_somebody_who_has_the_region_is_not_taken(tree: Tree, loc
     finally:
         set_patience(3)
     assert caught.value.pid == os.getpid()
+    write_lock(tree, lock_offset, 0)
+    assert tree.root["memory"].usage == 5
+
+
+def test_no_other_word_of_the_header_keeps_a_lock_from_being_taken(
+    tree: Tree, header_size: int, lock_offset: int, strangers: dict[str, int]
+) -> None:
+    """A process that opens the region then is misled by none of them, also while others have it open."""
+    for who in ("a dead process", "a process without the region"):
+        for offset in range(lock_offset + 4, min(lock_offset + 128, header_size), 4):
+            with Tree.create(Path(tree.path).with_name(f"{who} {offset}")) as other:
+                other.root.mkdir("group")["memory"].charge_common(5)
+                for word in (0x6E676965, 0xFFFFFFFF):
+                    write_lock(other, offset, word)
+                    write_lock(other, lock_offset, strangers[who])
+                    with suppress(RegionCorrupt), Tree.open(other.path) as opened:  # never LockTimeout
+                        opened.repair()
+                        assert opened.root["memory"].usage == 5
+                        assert opened.check() == []
+
+
+@pytest.mark.parametrize("who", ["a dead process", "a process without the region"])
+def test_doctor_frees_a_lock_whose_owner_cannot_exist_in_a_mount_that_is_served(
+    lock_offset: int, header_size: int, strangers: dict[str, int], who: str
+) -> None:
+    with mounted() as mount:
+        group = mount.root.mkdir("group")
+        group.charge(5)
+        assert mount.region is not None
+        with fsmount.attach(group.path, transport="memory") as attached, Tree.open(mount.region) as tree:
+            write_lock(tree, lock_offset + 4, 0xFFFFFFFF)
+            write_lock(tree, lock_offset, strangers[who])
+            doctor = [sys.executable, "-m", "fsmount", "doctor", "--repair", str(mount.path)]
+            done = subprocess.run(doctor, capture_output=True, text=True, timeout=60, check=False)
+            assert "lock" not in done.stdout + done.stderr, done
+            attached["memory"].charge(2)
+            assert group.usage == 7
+            assert tree.check() == []
+
+
+OWNS_IN_A_NAMESPACE = """
+import os, sys
+from fsmount import Tree
+tree = Tree.open(sys.argv[1])
+os.pwrite(os.open(sys.argv[1], os.O_RDWR), os.getpid().to_bytes(4, "little"), int(sys.argv[2]))
+print(os.getpid(), flush=True)
+input()
+"""
+
+
+@pytest.mark.root
+def test_a_living_owner_in_another_pid_namespace_is_not_robbed(tree: Tree, lock_offset: int) -> None:
+    """Its number is that of a process here which has nothing to do with the region."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = companion(*unshare, sys.executable, "-c", OWNS_IN_A_NAMESPACE, tree.path, lock_offset)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "1\n"
+        set_patience(0.3)
+        try:
+            with pytest.raises(LockTimeout):
+                tree.repair()
+            with Tree.open(tree.path) as other, pytest.raises(LockTimeout):
+                other.root["memory"].usage  # noqa: B018
+        finally:
+            set_patience(3)
+        process.kill()
+    write_lock(tree, lock_offset, 0)  # who has its number here may be nobody's to look into
+    assert tree.root["memory"].usage == 5
+    assert tree.check() == []
+
+
+FORKS_INTO_A_NAMESPACE = """
+import os, sys
+from fsmount import Tree
+tree = Tree.open(sys.argv[1])
+os.unshare(os.CLONE_NEWPID) if hasattr(os, "unshare") else __import__("ctypes").CDLL(None).unshare(0x20000000)
+if os.fork() == 0:
+    assert os.getpid() == 1 and tree.root["memory"].usage == 5
+    os.pwrite(os.open(sys.argv[1], os.O_RDWR), os.getpid().to_bytes(4, "little"), int(sys.argv[2]))
+    print("owns", flush=True)
+    input()
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.root
+def test_an_owner_that_was_forked_into_another_pid_namespace_is_not_robbed(tree: Tree, lock_offset: int) -> None:
+    command = companion(sys.executable, "-c", FORKS_INTO_A_NAMESPACE, tree.path, lock_offset)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "owns\n"
+        set_patience(0.3)
+        try:
+            with pytest.raises(LockTimeout):
+                tree.repair()
+        finally:
+            set_patience(3)
+        process.communicate("\n")
     write_lock(tree, lock_offset, 0)
     assert tree.root["memory"].usage == 5
 
