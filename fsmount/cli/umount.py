@@ -36,7 +36,8 @@ The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line.""
 def umount(mountpoint: str, keep: bool, stale: bool, quiet: bool) -> None:
     """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept.
 
-    Groups, limits and what groups hold themselves end with the mount; a line on standard error names them.
+    Groups, limits and what groups hold themselves end with the mount; a line on standard error names them. Of a bind
+    mount that alone is unmounted, with --keep or without: the tree goes on where it is mounted.
     """
     from fsmount.daemon.losses import losses
     from fsmount.daemon.unmount import clear, unmount

@@ -81,4 +81,10 @@ def advice(told: str) -> str:
         return f"FUSE does not know the option {unknown[1]}: correct -o{meant}"
     if "no write access to mountpoint" in told or "not owned by user" in told:
         return "an ordinary user can mount only on a directory of his own: choose one, or mount as root"
+    if os.geteuid() == 0 and ("mountpoint /proc/" in told or "Operation not permitted" in told):
+        # libfuse asks fusermount3 then, which is no more than root here
+        return (
+            "this root may not mount in this mount namespace: it takes CAP_SYS_ADMIN there; "
+            "in a user namespace begin with unshare --user --mount"
+        )
     return f"FUSE cannot mount there: {told or 'it does not say why'}"

@@ -43,6 +43,28 @@ def test_what_is_no_mount_of_ours_is_left_alone(place: Place, name: str) -> None
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mount", ""],
+        ["umount", ""],
+        ["umount", "--keep", ""],
+        ["umount", "--stale", ""],
+        ["doctor", ""],
+        ["save", "", "-"],
+        ["exporter", ""],
+        ["mount", ".", "--region", ""],
+        ["mount", ".", "--config", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_the_current_directory(place: Place, words: list[str]) -> None:
+    done = run(*words, cwd=place.path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
+    assert "empty name" in done.stderr and "Traceback" not in done.stderr
+    assert not place.mounts
+
+
 @pytest.mark.user
 def test_who_has_shut_himself_out_of_his_mount_can_unmount_it(place: Place) -> None:
     place.mount()
@@ -185,6 +207,16 @@ def test_keep_leaves_charges_groups_and_holders_to_the_next_mount(place: Place) 
         process.kill()
         eventually(lambda: group.usage == 300)
     group.uncharge(300)
+    place.umount()
+
+
+def test_keep_succeeds_each_time_though_the_daemon_may_end_before_it_answers(place: Place) -> None:
+    for number in range(8):
+        place.mount()
+        place.root.charge(1)
+        assert place.root.usage == number + 1
+        place.umount("--keep")
+    place.mount()
     place.umount()
 
 
