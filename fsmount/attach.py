@@ -50,6 +50,7 @@ def attach(
     on_exit: what the process still holds when it ends, however it ends, is given back ("release") or
     becomes the group's own ("keep").  transport: charge in the shared region ("memory"), through a lease
     file ("files"), or the first of them that works ("auto").  The result is a context manager that detaches.
+    On a read-only mount the group can be asked, and what would charge or set something is an OSError with EROFS.
 
     FileNotFoundError, NotADirectoryError; EINVAL: no directory of an fsmount tree; TreeGone: its daemon is gone;
     ENOSPC: no room for another holder.  TypeError: path is neither text, bytes nor os.PathLike.
@@ -71,6 +72,9 @@ def attach(
                     f'the tree\'s region cannot be used from here: {why} (transport "files" goes without)',
                     directory,
                 ) from why.error
+        except OSError as error:
+            if error.errno != errno.EROFS:  # nothing can be charged through it, but it can be read through its files
+                raise
     return attach_files(directory, on_exit)
 
 

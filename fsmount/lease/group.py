@@ -37,6 +37,8 @@ def attach_files(directory: str, on_exit: str) -> LeaseGroup:
     gone; PermissionError: none of its lease files may be opened.
     """
     group = group_at(directory, keep=ends_with_keep(on_exit))
+    if _is_read_only(directory):  # it can be asked all the same
+        return group
     files = [GROUP_LEASE.name, *(file_name(name, unit, LEASE) for name, unit in group.units.items())]
     leases = [os.path.join(directory, file) for file in files]
     if not any(os.access(lease, os.R_OK | os.W_OK, effective_ids=True) for lease in leases):
@@ -45,6 +47,11 @@ def attach_files(directory: str, on_exit: str) -> LeaseGroup:
         )
     group.pin()
     return group
+
+
+def _is_read_only(directory: str) -> bool:
+    with told_of(directory):
+        return os.statvfs(directory).f_flag & os.ST_RDONLY != 0
 
 
 def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:

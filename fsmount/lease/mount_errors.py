@@ -14,6 +14,12 @@ from ..status import share_used_up
 _NO_ROOM = "the mount has no room for another holder or waiting request: see fsmount status"
 _NO_FILES = "no more files of the mount can be opened: close some, or see fsmount status (the user's share is used up?)"
 
+#: Of a mount, or of a bind mount of it, that only shows the tree.
+READ_ONLY = (
+    "the tree is mounted read-only here, so nothing can be charged or set; use it where it is mounted read-write, "
+    "or remount it: mount -o remount,rw"
+)
+
 #: Where a path begins that leads through a descriptor of this process.
 DESCRIPTORS = "/proc/self/fd/"
 
@@ -32,6 +38,8 @@ def told_of(path: str) -> Iterator[None]:
             raise OSError(error.errno, share_used_up(path) or _NO_ROOM, path) from None
         if error.errno == errno.ENFILE:
             raise OSError(error.errno, _NO_FILES, path) from None
+        if error.errno == errno.EROFS:
+            raise OSError(errno.EROFS, READ_ONLY, path) from None
         raise OSError(error.errno, error.strerror, _public(error.filename or path, path)) from None
 
 
