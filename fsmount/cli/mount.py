@@ -55,7 +55,12 @@ def _config(path: str) -> TreeDescription:
         raise Refused("--config has an empty name (a shell variable that is not set?): name a file")
     try:
         with one_line(path):
-            return load(path)
+            try:
+                return load(path)
+            except FileNotFoundError as error:
+                raise Refused(f"{error.strerror}: name a file that fsmount save wrote") from None
+            except (IsADirectoryError, NotADirectoryError) as error:
+                raise Refused(f"{error.strerror}: name a file") from None
     except ConfigError as error:
         raise Refused(str(error)) from None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 from fsmount.cli.paths import UnseenPath
 from fsmount.cli.report import one_line
 from fsmount.cli.streams import echo
+from fsmount.daemon.refused import Refused
 
 
 @click.command(
@@ -26,7 +29,7 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     TREE.toml is replaced as a whole, or not at all; - is standard output. MOUNTPOINT need not be said where it is your
     only one. What is charged is not written: charges belong to who holds them.
     """
-    from fsmount.config import describe, store
+    from fsmount.config import describe
     from fsmount.config.writing import write
     from fsmount.daemon.trees import is_place, only_mount, opened
 
@@ -36,6 +39,8 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     if places and is_place(file) and not is_place(places[0]):
         places, file = [file], places[0]
     with one_line(places[0] if places else file):
+        if not file:
+            raise Refused("an empty name (a shell variable that is not set?): name a file, or - for standard output")
         place = places[0] if places else only_mount()
         with opened(place) as tree:
             text = write(describe(tree))
@@ -43,4 +48,19 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
             echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale
         else:
             with one_line(file):
-                store(file, text)
+                _store(file, text)
+
+
+def _store(file: str, text: str) -> None:
+    from fsmount.config import store
+
+    try:
+        store(file, text)
+    except IsADirectoryError as error:
+        raise Refused(f"{error.strerror}: name a file in it") from None
+    except NotADirectoryError as error:
+        raise Refused(f"{error.strerror}: a part of its path is a file; name another") from None
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise Refused(f"{error.strerror}: no file can be made there, as in a tree of counters; name another") from None

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 
 from fsmount.control_files import CONTROL_FILE
 from fsmount.daemon.bounded import NoAnswer, bounded
-from fsmount.daemon.mounts import Mount, all_mounts, is_over_another, mount_at, mounts_of_device, opened
+from fsmount.daemon.mounts import (
+    Mount,
+    all_mounts,
+    is_over_another,
+    mount_at,
+    mount_containing,
+    mounts_of_device,
+    opened,
+)
 from fsmount.daemon.named_place import named
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.region_file import RegionFile, located, told_by, tree_of
@@ -38,7 +46,7 @@ def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None
     for _ in _attempts():
         mount = mount_at(path)
         if mount is None or not mount.ours:
-            raise Refused(_what_it_is(mount))
+            raise Refused(_what_it_is(path, mount))
         if served(mount):
             _end(mount, keep, about_to_lose)
             if keep:
@@ -198,9 +206,12 @@ def _is_served_elsewhere(region: RegionFile, mount: Mount) -> bool:
         return server is not None and server.alive and server.mountpoint != mount.path
 
 
-def _what_it_is(mount: Mount | None) -> str:
+def _what_it_is(path: str, mount: Mount | None) -> str:
     if mount is not None:
         return f"not an fsmount mount but of type {mount.type}: use umount"
+    tree = mount_containing(path)
+    if tree is not None and tree.ours:
+        return f"a group of a tree: name the mount point, {tree.path}"
     return "not an fsmount mount: nothing to do"
 
 

@@ -115,9 +115,9 @@ def test_an_ordinary_user_cannot_give_groups_away(place: Place, file: Path) -> N
 def test_a_file_that_is_not_there_is_told(place: Place) -> None:
     missing = place.directory / "missing"
     text = refused(run("mount", place.path, "--config", missing), missing)
-    assert text == "No such file or directory"
+    assert text == "No such file or directory: name a file that fsmount save wrote"
     text = refused(run("mount", place.path, "--config", place.directory), place.directory)
-    assert text == "Is a directory"
+    assert text == "Is a directory: name a file"
 
 
 def test_groups_that_find_no_room_are_told_and_nothing_is_left(place: Place, file: Path) -> None:

@@ -144,7 +144,7 @@ def test_an_option_that_is_wrong_is_told_in_one_line(place: Place, options: str,
 def test_a_config_that_is_not_there_is_named(place: Place) -> None:
     command = [sys.executable, HELPER, "counters", str(place.path), "-o", "rw,config=/not\\,there"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert refused(done, "/not,there") == "No such file or directory"
+    assert refused(done, "/not,there") == "No such file or directory: name a file that fsmount save wrote"
 
 
 def test_a_fake_mount_mounts_nothing(place: Place) -> None:

@@ -206,7 +206,10 @@ def test_what_cannot_be_written_is_told(place: Place) -> None:
     file = place.directory / "missing" / "tree.toml"
     assert refused(run("save", place.path, file), file) == "No such file or directory: make its directory first"
     assert refused(run("save", place.path, "missing/tree.toml", cwd=place.directory), "missing/tree.toml")
-    assert refused(run("save", place.path, f"{place.directory}/"), f"{place.directory}/") == "Is a directory"
+    assert (
+        refused(run("save", place.path, f"{place.directory}/"), f"{place.directory}/")
+        == "Is a directory: name a file in it"
+    )
     assert refused(run("save", place.path, "/dev/full"), "/dev/full") == "No space left on device"
     place.umount()
 
@@ -220,3 +223,36 @@ def test_a_file_that_may_not_be_written_is_not_replaced(place: Place) -> None:
     assert refused(run("save", place.path, file), file) == "Permission denied"
     assert file.read_text() == "old"
     place.umount()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("nope/x.toml", "No such file or directory: make its directory first"),
+        ("plain/x.toml", "Not a directory: a part of its path is a file; name another"),
+        (".", "Is a directory: name a file in it"),
+        ("tree/x.toml", "Operation not permitted: no file can be made there, as in a tree of counters; name another"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_with_what_to_do(place: Place, file: str, said: str) -> None:
+    place.mount()
+    (place.directory / "plain").touch()
+    path = place.directory / file if file != "." else place.directory
+    assert refused(run("save", place.path, path), path) == said
+    assert sorted(entry.name for entry in place.directory.iterdir()) == ["plain", "tree"]
+    place.umount()
+
+
+def test_a_file_without_a_name_is_refused(place: Place) -> None:
+    place.mount()
+    assert refused(run("save", place.path, ""), place.path).startswith("an empty name ")
+    place.umount()
+
+
+def test_a_config_that_is_no_file_is_named_with_what_to_do(place: Place) -> None:
+    for file, said in (
+        (place.directory / "nope.toml", "No such file or directory: name a file that fsmount save wrote"),
+        (place.directory, "Is a directory: name a file"),
+    ):
+        assert refused(run("mount", place.path, "--config", file), file) == said
+        assert not place.mounts

@@ -454,6 +454,13 @@ def test_a_signal_leaves_the_region_to_live_holders(place: Place) -> None:
     place.umount()
 
 
+def test_a_group_is_told_from_its_mount(place: Place) -> None:
+    place.mount()
+    web = place.root.mkdir("web").path
+    assert refused(run("umount", web), web) == f"a group of a tree: name the mount point, {place.path}"
+    place.umount()
+
+
 # ---- what is lost -------------------------------------------------------------------------------------------------
 
 
