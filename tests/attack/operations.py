@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.attack import commands
 from tests.attack.oracle import Oracle
-from tests.attack.races import Report
+from tests.attack.races import Length, Report
 from tests.attack.scene import ATTACKER, Scene, end, process_of, wait_until
 from tests.attack.traps import HOSTILE_NAMES, exchange
 
@@ -282,8 +282,8 @@ _RARE = [
 _OPERATIONS: list[Callable[[Operator], None]] = [*_OFTEN, *_RARE * 2, Operator.die_in_a_child]
 
 
-def operate(scene: Scene, seed: int, count: int, *, stop_at_first: bool = True) -> Report:
-    """Does so many operations in all, while root reads, charges, surveys and checks."""
+def operate(scene: Scene, seed: int, length: Length) -> Report:
+    """Does operations, while root reads, charges, surveys and checks."""
     oracle = Oracle(scene)
     report = Report()
     news, pen = os.pipe()
@@ -291,11 +291,11 @@ def operate(scene: Scene, seed: int, count: int, *, stop_at_first: bool = True) 
     total = 0
     looked = 0
     try:
-        while total < count and not (report.findings and stop_at_first):
+        while total < length.count and not length.reached(report):
             (done,) = struct.unpack("<i", os.read(news, 4))
             total += done
             if total >= looked:
-                looked += max(count // 50, 5000)
+                looked += max(length.count // 50, 5000)
                 report.findings += oracle.differences() + _root_uses(scene, report)
     finally:
         for operator in operators:

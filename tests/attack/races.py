@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,8 +30,21 @@ class Report:
     findings: list[str] = field(default_factory=list)
 
 
-def race(scene: Scene, seed: int, count: int, *, stop_at_first: bool = True) -> Report:
-    """Runs so many commands of root's."""
+@dataclass(frozen=True)
+class Length:
+    """How long an attack lasts: so many steps, but no longer than so many seconds."""
+
+    count: int
+    seconds: float
+    goes_on: bool  # after a finding
+    _began: float = field(default_factory=time.monotonic)
+
+    def reached(self, report: Report) -> bool:
+        return time.monotonic() - self._began > self.seconds or bool(report.findings and not self.goes_on)
+
+
+def race(scene: Scene, seed: int, length: Length) -> Report:
+    """Runs commands of root's while the attacker acts."""
     source = random.Random(seed)
     oracle = Oracle(scene)
     victims = [victim.pid for victim in oracle.victims]
@@ -40,14 +54,14 @@ def race(scene: Scene, seed: int, count: int, *, stop_at_first: bool = True) -> 
     known = {*victims, *attackers, *scene.daemons}
     report = Report()
     try:
-        for number in range(count):
+        for number in range(length.count):
             ended = _command(scene, source, traps)
             report.done[ended.arguments[0]] += 1
             report.statuses[f"{ended.arguments[0]} {ended.status}"] += 1
             report.slowest = max(report.slowest, ended.seconds)
             found = ended.differences() + oracle.differences()
             report.findings += [f"race {number}: fsmount {' '.join(map(ascii, ended.arguments))}: {it}" for it in found]
-            if found and stop_at_first:
+            if length.reached(report):
                 break
             clear(scene, known)
             if found:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.attack import commands
 from tests.attack.oracle import Oracle, mount_table
-from tests.attack.races import Report, clear, end_of_child
+from tests.attack.races import Length, Report, clear, end_of_child
 from tests.attack.scene import ATTACKER, SHM, Scene, end, process_of, wait_until
 from tests.attack.traps import Traps, exchange
 
@@ -42,8 +42,8 @@ class Trial:
     left: Callable[[], list[str]] = list
 
 
-def open_windows(scene: Scene, seed: int, count: int, *, stop_at_first: bool = True) -> Report:
-    """Opens so many windows, of all trials alike; each that there is where count is large enough."""
+def open_windows(scene: Scene, seed: int, length: Length) -> Report:
+    """Opens windows, of all trials alike; each that there is where the count is large enough."""
     source = random.Random(seed)
     oracle = Oracle(scene)
     victims = [victim.pid for victim in oracle.victims]
@@ -52,6 +52,7 @@ def open_windows(scene: Scene, seed: int, count: int, *, stop_at_first: bool = T
     known = {*victims, *scene.daemons}
     report = Report()
     trials = _trials(scene, traps)
+    source.shuffle(trials)
     for trial in trials:
         whole = commands.Window(_address(scene), None)
         ended = _attempt(scene, trial, whole)
@@ -60,7 +61,7 @@ def open_windows(scene: Scene, seed: int, count: int, *, stop_at_first: bool = T
         clear(scene, known)
         windows = list(range(1, whole.calls + 1))
         report.done["windows there are"] += whole.calls
-        share = count // len(trials)
+        share = length.count // len(trials)
         for at in sorted(source.sample(windows, share)) if share < len(windows) else windows:
             ended = _attempt(scene, trial, commands.Window(_address(scene), at))
             report.done["windows"] += 1
@@ -70,7 +71,7 @@ def open_windows(scene: Scene, seed: int, count: int, *, stop_at_first: bool = T
             clear(scene, known)
             if report.findings:
                 oracle.learn()
-            if report.findings and stop_at_first:
+            if length.reached(report):
                 return report
     return report
 
