@@ -25,9 +25,21 @@ def named_group(path: str, wanted: Sequence[Amount] = (), status: int = FAILED) 
         with advised(meant=path):
             if not path:  # a shell variable that is not set, and not the current directory
                 raise FileNotFoundError
-            group = group_at(os.path.realpath(path))
+            group = group_at(_real_path(path))
         with advised(), _amounts_told(group, wanted):
             yield group
+
+
+def _real_path(path: str) -> str:
+    """Refused where root would follow another user's link: that user would choose the group."""
+    if os.geteuid() != 0:
+        return os.path.realpath(path)
+    from fsmount.config.named_file import real_directory
+
+    try:
+        return real_directory(path)
+    except PermissionError as error:
+        raise Refused(str(error.strerror)) from None
 
 
 def only_mount(command: str) -> str:

@@ -61,11 +61,24 @@ def named_file(path: str, *, writing: bool) -> Iterator[NamedFile]:
         walk.close()
 
 
+def real_directory(path: str) -> str:
+    """Where a path leads that root is about to use.  OSError; PermissionError at another user's link."""
+    walk = _Walk(writing=True, directory=True)
+    try:
+        found = walk.find(path)
+        if found.file < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return os.readlink(f"{_PROC}/self/fd/{found.file}")
+    finally:
+        walk.close()
+
+
 class _Walk:
     """From the root or the current directory to the file, one component after the other."""
 
-    def __init__(self, writing: bool) -> None:
+    def __init__(self, writing: bool, directory: bool = False) -> None:
         self._writing = writing
+        self._wants_directory = directory
         self._us = os.geteuid()
         # In a user namespace root may do no more than an ordinary user, and all owners outside look alike.
         self._as_root = self._us == 0 == os.stat("/").st_uid
@@ -86,7 +99,7 @@ class _Walk:
         links = 0
         while True:
             name = self._left.pop()
-            if not self._left and name in ("", ".", ".."):
+            if not self._left and name in ("", ".", "..") and not self._wants_directory:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             try:
                 self._file = os.open(name or ".", _STEP, dir_fd=self._directory)
@@ -139,7 +152,8 @@ class _Walk:
         owner = os.fstat(self._file).st_uid
         if owner != self._us and ((self._writing and self._as_root) or self._is_shared(owner)):
             raise PermissionError(
-                errno.EACCES, f"the link {name} belongs to user {owner}, who can lead it anywhere: name the file itself"
+                errno.EACCES,
+                f"the link {name} belongs to user {owner}, who can lead it anywhere: name what it leads to",
             )
 
     def _check_file(self) -> None:

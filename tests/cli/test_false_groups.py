@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.place import Place, run
+from tests.cli.place import Place, refused, run
 from tests.mounts import as_user, resource_files
 
 pytestmark = pytest.mark.root
@@ -96,3 +96,27 @@ def test_links_among_true_files_are_found_when_they_are_opened(place: Place, vic
         as_user(THEM, lambda name=name: os.symlink(victim, group / name))  # type: ignore[misc]
     for command in COMMANDS:
         run(*arguments(command, group))
+
+
+def test_root_uses_no_group_that_another_users_link_chooses(place: Place) -> None:
+    place.mount()
+    group = place.root.mkdir("group")
+    theirs = place.directory / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, THEM, THEM)
+    as_user(THEM, lambda: os.symlink(group.path, theirs / "link"))
+    own = place.directory / "own"
+    own.symlink_to(group.path)
+    wanted = f"the link link belongs to user {THEM}, who can lead it anywhere: name what it leads to"
+    commands: list[list[object]] = [
+        ["set", ..., "memory.limit=1"],
+        ["charge", ..., "memory=5"],
+        ["get", ...],
+        ["tree", ...],
+    ]
+    for command in commands:
+        named = [theirs / "link" if word is ... else word for word in command]
+        assert refused(run(*named), theirs / "link") == wanted
+        assert run(*(own if word is ... else word for word in command)).returncode in (0, 75)
+    group.write("force_empty", "1")
+    place.umount()

@@ -78,7 +78,7 @@ def test_root_writes_through_no_link_of_another_user(place: Place, victim: Path,
     file = directory / "x.toml"
     as_them(lambda: os.symlink(victim, file))
     text = refused(run("save", place.path, file), file)
-    assert text == f"the link x.toml belongs to user {THEM}, who can lead it anywhere: name the file itself"
+    assert text == f"the link x.toml belongs to user {THEM}, who can lead it anywhere: name what it leads to"
     assert file.is_symlink() and no_temporary_file_is_left(directory) and no_temporary_file_is_left(victim.parent)
 
 
