@@ -191,6 +191,9 @@ WantedBy=multi-user.target
     machine.shut_down()
     machine.boot()
     assert machine.does("systemctl is-active fsmount reader") == "active\nactive"
+    for page in machine.service("Documentation").split():  # as man:fsmount(1)
+        name, section = re.fullmatch(r"man:(\w+)\((\d)\)", page).groups()  # type: ignore[union-attr]
+        machine.does(f"test -s /usr/local/share/man/man{section}/{name}.{section}")
     assert machine.does("journalctl --unit=reader --output=cat").splitlines()[1] == "0"
     assert machine.does("systemctl is-system-running") == "running"
 
