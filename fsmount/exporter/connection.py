@@ -39,10 +39,15 @@ Answer = Callable[[h11.Request], Awaitable[Response]]
 
 
 class Connection:
-    """One client.  waits_since: since when it must send or receive something; infinite while its answer is made."""
+    """One client.
+
+    waits_since: since when it must send or receive something; infinite while its answer is made.
+    text: what it is about to receive.
+    """
 
     def __init__(self, stream: trio.SocketStream, answer: Answer) -> None:
         self.waits_since = trio.current_time()
+        self.text = b""
         self._stream = stream
         self._answer = answer
         self._has_body = True  # an answer has, unless the request is HEAD
@@ -89,7 +94,9 @@ class Connection:
         self.waits_since = math.inf
         response = await self._answer(request)
         self.waits_since = trio.current_time()
+        self.text = response.text
         await self._send(response, closes=self._http.their_state is not h11.DONE)
+        self.text = b""
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _request(self) -> h11.Request | None:

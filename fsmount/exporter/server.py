@@ -27,6 +27,7 @@ from .readings import Readings, check
 _PATH = "/metrics"
 _METHODS = ("GET", "HEAD")
 _CONNECTIONS = 128
+_TEXTS_MAX = 128 << 20  # bytes that may be kept for clients that are slow to receive them
 _GRACE = 0.2  # how many seconds a client has to go on, even if others need its connection
 
 
@@ -96,6 +97,14 @@ class _Server:
                 with trio.move_on_at(may_end):
                     await self._changed.wait()
 
+    def _bound_texts(self) -> None:
+        """Ends the clients that receive slowest, if too much is kept for them.  Some receive the same text."""
+        while sum({id(text := connection.text): len(text) for connection in self._connections}.values()) > _TEXTS_MAX:
+            receiving = [connection for connection in self._connections if connection.text]
+            slowest = min(receiving, key=attrgetter("waits_since"))
+            self._connections.remove(slowest)
+            slowest.end()
+
     async def _serve(self, connection: Connection) -> None:
         try:
             await connection.serve()
@@ -124,6 +133,7 @@ class _Server:
             return Response.line(HTTPStatus.SERVICE_UNAVAILABLE, str(refused))
         finally:
             self._wake()  # before the next turn of the event loop the connection waits for its client
+        self._bound_texts()
         return Response(HTTPStatus.OK, text, form.headers)
 
 

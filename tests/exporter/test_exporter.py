@@ -57,10 +57,14 @@ class Exporter:
 
     def connect(self, sent: bytes = b"") -> socket.socket:
         """A client that has sent this much."""
-        host, port = self.address.split(":")
-        client = socket.create_connection((host, int(port)), timeout=60)
+        client = socket.create_connection(self.socket_address, timeout=60)
         client.sendall(sent)
         return client
+
+    @property
+    def socket_address(self) -> tuple[str, int]:
+        host, port = self.address.split(":")
+        return host, int(port)
 
     @property
     def threads(self) -> int:
@@ -251,12 +255,22 @@ def test_a_client_that_sends_a_byte_at_a_time_is_ended_within_the_limit(exporter
     assert exporter.get()[0] == 200
 
 
-def test_clients_that_read_nothing_delay_nobody(place: Place, exporter: Exporter) -> None:
+def test_clients_that_receive_nothing_delay_nobody_and_cost_bounded_memory(place: Place, exporter: Exporter) -> None:
     for number in range(3000):
         place.root.mkdir(f"group-{number}-{'x' * 200}")
     with contextlib.ExitStack() as stack:
         for _ in range(150):
             stack.enter_context(exporter.connect(GET))
+        assert exporter.get()[0] == 200
+        for _ in range(60):  # each gets a text of its own, of 6 MB
+            client = stack.enter_context(socket.socket())
+            client.settimeout(60)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(exporter.socket_address)
+            client.sendall(GET)
+            assert client.recv(1, socket.MSG_PEEK)
+        status = Path(f"/proc/{exporter.process.pid}/status").read_text()
+        assert int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) < 300 << 10
         assert exporter.get()[0] == 200
         assert exporter.end(signal.SIGTERM) == ""
 
