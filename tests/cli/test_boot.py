@@ -191,8 +191,9 @@ WantedBy=multi-user.target
     machine.shut_down()
     machine.boot()
     assert machine.does("systemctl is-active fsmount reader") == "active\nactive"
-    for page in machine.service("Documentation").split():  # as man:fsmount(1)
-        name, section = re.fullmatch(r"man:(\w+)\((\d)\)", page).groups()  # type: ignore[union-attr]
+    pages = re.findall(r"man:(\w+)\((\d)\)", machine.service("Documentation"))
+    assert pages == [("fsmount", "1"), ("fsmount", "5")]
+    for name, section in pages:
         machine.does(f"test -s /usr/local/share/man/man{section}/{name}.{section}")
     assert machine.does("journalctl --unit=reader --output=cat").splitlines()[1] == "0"
     assert machine.does("systemctl is-system-running") == "running"
@@ -244,6 +245,23 @@ def test_what_a_dead_daemon_left_mounted_is_cleared_away_when_no_other_is_starte
         eventually(lambda: machine.service("ActiveState") == "failed", within=30)
         assert not machine.is_mounted(SERVICE) and machine.does(f"ls {SERVICE}") == ""
     machine.does("systemctl start fsmount")
+
+
+def test_an_edit_of_its_description_is_named_in_the_journal_with_the_command(machine: Machine) -> None:
+    def journal() -> str:
+        return machine.does("journalctl --unit=fsmount --output=cat")
+
+    machine.does("systemctl restart fsmount")
+    assert "is for new counters" not in journal()
+    machine.does('cp /etc/fsmount.toml /root; printf \'["/web"]\\nmemory.limit = "1G"\\n\' >>/etc/fsmount.toml')
+    machine.does("systemctl restart fsmount")
+    (command,) = re.findall(r"the group /web is not there: (.*)", journal())
+    assert journal().count("/etc/fsmount.toml is for new counters") == 1
+    machine.does(command)
+    assert machine.group(f"{SERVICE}/web").limit == 1 << 30
+    machine.does("systemctl restart fsmount")
+    assert journal().count("/etc/fsmount.toml is for new counters") == 1
+    machine.does(f"rmdir {SERVICE}/web; mv /root/fsmount.toml /etc")
 
 
 def test_its_exporter_is_an_unprivileged_user_and_serves_through_restarts_of_the_service(machine: Machine) -> None:
