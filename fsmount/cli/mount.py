@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fsmount.cli.paths import UnseenPath
-from fsmount.cli.printable import printable
 from fsmount.cli.report import one_line
+from fsmount.cli.streams import complain
 from fsmount.daemon.refused import Refused
 from fsmount.quantities import parse
 from fsmount.tree import CAPACITY_MAX, parse_resource
@@ -167,4 +167,4 @@ def mount(
             watchdog=watchdog,
         )
         for warning in mount(request, foreground=foreground):
-            click.echo(printable(f"fsmount: {mountpoint}: {warning}"), err=True)
+            complain(f"fsmount: {mountpoint}: {warning}")
