@@ -23,9 +23,6 @@ from fsmount.daemon.serving import no_answer
 
 _LINKS_MAX = 40
 
-# What the kernel adds to the path of an open file that was removed.
-_REMOVED = " (deleted)"
-
 
 @dataclass(frozen=True)
 class Place:
@@ -64,16 +61,13 @@ def named(path: str) -> Iterator[Place]:
         _, (descriptor,) = bounded_files(lambda: (None, [_walk(path)]))
     except NoAnswer:
         raise Refused(_who_does_not_answer(os.path.abspath(path))) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None  # and not a name on the way
     try:
         real = os.readlink(f"/proc/self/fd/{descriptor}")
         yield Place(real, descriptor, mount_of(descriptor))
     finally:
         os.close(descriptor)
-
-
-def is_removed(place: Place) -> bool:
-    """Whether its directory was removed while it was open."""
-    return place.path.endswith(_REMOVED) and not os.path.lexists(place.path)
 
 
 def _who_does_not_answer(path: str) -> str:
