@@ -61,11 +61,11 @@ def race(scene: Scene, seed: int, length: Length) -> Report:
             report.slowest = max(report.slowest, ended.seconds)
             found = ended.differences() + oracle.differences()
             report.findings += [f"race {number}: fsmount {' '.join(map(ascii, ended.arguments))}: {it}" for it in found]
+            report.findings += clear(scene, known)
+            if report.findings:
+                oracle.learn()
             if length.reached(report):
                 break
-            clear(scene, known)
-            if found:
-                oracle.learn()
     finally:
         for attacker in attackers:
             end(attacker)
@@ -97,15 +97,22 @@ def _command(scene: Scene, source: random.Random, traps: Traps) -> commands.Ende
     return commands.export(arguments[1]) if arguments[0] == "exporter" else commands.run(arguments)
 
 
-def clear(scene: Scene, known: set[int]) -> None:
-    """Unmounts what root's commands have mounted, and ends who serves it."""
+def clear(scene: Scene, known: set[int]) -> list[str]:
+    """Unmounts what root's commands have mounted, and waits for the daemons to end; says which do not."""
     for fields in mount_table():
         separator = fields.index(b"-", 6)
         path = fields[4].replace(b"\\040", b" ").replace(b"\\012", b"\n").replace(b"\\134", b"\\")
         is_roots = fields[separator + 1] == b"fuse.fsmount" and b"user_id=0," in fields[separator + 3]
         if is_roots and path != bytes(scene.mount):
             subprocess.run(["umount", "-l", "--", path], capture_output=True, check=False)
-    wait_until(lambda: not _strays(known), "root's daemons end when they are unmounted")
+    try:
+        wait_until(lambda: not _strays(known), "root's daemons end when they are unmounted")
+    except TimeoutError as error:
+        strays = _strays(known)
+        for pid in strays:
+            end(pid)
+        return [f"{error}: {strays}"]
+    return []
 
 
 def _strays(known: set[int]) -> list[int]:

@@ -263,16 +263,16 @@ class Traps:
 
     # ---- mounts
 
-    def mount(self, path: Path | None = None, wait: bool = False) -> int:
+    def mount(self, path: Path | None = None, allow_other: bool | None = None) -> int:
         """A mount of fsmount, of the attacker's own."""
         self._take_the_dead()
         if len(self._daemons) >= 5:
             return -1
         path = path or self._random.choice(self.mountpoints)
         arguments = ["mount", "-f", os.fsdecode(path), "--watchdog", "0", "--groups", "64", "--cells", "1024"]
-        if wait or self._random.random() < 0.7:
+        if allow_other or (allow_other is None and self._random.random() < 0.7):
             arguments += ["-o", "allow_other"]
-        if not wait and self._random.random() < 0.2:
+        if allow_other is None and self._random.random() < 0.2:
             arguments += ["--region", os.fsdecode(self._random.choice(self.regions))]
         return self._started(path, lambda: command(arguments))
 

@@ -58,7 +58,7 @@ def open_windows(scene: Scene, seed: int, length: Length) -> Report:
         ended = _attempt(scene, trial, whole)
         report.findings += [f"{trial.name}: {it}" for it in (trial.left() if ended.status == 0 else [])]
         _check(report, oracle, trial, None, ended)
-        clear(scene, known)
+        report.findings += clear(scene, known)
         windows = list(range(1, whole.calls + 1))
         report.done["windows there are"] += whole.calls
         share = length.count // len(trials)
@@ -68,7 +68,7 @@ def open_windows(scene: Scene, seed: int, length: Length) -> Report:
             report.slowest = max(report.slowest, ended.seconds)
             report.statuses[f"{trial.name} {ended.status}"] += 1
             _check(report, oracle, trial, at, ended)
-            clear(scene, known)
+            report.findings += clear(scene, known)
             if report.findings:
                 oracle.learn()
             if length.reached(report):
@@ -178,7 +178,8 @@ def _trials(scene: Scene, traps: Traps) -> list[Trial]:
     ]
     for options in ([], ["--keep"], ["--stale"]):
         umount = ["umount", *options, str(place)]
-        for state, prepare in (("served", stage.served), ("dead", stage.dead)):
+        closed = partial(stage.dead, allow_other=False)
+        for state, prepare in (("served", stage.served), ("dead", stage.dead), ("dead and closed to root", closed)):
             name = f"{' '.join(umount[:-1])}, {state}"
             left = partial(stage.left, region="--keep" not in options and "--stale" not in options)
             found += [
@@ -187,7 +188,7 @@ def _trials(scene: Scene, traps: Traps) -> list[Trial]:
                     umount,
                     prepare,
                     swaps(way, of_root),
-                    left=left if state == "dead" or "--stale" not in options else list,
+                    left=left if state != "served" or "--stale" not in options else list,
                 ),
                 Trial(f"{name}, the region swapped", umount, prepare, region_swaps(scene.region)),
                 Trial(f"{name}, the directory of the region swapped", umount, prepare, directory),
@@ -235,12 +236,12 @@ class _Stage:
     def without_file(self) -> None:
         (self._place.parent / "x.toml").unlink()
 
-    def served(self) -> None:
-        if self._is_served():
+    def served(self, allow_other: bool = True) -> None:
+        if self._is_served() and allow_other:
             return
         self._unmount()
         self.forget_region()
-        self._traps.mount(self._place, wait=True)
+        self._traps.mount(self._place, allow_other)
         wait_until(self._is_served, "the attacker's mount is served")
 
     def _is_served(self) -> bool:
@@ -249,8 +250,8 @@ class _Stage:
         except OSError:
             return False
 
-    def dead(self) -> None:
-        self.served()
+    def dead(self, allow_other: bool = True) -> None:
+        self.served(allow_other)
         os.kill(json.loads((self._place / ".fsmount").read_bytes())["server"], signal.SIGKILL)
         wait_until(lambda: not self._is_served(), "the attacker's daemon has ended")
 
