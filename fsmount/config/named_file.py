@@ -24,6 +24,10 @@ _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROC = "/proc"
 
 
+class Trap(PermissionError):
+    """The path leads through a name that another user controls, and may lead anywhere."""
+
+
 @dataclass(frozen=True)
 class NamedFile:
     """Descriptors that hold what was found; they are good for as long as the block of named_file()."""
@@ -53,7 +57,7 @@ class NamedFile:
 
 @contextlib.contextmanager
 def named_file(path: str, *, writing: bool) -> Iterator[NamedFile]:
-    """Finds the file for the block.  OSError, PermissionError where it may be another user's trap."""
+    """Finds the file for the block.  OSError; Trap where another user may have laid it."""
     walk = _Walk(writing)
     try:
         yield walk.find(path)
@@ -62,13 +66,17 @@ def named_file(path: str, *, writing: bool) -> Iterator[NamedFile]:
 
 
 def real_directory(path: str) -> str:
-    """Where a path leads that root is about to use.  OSError; PermissionError at another user's link."""
+    """Where a path leads that root is about to use.  OSError, which names the path; Trap at another user's link."""
     walk = _Walk(writing=True, directory=True)
     try:
         found = walk.find(path)
         if found.file < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return os.readlink(f"{_PROC}/self/fd/{found.file}")
+    except Trap:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None  # and not one name on the way
     finally:
         walk.close()
 
@@ -151,7 +159,7 @@ class _Walk:
     def _check_link(self, name: str) -> None:
         owner = os.fstat(self._file).st_uid
         if owner != self._us and ((self._writing and self._as_root) or self._is_shared(owner)):
-            raise PermissionError(
+            raise Trap(
                 errno.EACCES,
                 f"the link {name} belongs to user {owner}, who can lead it anywhere: name what it leads to",
             )
@@ -162,9 +170,9 @@ class _Walk:
         if owner == self._us:
             return
         if stat.S_ISFIFO(status.st_mode) and (self._as_root or self._is_shared(owner)):
-            raise PermissionError(errno.EACCES, f"a pipe of user {owner}, who need not use it: name a file of your own")
+            raise Trap(errno.EACCES, f"a pipe of user {owner}, who need not use it: name a file of your own")
         if stat.S_ISREG(status.st_mode) and self._writing and self._is_shared(owner):
-            raise PermissionError(
+            raise Trap(
                 errno.EACCES, f"a file of user {owner}, in a directory that others write to: name a file of your own"
             )
 

@@ -164,10 +164,10 @@ def test_of_two_options_the_later_counts(place: Place, given: str, there: str) -
     place.umount()
 
 
-@pytest.mark.parametrize("option", ["bogus", "allow_otter=3"])
-def test_an_unknown_option_is_told_in_fuses_words(place: Place, option: str) -> None:
+@pytest.mark.parametrize(("option", "meant"), [("bogus", ""), ("allow_otter=3", "; did you mean allow_other?")])
+def test_an_unknown_option_is_named_with_the_nearest_known_one(place: Place, option: str, meant: str) -> None:
     text = refused(run("mount", place.path, "-o", option), place.path)
-    assert text == f"FUSE does not know the option {option}: correct -o"
+    assert text == f"FUSE does not know the option {option}: correct -o{meant}"
     assert not place.mounts and place.region is None
 
 
