@@ -34,7 +34,8 @@ def _real_path(path: str) -> str:
     """Refused where root would follow another user's link: that user would choose the group."""
     if os.geteuid() != 0:
         return os.path.realpath(path)
-    from fsmount.config.named_file import Trap, real_directory
+    from fsmount.paths.named_file import real_directory
+    from fsmount.paths.walk import Trap
 
     try:
         return real_directory(path)

@@ -9,9 +9,10 @@ import secrets
 import stat
 from collections.abc import Iterator
 
+from ..paths.named_file import named_file
+from ..paths.walk import Found
 from .description import TreeDescription
 from .document import ConfigError
-from .named_file import NamedFile, named_file
 from .reading import read
 
 # Beyond what any tree takes: a file of another user, or a device, can be endless.
@@ -49,7 +50,7 @@ def store(path: str, text: str) -> None:
         raise OSError(errno.EBUSY, "others replace it again and again: name another file")
 
 
-def _stored(found: NamedFile, text: bytes) -> bool:
+def _stored(found: Found, text: bytes) -> bool:
     """False: something else was put in its place meanwhile, and nothing was changed."""
     status = found.status
     if status is not None and (found.by_descriptor or not stat.S_ISREG(status.st_mode)):

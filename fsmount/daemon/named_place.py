@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import stat
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,8 +19,7 @@ from fsmount.daemon.bounded import NoAnswer, bounded, bounded_files
 from fsmount.daemon.mounts import Mount, all_mounts, is_below, mount_of
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.serving import no_answer
-
-_LINKS_MAX = 40
+from fsmount.paths.walk import Trap, walked
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,11 @@ def named(path: str) -> Iterator[Place]:
     if not path:
         raise Refused("an empty name (a shell variable that is not set?): name a path")
     try:
-        _, (descriptor,) = bounded_files(lambda: (None, [_walk(path)]))
+        _, (descriptor,) = bounded_files(lambda: (None, [_descriptor_of(path)]))
     except NoAnswer:
         raise Refused(_who_does_not_answer(os.path.abspath(path))) from None
+    except Trap as error:
+        raise Refused(str(error.strerror)) from None
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None  # and not a name on the way
     try:
@@ -81,41 +81,13 @@ def _who_does_not_answer(path: str) -> str:
     return no_answer(mount) if mount.path == path else f"{mount.path} is on the way, and {no_answer(mount)}"
 
 
-def _walk(path: str) -> int:
-    """A descriptor of what is at the path.  OSError: ELOOP where root would follow another user's link."""
-    here = os.open("/" if path.startswith("/") else ".", os.O_PATH | os.O_CLOEXEC)
-    ahead = deque(path.split("/"))
-    links = 0
-    while ahead:
-        name = ahead.popleft()
-        if name in ("", "."):
-            continue
-        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        target = _target(found)
-        if target is None:
-            os.close(here)
-            here = found
-            continue
-        links += 1
-        if links > _LINKS_MAX:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        owner = os.fstat(found).st_uid
-        if os.geteuid() == 0 and owner not in region_path.trusted_owners():
-            text = f"{name} is a symbolic link of user {owner}, which root does not follow"
-            raise Refused(f"{text}: name what it leads to")
-        os.close(found)
-        if target.startswith("/"):
-            os.close(here)
-            here = os.open("/", os.O_PATH | os.O_CLOEXEC)
-        ahead.extendleft(reversed(target.split("/")))
-    return here
+def _descriptor_of(path: str) -> int:
+    """Of what is at the path.  OSError; Trap where root would follow another user's link."""
+    with walked(path, _distrusts) as found:
+        if found.file < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return os.dup(found.file)
 
 
-def _target(descriptor: int) -> str | None:
-    """Where a symbolic link leads; None of anything else, without asking its file system."""
-    try:
-        return os.readlink("", dir_fd=descriptor)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EINVAL):
-            return None
-        raise
+def _distrusts(owner: int, _directory: int) -> bool:
+    return os.geteuid() == 0 and owner not in region_path.trusted_owners()

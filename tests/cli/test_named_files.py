@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.config import store
-from fsmount.config.named_file import named_file
+from fsmount.paths.named_file import named_file
 from tests.cli.place import Place, refused, run
 from tests.mounts import AS_ROOT, as_user
 
@@ -253,6 +253,18 @@ def test_links_of_ones_own_are_followed_through_all_kinds_of_directories(place: 
     assert run("save", place.path, "first//./x.toml", cwd=shared).returncode == 0
     (shared / "round").symlink_to("round")
     assert refused(run("save", place.path, shared / "round"), shared / "round") == "Too many levels of symbolic links"
+    place.umount()
+
+
+def test_a_name_that_can_only_be_a_directory_is_no_file_to_save_to(place: Place) -> None:
+    place.mount()
+    (place.directory / "x.toml").write_text("as it was")
+    (place.directory / "deeper").mkdir()
+    for name in ("deeper", "deeper/", "deeper/.", "deeper/.."):
+        assert refused(run("save", place.path, name, cwd=place.directory), name) == "Is a directory: name a file in it"
+    for name in ("x.toml/", "x.toml/."):
+        assert refused(run("save", place.path, name, cwd=place.directory), name).startswith("Not a directory: ")
+    assert (place.directory / "x.toml").read_text() == "as it was"
     place.umount()
 
 
