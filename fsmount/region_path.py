@@ -101,7 +101,7 @@ def trusted_owners() -> set[int]:
 
     In a user namespace that does not know root, all users that it does not know are shown as one, the overflow uid.
     There that one counts as root.  It owns "/", and the owner of "/" decides what every path means, so nothing that
-    runs there can do without trusting it.  The cost: another user whom the namespace does not know cannot be told from
+    runs there can do without trusting it.  The cost: another user, unknown to the namespace, cannot be told from
     root either.  Only a place in a directory of that user's, named with --region or the environment, is affected, and
     of it only what is the caller's own.  Where the overflow uid is a user of the namespace, it is trusted like any
     other: not at all.

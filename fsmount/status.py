@@ -5,8 +5,8 @@
     region      path, size and what of it is allocated, in bytes
     resources   the unit of each
     capacity    for each kind of thing: capacity, used, and largest, the users who have the most
-    share       uid: whom things count against that the reader takes in this directory; used_up: of which kinds that
-                user gets no more, and how many the user has
+    share       uid: the user that things count against if the reader takes them in this directory; used_up: of which
+                kinds that user gets no more, and how many the user has
 
 Any user can run a daemon that says anything; so what is not of this form is refused.
 """

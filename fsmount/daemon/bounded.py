@@ -43,7 +43,7 @@ class NoAnswer(Exception):
 def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iterable[int] = ()) -> Value:
     """What the action returns, or the exception it raises.  NoAnswer.
 
-    user: whom to act as; None: the caller.  keep: descriptors that the action needs; all others are closed there.
+    user: the one to act as; None: the caller.  keep: descriptors that the action needs; all others are closed there.
     """
     value, files = bounded_files(lambda: (action(), []), user=user, keep=keep)
     assert not files

@@ -15,7 +15,7 @@ _SOMEBODY = "some process has a file or its current directory there; end it or l
 def who_uses(mount: Mount) -> str:
     """Names it, and says what to do.
 
-    A process is found by the mounts and devices that the kernel tells of its files, and not by their paths.  To read
+    A process is found by the mounts and devices that the kernel reports for its files, and not by their paths.  To read
     that of a process that does not want it may take for ever.
     """
     inner = [other.path for other in all_mounts() if other.parent == mount.id]

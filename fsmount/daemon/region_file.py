@@ -24,7 +24,7 @@ from fsmount.tree import Tree
 
 
 class Told(NamedTuple):
-    """What the daemon of a mount tells of its region.  All of it is its user's to choose."""
+    """What the daemon of a mount says about its region.  All of it is its user's to choose."""
 
     region: str
     server: int

@@ -427,7 +427,7 @@ cdef class Region:
         return [(found[i].room, found[i].used) for i in range(FSM_POOLS)]
 
     def count_groups(self, uint32_t first, uint32_t second):
-        """The users whom groups count against, and how many: see fsm_get_owners()."""
+        """The users that groups count against, and how many: see fsm_get_owners()."""
         cdef uint32_t exempt[2]
         cdef fsm_region *region = self._enter()
         cdef uint32_t room = fsm_geometry_of(region).groups

@@ -117,7 +117,7 @@ typedef struct fsm_use {
 void fsm_get_use(fsm_region *region, fsm_use out[FSM_POOLS]);
 
 /*
- * The user whom each group counts against, in no order: the owner of the topmost group on its way from the root that
+ * The user that each group counts against, in no order: the owner of the topmost group on its way from the root that
  * belongs to neither of the two exempt users; where there is none, its own owner.  Returns how many there are; room:
  * the geometry's.
  */

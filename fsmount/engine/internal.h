@@ -332,7 +332,7 @@ bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is);
 /* One that the fault tells of, with amount, charged and who it was; `before`: what its charger knows of its last. */
 void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recorded *before);
 /*
- * One more within RECORD_EVERY, which the fault tells of: counted, and shown at once if it is of another amount (true).
+ * One more within RECORD_EVERY, as the fault says: counted, and shown at once if it is of another amount (true).
  * With the lock or without.
  */
 bool refused_again(fsm_region *r, fsm_recorded *last, int64_t amount);

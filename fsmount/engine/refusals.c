@@ -18,9 +18,10 @@
  * one part in LOOK_SHARE of the time.  A record says whether all were looked at, and when: where there was no time for
  * it, that is the moment of another refusal by the same counter, or of none.
  *
- * A record is there when its number is; who is killed while he writes one takes along what was in its place.  While a
- * charger writes into its record without the lock, the number has the flag CHANGING.  A process that records under the
- * lock does not wait for that: if it takes over the record within these few stores, its amount is the other one's.
+ * A record is there when its number is; a process that is killed while it writes one takes along what was in its
+ * place.  While a charger writes into its record without the lock, the number has the flag CHANGING.  A process that
+ * records under the lock does not wait for that: if it takes over the record within these few stores, its amount is the
+ * other one's.
  */
 #include "internal.h"
 

@@ -5,7 +5,7 @@ of it than is left for such users, and a sixteenth of it is left for root and th
 at most half, the next one half of the rest, and so on; root finds room whatever a user does, who may have the right to
 thousands of user numbers.
 
-What counts against whom: groups, leases, cells, marks and waiters count against the owner of the topmost group on the
+Groups, leases, cells, marks and waiters count against the owner of the topmost group on the
 way from the root that belongs to neither root nor the owner of the mount, whoever asks for them there; where there is
 none, against the user who asks.  An open file or directory counts against the user who opens it: reading is often
 permitted to everybody, and must not use up the share of the owner.  Root and the owner are never refused.
@@ -100,13 +100,13 @@ class Shares:
         self._held: dict[str, dict[int, int]] = {what: {} for what in (*_OF_ENGINE, *_OF_DAEMON)}
         self._totals = dict.fromkeys(_OF_DAEMON, 0)
         self._files = self._held["open_files"]
-        self._owners: dict[int, int] = {}  # by group: whom it counts against
+        self._owners: dict[int, int] = {}  # by group: the user it counts against
         self._changes = 0  # of what is counted of groups
         self._outdated = True  # somebody may have changed groups or owners without our counting it
         self._count_time = 0.0  # what it took when it was last done
         self._count_at = -math.inf  # from when on it may be done again
         self._logged: dict[tuple[int, str], float] = {}
-        self._left: dict[int, tuple[Account, int]] = {}  # leases of before, and how many cells they have
+        self._left: dict[int, tuple[Account, int]] = {}  # leases of an earlier daemon, and how many cells they have
         for lease in leases:
             self._inherit(lease)
         self._count()
@@ -264,7 +264,7 @@ class Shares:
         self._left[lease.id] = account, lease.cells
 
     def _forget_ended(self) -> None:
-        """The leases of before that have ended by now."""
+        """The leases of an earlier daemon that have ended."""
         if not self._left:
             return
         there = {holder.id for holder in self._tree.holders()}

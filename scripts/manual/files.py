@@ -19,7 +19,7 @@ _FILES = {
     "charge": "A write of N charges N to the group itself; it stays until it is uncharged. ENOMEM if a limit refuses.",
     "uncharge": "A write of N gives back N of what the group itself holds. ERANGE if it holds less.",
     "force_empty": "A write of any text has the group forget what it itself holds; holders keep theirs.",
-    "lease": "What this open file holds. A write of N, +N or -N makes it so much, more, less.\n"
+    "lease": "What this open file holds. A write of N sets it, +N and -N adjust it.\n"
     "The last close gives it back. Other writes: give N and take N (to the group itself, and back), nofail N (always\n"
     "charges; EPERM except for root and the owner of the mount), keep and release (what the last close does with it),\n"
     "and wait N; see Waiting.",
@@ -41,7 +41,7 @@ _FILES = {
 
 _GROUP_FILES = {
     "lease": "What this open file holds of all resources, as in memory=4096 tokens=3. A write of one or several of\n"
-    "R=N, R=+N and R=-N makes it so much, more, less of each: all at once, or nothing. The last close gives it back.\n"
+    "R=N, R=+N and R=-N sets or adjusts each: all at once, or nothing. The last close gives it back.\n"
     "Other writes: give (all of it), give R=N... and take R=N..., nofail R=N, keep and release, and wait R=N...; see\n"
     "Waiting.",
 }

@@ -72,7 +72,7 @@ class Oracle:
         return found
 
     def learn(self) -> None:
-        """Takes what was found for given: each difference is told once."""
+        """Takes what was found for given: each difference is reported once."""
         self._before = self._state()
 
     def _state(self) -> dict[str, object]:

@@ -171,7 +171,7 @@ class Traps:
         exchange(way / "m", link)
 
     def swap_file(self) -> None:
-        """A file that root saves to, reads, or is told to take for a region."""
+        """A file that root saves to, reads, or uses as a region by --region."""
         path = self._random.choice(self.files + self.regions)
         new = Path(f"{path}.new")
         target = self._random.choice(self._scene.canaries) / self._random.choice(["x.toml", "pipe", "region", "none"])

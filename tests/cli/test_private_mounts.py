@@ -1,4 +1,4 @@
-"""A mount without allow_other: everybody else is told so, root too, and not to use chmod."""
+"""A mount without allow_other: the error says so to everybody else, root too, and does not suggest chmod."""
 
 from __future__ import annotations
 

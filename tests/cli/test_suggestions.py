@@ -1,4 +1,4 @@
-""" "Did you mean": a mistyped name is told with the one that it is nearest to."""
+""" "Did you mean": an error about a mistyped name has the nearest name there is."""
 
 from __future__ import annotations
 

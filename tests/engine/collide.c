@@ -1,5 +1,5 @@
 /*
- * collide.c - tells of the table of names in a region.
+ * collide.c - shows the table of names in a region.
  *
  * usage: collide hash PARENT NAME   the hash with a key of zeros
  *        collide longest REGION     how many groups the fullest bucket has

@@ -160,7 +160,7 @@ def test_the_last_refusal_comes_first_however_soon_it_follows(tree: Tree) -> Non
         for group, amount in ((one, 13), (other, 14), (one, 15), (other, 16), (one, 17)):
             number = group["memory"].last_refusal
             assert not group["memory"].try_charge(amount)
-            assert group["memory"].last_refusal > number, "who polls is told"
+            assert group["memory"].last_refusal > number, "a poll reports it"
         assert [(refusal.asked, refusal.amount) for refusal in tree.root["memory"].why()] == [
             ("/first", 17),
             ("/second", 16),

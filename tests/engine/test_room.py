@@ -1,4 +1,4 @@
-"""How much of what can be used up is used, and whom the groups count against."""
+"""How much of what can be used up is used, and against which user the groups count."""
 
 from __future__ import annotations
 

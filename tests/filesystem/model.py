@@ -383,7 +383,7 @@ class Model:
     def __init__(self, users: list[User], units: dict[str, str], *, groups: int, cells: int, root_mode: int) -> None:
         self.users, self.units = users, units
         self.room = {"groups": groups, "leases": cells, "cells": cells}
-        self.held: dict[tuple[str, int], int] = {}  # leases and cells, by whom they count against
+        self.held: dict[tuple[str, int], int] = {}  # leases and cells, by the user they count against
         self.directories: list[Directory] = []
         self.descriptors: list[dict[int, OpenFile]] = [{} for _ in users]
         owner = users[0]

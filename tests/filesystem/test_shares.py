@@ -64,7 +64,7 @@ def remove_all(mount: Mount) -> None:
 
 
 def fair(room: int, used: int) -> int:
-    """What a user gets of so much room: as much as is then left for users."""
+    """What a user gets of this room: as much as is then left for users."""
     return (room - room // RESERVED - used) // 2
 
 
@@ -200,7 +200,7 @@ def test_the_daemon_that_takes_a_region_over_knows_whose_its_groups_and_leases_a
 
             return until_refused(take)
 
-        assert as_user(ALICE, takes_leases) == 1  # with those of before it is her share
+        assert as_user(ALICE, takes_leases) == 1  # with the older leases it is her share
         for lease in files:
             with contextlib.suppress(OSError):
                 lease.close()
