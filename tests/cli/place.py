@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:
     start = f"fsmount: {subject}: "
     assert done.stderr.startswith(start) and done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
     return done.stderr[len(start) : -1]
+
+
+@contextlib.contextmanager
+def untouched(file: Path) -> Iterator[Path]:
+    """Makes a file that only its owner may read; after the block it must be the same."""
+
+    def look() -> tuple[object, ...]:
+        status = file.stat()
+        return status.st_ino, status.st_mode, status.st_uid, status.st_mtime_ns, file.read_text()
+
+    file.write_text("precious")
+    file.chmod(0o600)
+    before = look()
+    yield file
+    assert look() == before
 
 
 def has_ended(pid: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run, untouched
 from tests.mounts import as_user, resource_files
 
 pytestmark = pytest.mark.root
@@ -40,14 +40,8 @@ def arguments(command: list[object], group: Path) -> list[object]:
 
 @pytest.fixture
 def victim(place: Place) -> Iterator[Path]:
-    file = place.directory / "victim"
-    file.write_text("precious")
-    file.chmod(0o600)
-    before = file.stat()
-    yield file
-    after = file.stat()
-    assert (after.st_ino, after.st_mtime_ns, after.st_mode) == (before.st_ino, before.st_mtime_ns, before.st_mode)
-    assert file.read_text() == "precious"
+    with untouched(place.directory / "victim") as file:
+        yield file
 
 
 def false_group(place: Place, make: Callable[[str], object]) -> Path:

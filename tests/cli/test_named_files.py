@@ -18,7 +18,7 @@ import pytest
 
 from fsmount.config import store
 from fsmount.paths.named_file import named_file
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run, untouched
 from tests.mounts import AS_ROOT, as_user
 
 THEM = 60_101  # nobody's: no user needs to be made
@@ -28,21 +28,10 @@ OTHERS = 60_102
 @pytest.fixture
 def victim(place: Place) -> Iterator[Path]:
     """A file of root's, with a tree to save mounted beside it; it must be the same at the end."""
-    file = place.directory / "victim"
-    file.write_text("precious")
-    file.chmod(0o600)
-    before = file.stat()
-    place.mount()
-    place.root.mkdir("web")
-    yield file
-    after = file.stat()
-    assert file.read_text() == "precious"
-    assert (after.st_ino, after.st_mode, after.st_uid, after.st_mtime_ns) == (
-        before.st_ino,
-        before.st_mode,
-        before.st_uid,
-        before.st_mtime_ns,
-    )
+    with untouched(place.directory / "victim") as file:
+        place.mount()
+        place.root.mkdir("web")
+        yield file
     place.umount()
 
 

@@ -24,6 +24,7 @@ from fsmount.filesystem.text_makers import TextMakers
 from fsmount.lease import group_at
 from fsmount.tree import process_start_time
 from tests.companions import companion
+from tests.filesystem.bystander import served_while
 from tests.footprint import Footprint, leaves_nothing
 from tests.mounts import GroupFiles, Mount, eventually, mounted
 
@@ -73,17 +74,7 @@ def test_others_are_served_while_many_holders_are_listed(mount: Mount, group: Gr
     """A text that was made in the event loop would let nothing through between its first byte and its last."""
     with leases(group / "memory.lease", 3000):
         texts: list[list[str]] = []
-        reader = threading.Thread(target=lambda: texts.append(group.read("holders").splitlines()))
-        fd = os.open(mount.path / "memory.failcnt", os.O_RDONLY)
-        served = 0
-        try:
-            reader.start()
-            while reader.is_alive():
-                os.pread(fd, 100, 0)
-                served += 1
-        finally:
-            reader.join()
-            os.close(fd)
+        served = served_while(lambda: texts.append(group.read("holders").splitlines()), mount.path / "memory.failcnt")
         assert len(texts[0]) == 3000
         assert served > 5
     eventually(lambda: group.usage == 0, what="the leases are closed")

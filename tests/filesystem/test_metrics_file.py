@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from tests.filesystem.bystander import served_while
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, GroupFiles, Mount, fails_with, mounted
 
@@ -220,17 +221,7 @@ def test_others_are_served_while_it_is_made(crowded: Mount) -> None:
         sizes.append(len(Path(crowded.path / NAME).read_bytes()))
 
     families(crowded)  # the library is imported with the first
-    reader = threading.Thread(target=read)
-    fd = os.open(crowded.path / "memory.failcnt", os.O_RDONLY)
-    served = 0
-    try:
-        reader.start()
-        while reader.is_alive():
-            os.pread(fd, 100, 0)
-            served += 1
-    finally:
-        reader.join()
-        os.close(fd)
+    served = served_while(read, crowded.path / "memory.failcnt")
     assert sizes[0] > 2000 * 7 * 40
     assert served > 5, served
 
