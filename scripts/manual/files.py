@@ -142,6 +142,11 @@ on from there show the rest of the same text. Of a file whose text is the open f
 and R.probe) the first read after a write begins the text, so that a shell can write and read through one descriptor:
 exec 3<>memory.lease; echo 4K >&3; cat <&3.
 
+st_size is above the length of the text, as in sysfs: 4096 where the text is short, a power of two from 65536 where it
+can be long, and 0 where nothing can be read. So sendfile(2) and splice(2) copy the whole text. While a file is copied
+that way, and until it is opened again, st_size can be the length of the text. If several programs do so with one file
+at the same moment, a call may fail with EINVAL; read(2) always works. copy_file_range(2) is EXDEV.
+
 R.holders, R.why, .R.groups and metrics can be long. Such a text is made while other requests are served, and readers
 that ask at the same moment get the same text, made after they asked. Users take turns, and root and the owner of the
 mount wait for no other user's texts; of readers that wait a user other than these has at most half of the places that
