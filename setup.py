@@ -5,6 +5,7 @@ with FSMOUNT_WERROR=1 in the environment a warning there is an error.
 """
 
 import os
+import subprocess
 from glob import glob
 
 from Cython.Build import cythonize
@@ -62,4 +63,18 @@ for header in glob(f"{GENERATED}/**/*.h", recursive=True):
 # What makes an editable install build again.
 binding.depends = [*CORE, *HEADERS, "setup.py"]
 
-setup(libraries=[core], ext_modules=[binding])
+
+def of_fuse(what: str) -> list[str]:
+    """What pkg-config tells of libfuse, which pyfuse3 is built with too."""
+    return subprocess.run(["pkg-config", what, "fuse3"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+
+
+page_reads = Extension(
+    "fsmount.filesystem._page_reads",
+    sources=["fsmount/filesystem/_page_reads.c"],
+    extra_compile_args=[*FLAGS, *WARNINGS, *of_fuse("--cflags")],
+    extra_link_args=["-Wl,--no-as-needed", *of_fuse("--libs")],
+    depends=["setup.py"],
+)
+
+setup(libraries=[core], ext_modules=[binding, page_reads])

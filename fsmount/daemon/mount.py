@@ -11,7 +11,6 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 
-import pyfuse3
 import trio
 
 from fsmount.control_files import CONTROL_FILE
@@ -27,7 +26,7 @@ from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.request import MountRequest
 from fsmount.daemon.systemd import ServiceManager
-from fsmount.filesystem import Operations, serve_requests
+from fsmount.filesystem import Operations, pyfuse3, serve_requests
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-import pyfuse3
-
 from fsmount.daemon.refused import Refused
 from fsmount.daemon.unmounting import plain_words
 from fsmount.suggestions import did_you_mean
@@ -22,6 +20,8 @@ _COMMON = (
 
 def fuse_options(given: Iterable[str]) -> set[str]:
     """Ours and the given ones (each a comma-separated list); of two that contradict each other the later counts."""
+    from fsmount.filesystem import pyfuse3
+
     ours = [*pyfuse3.default_options, "default_permissions", "fsname=fsmount", "subtype=fsmount"]
     chosen: dict[str, str] = {}
     for option in [*ours, *(option for text in given for option in split(text))]:

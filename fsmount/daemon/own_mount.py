@@ -11,12 +11,10 @@ import contextlib
 import os
 from io import FileIO
 
-import pyfuse3
-
 from fsmount.daemon.mounts import Mount, mount_at, parse, served_devices
 from fsmount.daemon.named_place import Place
 from fsmount.daemon.unmounting import detach
-from fsmount.filesystem import Operations
+from fsmount.filesystem import Operations, pyfuse3
 
 
 class OwnMount:

@@ -6,12 +6,15 @@ from typing import ClassVar
 from .. import control_files
 from ..control_files import Kind
 from ..listings import HolderLine, holders_text
-from ..tree import LEASE, Holder
+from ..tree import LEASE, Group, Holder
 from .long_file import LongFile
 from .open_file import CounterFile
 
 #: So many holders are shown by the event loop itself: it looks up the name of each one's process.
 _FEW = 16
+
+#: The length of a line with numbers of usual lengths, and a command of 15 bytes of which each may be escaped.
+_LINE = 128
 
 
 class HoldersFile(LongFile, CounterFile):
@@ -24,6 +27,10 @@ class HoldersFile(LongFile, CounterFile):
     kind: ClassVar[Kind] = control_files.HOLDERS
 
     __slots__ = ()
+
+    @classmethod
+    def length(cls, group: Group) -> int:
+        return _LINE * (sum(group.tree.count_holders()) + 1)
 
     def key(self) -> Hashable:
         return HoldersFile, self.counter.group.id, self.counter.index

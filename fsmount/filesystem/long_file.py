@@ -3,10 +3,13 @@
 import errno
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable
+from typing import ClassVar
 
 from pyfuse3 import FUSEError
 
 from ..errors import LockTimeout
+from ..tree import Group
+from .file_sizes import size_for
 from .kept_texts import Text
 from .open_file import OpenFile
 
@@ -30,7 +33,18 @@ _LOST = _LostText()
 class LongFile(OpenFile):
     """An open file whose text may be long."""
 
+    grows: ClassVar[bool] = True
+
     __slots__ = ()
+
+    @classmethod
+    def size(cls, group: Group) -> int:
+        return size_for(cls.length(group))
+
+    @classmethod
+    def length(cls, group: Group) -> int:
+        """About the longest that the text can be now."""
+        return 0
 
     @abstractmethod
     def key(self) -> Hashable:

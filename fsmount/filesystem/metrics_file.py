@@ -48,6 +48,9 @@ _OMITTED = "Groups that are not shown here: their paths are too long, or there a
 #: About the bytes of a sample beside the path.
 _SAMPLE = 60
 
+#: The bytes of all samples of a counter, where its path is no longer than usual, and of the daemon's own figures.
+_GROUP, _OWN = 2048, 16384
+
 #: Groups whose samples are made at a time.
 _PAGE = 64
 
@@ -64,6 +67,10 @@ class MetricsFile(LongFile):
     timed: ClassVar[bool] = False
 
     __slots__ = ("_open_files", "_shares")
+
+    @classmethod
+    def length(cls, group: Group) -> int:
+        return _OWN + _GROUP * group.tree.group_count * len(group.resources)
 
     def __init__(self, root: Group, inode: int, flags: int, open_files: Callable[[], int], shares: Shares) -> None:
         super().__init__(root, inode, flags)

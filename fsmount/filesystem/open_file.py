@@ -10,6 +10,7 @@ from pyfuse3 import FUSEError, PollHandle, RequestContext
 from ..control_files import Kind
 from ..quantities import TEXT_MAX
 from ..tree import Counter, Group
+from .file_sizes import SHORT
 from .kept_texts import Text
 
 _READABLE = select.POLLIN | select.POLLRDNORM
@@ -23,23 +24,34 @@ class OpenFile:
     text() and command() raise OSError, and change nothing then.  The kernel lets one write at a time into a file.
     """
 
-    __slots__ = ("group", "inode", "user", "waiter", "_flags", "_start", "_text")
+    __slots__ = ("group", "inode", "since", "task", "truncates", "user", "waiter", "_flags", "_start", "_text")
 
     #: Whether the time of its last write is kept.
     timed: ClassVar[bool] = True
     #: Whether what it shows is this open file's alone.  The first read after a write begins it then, wherever the write
     #: has left the file's offset: so a shell can write and read through one descriptor.
     private: ClassVar[bool] = False
+    #: Whether its size follows from what there is, and so may change at any time.
+    grows: ClassVar[bool] = False
 
     def __init__(self, group: Group, inode: int, flags: int) -> None:
         self.group = group
         self.inode = inode
         #: The user who opened it; the file system says so right after it is made.
         self.user = 0
+        #: The thread that did, when, and whether with O_TRUNC.
+        self.task = 0
+        self.since = 0.0
+        self.truncates = False
         self.waiter: PollHandle | None = None
         self._flags = flags
         self._start: int | None = 0
         self._text: bytes | Text | None = None
+
+    @classmethod
+    def size(cls, group: Group) -> int:
+        """What stat() shows as its size: whole pages, and more than its text has.  See file_sizes.py."""
+        return SHORT
 
     def text(self) -> bytes:
         """What a read from the start shows."""
@@ -69,6 +81,17 @@ class OpenFile:
         elif not self.group.exists:
             raise FUSEError(errno.ENODEV)
         return text[offset : offset + size]
+
+    @property
+    def readable(self) -> bool:
+        """Whether it was opened so that it can be read."""
+        return self._flags & os.O_ACCMODE != os.O_WRONLY
+
+    @property
+    def length_read(self) -> int:
+        """The length of the text that is being read."""
+        text = self._text
+        return 0 if text is None else text.length if isinstance(text, Text) else len(text)
 
     def write(self, text: bytes) -> int:
         """Obeys one command, wherever in the file it was written."""
@@ -116,6 +139,10 @@ class CounterFile(OpenFile):
     kind: ClassVar[Kind]
 
     __slots__ = ("counter",)
+
+    @classmethod
+    def size(cls, group: Group) -> int:
+        return SHORT if cls.kind.mode & 0o444 else 0
 
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter.group, inode, flags)

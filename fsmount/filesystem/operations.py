@@ -18,14 +18,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from time import time, time_ns
+from time import monotonic, time, time_ns
 from typing import NamedTuple
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from ..control_files import CONTROL_FILE, METRICS_FILE, STATUS_FILE, Kind, files, reserved_names, slot, survey_name
+from ..control_files import CONTROL_FILE, METRICS_FILE, STATUS_FILE, files, reserved_names, slot, survey_name
 from ..errors import GroupRemoved, LockTimeout
 from ..tree import (
     MODE_UNSET,
@@ -43,10 +43,12 @@ from ..tree import (
     set_patience,
 )
 from . import freed_memory, guard, inodes
+from ._page_reads import is_marking
 from .control_handle import ControlHandle
 from .counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
 from .directory import Directory, Listed
 from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
+from .file_sizes import PAGE, SETTLED, FileSizes
 from .guard import by_handle, by_inode
 from .host import Host
 from .kept_texts import KeptTexts, Text
@@ -80,15 +82,17 @@ Opener = Callable[[Group, int, int, RequestContext], OpenFile]
 class _File:
     """What is the same of a file in every group; of the group's own the resource is the first."""
 
-    __slots__ = ("mode", "open", "slot")
+    __slots__ = ("mode", "open", "opened", "slot")
 
-    def __init__(self, index: int, kind: Kind, open: Opener) -> None:
+    def __init__(self, index: int, opened: type[CounterFile] | type[GroupLeaseFile], open: Opener) -> None:
+        kind = opened.kind
         self.open = open
+        self.opened: type[OpenFile] = opened
         self.slot = slot(index, kind)  # where the engine keeps its attributes
         self.mode = kind.mode
 
 
-def _files_of(resource: str, index: int, shares: Shares) -> Iterator[tuple[Kind, Opener]]:
+def _files_of(resource: str, shares: Shares) -> Iterator[tuple[type[CounterFile], Opener]]:
     """The kinds of files of a resource, and what opens one."""
 
     def plain(opened: type[CounterFile]) -> Opener:
@@ -97,8 +101,8 @@ def _files_of(resource: str, index: int, shares: Shares) -> Iterator[tuple[Kind,
     def sharing(opened: type[LeaseFile | ThresholdFile]) -> Opener:
         return lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx, shares)
 
-    yield from ((opened.kind, plain(opened)) for opened in CLASSES)
-    yield from ((opened.kind, sharing(opened)) for opened in SHARING_CLASSES)
+    yield from ((opened, plain(opened)) for opened in CLASSES)
+    yield from ((opened, sharing(opened)) for opened in SHARING_CLASSES)
 
 
 def _open_of_group(
@@ -111,12 +115,17 @@ class _Unowned(NamedTuple):
     """A file that belongs to whom its directory belongs to; its mode follows from that of the directory."""
 
     mode: Callable[[int], int]
+    opened: type[OpenFile]
     open: Opener
 
 
 def _survey_of(resource: str) -> _Unowned:
     """Whoever may list the directory may read it."""
-    return _Unowned(lambda mode: mode & 0o444, lambda group, inode, flags, _: SurveyFile(group[resource], inode, flags))
+    return _Unowned(
+        lambda mode: mode & 0o444,
+        SurveyFile,
+        lambda group, inode, flags, _: SurveyFile(group[resource], inode, flags),
+    )
 
 
 class Operations(pyfuse3.Operations):
@@ -132,12 +141,12 @@ class Operations(pyfuse3.Operations):
         self._shares = shares = Shares(tree, leases)
         self._since = time()
         self._files = {
-            inodes.file_slot(index, kind): _File(index, kind, opener)
+            inodes.file_slot(index, opened.kind): _File(index, opened, opener)
             for index, resource in enumerate(tree.resources)
-            for kind, opener in _files_of(resource, index, shares)
+            for opened, opener in _files_of(resource, shares)
         }
         self._files |= {
-            inodes.file_slot(0, opened.kind): _File(0, opened.kind, partial(_open_of_group, opened, shares))
+            inodes.file_slot(0, opened.kind): _File(0, opened, partial(_open_of_group, opened, shares))
             for opened in GROUP_CLASSES
         }
         listed = files(tree.resources)
@@ -148,9 +157,9 @@ class Operations(pyfuse3.Operations):
         self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
         self._slots_in_root = self._slots | dict(self._listed_in_root)
         self._unowned = {
-            inodes.CONTROL: _Unowned(lambda _: 0o600, self._open_control),
-            inodes.METRICS: _Unowned(lambda _: 0o444, self._open_metrics),
-            inodes.STATUS: _Unowned(lambda _: 0o444, self._open_status),
+            inodes.CONTROL: _Unowned(lambda _: 0o600, ControlHandle, self._open_control),
+            inodes.METRICS: _Unowned(lambda _: 0o444, MetricsFile, self._open_metrics),
+            inodes.STATUS: _Unowned(lambda _: 0o444, StatusFile, self._open_status),
             **{inodes.survey_slot(index): _survey_of(resource) for index, resource in enumerate(tree.resources)},
         }
         self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
@@ -161,6 +170,9 @@ class Operations(pyfuse3.Operations):
         self._polled = PolledFiles(tree)
         self._known = KnownNames()
         self._written = WriteTimes(self._store_time)
+        self._sizes = FileSizes()
+        self._marks = True  # reads for the page cache are told from plain ones
+        self._caller = 0  # the thread that asks for attributes; 0: not known
         self._makers = TextMakers()
         self._kept = KeptTexts()
         # of groups that somebody may still have open: the directory's, of files that are another's, and who removed it
@@ -171,6 +183,9 @@ class Operations(pyfuse3.Operations):
         set_patience(guard.PATIENCE)
         sys.setswitchinterval(guard.TURN)
         self._serving = True
+        self._marks = is_marking()
+        if not self._marks:
+            log.warning("reads for the page cache are not told from others: each open() asks for the attributes")
 
     def close(self) -> None:
         """After the last request, and before pyfuse3.close(): ends the leases that are still open.  Never raises."""
@@ -203,6 +218,7 @@ class Operations(pyfuse3.Operations):
         parent, _ = self._find(parent_inode)
         found = self._slots_in(parent_inode).get(name)
         if found is not None:
+            self._caller = ctx.pid
             return self._entry(inodes.number(parent.id, found))
         if name == b".":
             return self._entry(parent_inode)
@@ -217,8 +233,14 @@ class Operations(pyfuse3.Operations):
         self._known.add(parent.id, name, child.id)
         return attributes
 
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        if self._sizes.is_noting(inode):
+            await trio.sleep(SETTLED)
+        return await self._attributes(inode, ctx)
+
     @by_inode
-    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    def _attributes(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        self._caller = ctx.pid
         try:
             return self._entry(inode)
         except GroupRemoved:
@@ -264,6 +286,7 @@ class Operations(pyfuse3.Operations):
             self._written.pop(inode, None)
             if file is None and mask & SET_UID:
                 self._shares.owners_changed()
+        self._caller = 0
         return self._entry(inode)
 
     def _entry(self, inode: int) -> EntryAttributes:
@@ -274,13 +297,28 @@ class Operations(pyfuse3.Operations):
             if written is not None:
                 attributes = attributes._replace(mtime=written, ctime=written)
             mode = file.mode if attributes.mode == MODE_UNSET else attributes.mode
-            return entry(inode, stat.S_IFREG | mode, 1, attributes)
+            return self._with_size(entry(inode, stat.S_IFREG | mode, 1, attributes), file.opened, group)
         attributes = group.attributes(0)
         unowned = self._unowned.get(inodes.slot_of(inode))
         if unowned is None:
             return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
         # the kernel does not know that they change with their directory
-        return entry(inode, stat.S_IFREG | unowned.mode(attributes.mode), 1, attributes, timeout=0)
+        found = entry(inode, stat.S_IFREG | unowned.mode(attributes.mode), 1, attributes, timeout=0)
+        return self._with_size(found, unowned.opened, group)
+
+    def _with_size(self, found: EntryAttributes, opened: type[OpenFile], group: Group) -> EntryAttributes:
+        """The block size is no smaller than the size: tools then read to the end, where they would seek to it."""
+        size = opened.size(group)
+        self._sizes.told(found.st_ino, self._caller)
+        if found.st_ino in self._sizes:
+            size = self._sizes.shown(found.st_ino, size, self._caller)
+        if size:
+            found.st_size = size
+            found.st_blksize = max(PAGE, 1 << (size - 1).bit_length())
+            found.st_blocks = -(-size // 512)  # or cp would look for holes
+        if opened.grows or not self._marks:
+            found.attr_timeout = 0
+        return found
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         if self._removed:
@@ -419,6 +457,7 @@ class Operations(pyfuse3.Operations):
 
     @by_handle
     def _reply_entries(self, directory: Directory, start: int, token: ReaddirToken) -> None:
+        self._caller = 0
         for place, inode, known in directory.entries(start):
             try:
                 name = known or os.fsencode(self._tree.group(inodes.group_of(inode)).name)
@@ -451,8 +490,15 @@ class Operations(pyfuse3.Operations):
 
     # ---- open files ----
 
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        info, opened = await self._begin(inode, flags, ctx)
+        if opened.readable:
+            await self._sizes.opened(inode, info.fh)
+        opened.since = monotonic()
+        return info
+
     @by_inode
-    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+    def _begin(self, inode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, OpenFile]:
         group, file = self._find(inode)
         if not group.exists:
             raise FUSEError(errno.ESTALE)
@@ -464,9 +510,13 @@ class Operations(pyfuse3.Operations):
             self._shares.close_file(ctx.uid)
             raise
         opened.user = ctx.uid
+        opened.task = ctx.pid
         handle = next(self._handles)
         self._open[handle] = opened
-        return FileInfo(fh=handle, direct_io=True)
+        if flags & os.O_TRUNC and opened.size(group):
+            opened.truncates = True
+            self._sizes.truncated(inode, ctx.pid)
+        return FileInfo(fh=handle, direct_io=True, keep_cache=False), opened
 
     def _open_control(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
         return ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
@@ -481,11 +531,29 @@ class Operations(pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         try:
-            return self._open[fh].read(off, size)
+            opened = self._open[fh]
+            if off < 0:  # marked by _page_reads.c
+                return await self._read_page(fh, ~off, size)
+            return opened.read(off, size)
         except MakeText:
             return await self._read_long(fh, off, size)
         except Exception as error:
             return await guard.recover(error, errno.ENODEV, lambda: self._open[fh].read(off, size))
+
+    async def _read_page(self, fh: int, off: int, size: int) -> bytes:
+        """For sendfile() and splice(): see file_sizes.py."""
+        opened = self._open[fh]
+        self._sizes.begin(opened.inode, fh)
+        try:
+            text = opened.read(off, size)
+        except MakeText:
+            text = await self._read_long(fh, off, size)
+        except Exception as error:
+            text = await guard.recover(error, errno.ENODEV, lambda: opened.read(off, size))
+        end = off + len(text) if len(text) < size else None
+        length = opened.length_read
+        await self._sizes.answered(opened.inode, opened.task, opened.since, end, length, opened.size(opened.group))
+        return text
 
     async def _read_long(self, fh: int, off: int, size: int) -> bytes:
         opened = self._open[fh]
@@ -503,6 +571,9 @@ class Operations(pyfuse3.Operations):
             length = opened.write(buf)
         except Exception as error:
             length = await guard.recover(error, errno.ENODEV, lambda: opened.write(buf))
+        if self._sizes.shows_pages:
+            await self._sizes.refresh()
+        self._sizes.told(opened.inode, opened.task)
         if length and opened.timed:
             self._written[opened.inode] = time_ns()
             if self._written.many:
@@ -514,6 +585,9 @@ class Operations(pyfuse3.Operations):
         self._polled.discard(fh)
         opened = self._open.pop(fh)
         self._shares.close_file(opened.user)
+        self._sizes.closed(opened.inode, fh, opened.task, opened.readable)
+        if opened.truncates:
+            self._sizes.settle(opened.inode)
         if isinstance(opened, LongFile):
             self._kept.drop(opened)
         opened.release()
@@ -538,6 +612,7 @@ class Operations(pyfuse3.Operations):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._polled.run)
             nursery.start_soon(self._makers.run)
+            nursery.start_soon(self._sizes.run)
             nursery.start_soon(freed_memory.give_back)
 
     def _children_changed(self, number: int) -> None:

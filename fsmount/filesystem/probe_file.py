@@ -10,7 +10,8 @@ from .. import control_files
 from ..control_files import Kind
 from ..quantities import parse
 from ..refusals import Probe
-from ..tree import Counter
+from ..tree import Counter, Group
+from .file_sizes import MEDIUM
 from .open_file import CounterFile
 
 
@@ -26,6 +27,10 @@ class ProbeFile(CounterFile):
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
         super().__init__(counter, inode, flags, ctx)
         self._answer: Probe | None = None
+
+    @classmethod
+    def size(cls, group: Group) -> int:
+        return MEDIUM
 
     def text(self) -> bytes:
         if not self.group.exists:

@@ -13,8 +13,11 @@ from collections.abc import Hashable, Iterator
 from typing import ClassVar
 
 from ..listings import groups_text
-from ..tree import Counter
+from ..tree import Counter, Group
 from .long_file import LongFile
+
+#: About the longest that a line is: a name of 255 bytes, and numbers of usual lengths.
+_LINE = 512
 
 
 class SurveyFile(LongFile):
@@ -23,6 +26,10 @@ class SurveyFile(LongFile):
     timed: ClassVar[bool] = False
 
     __slots__ = ("_resource",)
+
+    @classmethod
+    def length(cls, group: Group) -> int:
+        return _LINE * group.tree.group_count
 
     def __init__(self, counter: Counter, inode: int, flags: int) -> None:
         super().__init__(counter.group, inode, flags)

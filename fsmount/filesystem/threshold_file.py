@@ -9,7 +9,8 @@ from pyfuse3 import FUSEError, RequestContext
 from .. import control_files
 from ..control_files import Kind
 from ..marks import Mark, parse_marks
-from ..tree import Counter
+from ..tree import Counter, Group
+from .file_sizes import MEDIUM
 from .guard import finish
 from .listening_file import ListeningFile
 from .shares import Shares
@@ -32,6 +33,10 @@ class ThresholdFile(ListeningFile):
 
     def counts(self) -> Sequence[int]:
         return [self.counter.crossings(watch) for watch in self._watches]
+
+    @classmethod
+    def size(cls, group: Group) -> int:
+        return MEDIUM
 
     def text(self) -> bytes:
         if not self.group.exists:

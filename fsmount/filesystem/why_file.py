@@ -7,11 +7,15 @@ from typing import ClassVar
 from .. import control_files
 from ..control_files import Kind
 from ..refusals import Refusal
+from ..tree import Group
 from .listening_file import ListeningFile
 from .long_file import LongFile
 
 #: So many refusals are shown by the event loop itself: each has up to five paths.
 _FEW = 8
+
+#: The length of all refusals that a tree remembers, where paths are no longer than usual.
+_LENGTH = 256 * 1024
 
 
 class WhyFile(LongFile, ListeningFile):
@@ -20,6 +24,10 @@ class WhyFile(LongFile, ListeningFile):
     kind: ClassVar[Kind] = control_files.WHY
 
     __slots__ = ()
+
+    @classmethod
+    def length(cls, group: Group) -> int:
+        return _LENGTH
 
     def counts(self) -> Sequence[int]:
         return (self.counter.last_refusal,)

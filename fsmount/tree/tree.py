@@ -262,6 +262,11 @@ class Tree:
         """How many processes and how many leases are holders.  Takes no lock, and may miss some that come and go."""
         return self.region.count_holders()
 
+    @property
+    def group_count(self) -> int:
+        """How many groups there are.  Takes no lock."""
+        return self.region.use()[0][1]
+
     @in_public
     def reap(self) -> int:
         """Ends the holders whose processes are dead; how many there were."""
