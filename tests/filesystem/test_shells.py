@@ -93,12 +93,12 @@ SESSIONS = {
     "mkdir -p": ("mkdir -p a/b/c; mkdir -p a/b/c; cat a/b/c/memory.usage_in_bytes; rmdir -p a/b/c", "0\n"),
     "tests on files": (
         "test -f memory.stat && test -r memory.stat && test -d . && test ! -e memory.nothing && "
-        "test ! -s memory.stat && echo all",
+        "test -s memory.stat && test ! -s memory.charge && echo all",
         "all\n",
     ),
     "chmod": (
         "chmod 600 memory.limit_in_bytes; echo 5 > memory.limit_in_bytes; stat -c '%a %s %h' memory.limit_in_bytes",
-        "600 0 1\n",
+        "600 4096 1\n",
     ),
     "copying a value out of a file": (
         "echo 99 > tokens.limit; cat tokens.limit > memory.limit_in_bytes; cat memory.limit_in_bytes",
