@@ -12,12 +12,11 @@ fill the page cache are told from plain ones, see _page_reads.c.  What the kerne
   that stat() shows, and it drops the pages.  An open() that follows too closely has not asked: then the kernel is made
   to extend the file before the open() is answered.
 - The kernel does not shorten the file if it has had other news of its attributes since it began to read.  It would copy
-  what is behind the text, NULs.  So a read to which that may happen is put off until the news agree with the text, and
-  gets EINVAL if there are ever more of them.
-- The pages stay until they are dropped: before a write is answered, and after a few milliseconds.  So sendfile() from
-  the start of a file that stays open shows what was written through the mount before, and what somebody has charged in
-  the region a few milliseconds before.  If the text has become longer, the kernel is made to extend the file, and to
-  ask again: EINTR, which it does not pass on.
+  what is behind the text, NULs.  So a read to which that may happen gets EINVAL, too.
+- The pages stay until they are dropped: those of short texts before a write is answered, and all after a few
+  milliseconds.  So sendfile() from the start of a file that stays open shows what was written through the mount before,
+  and what somebody has charged in the region a few milliseconds before.  If the text has become longer, the kernel is
+  made to extend the file, and to ask again: EINTR, which it does not pass on.
 
 To drop a page is to wait until it is read, so that is done in a worker thread.  The extension stores a byte far behind
 the text, where no page is being read.
@@ -28,6 +27,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -73,14 +73,22 @@ def size_for(length: int) -> int:
 
 
 class _News:
-    """Attributes that the kernel was sent or has changed, for a thread; noted: the kernel has noted them by now."""
+    """Attributes that the kernel was sent or has changed, for a thread; noted: the kernel has noted them by now.
 
-    __slots__ = ("noted", "thread", "when")
+    size: the one that it was sent; -1: another one, which is not known.
+    """
 
-    def __init__(self, thread: int, noted: bool) -> None:
+    __slots__ = ("noted", "size", "thread", "when")
+
+    def __init__(self, thread: int, noted: bool, size: int = -1) -> None:
         self.thread = thread
         self.noted = noted
+        self.size = size
         self.when = monotonic()
+
+    def is_pending(self) -> bool:
+        """Whether the thread may still have to go on; it may be one that the daemon cannot see."""
+        return not self.thread or os.path.exists(f"/proc/{self.thread}")
 
 
 class FileSizes:
@@ -93,8 +101,9 @@ class FileSizes:
         self._copied: dict[int, float] = {}
         #: inode -> the open file that may shorten it
         self._copying: dict[int, int] = {}
-        #: whose pages are still there
+        #: whose pages are still there: of files whose texts are short, and of others
         self._cached: set[int] = set()
+        self._cached_long: set[int] = set()
         self._read = trio.Event()
         #: inode -> its open files that can be read, and when they were opened or last read for the page cache
         self._open: dict[int, dict[int, float]] = {}
@@ -102,6 +111,8 @@ class FileSizes:
         self._changing: set[int] = set()
         #: inode -> when its last read was answered, if the kernel had to ask again for it
         self._asked_again: dict[int, float] = {}
+        #: open file -> when it was first answered EINVAL
+        self._refused: dict[int, float] = {}
         self._news: dict[int, deque[_News]] = {}
 
     # ---- what the kernel is told of attributes
@@ -109,9 +120,15 @@ class FileSizes:
     def __contains__(self, inode: int) -> bool:
         return inode in self._sizes
 
-    def told(self, inode: int, thread: int) -> None:
+    def told(self, inode: int, thread: int, size: int = -1) -> None:
         """The kernel gets or changes the attributes of a file, and notes them when that thread goes on."""
-        self._note(inode, _News(thread, noted=False))
+        self._goes_on(inode, thread)
+        self._note(inode, _News(thread, noted=False, size=size))
+
+    def _goes_on(self, inode: int, thread: int) -> None:
+        for news in self._news.get(inode, ()):
+            if news.thread == thread and not news.noted:
+                news.noted, news.when = True, monotonic()
 
     def _changed(self, inode: int, thread: int) -> None:
         """The kernel has been made to change the attributes of a file."""
@@ -133,7 +150,7 @@ class FileSizes:
             self._sizes[inode] = _SHOWN
             return size
         self._copied.pop(inode, None)
-        if inode in self._changing or self._is_unsettled(inode, thread, 0):
+        if inode in self._changing or self._is_unsettled(inode, thread, 0, size):
             self._sizes[inode] = _UNKNOWN  # the kernel may not heed the answer
         else:
             del self._sizes[inode]
@@ -151,8 +168,9 @@ class FileSizes:
         if inode not in self._copying:
             self._remember(inode, _UNKNOWN)
 
-    async def opened(self, inode: int, handle: int) -> None:
-        """Before an open() is answered, which may have not asked for the size."""
+    async def opened(self, inode: int, handle: int, thread: int) -> None:
+        """Before an open() of that thread is answered, which may have not asked for the size."""
+        self._goes_on(inode, thread)
         self._open.setdefault(inode, {})[handle] = monotonic()
         if inode in self._sizes and self._is_alone(inode, handle):
             await self._extend(inode, 0)
@@ -168,17 +186,17 @@ class FileSizes:
 
     def closed(self, inode: int, handle: int, thread: int, could_read: bool) -> None:
         """That open file, which the thread opened, is released: the thread has gone on."""
+        self._refused.pop(handle, None)
         if could_read:
             opened = self._open[inode]
             del opened[handle]
             if not opened:
                 del self._open[inode]
-        for news in self._news.get(inode, ()):
-            if news.thread == thread and not news.noted:
-                news.noted, news.when = True, monotonic()
+        self._goes_on(inode, thread)
         if self._copying.get(inode) == handle:
             del self._copying[inode]
             self._cached.discard(inode)
+            self._cached_long.discard(inode)
             self._asked_again.pop(inode, None)
             self.settle(inode)
 
@@ -191,9 +209,10 @@ class FileSizes:
 
     def begin(self, inode: int, handle: int) -> None:
         """This open file is copied; EINVAL: another one may be, too."""
-        self._open[inode][handle] = monotonic()
-        if not self._is_alone(inode, handle):
-            raise FUSEError(errno.EINVAL)
+        now = self._open[inode][handle] = monotonic()
+        # the kernel asks twice, and would note the second answer too late
+        if now - self._refused.get(handle, -math.inf) < _ENDED or not self._is_alone(inode, handle):
+            raise self._refusal(handle)
         self._copying[inode] = handle
         self._copied[inode] = monotonic()
         self._sizes.setdefault(inode, _SHOWN)
@@ -213,42 +232,47 @@ class FileSizes:
             if end is not None:
                 self._asked_again[inode] = math.inf
                 raise FUSEError(errno.EINTR)
-        elif end is not None and end != has:
-            self._sizes[inode] = end
-            if self._is_unsettled(inode, thread, since):
-                await self._agree(inode)
-        self._cached.add(inode)
+        elif end is not None and (end < has or self._asked_again.get(inode) == math.inf):
+            end = self._sizes[inode] = min(end, has)  # a read behind the end changes nothing
+            if self._is_unsettled(inode, thread, since, end):
+                raise self._refusal(self._copying[inode])
+        (self._cached if size <= MEDIUM else self._cached_long).add(inode)
         self._copied[inode] = monotonic()
         if inode in self._asked_again:
             self._asked_again[inode] = monotonic()
         self._read.set()
 
-    async def _agree(self, inode: int) -> None:
-        """Has the kernel ask again, when what it is sent of the attributes agrees with the text."""
-        await trio.sleep(2 * SETTLED)
-        if self._asked_again.get(inode) == math.inf:
-            raise FUSEError(errno.EINVAL)
-        self._asked_again[inode] = math.inf
-        raise FUSEError(errno.EINTR)
+    def _refusal(self, handle: int) -> FUSEError:
+        self._refused.setdefault(handle, monotonic())
+        return FUSEError(errno.EINVAL)
 
-    def _is_unsettled(self, inode: int, thread: int, since: float) -> bool:
-        """Whether the kernel may have had news of the file since it began a read of an open file."""
-        recent = monotonic() - SETTLED
+    def _is_unsettled(self, inode: int, thread: int, since: float, end: int) -> bool:
+        """Whether the kernel may have had news of the file since it began a read of an open file, other than `end`."""
+        recent = monotonic() - _ENDED
         return any(
-            news.thread != thread and news.when > (max(since, recent) if news.noted else recent)
+            news.thread != thread
+            and news.size != end
+            and news.when > recent
+            and (news.when > since if news.noted else news.is_pending())
             for news in self._news.get(inode, ())
         )
 
     # ---- what is done in worker threads
 
     async def refresh(self) -> None:
-        """Drops all pages that were read through files that are still open."""
+        """Drops the pages of short texts that were read through files that are still open.
+
+        To wait for a page of a long text could take as long as to make the text, and whoever writes would wait for it.
+        """
+        await self._drop(self._cached)
+
+    async def _drop(self, cached: set[int]) -> None:
         settled = monotonic() - SETTLED
-        for inode in list(self._cached):
+        for inode in list(cached):
             # the reader itself notes the answer to a second request: nothing may change until it has
-            if self._asked_again.get(inode, 0) > settled or inode not in self._cached:
+            if self._asked_again.get(inode, 0) > settled or inode not in cached:
                 continue
-            self._cached.discard(inode)
+            cached.discard(inode)
             self._asked_again.pop(inode, None)
             await self._change(_drop_pages, inode)
 
@@ -258,8 +282,9 @@ class FileSizes:
             await self._read.wait()
             self._read = trio.Event()
             await trio.sleep(_FRESH)
-            await self.refresh()
-            if self._cached:
+            await self._drop(self._cached)
+            await self._drop(self._cached_long)
+            if self._cached or self._cached_long:
                 self._read.set()
 
     @property

@@ -309,9 +309,9 @@ class Operations(pyfuse3.Operations):
     def _with_size(self, found: EntryAttributes, opened: type[OpenFile], group: Group) -> EntryAttributes:
         """The block size is no smaller than the size: tools then read to the end, where they would seek to it."""
         size = opened.size(group)
-        self._sizes.told(found.st_ino, self._caller)
         if found.st_ino in self._sizes:
             size = self._sizes.shown(found.st_ino, size, self._caller)
+        self._sizes.told(found.st_ino, self._caller, size)
         if size:
             found.st_size = size
             found.st_blksize = max(PAGE, 1 << (size - 1).bit_length())
@@ -493,7 +493,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         info, opened = await self._begin(inode, flags, ctx)
         if opened.readable:
-            await self._sizes.opened(inode, info.fh)
+            await self._sizes.opened(inode, info.fh, ctx.pid)
         opened.since = monotonic()
         return info
 
