@@ -6,9 +6,9 @@ import errno
 import hashlib
 import io
 import os
-import shutil
 import re
 import resource
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -334,7 +334,7 @@ def test_programs_that_copy_one_file_at_the_same_moment_get_the_whole_text(group
 
             def run(number: int, program: str = program, seen: list[bytes] = seen) -> None:
                 for _ in range(10):
-                    seen.append(by_command(COMMANDS[program])(group.file("limit"), tmp_path / f"copy{number}"))
+                    seen.append(by_command(COMMANDS[program])(group.file("limit"), tmp_path / f"{program} {number}"))
 
             in_threads([lambda number=number, run=run: run(number) for number in range(3)])  # type: ignore[misc]
             assert_whole_but_for_few(seen, b"%d\n" % limit)
