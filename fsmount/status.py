@@ -1,4 +1,4 @@
-"""What a mount says of itself: the hidden file `.fsmount.status` of each of its directories, a JSON object.
+"""The status of a mount: the hidden file `.fsmount.status` of each of its directories, a JSON object.
 
     daemon      pid, uid, since (seconds of the epoch) and version of the process that serves the mount
     mountpoint  where that process has mounted it
@@ -55,7 +55,7 @@ class Status(NamedTuple):
 
 
 def read_status(directory: int | None, path: str = ".") -> Status:
-    """What the mount of a directory says: that of a path, which may begin at the one of a descriptor.
+    """The status of a directory's mount: that of a path, which may begin at the one of a descriptor.
 
     OSError.  ValueError: it is not understood.
     """

@@ -30,7 +30,7 @@ _COMM_MAX = 15
 
 _GO = b"go"
 
-#: What the process that becomes the command opens for us: a name for it, and the descriptor.
+#: The file that the process that becomes the command opens for us: a name for it, and the descriptor.
 Opened = tuple[str, int]
 
 
@@ -75,7 +75,7 @@ class Child:
             os.waitpid(self._pid, 0)
 
     def opened(self) -> Opened | None:
-        """What it has opened, and this process has open now too; None: it could not."""
+        """The file that it has opened, which this process has open now too; None: it could not."""
         name, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 1, socket.MSG_CMSG_CLOEXEC)
         return (os.fsdecode(name[:-1]), descriptors[0]) if descriptors else None
 

@@ -82,7 +82,7 @@ def complain(text: str) -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """What a stream does not take would fail once more when the interpreter ends, and change the exit status."""
+    """Output that a stream does not take would fail again when the interpreter ends, and change the exit status."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -23,7 +23,7 @@ _ATTEMPTS = 100
 
 
 def load(path: str) -> TreeDescription:
-    """What the file says.  OSError, which names the file as the caller does; ConfigError, which names it too."""
+    """The description in the file.  OSError and ConfigError, which name the file as the caller does."""
     with _errors_name(path), named_file(path, writing=False) as found:
         if found.file < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

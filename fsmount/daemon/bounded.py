@@ -41,7 +41,7 @@ class NoAnswer(Exception):
 
 
 def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iterable[int] = ()) -> Value:
-    """What the action returns, or the exception it raises.  NoAnswer.
+    """The result of the action, or the exception it raises.  NoAnswer.
 
     user: the one to act as; None: the caller.  keep: descriptors that the action needs; all others are closed there.
     """

@@ -1,4 +1,4 @@
-"""What a mount says if its --config file does not describe the counters from before, which stay as they are."""
+"""The warning of a mount whose --config file does not describe the counters that it takes over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends with a tree that is unmounted and not kept."""
+"""Groups, limits and charges that end with a tree that is unmounted and not kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a mount busy, as far as the caller may see it."""
+"""The processes that keep a mount busy, as far as the caller may see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is mounted where, as the kernel tells it, and which mount a descriptor is on.
+"""The table of mounts, as the kernel has it, and the mount that a descriptor is on.
 
 A path says where to look, never what is there.  A mount is known by its id, and whatever is done to it is done through
 a descriptor whose id was compared; see mount_of() and opened().  Nothing here asks a file system but opened().

@@ -24,7 +24,7 @@ from fsmount.paths.walk import Trap, walked
 
 @dataclass(frozen=True)
 class Place:
-    """What is at a path: `descriptor` is of it alone, whatever the path leads to by now."""
+    """The thing at a path: `descriptor` is of it alone, wherever the path leads by now."""
 
     path: str  # the real one
     descriptor: int

@@ -11,7 +11,7 @@ from fsmount.daemon.refused import Refused
 from fsmount.daemon.unmounting import plain_words
 from fsmount.suggestions import did_you_mean
 
-#: What people give, for a mistyped one to be told with the one that is meant.
+#: Usual options: a message about a mistyped one names the nearest.
 _COMMON = (
     "allow_other", "allow_root", "default_permissions", "ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec",
     "atime", "noatime", "sync", "async", "dirsync", "fsname", "max_read", "context",

@@ -23,7 +23,7 @@ class OwnMount:
     def __init__(self) -> None:
         self._mount: Mount | None = None
         self._is_mounted = False
-        # What the end needs, however many descriptors there are by then.
+        # The end needs these, however many descriptors there are by then.
         self._table: FileIO | None = None
         self._spare: FileIO | None = None
 

@@ -8,7 +8,7 @@ from fsmount.daemon.mounts import mount_containing
 
 
 def advice_on_private_mount(path: str) -> str:
-    """What to do about a path that such a mount keeps the caller from; empty if none does."""
+    """Advice about a path that such a mount keeps the caller from; empty if none does."""
     mount = mount_containing(os.path.realpath(path))
     if mount is None or mount.uid == os.geteuid():
         return ""

@@ -24,7 +24,7 @@ from fsmount.tree import Tree
 
 
 class Told(NamedTuple):
-    """What the daemon of a mount says about its region.  All of it is its user's to choose."""
+    """The answer of a mount's daemon about its region.  Its user can choose all of it."""
 
     region: str
     server: int
@@ -76,7 +76,7 @@ class RegionFile:
 
 
 def told_by(mount: Mount) -> Told | None:
-    """What the daemon of a mount tells; None if it does not answer the caller.  NoAnswer."""
+    """The answer of a mount's daemon; None if it does not answer the caller.  NoAnswer."""
     if not mount.is_accessible:
         return None
     with opened(mount) as root:
@@ -143,7 +143,7 @@ def _located(mount: Mount, told: Told | None) -> RegionFile | None:
 
 
 def _told(root: int) -> Told | None:
-    """What the control file of a mount says."""
+    """The text of a mount's control file."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         control = os.open(CONTROL_FILE, flags, dir_fd=root)

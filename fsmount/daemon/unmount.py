@@ -147,7 +147,7 @@ def _is_copy(mount: Mount, server: Server | None, daemon: Daemon | None) -> bool
 def _check_copies(mount: Mount) -> None:
     """Refused if the tree is bound elsewhere too, where it would have no daemon any more.
 
-    What is unmounted there as soon as it is unmounted here is no matter.
+    A mount that is unmounted there as soon as it is unmounted here does not matter.
     """
     peers = {other.id: other.peers for other in all_mounts()}
     above = peers.get(mount.parent, "")

@@ -95,6 +95,6 @@ def _as_user(mount: Mount, lazy: bool) -> str | None:
 
 
 def plain_words(stderr: str) -> str:
-    """What a program said on stderr as one line, without its name in front."""
+    """The stderr of a program as one line, without its name in front."""
     lines = (re.sub(r"^\S+: ", "", line.strip()) for line in stderr.splitlines())
     return "; ".join(line for line in lines if line)

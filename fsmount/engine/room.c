@@ -26,7 +26,7 @@ static bool is_one_of(const uint32_t users[2], uint32_t uid)
     return uid == users[0] || uid == users[1];
 }
 
-/* Whose a group is counted as, and on the way each of those above it that was not known. */
+/* The account of a group, found for each group above it too that was not known. */
 UNLOCKED static void find_owner(const fsm_region *r, const uint32_t exempt[2], uint32_t *owners, uint32_t high,
                                 uint32_t index)
 {

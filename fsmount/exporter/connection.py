@@ -18,7 +18,7 @@ _IDLE_LIMIT = 75.0
 _ANSWER_LIMIT = 30.0
 #: How long the end waits for the client to read the answer to a request that it still sends.
 _LINGER = 2.0
-#: What the first line and the headers of a request may have together.
+#: The bytes that the first line and the headers of a request may have together.
 _HEAD_MAX = 16 << 10
 _BLOCK = 64 << 10
 

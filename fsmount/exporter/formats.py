@@ -22,14 +22,14 @@ _GZIP_LEVEL = 1  # metrics repeat themselves: the best level makes them no small
 
 
 class Format(NamedTuple):
-    """What a client gets."""
+    """An answer to a client."""
 
     openmetrics: bool
     gzip: bool
 
     @classmethod
     def asked_for(cls, accept: str, accept_encoding: str) -> Format:
-        """What suits a request with these headers; plain text if nothing else is asked for."""
+        """The format that suits a request with these headers; plain text by default."""
         types, codings = _qualities(accept), _qualities(accept_encoding)
         plain = next((types[name] for name in ("text/plain", "text/*", "*/*") if name in types), 0.0)
         openmetrics = types.get(_OPENMETRICS, 0.0)

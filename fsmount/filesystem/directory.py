@@ -15,7 +15,7 @@ from ..tree import Group
 from . import inodes
 from .kept_texts import Text
 
-#: What every group lists before its children: names and slots.
+#: The entries that every group lists before its children: names and slots.
 Listed = Sequence[tuple[bytes, int]]
 
 #: So many children are looked up by the event loop itself, and so many are kept as they are.

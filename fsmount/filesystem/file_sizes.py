@@ -2,7 +2,7 @@
 
 A plain read() asks us each time.  sendfile() and splice() copy from the kernel's page cache, and stop at the size of
 the file.  So a file has a size above the length of its text, in whole pages, as files of sysfs have; and the reads that
-fill the page cache are told from plain ones, see _page_reads.c.  What the kernel does then, and what is done about it:
+fill the page cache are told from plain ones, see _page_reads.c.  The kernel does this, and we do that about it:
 
 - A text that ends in a page is the end of the file for the kernel: it has that size for all who read it next, however
   long the text is then.  So only an open file that is alone may be copied so: where several were opened within a second
@@ -57,7 +57,7 @@ _REMEMBERED = 1024
 #: How long the kernel may take to note attributes that it was sent, in seconds.
 SETTLED = 0.02
 
-#: What it was sent is remembered of so many files, and so much of each.
+#: News of so many files are remembered, and so many of each.
 _NEWS, _NEWS_OF_ONE = 512, 32
 
 #: How long a program may take from the last read to the end of its copy, in seconds.
@@ -92,7 +92,7 @@ class _News:
 
 
 class FileSizes:
-    """What the kernel has of files that were read for its page cache.  For the event loop's thread."""
+    """The kernel's sizes of files that were read for its page cache.  For the event loop's thread."""
 
     def __init__(self) -> None:
         #: inode -> the kernel's size, where it is not what stat() shows

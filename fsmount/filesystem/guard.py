@@ -124,7 +124,7 @@ def wait_in_thread(operation: Callable[[], T]) -> T:
 
 
 def answer(error: Exception, gone: int) -> FUSEError:
-    """What the kernel is answered; `gone` stands for a group that was removed."""
+    """The answer to the kernel; `gone` stands for a group that was removed."""
     if isinstance(error, FUSEError):
         return error
     if isinstance(error, LockTimeout):

@@ -105,7 +105,7 @@ class _Piece:
 
 
 class _User:
-    """What a user's readers keep: with each its text's key and text, the reader that began first at the front."""
+    """The texts of a user's readers, each with its key; the reader that began first is at the front."""
 
     __slots__ = ("readers", "size")
 

@@ -183,7 +183,7 @@ def _number(amount: int) -> str:
 
 
 def _exposed(families: "Iterable[Metric]") -> bytes:
-    """What the library writes."""
+    """The text that the library writes."""
     from prometheus_client.openmetrics.exposition import generate_latest
 
     return generate_latest(_Collected(families))  # type: ignore[no-any-return]

@@ -50,7 +50,7 @@ class PolledFiles:
         return opened
 
     def wake(self, removed: Iterable[int]) -> None:
-        """Who polls a file of these groups gets POLLERR."""
+        """Processes that poll a file of these groups get POLLERR."""
         for group in removed:
             for handle in list(self._in_group.get(group, ())):
                 self._notify(handle)

@@ -10,11 +10,11 @@ way from the root that belongs to neither root nor the owner of the mount, whoev
 none, against the user who asks.  An open file or directory counts against the user who opens it: reading is often
 permitted to everybody, and must not use up the share of the owner.  Root and the owner are never refused.
 
-Totals are the engine's own.  What each user holds is counted here, as it is taken and given back, for it all passes
+Totals are the engine's own.  The share of each user is counted here, as it is taken and given back, for it all passes
 here; but a process of root or the owner may make and remove groups in the region itself, and a group may get another
 owner.  So the groups are counted once more before anybody is refused, and before anybody gets more after an owner has
 changed.  That takes 0.5 ms for 65,536 groups; where it takes long it is done in a worker thread, and so seldom that it
-takes no more than a part of the time.  What others change meanwhile may be counted or not.
+takes no more than a part of the time.  Changes by others meanwhile may be counted or not.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .guard import leave_loop
 
 log = logging.getLogger(__name__)
 
-#: What the engine has room for, in the order of Region.use().
+#: The pools of the engine, in the order of Region.use().
 _OF_ENGINE = ("groups", "processes", "leases", "cells", "marks", "waiters")
 
-#: What the daemon itself keeps for users, and for how many: about 1 KB each, and as much again for an open lease.
+#: The things that the daemon itself keeps for users, and how many: about 1 KB each, twice that for an open lease.
 _OF_DAEMON = {"open_files": 1 << 18, "removed_groups": 1 << 16}
 
 #: So much of each is for root and the owner of the mount: one part in so many.
@@ -71,7 +71,7 @@ class Account:
 
     def __init__(self, shares: Shares, uid: int, limited: bool) -> None:
         self._shares = shares
-        #: Whose share it is.
+        #: The user of the share.
         self.uid = uid
         #: Whether the user who asks may be refused.
         self.limited = limited
@@ -90,7 +90,7 @@ class Account:
 
 
 class Shares:
-    """What each user holds of what a tree has room for.  For any thread."""
+    """The share of each user in the room of a tree.  For any thread."""
 
     def __init__(self, tree: Tree, leases: Iterable[Holder] = ()) -> None:
         """leases: those that were open when the daemon before died; they last as long as their processes."""
@@ -315,7 +315,7 @@ class Shares:
 
 
 def _user_of(pid: int) -> int:
-    """Whose process it is; root's if it is gone."""
+    """The user of a process; root if it is gone."""
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:

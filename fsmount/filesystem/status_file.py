@@ -60,5 +60,5 @@ class StatusFile(LongFile):
         yield json.dumps(about).encode() + b"\n"
 
     def _used_up(self, resources: int) -> dict[str, int]:
-        """What the user cannot get one more of in this group."""
+        """The things of which the user cannot get one more in this group."""
         return self._account.used_up({"groups": 1, "leases": 1, "cells": resources, "marks": 1, "waiters": 1})

@@ -152,7 +152,7 @@ class OpenLease:
     def adopt(self, descriptor: int) -> None:
         """Takes over a descriptor of this file that another process has opened: that process stays the holder.
 
-        What it holds is given back by close(), but without it only when the last of both has ended.
+        close() gives back the amount held; without it that happens when the last of both has ended.
         """
         with self._lock:
             self._group.pin()

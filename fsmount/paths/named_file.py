@@ -47,7 +47,7 @@ def real_directory(path: str) -> str:
 
 
 class _Rules:
-    """What another user may own where the file is written, or only read."""
+    """Rules for things that another user may own where the file is written, or only read."""
 
     def __init__(self, writing: bool) -> None:
         self._writing = writing

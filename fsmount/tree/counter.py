@@ -210,7 +210,7 @@ class Counter(engine.Charger):
         return self.group.tree.region.get_news(self.group.id, self.index)
 
     def holders(self) -> list[Holder]:
-        """Who holds something here, or may.  Those that come and go meanwhile may be missing."""
+        """The holders here.  Those that come and go meanwhile may be missing."""
         found, place = self.page_of_holders()
         while place is not None:
             page, place = self.page_of_holders(place)

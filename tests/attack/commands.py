@@ -32,7 +32,7 @@ class Ended:
     seconds: float
 
     def differences(self) -> list[str]:
-        """What no command may do, whatever it is asked."""
+        """The signs that a command did something that no command may do."""
         found = []
         if self.status not in (0, 1, 75):
             found.append(f"it ended with status {self.status}")

@@ -1,4 +1,4 @@
-"""What tells whether an attack has succeeded: everything that is not the attacker's, before and after."""
+"""The oracle of an attack: everything that is not the attacker's, before and after."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Oracle:
         return found
 
     def _shared_memory(self) -> dict[str, object]:
-        """What others have there; root's commands may add regions of root's own."""
+        """The files of others there; root's commands may add regions of root's own."""
         found: dict[str, object] = {}
         for path in SHM.glob("*"):
             status = path.lstat()

@@ -22,7 +22,7 @@ _ATTACKERS = 5
 
 @dataclass
 class Report:
-    """What was done, and what was found."""
+    """Counts of the work, and the findings."""
 
     done: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)

@@ -33,7 +33,7 @@ class Scene:
 
     def __init__(self) -> None:
         os.umask(0o022)
-        # What others have mounted outside would live on in here, and vanish when they remove its directory.
+        # Mounts of others outside would live on in here, and vanish when they remove their directories.
         subprocess.run(["umount", "--lazy", "--all", "--types", "fuse.fsmount"], capture_output=True, check=False)
         base = Path(tempfile.mkdtemp(prefix="fsmount-attack-"))
         base.chmod(0o755)
@@ -107,7 +107,7 @@ class Scene:
         return daemon
 
     def log_of(self, mount: Path) -> Path:
-        """What the daemon of a mount has logged."""
+        """The log of a mount's daemon."""
         return mount.parent / "log"
 
     def group_of_the_attacker(self) -> Path:

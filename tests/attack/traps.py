@@ -1,4 +1,4 @@
-"""What the attacker makes: mounts, regions that say what is not so, links, pipes, and names that others want."""
+"""The traps of the attacker: mounts, regions that say what is not so, links, pipes, and names that others want."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Traps:
         return [*(way / "m" for way in self.ways), *self.hostile]
 
     def furnish(self) -> None:
-        """What is there at first.  As the attacker."""
+        """Makes the things that are there at first.  As the attacker."""
         for path in [*self.ways, *self.hostile]:
             path.mkdir(parents=True, exist_ok=True)
         for way in self.ways:
@@ -151,7 +151,7 @@ class Traps:
         time.sleep(self._random.random() * longest)
 
     def _nothing(self) -> None:
-        """What is mounted stays."""
+        """The mount stays."""
 
     def swap_way(self) -> None:
         way = self._random.choice(self.ways)
@@ -357,7 +357,7 @@ def rewrite(region: Path, old: list[bytes], new: list[bytes]) -> None:
 
 
 def mischief(scene: Scene, seed: int, number: int, victims: list[int]) -> None:
-    """What one of the attacker's processes does until it is killed."""
+    """The life of one of the attacker's processes, until it is killed."""
     traps = Traps(scene, random.Random(seed + number), victims)
     acts = [traps.swap, traps.swap, traps.spoil, traps.mount_and_unmount, traps.mount_and_unmount]
     act = acts[number % len(acts)]

@@ -24,7 +24,7 @@ Act = Callable[[], object]
 
 @dataclass(frozen=True)
 class Swap:
-    """What the attacker does in a window, and how it puts that back."""
+    """The deed of the attacker in a window, and how it puts that back."""
 
     act: Act
     undo: Act
@@ -38,7 +38,7 @@ class Trial:
     arguments: list[str]
     prepare: Act
     swap: Swap
-    #: What the command has left although it says that it has done it, where the attacker did not act.
+    #: Work that the command left undone although it says that it is done, where the attacker did not act.
     left: Callable[[], list[str]] = list
 
 
@@ -220,7 +220,7 @@ class _Stage:
         return found[0] if found else SHM / "none"
 
     def left(self, region: bool) -> list[str]:
-        """What is there still when the attacker's mount is unmounted, and its region to be removed."""
+        """The things that are still there when the attacker's mount is unmounted, and its region to be removed."""
         found = ["it is still mounted"] if any(fields[4] == bytes(self._place) for fields in mount_table()) else []
         return [*found, "its region is still there"] if region and self.region().exists() else found
 

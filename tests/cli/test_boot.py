@@ -114,7 +114,7 @@ class Machine:
         return self.does(f"systemctl show --value --property={name} {unit}")
 
     def metrics(self) -> str:
-        """What the exporter answers."""
+        """The answer of the exporter."""
         code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9744/metrics').read().decode())"
         return self.does(f'/opt/fsmount/bin/python -c "{code}"')
 

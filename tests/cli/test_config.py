@@ -164,7 +164,7 @@ def test_an_option_may_say_the_same_or_more(place: Place, file: Path) -> None:
 
 
 def warned(place: Place, *lines: str) -> str:
-    """What a mount says with status 0."""
+    """The output of a mount with status 0."""
     return "".join(f"fsmount: {place.path}: {line}\n" for line in lines)
 
 

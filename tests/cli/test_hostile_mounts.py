@@ -283,7 +283,7 @@ def mounted_at(path: Path) -> bool:
 
 
 def told_in_time(commands: list[list[str]]) -> list[str]:
-    """What commands say that run at the same time; each is refused within some seconds."""
+    """The errors of commands that run at the same time; each is refused within some seconds."""
     begun = time.monotonic()
     running = [
         subprocess.Popen([sys.executable, "-m", "fsmount", *words], stderr=subprocess.PIPE, text=True)

@@ -13,7 +13,7 @@ from fsmount.cli import COMMANDS
 from tests.cli.place import Place
 from tests.mounts import GroupFiles
 
-#: What each does that writes to standard output; {} is a group, {m} the mount point.
+#: Commands that write to standard output; {} is a group, {m} the mount point.
 WRITING = [
     ["--help"],
     ["--version"],

@@ -465,7 +465,7 @@ def test_a_group_is_told_from_its_mount(place: Place) -> None:
 
 
 def note(done: subprocess.CompletedProcess[str], place: Place) -> str:
-    """What umount says was lost; empty if it says nothing."""
+    """The losses that umount names; empty if it says nothing."""
     assert (done.returncode, done.stdout) == (0, "")
     assert not place.mounts
     if not done.stderr:

@@ -30,7 +30,7 @@ echo 5 > "$POINT/memory.uncharge"
 
 
 def inside(place: Place, *unshare: str, options: str = "") -> subprocess.CompletedProcess[str]:
-    """What the script says when an ordinary user runs it as the only user of a namespace."""
+    """The output of the script when an ordinary user runs it as the only user of a namespace."""
     if AS_ROOT:
         os.chown(place.directory, USER, USER)
         os.chown(place.path, USER, USER)

@@ -108,7 +108,7 @@ def has_ipv6() -> bool:
 
 
 def everything(client: socket.socket) -> bytes:
-    """What it receives until the end."""
+    """The bytes that it receives until the end."""
     found = b""
     with contextlib.suppress(ConnectionError):
         while block := client.recv(65536):

@@ -120,7 +120,7 @@ func main() {
 	}
 }
 """
-#: What a language copies with, and the program that it takes.
+#: The copies of a language, and the program that they take.
 LANGUAGES: dict[str, tuple[str, list[str]]] = {
     "Java": ("javac", ["Files.copy", "Files.readString"]),
     # copyFile() does not end, see docs/tools.md.
@@ -183,7 +183,7 @@ MOVES = [by_sendfile, by_splice, by_offset]
 
 
 def moved(move: Callable[[int, int], None], source: int) -> bytes:
-    """What a move takes from an open file."""
+    """The text that a move takes from an open file."""
     target = os.memfd_create("copy")
     try:
         move(source, target)

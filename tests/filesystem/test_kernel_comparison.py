@@ -95,7 +95,7 @@ def write(path: Path, data: bytes, flags: int = 0) -> int:
 
 
 def told(path: Path) -> str:
-    """What a stat() tells that has a meaning for both: not the size, which here is above the length of the text."""
+    """The part of a stat() that has a meaning for both: not the size, which is above the length of the text here."""
     status = os.stat(path)
     kind = stat.filemode(status.st_mode)
     return f"{kind} links {status.st_nlink} owner {status.st_uid}:{status.st_gid}"

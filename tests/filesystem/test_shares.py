@@ -64,7 +64,7 @@ def remove_all(mount: Mount) -> None:
 
 
 def fair(room: int, used: int) -> int:
-    """What a user gets of this room: as much as is then left for users."""
+    """The share of a user in this room: as much as is then left for users."""
     return (room - room // RESERVED - used) // 2
 
 

@@ -80,7 +80,7 @@ class Furnished:
             self.short.charge(9_999_999_999)
 
     def through_region(self) -> None:
-        """What was charged through a file is not the process's: it makes the text longer."""
+        """A charge through a file is not the process's: it makes the text longer."""
         self.region["memory"].charge(8_000_000_000)
         with pytest.raises(fsmount.LimitExceeded):
             self.region["memory"].charge(9_000_000_000)
@@ -117,7 +117,7 @@ def settled(text: bytes) -> list[bytes]:
 
 
 def outcome(program: str, copy: Copier, source: Path, target: Path) -> str:
-    """What the program makes of a file: one of the words above, or what it got instead."""
+    """The program's result with a file: one of the words above, or the text it got instead."""
     target.unlink(missing_ok=True)
     expected = source.read_bytes()
     try:
@@ -156,7 +156,7 @@ MARK = "<!-- the table -->\n\n"
 
 
 def page() -> tuple[str, str, str]:
-    """What is before the table, the table, and what comes after it."""
+    """The text before the table, the table, and the text after it."""
     before, _, rest = PAGE.read_text().partition(MARK)
     table, _, after = rest.partition("\n\n") if rest.startswith("|") else ("", "", rest)
     return before + MARK, table, after

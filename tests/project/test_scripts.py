@@ -50,7 +50,7 @@ def with_closed_fuse(commands: str) -> list[str]:
 
 
 def copy_of_the_sources(directory: Path) -> Path:
-    """What a fresh clone would hold."""
+    """The files of a fresh clone."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=CHECKOUT, stdout=subprocess.PIPE, check=True,

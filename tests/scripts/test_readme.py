@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 DOCS = ROOT / "fsmount/docs"
 PAGES = ["cookbook", "python", "configuration", "delegation", "containers", "shells"]
 
-#: What some pages need beside fsmount.
+#: Programs that some pages need beside fsmount.
 NEEDED = {
     "delegation": ("setpriv",),
     "containers": ("unshare", "nsenter"),
