@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyfuse3
 import trio
 
+from fsmount.filesystem import pyfuse3
 from tests.attack.scene import SHM, Scene, command, process_of
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
