@@ -65,7 +65,7 @@ binding.depends = [*CORE, *HEADERS, "setup.py"]
 
 
 def of_fuse(what: str) -> list[str]:
-    """What pkg-config tells of libfuse, which pyfuse3 is built with too."""
+    """The flags that pkg-config has for libfuse, which pyfuse3 is built with too."""
     return subprocess.run(["pkg-config", what, "fuse3"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
 
 

@@ -2,7 +2,7 @@
 
 A plain read() asks us each time.  sendfile() and splice() copy from the kernel's page cache, and stop at the size of
 the file.  So a file has a size above the length of its text, in whole pages, as files of sysfs have; and the reads that
-fill the page cache are told from plain ones, see _page_reads.c.  The kernel does this, and we do that about it:
+fill the page cache carry a mark, see _page_reads.c.  The daemon allows for what the kernel does:
 
 - A text that ends in a page is the end of the file for the kernel: it has that size for all who read it next, however
   long the text is then.  So only an open file that is alone may be copied so: where several were opened within a second
@@ -115,7 +115,7 @@ class FileSizes:
         self._refused: dict[int, float] = {}
         self._news: dict[int, deque[_News]] = {}
 
-    # ---- what the kernel is told of attributes
+    # ---- attributes that the kernel gets
 
     def __contains__(self, inode: int) -> bool:
         return inode in self._sizes

@@ -171,7 +171,7 @@ class Operations(pyfuse3.Operations):
         self._known = KnownNames()
         self._written = WriteTimes(self._store_time)
         self._sizes = FileSizes()
-        self._marks = True  # reads for the page cache are told from plain ones
+        self._marks = True  # page reads carry a mark
         self._caller = 0  # the thread that asks for attributes; 0: not known
         self._makers = TextMakers()
         self._kept = KeptTexts()
