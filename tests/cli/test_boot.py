@@ -19,7 +19,7 @@ import pytest
 from tests.mounts import GroupFiles, eventually
 
 CHECKOUT = Path(__file__).parents[2]
-OPERATIONS = (CHECKOUT / "fsmount/docs/operations.md").read_text()
+OPERATIONS = (CHECKOUT / "fsmount/docs/service.md").read_text()
 SERVICE = "/run/fsmount"
 
 pytestmark = [

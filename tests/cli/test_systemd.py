@@ -25,7 +25,7 @@ from tests.mounts import GroupFiles, eventually, fails_with
 FILES = Path(__file__).parents[2] / "scripts/systemd"
 UNIT = FILES / "fsmount.service"
 UNITS = [UNIT, FILES / "fsmount-exporter.service"]
-OPERATIONS = (Path(__file__).parents[2] / "fsmount/docs/operations.md").read_text()
+OPERATIONS = (Path(__file__).parents[2] / "fsmount/docs/service.md").read_text()
 PROGRAMS = os.path.dirname(sys.executable)
 INTERVAL = 0.8
 

@@ -1,4 +1,4 @@
-"""The line of a crontab that shells.md shows, run by a real cron."""
+"""The line of a crontab that programs.md shows, run by a real cron."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.cli.place import Place, has_ended
 from tests.mounts import eventually
 
-PAGE = (Path(__file__).parents[2] / "fsmount/docs/shells.md").read_text()
+PAGE = (Path(__file__).parents[2] / "fsmount/docs/programs.md").read_text()
 
 # Its own files in place of the machine's: nothing else that is due runs, and none of it is seen outside.
 _CRON = """

@@ -14,13 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOCS = ROOT / "fsmount/docs"
-PAGES = ["cookbook", "python", "configuration", "delegation", "containers", "shells"]
+PAGES = ["wait", "python", "set-limits", "delegation", "containers", "programs"]
 
 #: Programs that some pages need beside fsmount.
 NEEDED = {
     "delegation": ("setpriv",),
     "containers": ("unshare", "nsenter"),
-    "shells": ("awk", "busybox", "cgexec", "dash", "jq", "make", "node", "perl"),
+    "programs": ("awk", "busybox", "cgexec", "dash", "jq", "make", "node", "perl"),
 }
 FOR_ROOT = {"delegation", "containers"}
 
