@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 
 ENGINE = "fsmount/engine"
 GENERATED = "build/cython"
-CORE = sorted(glob(f"{ENGINE}/*.c"))
-HEADERS = sorted(glob(f"{ENGINE}/*.h"))
+CORE = sorted(glob(f"{ENGINE}/*/*.c"))
+HEADERS = sorted(glob(f"{ENGINE}/**/*.h", recursive=True))
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden"]
 FLAGS.append("-fwrapv")  # what is read from a region may be any number, and a sum of such is still one

@@ -6,13 +6,13 @@
 attach() finds a tree through its mount; Tree.create() and Tree.open() work without one.
 """
 
-from .attach import attach
-from .engine import UNLIMITED
-from .errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
-from .quantities import format_quantity, parse_quantity
-from .refusals import LargeHolder, Probe, Refusal
-from .tree import Counter, Group, Holder, Tree
-from .version import __version__
+from fsmount.attach import attach
+from fsmount.engine import UNLIMITED
+from fsmount.errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
+from fsmount.protocol.refusals import LargeHolder, Probe, Refusal
+from fsmount.quantities import format_quantity, parse_quantity
+from fsmount.shm import Counter, Group, Holder, Tree
+from fsmount.version import __version__
 
 __all__ = [
     "UNLIMITED",

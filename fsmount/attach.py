@@ -13,13 +13,13 @@ import os
 import threading
 from weakref import WeakValueDictionary
 
-from .control import Description, open_control
-from .errors import LOST_DAEMON, TreeGone, says_daemon_is_lost
-from .lease import LeaseGroup, attach_files
-from .names import path_text
-from .on_exit import ends_with_keep
-from .suggestions import no_group
-from .tree import Group, Tree
+from fsmount.errors import LOST_DAEMON, TreeGone, says_daemon_is_lost
+from fsmount.files import LeaseGroup, attach_files
+from fsmount.interface.on_exit import ends_with_keep
+from fsmount.protocol.control_channel import Description, open_control
+from fsmount.protocol.names import path_text
+from fsmount.protocol.suggestions import no_group
+from fsmount.shm import Group, Tree
 
 _lock = threading.Lock()
 # One mapping of a region for this process, whatever directories lead to it.

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from fsmount.cli.streams import Program
-from fsmount.suggestions import did_you_mean
+from fsmount.cli.ui.streams import Program
+from fsmount.protocol.suggestions import did_you_mean
 from fsmount.version import __version__
 
 #: In the order of the help.
@@ -49,7 +49,7 @@ class _Commands(Program, click.Group):
         real = ALIASES.get(name, name)
         if real not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"fsmount.cli.{real}"), real)
+        command = getattr(importlib.import_module(f"fsmount.cli.commands.{real}"), real)
         assert isinstance(command, click.Command)
         if name != real:
             command = copy.copy(command)

@@ -26,12 +26,12 @@ the text from it, tree.py makes it from a tree and a tree from it, difference.py
 keeps the text. write() is not exported here: a daemon has no use for it, nor for the library it needs.
 """
 
-from .description import Access, GroupDescription, TreeDescription
-from .difference import Difference, differences
-from .document import ConfigError
-from .file import load, store
-from .reading import read
-from .tree import build, describe
+from fsmount.config.description import Access, GroupDescription, TreeDescription
+from fsmount.config.difference import Difference, differences
+from fsmount.config.document import ConfigError
+from fsmount.config.file import load, store
+from fsmount.config.reading import read
+from fsmount.config.tree import build, describe
 
 __all__ = [
     "Access",

@@ -12,11 +12,11 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from .. import control_files
-from ..names import escape
-from ..quantities import format_quantity
-from ..tree import MODE_UNSET, Attributes, Group, Tree
-from .description import DIRECTORY_MODE, Access, GroupDescription, TreeDescription
+from fsmount.config.description import DIRECTORY_MODE, Access, GroupDescription, TreeDescription
+from fsmount.protocol import file_table
+from fsmount.protocol.names import escape
+from fsmount.quantities import format_quantity
+from fsmount.shm import MODE_UNSET, Attributes, Group, Tree
 
 
 class Difference(NamedTuple):
@@ -84,14 +84,14 @@ def _of_access(described: GroupDescription, group: Group, path: str) -> Iterator
     directory = described.access
     yield from _between(_shown(described.path), path, group.attributes(0), DIRECTORY_MODE, directory)
     files = described.all_files
-    for name, (resource, kind) in control_files.files(group.tree.resources).items():
+    for name, (resource, kind) in file_table.files(group.tree.resources).items():
         own = described.files.get(name, Access())
         wanted = Access(
             next((uid for uid in (own.uid, files.uid, directory.uid) if uid is not None), None),
             next((gid for gid in (own.gid, files.gid, directory.gid) if gid is not None), None),
             own.mode,
         )
-        there = group.attributes(control_files.slot(resource, kind))
+        there = group.attributes(file_table.slot(resource, kind))
         yield from _between(_shown((*described.path, name)), os.path.join(path, name), there, kind.mode, wanted)
 
 

@@ -9,11 +9,11 @@ import secrets
 import stat
 from collections.abc import Iterator
 
-from ..paths.named_file import named_file
-from ..paths.walk import Found
-from .description import TreeDescription
-from .document import ConfigError
-from .reading import read
+from fsmount.config.description import TreeDescription
+from fsmount.config.document import ConfigError
+from fsmount.config.reading import read
+from fsmount.paths.named_file import named_file
+from fsmount.paths.walk import Found
 
 # Beyond what any tree takes: a file of another user, or a device, can be endless.
 _SIZE = 1 << 28

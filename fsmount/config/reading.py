@@ -11,12 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..control_files import METRICS_FILE, files, reserved_names
-from ..names import unescape
-from ..quantities import UNLIMITED, parse
-from ..suggestions import did_you_mean
-from ..tree import CAPACITY_MAX, DEPTH_MAX, NAME_MAX, RESOURCES_MAX, parse_resource
-from .description import (
+from fsmount.config.description import (
     ALL_FILES,
     FILES,
     GROUP,
@@ -27,7 +22,12 @@ from .description import (
     GroupDescription,
     TreeDescription,
 )
-from .document import ConfigError, Document, Keys
+from fsmount.config.document import ConfigError, Document, Keys
+from fsmount.protocol.file_table import METRICS_FILE, files, reserved_names
+from fsmount.protocol.names import unescape
+from fsmount.protocol.suggestions import did_you_mean
+from fsmount.quantities import UNLIMITED, parse
+from fsmount.shm import CAPACITY_MAX, DEPTH_MAX, NAME_MAX, RESOURCES_MAX, parse_resource
 
 #: What each capacity can be at most.
 _CAPACITIES = dict(zip(("groups", "holders", "cells"), CAPACITY_MAX, strict=True))

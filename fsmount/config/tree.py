@@ -6,12 +6,12 @@ import os
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 
-from .. import control_files
-from ..control_files import Kind
-from ..errors import GroupRemoved
-from ..quantities import UNLIMITED
-from ..tree import DEFAULT_CAPACITY, MODE_UNSET, SET_GID, SET_MODE, SET_UID, Attributes, Group, Tree
-from .description import DIRECTORY_MODE, UNSAID, Access, GroupDescription, TreeDescription
+from fsmount.config.description import DIRECTORY_MODE, UNSAID, Access, GroupDescription, TreeDescription
+from fsmount.errors import GroupRemoved
+from fsmount.protocol import file_table
+from fsmount.protocol.file_table import Kind
+from fsmount.quantities import UNLIMITED
+from fsmount.shm import DEFAULT_CAPACITY, MODE_UNSET, SET_GID, SET_MODE, SET_UID, Attributes, Group, Tree
 
 Path = tuple[str, ...]
 Owners = tuple[int, int]  # user and group
@@ -31,7 +31,7 @@ def describe(tree: Tree) -> TreeDescription:
         holders=holders,
         cells=cells,
     )
-    files = control_files.files(tree.resources)
+    files = file_table.files(tree.resources)
     owner = tree.owner
     pending: list[tuple[Path, Group]] = [((), tree.root)]
     while pending:
@@ -50,7 +50,7 @@ def describe(tree: Tree) -> TreeDescription:
 def _describe_group(path: Path, group: Group, files: Files, owner: Owners) -> GroupDescription:
     found = GroupDescription(path)
     directory = group.attributes(0)
-    of_files = {name: group.attributes(control_files.slot(*place)) for name, place in files.items()}
+    of_files = {name: group.attributes(file_table.slot(*place)) for name, place in files.items()}
     common = _most_common(directory, of_files.values())
     found.access = Access(
         _unless(directory.uid, owner[0]), _unless(directory.gid, owner[1]), _unless(directory.mode, DIRECTORY_MODE)
@@ -90,7 +90,7 @@ def _unless(value: int, default: int) -> int | None:
 
 def build(tree: Tree, description: TreeDescription) -> None:
     """Makes the groups, in a tree of root alone that has the described resources.  OSError: they do not fit in."""
-    files = control_files.files(tree.resources)
+    files = file_table.files(tree.resources)
     us = os.geteuid(), os.getegid()
     groups: dict[Path, Group] = {(): tree.root}
     for described in description.tree:
@@ -101,7 +101,7 @@ def build(tree: Tree, description: TreeDescription) -> None:
         _set_access(group, 0, maker, owner, described.access.mode)
         for name, place in files.items():
             access = described.files.get(name, UNSAID)
-            _set_access(group, control_files.slot(*place), maker, _owners(access, owner_of_files), access.mode)
+            _set_access(group, file_table.slot(*place), maker, _owners(access, owner_of_files), access.mode)
         for resource, limit in described.limits.items():
             group[resource].limit = limit
         for resource, limit in described.soft_limits.items():

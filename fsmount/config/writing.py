@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 
 import tomlkit
 
-from ..names import escape
-from ..quantities import UNLIMITED
-from .description import (
+from fsmount.config.description import (
     ALL_FILES,
     FILES,
     GROUP,
@@ -22,6 +20,8 @@ from .description import (
     GroupDescription,
     TreeDescription,
 )
+from fsmount.protocol.names import escape
+from fsmount.quantities import UNLIMITED
 
 _COMMENT = """\
 # A tree of counters, as `fsmount save` writes it and `fsmount mount --config` makes it, without what is charged.

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from fsmount.daemon.refused import Refused
+from fsmount.admin.user_error import Refused
 
 _SERVING = b"+"
 _REFUSED = b"-"

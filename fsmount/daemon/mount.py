@@ -13,20 +13,21 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from fsmount.control_files import CONTROL_FILE
-from fsmount.daemon import logs, mountpoint
+from fsmount.admin import mountpoint
+from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.mount_request import MountRequest
+from fsmount.admin.named_place import Place
+from fsmount.admin.region_lock import Claim, claim
+from fsmount.admin.user_error import Refused
+from fsmount.daemon import logs
 from fsmount.daemon.background import in_background
-from fsmount.daemon.bounded import NoAnswer, bounded
-from fsmount.daemon.claim import Claim, claim
-from fsmount.daemon.heart import Heart
-from fsmount.daemon.named_place import Place
+from fsmount.daemon.heartbeat import Heart
 from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.own_mount import OwnMount
 from fsmount.daemon.reaper import Reaper
-from fsmount.daemon.refused import Refused
-from fsmount.daemon.request import MountRequest
 from fsmount.daemon.systemd import ServiceManager
 from fsmount.filesystem import Operations, pyfuse3, serve_requests
+from fsmount.protocol.file_table import CONTROL_FILE
 
 log = logging.getLogger(__name__)
 

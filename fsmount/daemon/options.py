@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from fsmount.daemon.refused import Refused
-from fsmount.daemon.unmounting import plain_words
-from fsmount.suggestions import did_you_mean
+from fsmount.admin.unmounting import plain_words
+from fsmount.admin.user_error import Refused
+from fsmount.protocol.suggestions import did_you_mean
 
 #: Usual options: a message about a mistyped one names the nearest.
 _COMMON = (

@@ -11,9 +11,9 @@ import contextlib
 import os
 from io import FileIO
 
-from fsmount.daemon.mounts import Mount, mount_at, parse, served_devices
-from fsmount.daemon.named_place import Place
-from fsmount.daemon.unmounting import detach
+from fsmount.admin.mount_table import Mount, mount_at, parse, served_devices
+from fsmount.admin.named_place import Place
+from fsmount.admin.unmounting import detach
 from fsmount.filesystem import Operations, pyfuse3
 
 

@@ -2,7 +2,7 @@
 
 A holder's end is an event, and comes in up to three ways:
 
-- its control file is released.  Who introduces its holder ties the file to its memory (engine/tie.c), so the kernel
+- its control file is released.  Who introduces its holder ties the file to its memory (engine/holders/tie.c), so the kernel
   releases it at any death and at exec(), whatever descriptors a forked child has;
 - its process ends.  A pidfd becomes readable then;
 - nobody could tell us: a look at all holders now and then finds it.
@@ -43,7 +43,7 @@ import trio
 
 from fsmount.errors import LockTimeout
 from fsmount.filesystem import await_in_thread, persist
-from fsmount.tree import PROCESS, Holder, Tree, process_alive
+from fsmount.shm import PROCESS, Holder, Tree, process_alive
 
 log = logging.getLogger(__name__)
 

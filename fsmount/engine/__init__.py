@@ -1,6 +1,6 @@
 """The counters in their shared region: a C core (engine.h) and one thin binding.  Knows no FUSE."""
 
-from ._binding import (
+from fsmount.engine._binding import (
     BATCH_AUTO,
     BELOW,
     CELLS_MAX,

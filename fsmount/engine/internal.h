@@ -3,8 +3,8 @@
 #ifndef FSM_INTERNAL_H
 #define FSM_INTERNAL_H
 
-#include "fault_point.h"
-#include "layout.h"
+#include "region/fault_point.h"
+#include "region/layout.h"
 
 #include <errno.h>
 #include <pthread.h>

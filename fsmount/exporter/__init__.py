@@ -6,7 +6,7 @@ the file, `formats.py` knows the formats that a client can ask for, and `address
 No text is kept between requests, so the mount may go and come back.
 """
 
-from .address import Address, parse_address, told
-from .server import export
+from fsmount.exporter.address import Address, parse_address, told
+from fsmount.exporter.server import export
 
 __all__ = ["Address", "export", "parse_address", "told"]

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 import trio
 
-from ..control_files import METRICS_FILE
-from ..daemon.mounts import mount_of
-from ..daemon.private_mounts import advice_on_private_mount
-from ..daemon.refused import Refused
-from ..errors import LOST_DAEMON, says_daemon_is_lost
-from .formats import END, Format, Metrics
+from fsmount.admin.mount_table import mount_of
+from fsmount.admin.private_mounts import advice_on_private_mount
+from fsmount.admin.user_error import Refused
+from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
+from fsmount.exporter.formats import END, Format, Metrics
+from fsmount.protocol.file_table import METRICS_FILE
 
 #: How long a request waits for its text.  Prometheus gives up after 10 s by default, and should see the reason first.
 PATIENCE = 8.0

@@ -17,12 +17,12 @@ from operator import attrgetter
 import h11
 import trio
 
-from ..daemon.refused import Refused
-from ..daemon.systemd import ServiceManager
-from .address import Address, listen, told
-from .connection import Connection, Response
-from .formats import Format
-from .readings import Readings, check
+from fsmount.admin.user_error import Refused
+from fsmount.daemon.systemd import ServiceManager
+from fsmount.exporter.address import Address, listen, told
+from fsmount.exporter.connection import Connection, Response
+from fsmount.exporter.formats import Format
+from fsmount.exporter.readings import Readings, check
 
 _PATH = "/metrics"
 _METHODS = ("GET", "HEAD")

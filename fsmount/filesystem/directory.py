@@ -11,9 +11,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from pyfuse3 import FUSEError
 
-from ..tree import Group
-from . import inodes
-from .kept_texts import Text
+from fsmount.filesystem import inodes
+from fsmount.filesystem.kept_texts import Text
+from fsmount.shm import Group
 
 #: The entries that every group lists before its children: names and slots.
 Listed = Sequence[tuple[bytes, int]]

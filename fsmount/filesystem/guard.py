@@ -27,8 +27,8 @@ from typing import Any, ParamSpec, TypeVar
 import trio
 from pyfuse3 import FUSEError
 
-from ..errors import LockTimeout
-from ..tree import set_patience
+from fsmount.errors import LockTimeout
+from fsmount.shm import set_patience
 
 log = logging.getLogger(__name__)
 

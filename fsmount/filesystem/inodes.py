@@ -5,7 +5,7 @@ tree of any size costs the daemon nothing.  From the highest bit: 28 bits of the
 index, 12 of the slot.  A removed group's numbers never name the group that gets its place.
 """
 
-from ..control_files import KINDS_MAX, Kind
+from fsmount.protocol.file_table import KINDS_MAX, Kind
 
 DIRECTORY = 1
 CONTROL = 2

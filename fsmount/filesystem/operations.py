@@ -25,9 +25,38 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from ..control_files import CONTROL_FILE, METRICS_FILE, STATUS_FILE, files, reserved_names, slot, survey_name
-from ..errors import GroupRemoved, LockTimeout
-from ..tree import (
+from fsmount.errors import GroupRemoved, LockTimeout
+from fsmount.filesystem import freed_memory, guard, inodes
+from fsmount.filesystem._page_reads import is_marking
+from fsmount.filesystem.directory import Directory, Listed
+from fsmount.filesystem.file_sizes import PAGE, SETTLED, FileSizes
+from fsmount.filesystem.files.control_handle import ControlHandle
+from fsmount.filesystem.files.counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
+from fsmount.filesystem.files.lease import GroupLeaseFile, LeaseFile
+from fsmount.filesystem.files.long_file import LongFile, MakeText
+from fsmount.filesystem.files.metrics import MetricsFile
+from fsmount.filesystem.files.open_file import CounterFile, OpenFile
+from fsmount.filesystem.files.polled import PolledFiles
+from fsmount.filesystem.files.snapshot import SurveyFile
+from fsmount.filesystem.files.status import StatusFile
+from fsmount.filesystem.files.threshold import ThresholdFile
+from fsmount.filesystem.guard import by_handle, by_inode
+from fsmount.filesystem.host import Host
+from fsmount.filesystem.kept_texts import KeptTexts, Text
+from fsmount.filesystem.kernel_cache import KnownNames, entry, invalidate_attributes, invalidate_name
+from fsmount.filesystem.shares import Shares
+from fsmount.filesystem.text_makers import TextMakers
+from fsmount.filesystem.write_times import WriteTimes
+from fsmount.protocol.file_table import (
+    CONTROL_FILE,
+    METRICS_FILE,
+    STATUS_FILE,
+    files,
+    reserved_names,
+    slot,
+    survey_name,
+)
+from fsmount.shm import (
     MODE_UNSET,
     NAME_MAX,
     ROOT,
@@ -42,27 +71,6 @@ from ..tree import (
     Tree,
     set_patience,
 )
-from . import freed_memory, guard, inodes
-from ._page_reads import is_marking
-from .control_handle import ControlHandle
-from .counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
-from .directory import Directory, Listed
-from .entries import KnownNames, entry, invalidate_attributes, invalidate_name
-from .file_sizes import PAGE, SETTLED, FileSizes
-from .guard import by_handle, by_inode
-from .host import Host
-from .kept_texts import KeptTexts, Text
-from .lease_file import GroupLeaseFile, LeaseFile
-from .long_file import LongFile, MakeText
-from .metrics_file import MetricsFile
-from .open_file import CounterFile, OpenFile
-from .polled_files import PolledFiles
-from .shares import Shares
-from .status_file import StatusFile
-from .survey_file import SurveyFile
-from .text_makers import TextMakers
-from .threshold_file import ThresholdFile
-from .write_times import WriteTimes
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from time import monotonic, thread_time
 
-from ..status import Capacity
-from ..tree import Group, Holder, Tree
-from .guard import leave_loop
+from fsmount.filesystem.guard import leave_loop
+from fsmount.protocol.status import Capacity
+from fsmount.shm import Group, Holder, Tree
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 import trio
 from pyfuse3 import FUSEError
 
-from . import freed_memory
-from .guard import wait_in_thread
-from .kept_texts import Text
-from .request_loop import TASKS
+from fsmount.filesystem import freed_memory
+from fsmount.filesystem.guard import wait_in_thread
+from fsmount.filesystem.kept_texts import Text
+from fsmount.filesystem.request_loop import TASKS
 
 #: How many tasks wait for texts of ordinary users at most.
 _PLACES = TASKS * 3 // 4

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from itertools import islice
 
-from ..errors import LockTimeout
+from fsmount.errors import LockTimeout
 
 log = logging.getLogger(__name__)
 

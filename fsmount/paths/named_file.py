@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .walk import Found, Trap, walked
+from fsmount.paths.walk import Found, Trap, walked
 
 
 @contextlib.contextmanager

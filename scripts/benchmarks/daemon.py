@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fsmount import Tree, region_path
+from fsmount import Tree
+from fsmount.admin import region_path
 
 from .mounted import PATIENCE
 

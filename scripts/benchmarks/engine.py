@@ -63,7 +63,7 @@ NOTHING = Target(most=0)
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "fsmount" / "engine"
-SOURCES = [*sorted((ROOT / "scripts" / "models").glob("*.c")), *sorted(ENGINE.glob("*.c"))]
+SOURCES = [*sorted((ROOT / "scripts" / "models").glob("*.c")), *sorted(ENGINE.glob("*/*.c"))]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden", "-fwrapv"]  # setup.py's
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fsmount.control_files import GROUP_KINDS, KINDS, METRICS_FILE, STATUS_FILE, file_name, survey_name
-from fsmount.tree import STAT_KEYS
+from fsmount.protocol.file_table import GROUP_KINDS, KINDS, METRICS_FILE, STATUS_FILE, file_name, survey_name
+from fsmount.shm import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
 

@@ -16,7 +16,7 @@ import pytest
 
 import fsmount
 from fsmount import Group, Tree
-from fsmount.lease import LeaseGroup
+from fsmount.files import LeaseGroup
 from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mounted
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import region_path
+from fsmount.admin import region_path
 from fsmount.cli import main
 from tests.mounts import AS_ROOT, GroupFiles, eventually
 from tests.process_state import state

@@ -134,7 +134,7 @@ def test_a_wrong_amount_has_status_2_and_changes_nothing(group: GroupFiles, word
 
 @pytest.mark.root
 def test_whom_the_files_were_handed_to_can_charge_in_a_tree_of_somebody_else() -> None:
-    from fsmount.cli import charge, main, uncharge  # noqa: F401  before the other user, who may not see the sources
+    from fsmount.cli import main
 
     with mounted("-o", "allow_other") as tree:
         theirs = tree.root.mkdir("theirs")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import region_path
+from fsmount.admin import region_path
 from tests.cli.place import Place, refused, run
 from tests.mounts import GroupFiles, eventually
 

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from fsmount import Tree
-from fsmount.tree import PROCESS, Group, process_start_time
+from fsmount.shm import PROCESS, Group, process_start_time
 from tests.cli.place import Place, has_ended
 from tests.engine.workers import Progress, Worker
 from tests.holder_process import HolderProcess

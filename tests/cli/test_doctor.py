@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fsmount import RegionCorrupt, Tree
-from fsmount.daemon.refused import Refused
-from fsmount.daemon.trees import opened
+from fsmount.admin.trees import opened
+from fsmount.admin.user_error import Refused
 from tests.cli.place import Place, refused, run, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import as_user

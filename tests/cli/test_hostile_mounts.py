@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import Tree, region_path
-from fsmount.daemon.mounts import all_mounts, mount_at, parse
-from fsmount.tree import process_start_time
+from fsmount import Tree
+from fsmount.admin import region_path
+from fsmount.admin.mount_table import all_mounts, mount_at, parse
+from fsmount.shm import process_start_time
 from tests.cli.fuse_of_a_user import USER, become_user, fuse_mount
 from tests.cli.place import Place, has_ended, refused, run
 from tests.mounts import as_user, eventually
@@ -157,7 +158,7 @@ def test_a_process_that_only_the_region_names_is_not_signalled(
 LIAR = """
 import os, sys
 pid = int(sys.argv.pop(1))
-import fsmount.filesystem.control_handle, fsmount.tree.tree
+import fsmount.filesystem.files.control_handle, fsmount.shm.tree
 os.getpid = lambda: pid
 from fsmount.cli import main
 main()

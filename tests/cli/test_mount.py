@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import region_path
-from fsmount.control_files import GROUP_LEASE, METRICS_FILE
+from fsmount.admin import region_path
+from fsmount.protocol.file_table import GROUP_LEASE, METRICS_FILE
 from tests.cli.namespace import namespace
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess, Refused

@@ -282,7 +282,8 @@ def test_a_caller_that_ignores_the_end_of_children_loses_no_status(group: GroupF
 
 @pytest.mark.root
 def test_it_holds_in_a_tree_of_somebody_else() -> None:
-    from fsmount.cli import main, run  # noqa: F401  before the other user, who may not see the sources
+    from fsmount.cli import main
+    from fsmount.cli.commands import run  # noqa: F401  before the other user, who may not see the sources
 
     def hold() -> object:
         try:

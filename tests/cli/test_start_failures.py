@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import region_path
+from fsmount.admin import region_path
 from tests.cli.place import Place
 from tests.mounts import eventually
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import fsmount
-from fsmount.status import parse_status
+from fsmount.protocol.status import parse_status
 from tests.cli.place import Place, refused, run, run_here
 from tests.mounts import GroupFiles, Mount, as_user, mounted
 

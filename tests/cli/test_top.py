@@ -11,11 +11,11 @@ import sys
 
 import pytest
 
-from fsmount.cli.cells import sparkline
-from fsmount.cli.terminal import glyphs
-from fsmount.cli.top.reader import pause
-from fsmount.cli.top.views import MINUTE, History
-from fsmount.tree import Surveyed
+from fsmount.cli.commands.top.reader import pause
+from fsmount.cli.commands.top.views import MINUTE, History
+from fsmount.cli.ui.cells import sparkline
+from fsmount.cli.ui.terminal import glyphs
+from fsmount.shm import Surveyed
 from tests.cli.place import Place, refused, run, run_here
 from tests.cli.terminal import Terminal, fsmount, shell
 from tests.mounts import STAT_KEYS, GroupFiles, Mount

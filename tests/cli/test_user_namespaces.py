@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import region_path
+from fsmount.admin import region_path
 from tests.cli.place import Place
 from tests.mounts import AS_ROOT
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fsmount import config
 from fsmount.config import ConfigError, TreeDescription
-from fsmount.tree import UNLIMITED
+from fsmount.shm import UNLIMITED
 from tests.mounts import AS_ROOT
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fsmount import Tree, config
 from fsmount.config import Access, GroupDescription, TreeDescription
 from fsmount.config.writing import write
-from fsmount.control_files import METRICS_FILE, files, reserved_names, slot
-from fsmount.tree import UNLIMITED
+from fsmount.protocol.file_table import METRICS_FILE, files, reserved_names, slot
+from fsmount.shm import UNLIMITED
 from tests.mounts import AS_ROOT
 
 US = os.geteuid(), os.getegid()

@@ -5,8 +5,8 @@
  *        collide longest REGION     how many groups the fullest bucket has
  *        collide names REGION N     N names for groups in the root that all belong into one bucket
  */
-#include "layout.h"
-#include "name_hash.h"
+#include "region/layout.h"
+#include "region/name_hash.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -16,9 +16,9 @@
  *
  * Before and after each mapping lies memory that nobody may touch.
  */
-#include "fault_point.h"
 #include "mappings.h"
 #include "operations.h"
+#include "region/fault_point.h"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fault_point.h"
+#include "region/fault_point.h"
 
 /* As in faults.py. */
 typedef struct orders {

@@ -13,9 +13,9 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "fault_point.h"
-#include "layout.h"
 #include "plays.h"
+#include "region/fault_point.h"
+#include "region/layout.h"
 
 enum { PASSINGS_MAX = 4000, PLACES_MAX = 1000 };
 enum { IMPATIENCE = 200000, PATIENCE = 60 }; /* ns, and s */

@@ -4,7 +4,7 @@
  *
  * usage: layout REGION; FIELDS is a list of FIELD(record, field)
  */
-#include "layout.h"
+#include "region/layout.h"
 #include <stdio.h>
 
 int main(int argc, char **argv)

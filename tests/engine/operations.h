@@ -5,7 +5,7 @@
 #ifndef FSM_OPERATIONS_H
 #define FSM_OPERATIONS_H
 
-#include "layout.h"
+#include "region/layout.h"
 #include "trial.h"
 
 /* ---- a region with something in every part of it, stock out included ---------------------- */

@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "layout.h"
 #include "plays.h"
+#include "region/layout.h"
 
 /* ---- the scene: the same at the beginning of each play ------------------------- */
 

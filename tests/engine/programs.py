@@ -21,7 +21,7 @@ class Build:
 
     def __init__(self, sources: str | tuple[str, ...], program: Path, *flags: str) -> None:
         own = (sources,) if isinstance(sources, str) else sources
-        sources = (*(str(HERE / source) for source in own), *map(str, sorted(ENGINE.glob("*.c"))))
+        sources = (*(str(HERE / source) for source in own), *map(str, sorted(ENGINE.glob("*/*.c"))))
         self._command = ["gcc", *FLAGS, *flags, "-I", str(ENGINE), *sources, "-o", str(program)]
         self._compiler = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._said: str | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fsmount import Tree
 from fsmount.engine import LEASE, PROCESS, Request, request
-from fsmount.tree import Group, set_patience
+from fsmount.shm import Group, set_patience
 
 SELF = os.getpid()
 

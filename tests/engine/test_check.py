@@ -106,7 +106,7 @@ def derived_fields() -> set[str]:
     """What layout.h marks with (d)."""
     found = set()
     for record, body in re.findall(
-        r"^typedef struct (\w+) \{\n(.*?)^\}", (ENGINE / "layout.h").read_text(), re.S | re.M
+        r"^typedef struct (\w+) \{\n(.*?)^\}", (ENGINE / "region/layout.h").read_text(), re.S | re.M
     ):
         for line in body.splitlines():
             if "(d)" in line:

@@ -16,7 +16,7 @@ import pytest
 import fsmount
 from fsmount import RegionCorrupt, Tree
 from fsmount.errors import LockTimeout
-from fsmount.tree import set_patience
+from fsmount.shm import set_patience
 from tests.companions import companion
 from tests.engine.programs import ENGINE, FLAGS
 from tests.mounts import mounted
@@ -27,7 +27,9 @@ WAITERS = 0x80000000
 
 def number_in_c(directory: Path, expression: str) -> int:
     program = directory / "number"
-    text = f'#include "layout.h"\n#include <stdio.h>\nint main(void) {{ printf("%zu", {expression}); return 0; }}\n'
+    text = (
+        f'#include "region/layout.h"\n#include <stdio.h>\nint main(void) {{ printf("%zu", {expression}); return 0; }}\n'
+    )
     command = ["gcc", *FLAGS, "-I", str(ENGINE), "-x", "c", "-", "-o", str(program)]
     subprocess.run(command, input=text, text=True, check=True)
     return int(subprocess.check_output([program]))

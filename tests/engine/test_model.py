@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from fsmount import LimitExceeded, NotHeld, Tree
 from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, change, process_start_time
 from fsmount.errors import GroupRemoved
-from fsmount.marks import Mark
-from fsmount.tree import Group, Surveyed
+from fsmount.protocol.thresholds import Mark
+from fsmount.shm import Group, Surveyed
 
 SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
 

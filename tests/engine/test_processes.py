@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fsmount import UNLIMITED, LimitExceeded, Tree
-from fsmount.tree import Counter, Group
+from fsmount.shm import Counter, Group
 from tests.engine.workers import Progress, Refused, Worker
 
 RESOURCES = ("memory", "tokens")

@@ -15,7 +15,7 @@ import pytest
 from fsmount import Tree
 from fsmount.engine import ROOT
 from fsmount.errors import LockTimeout
-from fsmount.tree import SET_GID, SET_MODE, SET_UID, set_patience
+from fsmount.shm import SET_GID, SET_MODE, SET_UID, set_patience
 from tests.companions import companion
 from tests.engine.test_recovery import stop_with_the_lock
 from tests.engine.workers import Progress, Worker

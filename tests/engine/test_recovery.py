@@ -12,7 +12,7 @@ import pytest
 
 from fsmount import Tree
 from fsmount.errors import LockTimeout
-from fsmount.tree import set_patience
+from fsmount.shm import set_patience
 from tests.engine.programs import Build, run
 from tests.engine.workers import Progress, Worker
 from tests.process_state import state

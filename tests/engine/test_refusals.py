@@ -14,7 +14,7 @@ import pytest
 
 from fsmount import Group, LimitExceeded, Tree
 from fsmount.engine import process_start_time, request
-from fsmount.tree import Lease
+from fsmount.shm import Lease
 
 RECORDS = 256
 

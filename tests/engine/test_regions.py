@@ -15,7 +15,7 @@ import pytest
 
 from fsmount import Tree
 from fsmount.engine import LEASE, PROCESS, EngineError, process_start_time
-from fsmount.tree import Group
+from fsmount.shm import Group
 
 SELF = os.getpid()
 

@@ -6,8 +6,8 @@ import pytest
 
 import fsmount
 from fsmount import Tree
-from fsmount.marks import parse_marks
-from fsmount.tree import SET_UID
+from fsmount.protocol.thresholds import parse_marks
+from fsmount.shm import SET_UID
 
 OWNER, ALICE, BOB = 60_100, 60_101, 60_102
 
@@ -79,4 +79,4 @@ def test_holders_are_listed_with_a_group_that_they_are_in() -> None:
         assert [info.group for info in tree.region.all_holders()] == [group.id]
         lease.close()
         with tree.root.attach():
-            assert [info.group for info in tree.region.all_holders()] == [fsmount.tree.ROOT]
+            assert [info.group for info in tree.region.all_holders()] == [fsmount.shm.ROOT]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import RegionCorrupt, Tree
-from fsmount.tree import Group
+from fsmount.shm import Group
 
 
 def check(group: Group) -> None:

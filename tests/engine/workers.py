@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsmount
-from fsmount.tree import Group, Tree
+from fsmount.shm import Group, Tree
 
 SLOTS = 64
 

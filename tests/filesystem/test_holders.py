@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.lease import group_at
+from fsmount.files import group_at
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import GroupFiles, HolderLine, eventually, fails_with
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from fsmount.engine import Surveyed
-from fsmount.listings import HolderLine, groups_text, holders_text, parse_groups, parse_holders
+from fsmount.protocol.listings import HolderLine, groups_text, holders_text, parse_groups, parse_holders
 
 HOSTILE = [
     b"",

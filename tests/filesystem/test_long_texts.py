@@ -19,10 +19,10 @@ import trio.testing
 from pyfuse3 import FUSEError
 
 from fsmount import Tree
+from fsmount.files import group_at
 from fsmount.filesystem.kept_texts import KeptTexts, Text
 from fsmount.filesystem.text_makers import TextMakers
-from fsmount.lease import group_at
-from fsmount.tree import process_start_time
+from fsmount.shm import process_start_time
 from tests.companions import companion
 from tests.filesystem.bystander import served_while
 from tests.footprint import Footprint, leaves_nothing

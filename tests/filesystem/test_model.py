@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from fsmount.tree import Group, Tree
+from fsmount.shm import Group, Tree
 from tests.filesystem.model import CONTROL_FILE, PLAIN_FILES, WHOLE, Directory, Expected, File, Model, User, is_control
 from tests.filesystem.texts import Refused, random_text
 from tests.filesystem.user_process import Failed, Operation, UserProcess

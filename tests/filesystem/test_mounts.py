@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import LockTimeout, Tree
-from fsmount.tree import set_patience
+from fsmount.shm import set_patience
 from tests.companions import companion
 from tests.holder_process import HolderProcess
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted, resource_files

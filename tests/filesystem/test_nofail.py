@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import fsmount
-from fsmount.lease import LeaseGroup
+from fsmount.files import LeaseGroup
 from tests.mounts import UNLIMITED, GroupFiles, Mount, as_user, fails_with, mounted
 
 root = pytest.mark.root

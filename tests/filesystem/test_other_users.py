@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import fsmount
-from fsmount.lease import LeaseGroup
+from fsmount.files import LeaseGroup
 from tests.filesystem.model import READ, SEARCH, WRITE, User
 from tests.filesystem.user_process import Failed, Operation, UserProcess
 from tests.holder_process import HolderProcess

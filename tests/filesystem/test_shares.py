@@ -15,7 +15,7 @@ import pytest
 
 import fsmount
 from fsmount.filesystem.shares import Shares
-from fsmount.tree import SET_UID
+from fsmount.shm import SET_UID
 from tests.mounts import GroupFiles, Lease, Mount, as_user, eventually, fails_with, mounted
 
 root = pytest.mark.root

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from fsmount.cli import survey
-from fsmount.lease import group_at
+from fsmount.cli.ui import survey
+from fsmount.files import group_at
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, GroupFiles, Mount, fails_with
 

@@ -96,7 +96,7 @@ def test_no_file_that_libfuzzer_finds_is_neither_opened_nor_refused(tmp_path: Pa
     clang = shutil.which("clang") or pytest.skip("clang is not installed: scripts/soak does it")
     flags = [*FLAGS, *CLEAR, "-fsanitize=fuzzer,address,undefined", "-I", str(ENGINE), "-I", str(HERE)]
     target = tmp_path / "region"
-    sources = [str(REGION), *map(str, sorted(ENGINE.glob("*.c")))]
+    sources = [str(REGION), *map(str, sorted(ENGINE.glob("*/*.c")))]
     subprocess.run([clang, *flags, *sources, "-o", target], check=True)
     standalone = Build(str(REGION), tmp_path / "standalone", *CLEAR, "-DSTANDALONE", "-I", str(HERE)).program
     inputs = tmp_path / "inputs"

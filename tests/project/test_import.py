@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fsmount
-from tests.tree.conftest import run_python
+from tests.shm.conftest import run_python
 
 # What only the mount and the command line need, or what takes longer to import than all of fsmount.
 ELSEWHERE = {"trio", "pyfuse3", "click", "dataclasses", "inspect", "subprocess", "asyncio", "logging",
@@ -35,8 +35,8 @@ def test_a_command_begins_without_what_only_others_need() -> None:
         print(*sys.modules)
     """
     modules = set(run_python(program).split())
-    assert "fsmount.cli.charge" in modules
-    assert not modules & {"trio", "pyfuse3", "rich", "fsmount.cli.mount", "fsmount.daemon.mount"}
+    assert "fsmount.cli.commands.charge" in modules
+    assert not modules & {"trio", "pyfuse3", "rich", "fsmount.cli.commands.mount", "fsmount.daemon.mount"}
 
 
 def test_every_public_name_is_there() -> None:

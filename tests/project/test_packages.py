@@ -44,7 +44,9 @@ def test_the_sdist_holds_all_sources_and_nothing_built(packages: Path) -> None:
     with tarfile.open(the_one(packages, "*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     sources = {
-        f"fsmount/engine/{file.name}" for file in ENGINE.iterdir() if file.suffix in (".c", ".h", ".pyx", ".pyi")
+        file.relative_to(CHECKOUT).as_posix()
+        for file in ENGINE.rglob("*")
+        if file.suffix in (".c", ".h", ".pyx", ".pyi")
     }
     assert names >= sources | {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "setup.py"}
     assert names >= {"fsmount/py.typed", "scripts/setup", "tests/project/test_packages.py", "man/fsmount.1"}

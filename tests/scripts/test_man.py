@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.cli import COMMANDS
-from fsmount.control_files import GROUP_KINDS, KINDS, file_name
+from fsmount.protocol.file_table import GROUP_KINDS, KINDS, file_name
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["fsmount.1", "fsmount.5"]

@@ -1,0 +1,186 @@
+"""The region of a mount as its user has it: found with that user's rights, and by descriptors from then on.
+
+The region's path is the user's choice, and what it leads to can change at any time.  So root opens nothing by it: a
+child that acts as the user does, and removes the file too, after comparing it once more with the one that is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fsmount.admin import region_path
+from fsmount.admin.bounded import NoAnswer, bounded, bounded_files
+from fsmount.admin.mount_table import Mount, mount_of, mounts_of_device, opened
+from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.shm import Tree
+
+
+class Told(NamedTuple):
+    """The answer of a mount's daemon about its region.  Its user can choose all of it."""
+
+    region: str
+    server: int
+    tree_id: int
+
+
+@dataclass(frozen=True)
+class RegionFile:
+    """An open region: a regular file of the mount's user."""
+
+    path: str  # as its user finds it
+    mount: Mount
+    point: str  # the mount point that led to it; empty if the daemon told
+    tree_id: int | None  # of the tree that the daemon says it serves
+    directory: int
+    file: int
+
+    @property
+    def content(self) -> str:
+        """A path of the very file that is open."""
+        return f"/proc/self/fd/{self.file}"
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    def lock(self) -> None:
+        """Locks it until it is closed.  BlockingIOError: somebody else has it.  FileNotFoundError: it was removed."""
+        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not bounded(self._is_there, user=self.mount.owner, keep=[self.directory, self.file]):
+            raise FileNotFoundError(errno.ENOENT, "removed meanwhile", self.path)
+
+    def remove(self) -> None:
+        """Removes it, and the way from its mount point to it, unless something else is in its place."""
+
+        def remove() -> None:
+            if self._is_there():
+                os.unlink(self.name, dir_fd=self.directory)
+            region_path.forget(self.mount.path, self.mount.uid)
+
+        bounded(remove, user=self.mount.owner, keep=[self.directory, self.file])
+
+    def _is_there(self) -> bool:
+        try:
+            there = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self.file))
+
+
+def told_by(mount: Mount) -> Told | None:
+    """The answer of a mount's daemon; None if it does not answer the caller.  NoAnswer."""
+    if not mount.is_accessible:
+        return None
+    with opened(mount) as root:
+        return None if root is None else bounded(lambda: _told(root), user=mount.owner, keep=[root])
+
+
+@contextlib.contextmanager
+def located(mount: Mount, told: Told | None = None) -> Iterator[RegionFile | None]:
+    """The region of a mount; None if there is none that the caller may use.
+
+    told: by its daemon, which knows.  Without it the mount points of the tree lead to it, the mount's own first.
+    """
+    region = _located(mount, told) if mount.is_accessible else None
+    try:
+        yield region
+    finally:
+        if region is not None:
+            os.close(region.directory)
+            os.close(region.file)
+
+
+@contextlib.contextmanager
+def tree_of(region: RegionFile | None) -> Iterator[Tree | None]:
+    """The region's tree; None if there is none that can be used, or it is another one than the daemon serves."""
+    try:
+        tree = Tree.open(region.content) if region is not None else None
+    except OSError:
+        tree = None
+    try:
+        if tree is not None and region is not None:
+            tree.path = region.path
+            if region.tree_id not in (None, tree.id):
+                tree.close()
+                tree = None
+        yield tree
+    finally:
+        if tree is not None:
+            tree.close()
+
+
+def _located(mount: Mount, told: Told | None) -> RegionFile | None:
+    points = [other.path for other in mounts_of_device(mount.device)]
+    points.sort(key=lambda path: path != mount.path)
+
+    def look() -> tuple[tuple[str, str] | None, list[int]]:
+        for point, path in _candidates(told, points, mount.uid):
+            with contextlib.suppress(OSError):
+                return (point, path), open_region(path, mount.uid)
+        return None, []
+
+    try:
+        found, files = bounded_files(look, user=mount.owner)
+    except NoAnswer:
+        return None
+    if found is None:
+        return None
+    directory, file = files
+    if mount.owner is not None and ((there := mount_of(file)) is None or there.is_fuse):
+        os.close(directory)  # its user's daemon could keep everybody waiting who reads it
+        os.close(file)
+        return None
+    point, path = found
+    return RegionFile(path, mount, point, told.tree_id if told else None, directory, file)
+
+
+def _told(root: int) -> Told | None:
+    """The text of a mount's control file."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        control = os.open(CONTROL_FILE, flags, dir_fd=root)
+        try:
+            if not stat.S_ISREG(os.fstat(control).st_mode):
+                return None
+            told = json.loads(os.read(control, 65536))
+        finally:
+            os.close(control)
+        return Told(os.fspath(told["region"]), int(told["server"]), int(told["tree"], 16))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _candidates(told: Told | None, points: list[str], uid: int) -> Iterator[tuple[str, str]]:
+    """The mount point that leads there, empty if the daemon does, and the path."""
+    if told is not None:
+        yield "", told.region
+        yield "", f"/proc/{told.server}/root{told.region}"  # where another mount namespace has it
+        return
+    for point in points:
+        if (path := region_path.find(point, uid)) is not None:
+            yield point, path
+
+
+def open_region(path: str, uid: int) -> list[int]:
+    """Descriptors of its directory and of the file.  OSError: it is no regular file of this user."""
+    with contextlib.ExitStack() as failed:
+        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        failed.callback(os.close, directory)
+        found = os.open(os.path.basename(path), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            status = os.fstat(found)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
+                raise OSError(errno.EPERM, "no region of the mount's user", path)
+            file = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        finally:
+            os.close(found)
+        failed.pop_all()
+    return [directory, file]

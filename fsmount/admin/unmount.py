@@ -1,0 +1,272 @@
+"""fsmount umount: from outside the daemon, which may be dead."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.mount_table import (
+    Mount,
+    all_mounts,
+    is_over_another,
+    mount_at,
+    mount_containing,
+    mounts_of_device,
+    opened,
+)
+from fsmount.admin.named_place import named
+from fsmount.admin.region_file import RegionFile, located, told_by, tree_of
+from fsmount.admin.serving import Daemon, command_of, daemon_of, no_answer, served
+from fsmount.admin.unmounting import unmount as unmount_now
+from fsmount.admin.user_error import Refused
+from fsmount.errors import LockTimeout, says_daemon_is_lost
+from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.shm import Server, Tree
+
+# How long a daemon whose mount is gone may take to end, in seconds: by itself, and when it was told to.
+_GRACE = 1.0
+_PATIENCE = 10.0
+
+# Between two looks whether a region's lock is to be had.
+_NAP = 0.02
+
+
+def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
+    """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept.
+
+    A bind mount is unmounted and nothing else: the tree goes on where it was mounted.  A tree that ends is shown to
+    about_to_lose() first.
+    """
+    path = _real_path(mountpoint)
+    for _ in _attempts():
+        mount = mount_at(path)
+        if mount is None or not mount.ours:
+            raise Refused(_what_it_is(path, mount))
+        if served(mount):
+            _end(mount, keep, about_to_lose)
+            if keep:
+                _clear_all(path)  # the daemon may have been killed before it did so
+            return
+        if _clear(mount, keep, about_to_lose):
+            return
+    raise _taken_over(path)
+
+
+def clear(mountpoint: str) -> None:
+    """Unmounts what dead daemons left there; the counters stay."""
+    _clear_all(_real_path(mountpoint))
+
+
+def _real_path(mountpoint: str) -> str:
+    try:
+        with named(mountpoint) as place:
+            return place.path
+    except FileNotFoundError:
+        raise Refused("there is no such directory") from None
+
+
+def _clear_all(path: str) -> None:
+    for _ in _attempts():
+        mount = mount_at(path)
+        if mount is None or not mount.ours or served(mount):
+            return
+        _clear(mount, keep=True, about_to_lose=lambda tree: None)
+    raise _taken_over(path)
+
+
+def _attempts() -> Iterator[None]:
+    """Until a daemon that is about to serve, or about to end, should have done so."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        yield
+
+
+def _taken_over(path: str) -> Refused:
+    who = "another process"
+    mount = mount_at(path)
+    if mount is not None and mount.uid == os.geteuid():
+        with located(mount) as region, tree_of(region) as tree:
+            server = tree.server if tree is not None else None
+            if server is not None and server.alive:
+                who = f"{command_of(server.pid)} (pid {server.pid})"
+    return Refused(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
+
+
+def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
+    """Of a mount that is served."""
+    try:
+        told = told_by(mount)
+    except NoAnswer:
+        raise Refused(no_answer(mount)) from None
+    with (
+        located(mount, told) as region,
+        tree_of(region) as tree,
+        daemon_of(mount, told.server if told else 0) as daemon,
+    ):
+        if told is not None and _is_copy(mount, _server_of(tree), daemon):
+            unmount_now(mount)
+            return
+        if keep:
+            _ask_to_keep(mount)
+        else:
+            _check_copies(mount)
+            if tree is not None:
+                _check_holders(tree)
+                about_to_lose(tree)
+            unmount_now(mount)
+        if daemon is not None:
+            _await_end(daemon)
+
+
+def _server_of(tree: Tree | None) -> Server | None:
+    try:
+        return None if tree is None else tree.server
+    except OSError:
+        return None
+
+
+def _is_copy(mount: Mount, server: Server | None, daemon: Daemon | None) -> bool:
+    """Whether it is a bind mount, or a copy in another mount namespace, of what a daemon that answers has mounted.
+
+    The daemon's own mount is where the region says; or, if it was moved since, the last one in the daemon's namespace.
+    """
+    if mount.root != "/":
+        return True
+    if server is None:
+        return daemon is None or not daemon.shares_mount
+    if mount.path == server.mountpoint:
+        return daemon is not None and not daemon.shares_mount
+    return daemon is None or not daemon.is_in_this_namespace or len(mounts_of_device(mount.device)) > 1
+
+
+def _check_copies(mount: Mount) -> None:
+    """Refused if the tree is bound elsewhere too, where it would have no daemon any more.
+
+    A mount that is unmounted there as soon as it is unmounted here does not matter.
+    """
+    peers = {other.id: other.peers for other in all_mounts()}
+    above = peers.get(mount.parent, "")
+    for other in mounts_of_device(mount.device):
+        if other.id != mount.id and not (above and peers.get(other.parent) == above):
+            raise Refused(f"busy: also mounted at {other.path}; unmount that first")
+
+
+def _clear(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> bool:
+    """Unmounts what a dead daemon left.  False: look again, since somebody takes the region over, or serves it below.
+
+    It is done with the region's lock, without which nobody mounts there.
+    """
+    with located(mount) as region:
+        locked = False
+        if region is not None:
+            try:
+                region.lock()
+                locked = True
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                if is_over_another(mount):  # which is served: it was there first, and nothing more will come
+                    unmount_now(mount, lazy=True)
+                    return False
+                if not _is_served_elsewhere(region, mount):
+                    time.sleep(_NAP)
+                    return False
+        removes = locked and not keep and region is not None and _was_served_at(region, mount)
+        if removes:
+            with tree_of(region) as tree:
+                if tree is not None:
+                    _check_holders(tree)
+                    about_to_lose(tree)
+        unmount_now(mount, lazy=True)
+        if removes and region is not None:
+            region.remove()
+    return True
+
+
+def _was_served_at(region: RegionFile, mount: Mount) -> bool:
+    """Whether the region is the mount's own, and not of the tree that a bind mount shows or of an earlier mount."""
+    if region.point != mount.path:
+        return False
+    with tree_of(region) as tree:
+        server = _server_of(tree)
+        if server is not None:
+            return server.mountpoint == mount.path
+    return len(mounts_of_device(mount.device)) == 1
+
+
+def _is_served_elsewhere(region: RegionFile, mount: Mount) -> bool:
+    """Whether a daemon by now serves the region at another mount point, where it is not our matter."""
+    with tree_of(region) as tree:
+        server = _server_of(tree)
+        return server is not None and server.alive and server.mountpoint != mount.path
+
+
+def _what_it_is(path: str, mount: Mount | None) -> str:
+    if mount is not None:
+        return f"not an fsmount mount but of type {mount.type}: use umount"
+    tree = mount_containing(path)
+    if tree is not None and tree.ours:
+        return f"a group of a tree: name the mount point, {tree.path}"
+    return "not an fsmount mount: nothing to do"
+
+
+def _check_holders(tree: Tree) -> None:
+    try:
+        holders = [holder for holder in tree.holders() if holder.alive]
+    except LockTimeout as error:
+        keep = "or leave the counters to the next mount with --keep"
+        raise Refused(f"{error.strerror}: continue or end it and unmount again, {keep}") from None
+    except OSError:
+        return  # a damaged region can be unmounted all the same
+    processes = {holder.pid: holder.command for holder in holders}
+    if processes:
+        named = ", ".join(f"{command} (pid {pid})" for pid, command in sorted(processes.items())[:5])
+        more = f" and {len(processes) - 5} more" if len(processes) > 5 else ""
+        raise Refused(f"busy: charged by {named}{more}; end them, or leave the counters to the next mount with --keep")
+
+
+def _await_end(daemon: Daemon) -> None:
+    """Returns when it has ended.  The mount lives on where a mount namespace was made while it was there."""
+    if daemon.ends_within(_GRACE):
+        return
+    daemon.terminate()
+    if not daemon.ends_within(_PATIENCE):
+        raise Refused(f"unmounted, but its daemon (pid {daemon.pid}) goes on: end it with kill {daemon.pid}")
+
+
+def _ask_to_keep(mount: Mount) -> None:
+    if not mount.is_accessible:
+        raise Refused(f"mounted by user {mount.uid}: unmount it as that user or as root")
+    with opened(mount) as root:
+        if root is None:
+            return  # it is gone already
+        try:
+            bounded(lambda: _write(root, b"umount keep\n"), user=mount.owner, keep=[root])
+        except PermissionError:
+            raise Refused("its mode keeps you out, so its daemon cannot be told: chmod u+x it first") from None
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                raise Refused("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
+            if error.errno in (errno.EIO, errno.ETIMEDOUT):
+                raise Refused("its region is damaged, so its daemon cannot be told: kill it and mount again") from None
+            raise
+
+
+def _write(root: int, command: bytes) -> None:
+    """A command to the daemon, which may be gone before it has answered: then it has ended, as it was told to."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+        try:
+            control = os.open(CONTROL_FILE, flags, dir_fd=root)
+            stack.callback(os.close, control)
+            if stat.S_ISREG(os.fstat(control).st_mode):
+                os.write(control, command)
+            stack.close()
+        except OSError as error:
+            if not says_daemon_is_lost(error):
+                raise

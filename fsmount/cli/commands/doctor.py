@@ -1,0 +1,48 @@
+"""fsmount doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from fsmount.admin.user_error import Refused
+from fsmount.cli.ui.paths import UnseenPath
+from fsmount.cli.ui.report import one_line
+from fsmount.cli.ui.streams import echo
+from fsmount.errors import RegionCorrupt
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount doctor /run/counters && echo all in order
+  fsmount doctor --json /run/counters | jq length
+  fsmount doctor --repair /dev/shm/fsmount-0/3f2c9d1e5a7b8c90.region
+
+The exit status is 0 if all is in order, or is so again with --repair, 1 if something differs or for an error, and 2 for
+a wrong command line."""
+)
+@click.argument("place", metavar="MOUNTPOINT|REGION", type=UnseenPath())
+@click.option("--repair", is_flag=True, help="Mend what differs.")
+@click.option("--json", "as_json", is_flag=True, help="Print an array of what differs.")
+def doctor(place: str, repair: bool, as_json: bool) -> None:
+    """Compare every number and link in a region with what it follows from, and print what differs.
+
+    A mount can go on being used meanwhile.
+    """
+    from fsmount.admin.trees import opened
+
+    with one_line(place), opened(place) as tree:
+        found = tree.check()
+        for text in [json.dumps(found)] if as_json else found:
+            echo(text)
+        if found and repair:
+            try:
+                found = tree.repair()
+            except RegionCorrupt as error:
+                raise Refused(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
+            if found:
+                raise Refused(f"{len(found)} of it cannot be recomputed, and is left: {'; '.join(found)}")
+    sys.exit(1 if found else 0)

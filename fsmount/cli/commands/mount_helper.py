@@ -1,0 +1,67 @@
+"""mount.fuse.fsmount: what mount(8) runs for the type fuse.fsmount, as its section "EXTERNAL HELPERS" says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import click
+
+from fsmount.admin.user_error import Refused
+from fsmount.cli.commands.mount import mount
+from fsmount.cli.ui.paths import UnseenPath
+from fsmount.cli.ui.report import one_line
+from fsmount.cli.ui.streams import Program
+
+# Who may mount, when, and what becomes of a failure: mount(8) has seen to these, and hands some of them on.
+# relatime is what the kernel does unless told otherwise, and libfuse does not know it.
+_OF_MOUNT = re.compile(r"(no)?(auto|users?|owner|group|fail)|_netdev|defaults|relatime|comment=.*|x-.*", re.IGNORECASE)
+
+
+@click.command(
+    "mount.fuse.fsmount",
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  mount -t fuse.fsmount counters /run/counters -o resource=memory,resource=tokens:count,allow_other
+
+The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line.""",
+)
+@click.argument("source")
+@click.argument("mountpoint", type=UnseenPath())
+@click.option("-o", "options", metavar="OPTS", multiple=True, help="Options of mount(8), FUSE and fsmount mount.")
+@click.option("-t", "kind", metavar="TYPE", expose_value=False, help="Ignored.")
+@click.option("-f", "fake", is_flag=True, help="Do not mount.")
+@click.option("-n", "-s", "-v", "ignored", is_flag=True, expose_value=False, help="Ignored.")
+def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: bool) -> None:
+    """Mount a tree of counters at MOUNTPOINT for mount(8); SOURCE is the name that it gets in the list of mounts.
+
+    What fsmount mount takes as --NAME=VALUE is taken as -o NAME=VALUE.
+    """
+    with one_line(mountpoint):
+        name = re.sub(r"([,\\])", r"\\\1", source)  # by it mount -a knows that this is mounted already
+        arguments = [f"-ofsname={name}", *_arguments(options), "--", mountpoint]
+        if fake:
+            return
+        try:
+            mount.main(arguments, standalone_mode=False)
+        except click.ClickException as error:
+            raise Refused(error.format_message()) from None
+
+
+def _arguments(options: tuple[str, ...]) -> Iterator[str]:
+    """The arguments of fsmount mount.  Refused where there is something mounted to be changed."""
+    from fsmount.daemon.options import split
+
+    own = {option.opts[-1]: option.is_flag for option in mount.params if isinstance(option, click.Option)}
+    del own["-o"], own["--foreground"]
+    for option in (option for text in options for option in split(text)):
+        name, given, value = option.partition("=")
+        if name == "remount":
+            raise Refused("the options of a mount are the kernel's to change: mount -i -o remount,...")
+        if f"--{name}" in own:
+            value = re.sub(r"\\(.)", r"\1", value)
+            yield f"--{name}" if own[f"--{name}"] and not given else f"--{name}={value}"
+        elif not _OF_MOUNT.fullmatch(option):
+            yield f"-o{option}"

@@ -1,0 +1,66 @@
+"""fsmount save."""
+
+from __future__ import annotations
+
+import errno
+
+import click
+
+from fsmount.admin.user_error import Refused
+from fsmount.cli.ui.paths import UnseenPath
+from fsmount.cli.ui.report import one_line
+from fsmount.cli.ui.streams import echo
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount save counters.toml
+  fsmount save /run/counters - | grep limit
+  fsmount save /run/counters counters.toml && fsmount mount /run/others --config counters.toml
+
+The exit status is 0, 1 for an error and 2 for a wrong command line."""
+)
+@click.argument("arguments", metavar="[MOUNTPOINT|REGION] TREE.toml", nargs=-1, type=UnseenPath())
+@click.pass_context
+def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Write the groups of a tree, their limits, modes and owners to TREE.toml, for fsmount mount --config.
+
+    TREE.toml is replaced as a whole, or not at all; - is standard output. MOUNTPOINT need not be said where it is your
+    only one. What is charged is not written: charges belong to who holds them.
+    """
+    from fsmount.admin.trees import is_place, only_mount, opened
+    from fsmount.config import describe
+    from fsmount.config.writing import write
+
+    if not 1 <= len(arguments) <= 2:
+        raise click.UsageError("one file is to be named, and a mount point or a region before it", ctx)
+    *places, file = arguments
+    if places and is_place(file) and not is_place(places[0]):
+        places, file = [file], places[0]
+    with one_line(places[0] if places else file):
+        if not file:
+            raise Refused("an empty name (a shell variable that is not set?): name a file, or - for standard output")
+        place = places[0] if places else only_mount()
+        with opened(place) as tree:
+            text = write(describe(tree))
+        if file == "-":
+            echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale
+        else:
+            with one_line(file):
+                _store(file, text)
+
+
+def _store(file: str, text: str) -> None:
+    from fsmount.config import store
+
+    try:
+        store(file, text)
+    except IsADirectoryError as error:
+        raise Refused(f"{error.strerror}: name a file in it") from None
+    except NotADirectoryError as error:
+        raise Refused(f"{error.strerror}: a part of its path is a file; name another") from None
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise Refused(f"{error.strerror}: no file can be made there, as in a tree of counters; name another") from None

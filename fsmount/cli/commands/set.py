@@ -1,0 +1,54 @@
+"""fsmount set."""
+
+from __future__ import annotations
+
+import click
+
+from fsmount.cli.commands import complete
+from fsmount.cli.ui.amounts import Amount, limits
+from fsmount.cli.ui.group import counter, named_group, set_limit
+from fsmount.protocol.file_table import BYTES_ENDING
+from fsmount.protocol.suggestions import nearest
+
+#: What can be set, by the name of its file.
+KEYS = ("limit", "soft_limit")
+
+
+def _settable(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Amount, ...]:
+    wanted = limits(ctx, param, value)
+    for name, _, text in wanted:
+        resource, dot, key = name.partition(".")
+        if key not in KEYS:
+            near = nearest(key.removesuffix(BYTES_ENDING), KEYS) if dot else KEYS[0]
+            advice = f"; did you mean {resource}.{near}={text}?" if near else ""
+            raise click.BadParameter(f"{name} cannot be set, but R.{' and R.'.join(KEYS)} can{advice}", ctx, param)
+    return wanted
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount set /run/counters/web memory.limit=1G
+  fsmount set /run/counters/web memory.limit=1G memory.soft_limit=768M tokens.limit=max
+
+The exit status is 0 if all is set, 75 if more is used than a limit would allow, 1 for any other error and 2 for a wrong
+command line."""
+)
+@click.argument("path", metavar="GROUP", shell_complete=complete.directories)
+@click.argument(
+    "wanted",
+    metavar="R.limit=N|R.soft_limit=N...",
+    nargs=-1,
+    required=True,
+    callback=_settable,
+    shell_complete=complete.limits,
+)
+def set(path: str, wanted: tuple[Amount, ...]) -> None:
+    """Set limits and soft limits of a group; max is none.
+
+    They are set in this order. The first that fails ends it, and those before it stay set.
+    """
+    with named_group(path) as group:
+        counters = [counter(group, name.partition(".")[0]) for name, _, _ in wanted]
+        for counted, (name, amount, typed) in zip(counters, wanted, strict=True):
+            set_limit(counted, name.partition(".")[2], amount, typed)

@@ -1,0 +1,146 @@
+"""fsmount status."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import click
+
+from fsmount.admin import region_path
+from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.named_place import Place, named
+from fsmount.admin.serving import no_answer
+from fsmount.admin.user_error import Refused
+from fsmount.cli.commands import complete
+from fsmount.cli.ui.printable import printable
+from fsmount.cli.ui.report import one_line
+from fsmount.cli.ui.streams import echo
+from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
+from fsmount.protocol.status import Capacity, Status, read_status, user_name
+from fsmount.version import __version__
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount status
+  fsmount status /run/counters
+  fsmount status --json /run/counters | jq .capacity.groups.used
+
+Root and the owner of the mount may use all room; any other user never holds more of anything than is left for others.
+
+The exit status is 0, 1 if no daemon serves the mount or for an error, and 2 for a wrong command line."""
+)
+@click.argument("path", metavar="[MOUNTPOINT]", required=False, shell_complete=complete.directories)
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def status(path: str | None, as_json: bool) -> None:
+    """Print who serves a mount, where its region is, what it has room for, and who uses the most of that.
+
+    MOUNTPOINT need not be said where it is your only one. It may also be a group, or a place where one is bound.
+    """
+    from fsmount.admin.trees import only_mount
+
+    with one_line("status" if path is None else path):
+        told = _status(only_mount() if path is None else path)
+        if as_json:
+            echo(json.dumps(_object(told)))
+        else:
+            for line in _lines(told):
+                echo(printable(line))
+
+
+def _status(path: str) -> Status:
+    try:
+        with named(path) as place:
+            mount = place.mount
+            if mount is None or not mount.ours:
+                raise Refused(_nothing_there(place))
+            try:
+                return bounded(lambda: read_status(place.descriptor), user=mount.owner, keep=[place.descriptor])
+            except NoAnswer:
+                raise Refused(no_answer(mount)) from None
+    except FileNotFoundError as error:
+        if error.filename is None or not str(error.filename).endswith("status"):
+            raise Refused("there is no such directory: name a mount point, or a group of a mount") from None
+        raise Refused(
+            "its daemon does not tell its status: it is of another version, or the group was removed"
+        ) from None
+    except NotADirectoryError:
+        raise Refused("not a directory: name a mount point, or a group of a mount") from None
+    except ValueError:
+        raise Refused("what its daemon says is not understood: it is of another version") from None
+    except OSError as error:
+        if says_daemon_is_lost(error):
+            raise Refused(f"no daemon serves it: {LOST_DAEMON}") from None
+        raise
+
+
+def _nothing_there(place: Place) -> str:
+    region = region_path.find(place.path)
+    if region is None:
+        return "nothing of fsmount is mounted there"
+    return f"no daemon serves it: its counters from before are in {region}, and fsmount mount takes them over"
+
+
+def _object(told: Status) -> dict[str, object]:
+    daemon = told.daemon
+    return {
+        "mountpoint": told.mountpoint,
+        "daemon": {
+            "pid": daemon.pid,
+            "uid": daemon.uid,
+            "user": user_name(daemon.uid),
+            "since": _time(daemon.since).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "version": daemon.version,
+        },
+        "region": told.region._asdict(),
+        "resources": told.resources,
+        "capacity": {
+            what: {
+                "capacity": found.capacity,
+                "used": found.used,
+                "largest": [{"user": user_name(uid), "uid": uid, "used": used} for uid, used in found.largest],
+            }
+            for what, found in told.capacity.items()
+        },
+        "version": __version__,
+    }
+
+
+def _lines(told: Status) -> list[str]:
+    daemon, region = told.daemon, told.region
+    since = _time(daemon.since).strftime("%Y-%m-%d %H:%M:%S UTC")
+    lines = [
+        f"mount       {told.mountpoint}",
+        f"daemon      pid {daemon.pid}, user {user_name(daemon.uid)}, since {since}, version {daemon.version}",
+        f"region      {region.path}, {_size(region.allocated)} of {_size(region.size)} in memory",
+        f"resources   {', '.join(f'{name} ({unit})' for name, unit in told.resources.items())}",
+    ]
+    if daemon.version != __version__:
+        lines.append(f"version     {__version__}, of this command")
+    rows = [("what", "used", "capacity", "", "most of it")]
+    rows += [_row(what, found) for what, found in told.capacity.items()]
+    widths = [max(len(row[at]) for row in rows) for at in range(4)]
+    lines.append("")
+    for what, used, capacity, part, largest in rows:
+        numbers = f"{used:>{widths[1]}}  {capacity:>{widths[2]}}  {part:>{widths[3]}}"
+        lines.append(f"{what:<{widths[0]}}  {numbers}  {largest}".rstrip())
+    return lines
+
+
+def _row(what: str, found: Capacity) -> tuple[str, str, str, str, str]:
+    part = f"{100 * found.used // found.capacity}%" if found.capacity > 0 else ""
+    largest = ", ".join(f"{user_name(uid)} {used}" for uid, used in found.largest)
+    return what.replace("_", " "), str(found.used), str(found.capacity), part, largest
+
+
+def _time(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Refused("what its daemon says is not understood: it is of another version") from None
+
+
+def _size(amount: int) -> str:
+    return f"{amount / (1 << 20):.1f} MiB"

@@ -1,0 +1,121 @@
+"""A thread that looks at the groups, or at the holders of one, again and again.
+
+So whoever draws can answer keys while a look takes long, as it does while somebody stopped has the region's lock.  It
+sleeps nine times as long as its last look took, or all that the program did since the one before: what it costs, here
+and in the daemon, stays below a tenth of a processor however many groups there are.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from fsmount.cli.ui.survey import Groups
+from fsmount.errors import GroupRemoved
+from fsmount.files import HolderLine, LeaseGroup
+from fsmount.shm import Surveyed
+
+# A look takes at most this share of the time.
+_SHARE = 0.1
+# How long who ends waits for a look that is under way, in seconds: in the region it has the lock, and takes a few ms;
+# one through the files may be left alone.
+_PATIENCE = 0.1
+
+
+class Wanted(NamedTuple):
+    """What to look at: a resource of all groups, or the holders of its counter in the group at a path."""
+
+    resource: str
+    path: str = ""
+
+
+class GroupsSeen(NamedTuple):
+    wanted: Wanted
+    rows: Sequence[Surveyed]
+
+
+class HoldersSeen(NamedTuple):
+    """Of one group, who holds most first."""
+
+    wanted: Wanted
+    stat: Mapping[str, int]
+    holders: Sequence[HolderLine]
+
+
+class Unseen(NamedTuple):
+    """The holders could not be read: why."""
+
+    wanted: Wanted
+    error: OSError
+
+
+Seen = GroupsSeen | HoldersSeen | Unseen
+
+
+def look(groups: Groups, wanted: Wanted) -> Seen:
+    """Looks once.  OSError: the mount, or the group at the top, is gone or may not be read."""
+    if not wanted.path:
+        return GroupsSeen(wanted, groups.survey([wanted.resource])[wanted.resource])
+    counter = LeaseGroup(wanted.path, groups.units)[wanted.resource]
+    try:
+        holders = sorted(counter.holders(), key=lambda holder: holder.held, reverse=True)
+        return HoldersSeen(wanted, counter.stat(), holders)
+    except (GroupRemoved, PermissionError) as error:
+        groups.tell_gone(error)
+        return Unseen(wanted, error)
+
+
+class Reader(threading.Thread):
+    """Hands what it sees to `seen`, and the error that ends it to `failed`; both are called in this thread."""
+
+    def __init__(
+        self,
+        groups: Groups,
+        interval: float,
+        wanted: Wanted,
+        seen: Callable[[Seen], object],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        super().__init__(name="reader", daemon=True)
+        self._groups = groups
+        self._interval = interval
+        self._wanted = wanted
+        self._seen = seen
+        self._failed = failed
+        self._now = threading.Event()
+        self._ended = threading.Event()
+
+    def want(self, wanted: Wanted) -> None:
+        """Looks at this from now on, and at once."""
+        self._wanted = wanted
+        self._now.set()
+
+    def end(self) -> None:
+        """Lets a look in the region that is under way end."""
+        self._ended.set()
+        self._now.set()
+        self.join(_PATIENCE)
+
+    def run(self) -> None:
+        try:
+            used = time.process_time()
+            while not self._ended.is_set():
+                self._now.clear()
+                start = time.monotonic()
+                seen = look(self._groups, self._wanted)
+                if self._ended.is_set():  # and nobody is there any more to be told
+                    return
+                self._seen(seen)
+                # what the daemon does for a look passes while one waits; the rest is what was drawn since the last
+                before, used = used, time.process_time()
+                self._now.wait(pause(max(time.monotonic() - start, used - before), self._interval))
+        except BaseException as error:
+            if not self._ended.is_set():
+                self._failed(error)
+
+
+def pause(took: float, interval: float) -> float:
+    """How long to sleep after a look that took so many seconds."""
+    return max(interval - took, took * (1 / _SHARE - 1))

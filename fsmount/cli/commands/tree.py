@@ -1,0 +1,65 @@
+"""fsmount tree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from fsmount.cli.commands import complete
+from fsmount.cli.ui.group import counter, named_group, only_mount
+from fsmount.cli.ui.streams import echo
+
+if TYPE_CHECKING:
+    from fsmount.shm import Surveyed
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fsmount tree
+  fsmount tree /run/counters/web -r memory | less
+  fsmount tree --json | jq '.[] | select(.counters.memory.failcnt > 0) | .group'
+
+Red: nine tenths of the limit are used. Yellow: three quarters are, or more than the soft limit.
+
+The exit status is 0, 1 for an error and 2 for a wrong command line."""
+)
+@click.argument("path", metavar="[MOUNTPOINT|GROUP]", required=False, shell_complete=complete.directories)
+@click.option(
+    "-r",
+    "--resource",
+    "resources",
+    metavar="R",
+    multiple=True,
+    help="Of this resource; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an array: of each group its path and what R.stat says.")
+def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
+    """Print a hierarchy of groups with what each uses of its limit, once.
+
+    MOUNTPOINT need not be said where it is your only one. A resource's numbers are of one moment.
+    """
+    path = only_mount("tree") if path is None else path
+    with named_group(path) as top:
+        from fsmount.cli.ui.survey import Groups
+
+        units = {resource: counter(top, resource).unit for resource in resources or top.resources}
+        survey = Groups(top).survey(list(units))
+        if as_json:
+            echo(json.dumps(list(_objects(survey, top.path))))
+        else:
+            from fsmount.cli.ui.tree_table import draw
+
+            draw(survey, path, units)
+
+
+def _objects(survey: Mapping[str, Sequence[Surveyed]], top: str) -> Iterator[dict[str, object]]:
+    from fsmount.cli.ui.survey import all_as_tree, full_path, paths, stat
+
+    below = paths(next(iter(survey.values())))
+    for group, _, rows in all_as_tree(survey):
+        counters = {resource: stat(row) for resource, row in rows.items()}
+        yield {"group": full_path(top, below[group.id]), "counters": counters}

@@ -1,0 +1,1 @@
+"""Input and output of the subcommands: arguments, tables, terminals and exit statuses."""

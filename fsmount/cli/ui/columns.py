@@ -1,0 +1,162 @@
+"""Tables that fit the terminal, as lines of cells.
+
+A cell is a list of pieces (style, text), styles as prompt_toolkit names them: what is written to a terminal gets its
+colours from there, and for anything else the texts alone are joined, without that library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from fsmount.cli.ui.terminal import Glyphs
+
+Piece = tuple[str, str]
+Cell = list[Piece]
+
+BOLD = "bold"
+DIM = "dim"
+
+_GAP = "  "
+
+
+class Column(NamedTuple):
+    title: str
+    right: bool = False
+    least: int = 0
+    most: int | None = None
+    #: From what width of the table on it is shown.  Where the others are too wide, those of the most give way first.
+    since: int = 0
+    #: Whether shortened_name() cuts what is too wide.
+    names: bool = False
+
+
+def lines(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Cell]],
+    drawn: Glyphs,
+    width: int | None = None,
+    *,
+    fill: bool = False,
+) -> list[Cell]:
+    """The titles and the rows, a line each.
+
+    With a width no line is wider: columns are left out, and the first one gives way.  fill: it takes what is left
+    over, too.
+    """
+    titled: Sequence[Cell] = [[(DIM, column.title)] for column in columns]
+    widths = [max(column.least, len(column.title)) for column in columns]
+    for row in rows:
+        for at, cell in enumerate(row):
+            if cell:
+                widths[at] = max(widths[at], _cell_width(cell))
+    for at, column in enumerate(columns):
+        if column.most is not None:
+            widths[at] = min(widths[at], column.most)
+    if width is not None:
+        shown = _shown(columns, widths, width)
+        columns, widths = [columns[at] for at in shown], [widths[at] for at in shown]
+        titled, *rows = ([row[at] for at in shown] for row in (titled, *rows))
+        room = max(columns[0].least, width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1))
+        widths[0] = room if fill else min(widths[0], room)
+    found = [_line(columns, row, widths, drawn) for row in (titled, *rows)]
+    return found if width is None else [shortened(line, width, drawn) for line in found]
+
+
+def _shown(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+    """The numbers of the columns that there is room for."""
+    shown = [at for at, column in enumerate(columns) if width >= column.since]
+    while columns[0].least + sum(len(_GAP) + widths[at] for at in shown[1:]) > width:
+        last = max(shown, key=lambda at: columns[at].since)
+        if columns[last].since == 0:
+            break
+        shown.remove(last)
+    return shown
+
+
+def plain(line: Cell) -> str:
+    """A line for what is no terminal."""
+    return "".join(text for _, text in line).rstrip()
+
+
+def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
+    """The cell, cut where it is wider."""
+    if _cell_width(cell) <= width:
+        return cell
+    kept: Cell = []
+    left = width - 1
+    for style, text in cell:
+        part = _start(text, left)
+        kept.append((style, part))
+        left -= _width(part)
+        if part != text:
+            kept.append((style, drawn.cut))
+            break
+    return kept
+
+
+def shortened_name(cell: Cell, width: int, drawn: Glyphs) -> Cell:
+    """What leads to a name and the name, cut where they are wider: of both the end tells the most.
+
+    But a name that is cut behind what leads to it keeps its beginning, as that tells where it is sorted.
+    """
+    if _cell_width(cell) <= width:
+        return cell
+    (lead_style, lead), *name = cell
+    if not lead:
+        return [(style, shortened_path(text, width, drawn)) for style, text in name]
+    # a name has half of the width at least
+    kept = shortened(name, max(width - _width(lead), width // 2), drawn)
+    return [(lead_style, shortened_path(lead, width - _cell_width(kept), drawn)), *kept]
+
+
+def shortened_path(text: str, width: int, drawn: Glyphs) -> str:
+    """The text, without its beginning where it is wider."""
+    if _width(text) <= width:
+        return text
+    left = width - 1
+    for start in range(len(text) - 1, -1, -1):
+        left -= _width(text[start])
+        if left < 0:
+            return drawn.cut + text[start + 1 :]
+    return text
+
+
+def _line(columns: Sequence[Column], row: Sequence[Cell], widths: Sequence[int], drawn: Glyphs) -> Cell:
+    line: Cell = []
+    for at, cell in enumerate(row):
+        cut = (shortened_name if columns[at].names else shortened)(cell, widths[at], drawn)
+        space = ("", " " * (widths[at] - _cell_width(cut)))
+        line += [("", _GAP)] if at else []
+        line += [space, *cut] if columns[at].right else [*cut, space]
+    return line
+
+
+def _cell_width(cell: Cell) -> int:
+    return sum(_width(text) for _, text in cell)
+
+
+def _width(text: str) -> int:
+    """How many cells of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    from prompt_toolkit.utils import get_cwidth
+
+    return get_cwidth(text)
+
+
+def _start(text: str, width: int) -> str:
+    """As much of the text as fits."""
+    if text.isascii():
+        return text[: max(width, 0)]
+    end = 0
+    for end, character in enumerate(text):
+        width -= _width(character)
+        if width < 0:
+            return text[:end]
+    return text
+
+
+def joined(table: Iterable[Cell]) -> Cell:
+    """The lines as one text."""
+    return [piece for line in table for piece in (*line, ("", "\n"))]

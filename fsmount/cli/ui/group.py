@@ -1,0 +1,129 @@
+"""The group that a command names, through its files: whoever may use those may use the command."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+from fsmount.admin.user_error import Refused
+from fsmount.cli.ui.amounts import Amount, told
+from fsmount.cli.ui.report import FAILED, NoRoom, one_line
+from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
+from fsmount.files import LeaseCounter, LeaseGroup, group_at
+from fsmount.protocol.suggestions import nearest_group
+
+
+@contextlib.contextmanager
+def named_group(path: str, wanted: Sequence[Amount] = (), status: int = FAILED) -> Iterator[LeaseGroup]:
+    """The group at a path; what goes wrong with it in the block ends the program with one line and the status.
+
+    wanted: the amounts that were typed, for the line to show them.
+    """
+    with one_line(path, status):
+        with advised(meant=path):
+            if not path:  # a shell variable that is not set, and not the current directory
+                raise FileNotFoundError
+            group = group_at(_real_path(path))
+        with advised(), _amounts_told(group, wanted):
+            yield group
+
+
+def _real_path(path: str) -> str:
+    """Refused where root would follow another user's link: that user would choose the group."""
+    if os.geteuid() != 0:
+        return os.path.realpath(path)
+    from fsmount.paths.named_file import real_directory
+    from fsmount.paths.walk import Trap
+
+    try:
+        return real_directory(path)
+    except Trap as error:
+        raise Refused(str(error.strerror)) from None
+
+
+def only_mount(command: str) -> str:
+    """Where the caller has his one mount; if there is none, or several, a line about the command ends the program."""
+    from fsmount.admin import trees
+
+    with one_line(command):
+        return trees.only_mount()
+
+
+def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
+    """The counter of a resource.  Refused if there is none."""
+    try:
+        return group[resource]
+    except KeyError as error:
+        raise Refused(error.args[0]) from None
+
+
+def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
+    """Resource -> amount.  Refused if there is no such resource."""
+    return {counter(group, resource).resource: amount for resource, amount, _ in wanted}
+
+
+def set_limit(counted: LeaseCounter, key: str, amount: int, typed: str) -> None:
+    """Sets a limit or soft limit to an amount that was typed.  NoRoom: more is used."""
+    try:
+        setattr(counted, key, amount)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise NoRoom(
+            f"the limit of {counted.resource} cannot be {told(amount, counted.unit, typed)}: the usage is "
+            f"{told(counted.usage, counted.unit)}; uncharge first, or set no less than that"
+        ) from None
+
+
+@contextlib.contextmanager
+def _amounts_told(group: LeaseGroup, wanted: Sequence[Amount]) -> Iterator[None]:
+    """Says of amounts that are refused how they were typed, and what there is."""
+    typed = {(name, amount): text for name, amount, text in wanted}
+
+    def shown(error: LimitExceeded | NotHeld, amount: int) -> str:
+        return told(amount, group.units[error.resource])
+
+    def asked(error: LimitExceeded | NotHeld) -> str:
+        text = typed.get((error.resource, error.requested), "")
+        return told(error.requested, group.units[error.resource], text)
+
+    try:
+        yield
+    except LimitExceeded as error:
+        raise NoRoom(
+            f"{asked(error)} more of {error.resource} would pass the limit of {error.group}: "
+            f"{shown(error, error.usage)} of {shown(error, error.limit)} are used; give some back there, or raise the "
+            "limit"
+        ) from None
+    except NotHeld as error:
+        raise Refused(
+            f"{asked(error)} of {error.resource} cannot be given back: the group itself holds "
+            f"{shown(error, error.held)}; what processes and leases hold is theirs, see {error.resource}.holders"
+        ) from None
+
+
+@contextlib.contextmanager
+def advised(meant: str = "") -> Iterator[None]:
+    """Says of an error what can be done about it; meant: the path of a group that may be mistyped."""
+    try:
+        yield
+    except GroupRemoved:
+        raise Refused("the group was removed; mkdir makes a new one") from None
+    except FileNotFoundError:
+        near = nearest_group(meant) if meant else None
+        advice = f"did you mean {near}?" if near else "mkdir makes a group in a mounted tree"
+        raise Refused(f"there is no such directory; {advice}") from None
+    except NotADirectoryError:
+        raise Refused("not a directory; a group is a directory of a mounted tree") from None
+    except PermissionError as error:
+        from fsmount.admin.private_mounts import advice_on_private_mount
+
+        name = os.fsdecode(error.filename)
+        advice = advice_on_private_mount(name) or "its owner or root can permit it with chmod or chown"
+        raise Refused(f"{error.strerror} ({name}); {advice}") from None
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise Refused(f"{error.strerror}; name a directory of a mount, see fsmount mount") from None
+        raise

@@ -1,0 +1,47 @@
+"""How a command reports what went wrong: one line, and its exit status.
+
+0 is success, 1 an error of any kind, 2 a wrong command line (which click reports), and 75 a refusal for what is charged
+now, so that the same command may succeed later: a script can tell that from what it has to be corrected for.  75 is
+EX_TEMPFAIL of sysexits.h, "the user is invited to retry".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from fsmount.admin.user_error import Refused
+from fsmount.cli.ui.streams import complain
+
+FAILED = 1
+NO_ROOM = os.EX_TEMPFAIL
+
+
+class NoRoom(Refused):
+    """Refused for what is charged now."""
+
+
+@contextlib.contextmanager
+def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
+    """Ends the program with a status and one line about the subject for what a user can cause."""
+    try:
+        yield
+    except NoRoom as refused:
+        end(subject, str(refused), NO_ROOM)
+    except Refused as refused:
+        end(subject, str(refused), status)
+    except BrokenPipeError:
+        raise  # nobody reads on, and click ends quietly
+    except OSError as error:
+        name = None if error.filename is None else os.fsdecode(error.filename)
+        where = "" if name in (None, subject) else f" ({name})"
+        end(subject, f"{error.strerror or error}{where}", status)
+
+
+def end(subject: str, text: str, status: int) -> NoReturn:
+    """Ends the program with a status and one line."""
+    complain(f"fsmount: {subject}: {text}")
+    sys.exit(status)

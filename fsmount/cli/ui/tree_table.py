@@ -1,0 +1,58 @@
+"""A hierarchy of groups as a table: for a terminal as wide as that is, for anything else as wide as it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from fsmount.cli.ui.cells import BAR, Amounts
+from fsmount.cli.ui.columns import BOLD, DIM, Cell, Column, joined, lines, plain
+from fsmount.cli.ui.printable import printable
+from fsmount.cli.ui.streams import echo, writing
+from fsmount.cli.ui.survey import all_as_tree
+from fsmount.cli.ui.terminal import Glyphs, glyphs, on_terminal, terminal_width
+from fsmount.shm import Surveyed
+
+
+def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> None:
+    """Prints it; units is that of each resource in it."""
+    drawn = glyphs(sys.stdout.encoding)
+    columns = [
+        Column("group", least=8, names=True),
+        *([Column("resource", most=12)] if len(units) > 1 else []),
+        *(Column(title, right=True, least=6) for title in ("usage", "limit")),
+        Column("", least=BAR, since=60),
+        Column("", right=True, least=4, since=44),
+    ]
+    rows = list(_rows(survey, top, units, drawn))
+    table = lines(columns, rows, drawn, terminal_width())
+    if not on_terminal():
+        echo("\n".join(map(plain, table)))
+        return
+    from prompt_toolkit import print_formatted_text
+    from prompt_toolkit.formatted_text import FormattedText
+
+    with writing():
+        print_formatted_text(FormattedText(joined(table)), end="")
+
+
+def _rows(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str], drawn: Glyphs) -> Iterator[list[Cell]]:
+    ordered = list(all_as_tree(survey))
+    depths = [len(last) for _, last, _ in ordered[1:]]
+    for (row, last, counters), following in zip(ordered, [*depths, 0], strict=True):
+        name = [(DIM, guide(last, drawn)), (BOLD, printable(row.name if last else top))]
+        for resource, counter in counters.items():
+            amounts = Amounts(counter.usage, counter.limit, counter.soft_limit)
+            named = [[("", printable(resource))]] if len(units) > 1 else []
+            yield [name, *named, *amounts.cells(units[resource], drawn)]
+            name = [(DIM, _beside(last, drawn) + (drawn.by if following > len(last) else ""))]
+
+
+def guide(last: tuple[bool, ...], drawn: Glyphs) -> str:
+    """What leads to the name of a group; see as_tree()."""
+    return _beside(last[:-1], drawn) + (drawn.last if last[-1] else drawn.branch) if last else ""
+
+
+def _beside(last: tuple[bool, ...], drawn: Glyphs) -> str:
+    """What stands below a name where a group has several lines."""
+    return "".join("   " if ended else drawn.by for ended in last)

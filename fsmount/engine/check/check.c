@@ -1,0 +1,221 @@
+/*
+ * check.c - the outside judge: is a region what it should be?
+ *
+ * The lock is held only while what is used of the region is copied; the copy is
+ * judged.  rebuild() recomputes everything derived in a second copy, and every
+ * derived field and every list of the first must agree with it.  So a check
+ * changes nothing, and whoever charges waits for the copying alone.
+ *
+ * Others go on charging through open cells meanwhile: the state of an open cell is
+ * all that changes without the lock.  It turns stock into usage and back, so
+ * whatever follows from their sum and from the cell's being open is the same at any
+ * moment of the copying.
+ *
+ * check_truth.c and check_derived.c judge, check_lists.c knows the lists, and
+ * check_report.c has the names for what is found.
+ *
+ * Nothing in the copy is trusted: an index is used after a look at its range, and a
+ * walk ends after as many steps as there can be members.
+ */
+#include "check/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* ---- the copies ---------------------------------------------------------------------- */
+
+/* Room for all that there can be; memory is used by what is copied only. */
+static int map_copy(const fsm_region *of, fsm_region *out)
+{
+    *out = (fsm_region){ .geometry = of->geometry, .fd = -1 };
+    out->size = place(out, NULL);
+    void *base = mmap(NULL, out->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    out->header = base;
+    place(out, base);
+    return 0;
+}
+
+static void unmap_copy(fsm_region *copy)
+{
+    if (copy->header)
+        munmap(copy->header, copy->size);
+}
+
+/* The pages of a copy made real before the lock is taken: that is most of the time. */
+static int make_real(fsm_region *copy, const fsm_region *of)
+{
+    size_t groups = groups_high(of), counters = groups * of->geometry.resources;
+    int error = populate(copy, copy->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
+    if (!error)
+        error = populate(copy, copy->buckets, bucket_count(&of->geometry) * sizeof(uint32_t));
+    if (!error)
+        error = populate(copy, copy->counters, counters * sizeof(counter));
+    for (enum pools which = 0; which < POOLS && !error; which++) {
+        records from = of->pools[which], to = copy->pools[which];
+        error = populate(copy, to.first, ever_used(&from) * to.size);
+    }
+    return error ? -ENOMEM : 0;
+}
+
+/* What is used of it, but for what nobody judges: the lock and who has it, the server. */
+static void copy_used(fsm_region *to, fsm_region *from)
+{
+    const fsm_geometry *g = &from->geometry;
+    header *h = to->header;
+    h->magic = from->header->magic;
+    h->version = from->header->version;
+    h->architecture = from->header->architecture;
+    h->size = from->header->size;
+    memcpy(h->name_key, from->header->name_key, sizeof h->name_key);
+    h->geometry = from->header->geometry;
+    h->geometry.batch = fsm_get_batch(from);
+    h->line_head = from->header->line_head;
+    h->line_tail = from->header->line_tail;
+    h->waiting = from->header->waiting;
+    h->quarantined = from->header->quarantined;
+    h->journal = from->header->journal;
+    for (enum pools which = 0; which < POOLS; which++) {
+        records source = from->pools[which], target = to->pools[which];
+        *target.pool = *source.pool;
+        if (which != CELLS) /* others change them meanwhile */
+            memcpy(target.first, source.first, ever_used(&target) * target.size);
+    }
+    uint32_t groups = groups_high(to), cells = high_of(&h->cells, g->cells);
+    memcpy(to->refusals, from->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
+    /* the newest number, read after all others: both rise without the lock */
+    h->refusals = __atomic_fetch_add(&from->header->refusals, 0, __ATOMIC_ACQ_REL);
+    memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
+    memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
+    size_t files = slots_of(from);
+    for (uint32_t i = 0; i < groups; i++)
+        if (is_live(&to->groups[i]) && to->groups[i].custom)
+            memcpy(&to->attributes[i * files], &from->attributes[i * files], files * sizeof(attributes));
+    for (uint32_t i = 0; i < cells; i++) {
+        cell *own = &from->cells[i], *copy = &to->cells[i];
+        copy->words.state = state_now(own);
+        copy->words.cap = __atomic_load_n(&own->words.cap, __ATOMIC_RELAXED);
+        for (unsigned side = 0; side < 2; side++)
+            copy->words.total[side] = __atomic_load_n(&own->words.total[side], __ATOMIC_RELAXED);
+        memcpy(&copy->owner, &own->owner, sizeof(cell) - offsetof(cell, owner));
+    }
+}
+
+/* ---- what it is opened by, and what there is --------------------------------------------- */
+
+/* What the next to open the region goes by. */
+static void check_header(judge *j, const fsm_region *r)
+{
+    const header *h = j->found.header;
+    if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0 || h->version != FSM_VERSION ||
+        h->architecture != FSM_ARCHITECTURE || h->size != r->size)
+        tell(j, "the header: magic %#llx, version %u, architecture %#x, size %llu", (unsigned long long)h->magic,
+             h->version, h->architecture, (unsigned long long)h->size);
+    fsm_geometry opened = r->geometry;
+    opened.batch = h->geometry.batch; /* the one that may change */
+    if (memcmp(&h->geometry, &opened, sizeof opened) != 0 || opened.batch < FSM_BATCH_AUTO)
+        tell(j,
+             "the geometry: groups %u, holders %u, cells %u, resources %u, batch %lld; it was opened with %u, %u, %u, "
+             "%u",
+             h->geometry.groups, h->geometry.holders, h->geometry.cells, h->geometry.resources,
+             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
+}
+
+/* More than there is room for: then nothing else can be said of these records. */
+static bool check_capacity(judge *j)
+{
+    bool sound = true;
+    for (enum pools which = 0; which < POOLS; which++) {
+        records of = j->found.pools[which];
+        if (of.pool->high <= of.room)
+            continue;
+        tell(j, "%s: %u were used, there is room for %u", of.what, of.pool->high, of.room);
+        of.pool->high = of.room;
+        sound = false;
+    }
+    return sound;
+}
+
+/* ---- checking and mending ------------------------------------------------------------ */
+
+/* r: for what it was opened as; its records may have changed since. */
+static int judge_it(judge *j, const fsm_region *r, const char *unsound)
+{
+    label why;
+    check_header(j, r);
+    bool sound = check_capacity(j);
+    check_truth(j);
+    if (!unsound && sound) {
+        copy_used(&j->right, &j->found);
+        int error = rebuild(&j->right);
+        if (error == 0)
+            return check_derived(j);
+        if (error != -EUCLEAN)
+            return error;
+        unsound = fsm_fault_here.text;
+    }
+    why = name_it("%s", unsound ? unsound : "there is more than there is room for");
+    tell(j, "what is derived cannot be recomputed: %s", why.text);
+    return 0;
+}
+
+int64_t fsm_check(fsm_region *r, FILE *report)
+{
+    judge j = { .report = report };
+    label unsound;
+    int error = map_copy(r, &j.found);
+    if (!error)
+        error = map_copy(r, &j.right);
+    if (!error)
+        error = make_real(&j.found, r);
+    if (!error) {
+        error = lock(r);
+        bool locked = !error;
+        /* A region whose truth is damaged gives its lock to nobody, so nobody has to be kept out. */
+        if (locked || error == -EUCLEAN) {
+            unsound = name_it("%s", fsm_fault_here.text);
+            copy_used(&j.found, r);
+            if (locked)
+                unlock(r);
+            error = judge_it(&j, r, locked ? NULL : unsound.text);
+        }
+    }
+    free(j.bucket);
+    unmap_copy(&j.right);
+    unmap_copy(&j.found);
+    return error ? error : j.findings;
+}
+
+static int repair(fsm_region *r, fsm_region *trial)
+{
+    copy_used(trial, r);
+    int error = rebuild(trial);
+    if (error)
+        return error;
+    r->header->broken = 1; /* who dies in it leaves the rest to the next */
+    error = recover(r);
+    uint32_t resources = r->geometry.resources;
+    for (uint32_t i = 0; !error && i < groups_high(r) * resources; i++) {
+        counter *c = &r->counters[i];
+        if (is_live(&r->groups[i / resources]) && c->reserved > c->limit)
+            error = drain(r, c);
+    }
+    return error;
+}
+
+int fsm_repair(fsm_region *r)
+{
+    fsm_region trial = { 0 };
+    int error = map_copy(r, &trial);
+    if (!error)
+        error = lock(r);
+    if (!error) {
+        error = repair(r, &trial);
+        unlock(r);
+    }
+    unmap_copy(&trial);
+    return error;
+}

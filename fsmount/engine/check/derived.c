@@ -1,0 +1,199 @@
+/*
+ * check_derived.c - what is derived has to be as it was recomputed.
+ *
+ * Three derived fields are decided, not computed, and cannot be recomputed: batch,
+ * global and global_exit.  Of these the invariants are looked at.
+ */
+#include "check/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A field that has to be as it was recomputed. */
+#define SAME(name, records, index, field)                                                                              \
+    if (j->found.records[index].field != j->right.records[index].field)                                                \
+    tell(j, #field " of %s: %lld, recomputed %lld", name(&j->found, index).text,                                       \
+         (long long)j->found.records[index].field, (long long)j->right.records[index].field)
+
+static void compare_pools(judge *j)
+{
+    const header *found = j->found.header, *right = j->right.header;
+    for (enum pools which = 0; which < POOLS; which++)
+        check_pool(j, which);
+    if (found->quarantined != right->quarantined)
+        tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
+}
+
+static void compare_line(judge *j)
+{
+    const fsm_region *f = &j->found;
+    const header *found = f->header, *right = j->right.header;
+    uint32_t last;
+    if (check_list(j, &line, NONE, found->line_head, length_of(&j->right, &line, right->line_head), &last)) {
+        if (found->line_tail != last)
+            tell(j, "line: the last is %u, recomputed %u", found->line_tail, last);
+        for (uint32_t i = found->line_head; i != NONE && f->waiters[i].next != NONE; i = f->waiters[i].next)
+            if (f->waiters[i].ticket > f->waiters[f->waiters[i].next].ticket)
+                tell(j, "line: %s comes before its turn", name_waiter(f, i).text);
+    }
+    if (found->waiting != right->waiting)
+        tell(j, "requests that wait: %u, recomputed %u", found->waiting, right->waiting);
+}
+
+static void compare_groups(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->groups.high; i++) {
+        const group *g = &f->groups[i];
+        if (!is_live(g))
+            continue;
+        uint32_t last;
+        SAME(name_group, groups, i, depth);
+        SAME(name_group, groups, i, children);
+        if (check_list(j, &children, i, g->first_child, j->right.groups[i].children, &last) && g->last_child != last)
+            tell(j, "last child of %s: %u, recomputed %u", name_group(f, i).text, g->last_child, last);
+        if (i == 0 && (g->next_sibling != NONE || g->prev_sibling != NONE || g->hash_next != NONE))
+            tell(j, "siblings of /: %u and %u, and %u of its name, where nothing can be", g->prev_sibling,
+                 g->next_sibling, g->hash_next);
+    }
+}
+
+static bool same_name(const group *a, const group *b)
+{
+    return a->parent == b->parent && a->name_length == b->name_length && memcmp(a->name, b->name, a->name_length) == 0;
+}
+
+/* Whether a group is in the bucket where those of its name are looked for. */
+static bool is_findable(const fsm_region *r, uint32_t bucket, uint32_t index)
+{
+    uint32_t left = r->header->groups.high;
+    for (uint32_t i = r->buckets[bucket]; i < r->header->groups.high && left-- > 0; i = r->groups[i].hash_next)
+        if (i == index)
+            return true;
+    return false;
+}
+
+/* Each live group is found by its name, and nobody else is met on the way. */
+static int compare_names(judge *j)
+{
+    const fsm_region *f = &j->found, *right = &j->right;
+    uint32_t groups = f->header->groups.high, last;
+    j->bucket = malloc(groups * sizeof *j->bucket);
+    if (!j->bucket)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < groups; i++)
+        j->bucket[i] = NONE;
+    for (uint32_t b = 0; b < bucket_count(&f->geometry); b++) {
+        for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next) {
+            j->bucket[i] = b;
+            for (uint32_t k = right->buckets[b]; k != i; k = right->groups[k].hash_next)
+                if (same_name(&right->groups[k], &right->groups[i]))
+                    tell(j, "name of %s: groups %u and %u have it", name_group(f, i).text, k, i);
+        }
+        if (check_list(j, &names, b, f->buckets[b], length_of(right, &names, right->buckets[b]), &last))
+            continue;
+        for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next)
+            if (!is_findable(f, b, i))
+                tell(j, "name of %s: it is not found by it", name_group(f, i).text);
+    }
+    return 0;
+}
+
+static void compare_counter(judge *j, uint32_t index)
+{
+    const fsm_region *f = &j->found;
+    const counter *c = &f->counters[index], *right = &j->right.counters[index];
+    uint32_t last;
+    SAME(name_counter, counters, index, reserved);
+    SAME(name_counter, counters, index, stock_cap);
+    SAME(name_counter, counters, index, cells);
+    SAME(name_counter, counters, index, open_below);
+    SAME(name_counter, counters, index, marked);
+    SAME(name_counter, counters, index, waiting);
+    SAME(name_counter, counters, index, low);
+    SAME(name_counter, counters, index, high);
+    if (!is_between_marks(right))
+        tell(j, "reserved of %s: %lld, and %lld at least used, not between its marks %lld and %lld",
+             name_counter(f, index).text, (long long)right->reserved,
+             (long long)((uint64_t)right->reserved - right->stock_cap), (long long)right->low, (long long)right->high);
+    check_list(j, &cells_of_counter, index, c->cells_head, right->cells, &last);
+    check_list(j, &open_cells, index, c->open_head, length_of(&j->right, &open_cells, right->open_head), &last);
+    check_list(j, &watches_of_counter, index, c->watches_head,
+               length_of(&j->right, &watches_of_counter, right->watches_head), &last);
+    check_list(j, &active_children, index, c->active_child, length_of(&j->right, &active_children, right->active_child),
+               &last);
+    bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is nobody's child */
+    if (!active && (c->active_next != NONE || c->active_prev != NONE))
+        tell(j, "active_next and active_prev of %s: %u and %u, and it is in no list", name_counter(f, index).text,
+             c->active_next, c->active_prev);
+    if (is_global(c) && right->open_below > 0)
+        tell(j, "global of %s: %u, with %u open cells below", name_counter(f, index).text, c->global,
+             right->open_below);
+    /* only charge_nofail passes a limit, and it leaves no stock */
+    if (right->reserved > c->limit && right->open_below > 0)
+        tell(j, "reserved of %s: %lld, above the limit %lld with %u open cells below", name_counter(f, index).text,
+             (long long)right->reserved, (long long)c->limit, right->open_below);
+    if (c->peak_reserved < c->max_usage || c->peak_reserved < right->reserved)
+        tell(j, "peak_reserved of %s: %lld, below max_usage %lld or reserved %lld", name_counter(f, index).text,
+             (long long)c->peak_reserved, (long long)c->max_usage, (long long)right->reserved);
+}
+
+static void compare_counters(judge *j)
+{
+    uint32_t resources = j->found.geometry.resources;
+    for (uint32_t i = 0; i < j->found.header->groups.high * resources; i++)
+        if (is_live(&j->found.groups[i / resources]))
+            compare_counter(j, i);
+}
+
+static void compare_holder(judge *j, uint32_t index)
+{
+    const holder *h = &j->found.holders[index];
+    uint32_t last;
+    if (state_of(h->stamp) == FREE)
+        return;
+    SAME(name_holder, holders, index, cells);
+    check_list(j, &cells_of_holder, index, h->cells_head, j->right.holders[index].cells, &last);
+}
+
+static void compare_holders(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->processes.high; i++)
+        compare_holder(j, i);
+    for (uint32_t i = 0; i < f->header->leases.high; i++)
+        compare_holder(j, f->geometry.holders + i);
+}
+
+/* A holder has one cell in a counter, and one that is closed is in no open list. */
+static int compare_cells(judge *j)
+{
+    const fsm_region *f = &j->found;
+    uint32_t *seen = calloc(holders_room(f), sizeof *seen); /* of each holder: the last counter it was met in, + 1 */
+    if (!seen)
+        return -ENOMEM;
+    for (uint32_t c = 0; c < f->header->groups.high * f->geometry.resources; c++)
+        for (uint32_t i = j->right.counters[c].cells_head; i != NONE; i = j->right.cells[i].counter_next) {
+            const cell *own = &f->cells[i];
+            if (seen[own->owner - 1] == c + 1)
+                tell(j, "%s: not its only one there", name_cell(f, i).text);
+            seen[own->owner - 1] = c + 1;
+            if (!is_open(own->words.state) && (own->open_next != NONE || own->open_prev != NONE))
+                tell(j, "open_next and open_prev of %s: %u and %u, and it is closed", name_cell(f, i).text,
+                     own->open_next, own->open_prev);
+        }
+    free(seen);
+    return 0;
+}
+
+int check_derived(judge *j)
+{
+    compare_pools(j);
+    compare_line(j);
+    compare_groups(j);
+    compare_counters(j);
+    compare_holders(j);
+    int error = compare_names(j);
+    return error ? error : compare_cells(j);
+}

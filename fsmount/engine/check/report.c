@@ -1,0 +1,116 @@
+/* check_report.c - the lines of a check's report, and the names of what they are about. */
+#include "check/check.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+void tell(judge *j, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(j->report, format, arguments);
+    va_end(arguments);
+    putc('\n', j->report);
+    j->findings++;
+}
+
+label name_it(const char *format, ...)
+{
+    label name;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name.text, sizeof name.text, format, arguments);
+    va_end(arguments);
+    return name;
+}
+
+#define ESCAPED_MAX (4 * (size_t)FSM_NAME_MAX)
+
+/* Nothing that a terminal would obey: control characters, those of Unicode included, are written \xNN. */
+static size_t escape(const char *name, size_t length, char out[ESCAPED_MAX])
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t n = 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)name[i], before = i > 0 ? (unsigned char)name[i - 1] : 0;
+        if (c < ' ' || c == 0x7f || c == '\\' || (before == 0xc2 && c < 0xa0)) {
+            out[n++] = '\\';
+            out[n++] = 'x';
+            out[n++] = digits[c >> 4];
+            out[n++] = digits[c & 15];
+        } else {
+            out[n++] = (char)c;
+        }
+    }
+    return n;
+}
+
+/* The path; of a very long one the end. */
+label name_group(const fsm_region *r, uint32_t index)
+{
+    char path[ESCAPED_MAX + 64], name[ESCAPED_MAX];
+    char *at = path + sizeof path;
+    *--at = 0;
+    uint32_t i = index, depth = 0;
+    for (; i != 0; i = r->groups[i].parent, depth++) {
+        if (i >= r->header->groups.high || !is_live(&r->groups[i]) || depth > FSM_DEPTH_MAX)
+            return name_it("group %u%s%s", i, *at ? " and below it " : "", *at ? at + 1 : "");
+        const group *g = &r->groups[i];
+        size_t length = escape(g->name, g->name_length < FSM_NAME_MAX ? g->name_length : FSM_NAME_MAX, name);
+        if (length + 1 > (size_t)(at - path))
+            return name_it("...%s", at);
+        at -= length;
+        memcpy(at, name, length);
+        *--at = '/';
+    }
+    return name_it("%s", *at ? at : "/");
+}
+
+label name_counter(const fsm_region *r, uint32_t index)
+{
+    uint32_t resources = r->geometry.resources;
+    return name_it("%s %s", name_group(r, index / resources).text, r->geometry.resource[index % resources].name);
+}
+
+label name_bucket(const fsm_region *r, uint32_t index)
+{
+    (void)r;
+    return name_it("bucket %u", index);
+}
+
+label name_process(const fsm_region *r, uint32_t index)
+{
+    return name_it("process %u (pid %d)", index, r->holders[index].pid);
+}
+
+label name_lease(const fsm_region *r, uint32_t index)
+{
+    return name_it("lease %u (pid %d)", index, r->holders[r->geometry.holders + index].pid);
+}
+
+label name_holder(const fsm_region *r, uint32_t index)
+{
+    uint32_t processes = r->geometry.holders;
+    return index < processes ? name_process(r, index) : name_lease(r, index - processes);
+}
+
+label name_waiter(const fsm_region *r, uint32_t index)
+{
+    (void)r;
+    return name_it("waiter %u", index);
+}
+
+label name_watch(const fsm_region *r, uint32_t index)
+{
+    (void)r;
+    return name_it("watch %u", index);
+}
+
+label name_cell(const fsm_region *r, uint32_t index)
+{
+    const cell *own = &r->cells[index];
+    if (!is_owned(own) || !holder_at(r, own->owner - 1) || !counter_at(r, own->counter))
+        return name_it("%s cell %u", own->owner == QUARANTINED ? "quarantined" : own->owner ? "lost" : "free", index);
+    return name_it("cell %u of %s in %s", index, name_holder(r, own->owner - 1).text,
+                   name_counter(r, own->counter).text);
+}

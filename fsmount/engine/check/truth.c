@@ -1,0 +1,288 @@
+/*
+ * check_truth.c - what everything else is derived from.
+ *
+ * The truth has nothing to be compared with; it is searched for what cannot be.
+ */
+#include "check/check.h"
+
+#include <string.h>
+
+static bool good_attributes(const attributes *a)
+{
+    const uint32_t known = FSM_SET_MODE | FSM_SET_UID | FSM_SET_GID | FSM_SET_MTIME | FSM_SET_ATIME;
+    return a->mode <= 07777 && !(a->set & ~known);
+}
+
+static void check_attributes(judge *j, uint32_t index)
+{
+    const fsm_region *f = &j->found;
+    const group *g = &f->groups[index];
+    if (!good_attributes(&g->directory))
+        tell(j, "attributes of %s: mode %#o and flags %#x cannot be", name_group(f, index).text, g->directory.mode,
+             g->directory.set);
+    if (g->custom > 1)
+        tell(j, "custom of %s: %u cannot be", name_group(f, index).text, g->custom);
+    for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
+        const attributes *a = &f->attributes[(size_t)index * slots_of(f) + slot];
+        if (!good_attributes(a))
+            tell(j, "attributes of %s %s, file %u: mode %#o and flags %#x cannot be", name_group(f, index).text,
+                 f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS, a->mode, a->set);
+    }
+}
+
+static void check_name(judge *j, uint32_t index)
+{
+    const group *g = &j->found.groups[index];
+    const char *wrong = NULL;
+    if (g->name_length > FSM_NAME_MAX)
+        wrong = "it is too long";
+    else if (g->name_length == 0)
+        wrong = "it is empty";
+    else if (memchr(g->name, '/', g->name_length))
+        wrong = "it has a '/'";
+    else if (memchr(g->name, '\n', g->name_length))
+        wrong = "it has a newline";
+    else if (memchr(g->name, 0, g->name_length))
+        wrong = "it has a NUL";
+    else if (g->name[0] == '.' && (g->name_length == 1 || (g->name_length == 2 && g->name[1] == '.')))
+        wrong = "it means another directory";
+    if (wrong)
+        tell(j, "name of %s (group %u): %s", name_group(&j->found, index).text, index, wrong);
+}
+
+/* The root is reached from here. */
+static void check_parents(judge *j, uint32_t index)
+{
+    const fsm_region *f = &j->found;
+    uint32_t parent = f->groups[index].parent;
+    if (parent >= f->header->groups.high || !is_live(&f->groups[parent])) {
+        tell(j, "parent of %s (group %u): group %u, which is not there", name_group(f, index).text, index, parent);
+        return;
+    }
+    uint32_t depth = 1;
+    for (uint32_t i = parent; i != 0; i = f->groups[i].parent, depth++) {
+        if (i >= f->header->groups.high || !is_live(&f->groups[i]))
+            return; /* told of that one */
+        if (depth >= FSM_DEPTH_MAX) {
+            tell(j, "parents of %s (group %u): more than %u", name_group(f, index).text, index, FSM_DEPTH_MAX);
+            return;
+        }
+    }
+}
+
+static void check_groups(judge *j)
+{
+    const fsm_region *f = &j->found;
+    const group *root = &f->groups[0];
+    if (f->header->groups.high == 0 || root->stamp != make_stamp(0, LIVE) || root->parent != NONE ||
+        root->name_length != 0)
+        tell(j, "the root group: %u used, state %u, generation %u, parent %u, a name of %u bytes",
+             f->header->groups.high, state_of(root->stamp), generation(root->stamp), root->parent, root->name_length);
+    for (uint32_t i = 0; i < f->header->groups.high; i++) {
+        const group *g = &f->groups[i];
+        if (state_of(g->stamp) > LIVE || generation(g->stamp) > GENERATION_MASK)
+            tell(j, "group %u: state %u and generation %u cannot be", i, state_of(g->stamp), generation(g->stamp));
+        if (!is_live(g))
+            continue;
+        if (i > 0) {
+            check_parents(j, i);
+            check_name(j, i);
+        }
+        check_attributes(j, i);
+    }
+}
+
+static void check_amounts(judge *j)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+    } amounts[] = {
+#define AMOUNT(field) { #field, offsetof(counter, field) }
+        AMOUNT(limit),
+        AMOUNT(soft_limit),
+        AMOUNT(common),
+        AMOUNT(max_usage),
+        AMOUNT(min_usage),
+        AMOUNT(peak_reserved),
+        AMOUNT(refusals),
+        AMOUNT(forgotten),
+        AMOUNT(soft_crossings),
+        AMOUNT(past.refusals),
+        AMOUNT(past.soft_crossings),
+        AMOUNT(threshold_crossings),
+        AMOUNT(past.threshold_crossings),
+        AMOUNT(refills),
+        AMOUNT(drains),
+        AMOUNT(batch),
+        AMOUNT(global_exit),
+#undef AMOUNT
+    };
+    const fsm_region *f = &j->found;
+    uint32_t resources = f->geometry.resources;
+    for (uint32_t i = 0; i < f->header->groups.high * resources; i++) {
+        const counter *c = &f->counters[i];
+        if (!is_live(&f->groups[i / resources]))
+            continue;
+        for (size_t k = 0; k < sizeof amounts / sizeof *amounts; k++) {
+            int64_t amount;
+            memcpy(&amount, (const char *)c + amounts[k].offset, sizeof amount);
+            if (amount < 0)
+                tell(j, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
+        }
+        if (c->forgotten > c->refusals)
+            tell(j, "forgotten of %s: %lld, of %lld refusals", name_counter(f, i).text, (long long)c->forgotten,
+                 (long long)c->refusals);
+        if (c->min_usage > c->max_usage)
+            tell(j, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text, (long long)c->min_usage,
+                 (long long)c->max_usage);
+    }
+}
+
+static void check_holder(judge *j, uint32_t index, uint32_t kind)
+{
+    const fsm_region *f = &j->found;
+    const holder *h = &f->holders[index];
+    uint32_t state = state_of(h->stamp);
+    if (state == ENDING)
+        tell(j, "%s: its end was not finished", name_holder(f, index).text);
+    else if (state > ENDING)
+        tell(j, "%s: state %u cannot be", name_holder(f, index).text, state);
+    if (state != FREE && (h->kind != kind || h->flags & ~(uint32_t)FSM_KEEP))
+        tell(j, "%s: kind %u and flags %#x cannot be", name_holder(f, index).text, h->kind, h->flags);
+}
+
+static void check_holders(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->processes.high; i++)
+        check_holder(j, i, FSM_PROCESS);
+    for (uint32_t i = 0; i < f->header->leases.high; i++)
+        check_holder(j, f->geometry.holders + i, FSM_LEASE);
+}
+
+static void check_cells(judge *j)
+{
+    const fsm_region *f = &j->found;
+    uint32_t resources = f->geometry.resources;
+    for (uint32_t i = 0; i < f->header->cells.high; i++) {
+        const cell *own = &f->cells[i];
+        uint64_t state = own->words.state;
+        int64_t stock = stock_in(state), used = used_of(own, state), total = total_of(own, state);
+        if (!is_owned(own)) {
+            if (is_open(state) || used != 0)
+                tell(j, "%s: stock %lld and used %lld, it should be closed and empty", name_cell(f, i).text,
+                     (long long)stock, (long long)used);
+            continue;
+        }
+        const holder *by = holder_at(f, own->owner - 1);
+        const group *g = group_at(f, own->counter / resources);
+        if (!by || state_of(by->stamp) == FREE)
+            tell(j, "%s: its holder %u is not there", name_cell(f, i).text, own->owner - 1);
+        if (!g || !is_live(g))
+            tell(j, "%s: its counter %u is not there", name_cell(f, i).text, own->counter);
+        int64_t most = total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX;
+        if (used < 0 || (is_open(state) && total < 0))
+            tell(j, "%s: stock %lld and used %lld cannot be", name_cell(f, i).text, (long long)stock, (long long)used);
+        else if (is_open(state) && (own->words.cap < stock || own->words.cap > most))
+            tell(j, "cap of %s: %lld, it should be between its stock %lld and %lld", name_cell(f, i).text,
+                 (long long)own->words.cap, (long long)stock, (long long)most);
+    }
+}
+
+static void check_watches(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->watches.high; i++) {
+        const watch *w = &f->watches[i];
+        const group *g = group_at(f, w->counter / f->geometry.resources);
+        if (state_of(w->stamp) > LIVE)
+            tell(j, "%s: state %u cannot be", name_watch(f, i).text, state_of(w->stamp));
+        if (state_of(w->stamp) != LIVE)
+            continue;
+        if (!g || !is_live(g))
+            tell(j, "%s: its counter %u is not there", name_watch(f, i).text, w->counter);
+        if (!is_possible(w))
+            tell(j, "%s: amount %lld, flags %#x and %lld times passed cannot be", name_watch(f, i).text,
+                 (long long)w->amount, w->flags, (long long)w->passed);
+    }
+}
+
+/* Whether so much for so and so can be asked for. */
+static bool is_sound(const fsm_region *f, const waiter *w)
+{
+    const cell *own = cell_at(f, w->cell);
+    return own && is_owned(own) && w->amount > 0;
+}
+
+static void check_waiters(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < f->header->waiters.high; i++) {
+        const waiter *w = &f->waiters[i];
+        uint32_t state = state_of(w->stamp);
+        const waiter *next = w->part == NONE ? NULL : waiter_at(f, w->part);
+        if (state != FREE && state != LIVE && state != PART)
+            tell(j, "%s: state %u cannot be", name_waiter(f, i).text, state);
+        if (state != LIVE && state != PART)
+            continue;
+        if (!is_sound(f, w))
+            tell(j, "%s: %lld for cell %u cannot be", name_waiter(f, i).text, (long long)w->amount, w->cell);
+        else if (w->part != NONE && (!next || state_of(next->stamp) != PART || !is_sound(f, next) ||
+                                     f->cells[next->cell].owner != f->cells[w->cell].owner))
+            tell(j, "%s: its next part cannot be %u", name_waiter(f, i).text, w->part);
+        if (state == LIVE && w->answer != WAITING && w->answer != GRANTED)
+            tell(j, "%s: answer %u cannot be", name_waiter(f, i).text, w->answer);
+    }
+}
+
+static void check_refusals(judge *j)
+{
+    const fsm_region *f = &j->found;
+    for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
+        const fsm_refusal *is = &f->refusals[i];
+        if (is->number != 0 && !is_possible_refusal(f, is))
+            tell(
+                j,
+                "refusal %u: number %llu of %llu, resource %u, %lld times %lld, kind %u, and %u of the largest holders "
+                "cannot be",
+                i, (unsigned long long)is->number, (unsigned long long)f->header->refusals, is->resource,
+                (long long)is->count, (long long)is->amount, is->kind, is->holders);
+    }
+}
+
+/* What is held of each resource in all is reserved at the root. */
+static void check_sums(judge *j)
+{
+    const fsm_region *f = &j->found;
+    uint32_t resources = f->geometry.resources;
+    __extension__ __int128 sums[FSM_RESOURCES_MAX] = { 0 };
+    for (uint32_t i = 0; i < f->header->groups.high * resources; i++)
+        if (is_live(&f->groups[i / resources]))
+            sums[i % resources] += f->counters[i].common;
+    for (uint32_t i = 0; i < f->header->cells.high; i++) {
+        const cell *own = &f->cells[i];
+        if (!is_owned(own))
+            continue;
+        uint64_t state = own->words.state;
+        sums[own->counter % resources] += is_open(state) ? total_of(own, state) : used_of(own, state);
+    }
+    for (uint32_t k = 0; k < resources; k++)
+        if (sums[k] > FSM_UNLIMITED)
+            tell(j, "reserved of %s: what the cells hold is above %lld in all", name_counter(f, k).text,
+                 (long long)FSM_UNLIMITED);
+}
+
+void check_truth(judge *j)
+{
+    if (journal_pending(j->found.header))
+        tell(j, "the journal: step %u is not finished", j->found.header->journal.step);
+    check_groups(j);
+    check_amounts(j);
+    check_holders(j);
+    check_cells(j);
+    check_watches(j);
+    check_waiters(j);
+    check_refusals(j);
+    check_sums(j);
+}

@@ -1,0 +1,74 @@
+"""Turns: a lease stands in line for one request at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from fsmount.interface.event_loops import alarm
+
+
+class Baton:
+    """One at a time has it, threads and tasks alike, in the order in which they asked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: What wakes who has it, and those who are to have it after him.
+        self._owner: Callable[[], None] | None = None
+        self._others: deque[Callable[[], None]] = deque()
+
+    @contextmanager
+    def held_for(self, timeout: float | None) -> Iterator[bool]:
+        """A thread has it inside; False if others had it for so many seconds."""
+        handed = threading.Event()
+        wake = handed.set
+        try:
+            yield self._take(wake) or handed.wait(timeout)
+        finally:
+            try:
+                self._leave(wake)
+            except BaseException:  # an interrupt
+                self._leave(wake)
+                raise
+
+    async def __aenter__(self) -> None:
+        wake, sleep, checkpoint = alarm()
+        await checkpoint()
+        try:
+            if not self._take(wake):
+                await sleep()
+        except BaseException:
+            self._leave(wake)
+            raise
+
+    async def __aexit__(self, *_exception: object) -> None:
+        assert self._owner
+        self._leave(self._owner)
+
+    def _take(self, wake: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._owner is not None:
+                self._others.append(wake)
+                return False
+            self._owner = wake
+            return True
+
+    def _leave(self, wake: Callable[[], None]) -> None:
+        """Hands it over, or is not to have it any more; nothing if it was never asked for, or has been handed over.
+
+        One that was interrupted is done again: who is next is woken before it has it, and at no call between.
+        """
+        with self._lock:
+            if self._owner is wake:
+                if self._others:
+                    following = self._others[0]
+                    following()
+                    del self._others[0]
+                    self._owner = following
+                else:
+                    self._owner = None
+            else:
+                with suppress(ValueError):
+                    self._others.remove(wake)

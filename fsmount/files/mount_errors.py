@@ -1,0 +1,67 @@
+"""What an error of a mount means for the group whose file or directory was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from fsmount.errors import LOST_DAEMON, UNMOUNTED, GroupRemoved, TreeGone, says_daemon_is_lost
+from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.status import share_used_up
+
+_NO_ROOM = "the mount has no room for another holder or waiting request: see fsmount status"
+_NO_FILES = "no more files of the mount can be opened: close some, or see fsmount status (the user's share is used up?)"
+
+#: Of a mount, or of a bind mount of it, that only shows the tree.
+READ_ONLY = (
+    "the tree is mounted read-only here, so nothing can be charged or set; use it where it is mounted read-write, "
+    "or remount it: mount -o remount,rw"
+)
+
+#: Where a path begins that leads through a descriptor of this process.
+DESCRIPTORS = "/proc/self/fd/"
+
+
+@contextlib.contextmanager
+def told_of(path: str) -> Iterator[None]:
+    """What an error of the mount means for the group at this path."""
+    try:
+        yield
+    except OSError as error:
+        if says_daemon_is_lost(error):
+            raise TreeGone(path, LOST_DAEMON) from None
+        if says_gone(error):
+            raise GroupRemoved(path) if _is_below_a_group(path) else TreeGone(path, UNMOUNTED) from None
+        if error.errno == errno.ENOSPC:  # of the region, or of a user's share of it
+            raise OSError(error.errno, share_used_up(path) or _NO_ROOM, path) from None
+        if error.errno == errno.ENFILE:
+            raise OSError(error.errno, _NO_FILES, path) from None
+        if error.errno == errno.EROFS:
+            raise OSError(errno.EROFS, READ_ONLY, path) from None
+        raise OSError(error.errno, error.strerror, _public(error.filename or path, path)) from None
+
+
+def says_gone(error: OSError) -> bool:
+    """Whether a file or directory fails so whose group was removed, or was never there."""
+    return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESTALE)
+
+
+def _is_below_a_group(path: str) -> bool:
+    """Whether what is left of the way to a group that is gone ends in a tree.  TreeGone: its daemon is lost."""
+    while (above := os.path.dirname(path)) != path:
+        path = above
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if says_daemon_is_lost(error):
+                raise TreeGone(path, LOST_DAEMON) from None
+        else:
+            break
+    return os.path.lexists(os.path.join(path, CONTROL_FILE))
+
+
+def _public(name: str, path: str) -> str:
+    """The path of a file or directory as others know it: ours may lead through a descriptor of the group at path."""
+    return os.path.join(path, *name.split("/")[5:]) if name.startswith(DESCRIPTORS) else name

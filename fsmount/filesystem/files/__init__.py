@@ -1,0 +1,1 @@
+"""The open files of a mount: one class for each kind."""

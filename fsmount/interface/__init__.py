@@ -1,0 +1,1 @@
+"""The interface that both transports implement, and the parts they share."""

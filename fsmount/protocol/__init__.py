@@ -1,0 +1,1 @@
+"""The protocol between both ends of a mount: file names, thresholds, records and the control channel."""
