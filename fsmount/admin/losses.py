@@ -15,7 +15,7 @@ def losses(tree: Tree) -> str:
     charged: set[int] = set()
     try:
         for resource in tree.resources:
-            rows = tree.survey(resource)
+            rows = tree.snapshot(resource)
             groups = len(rows) - 1
             limits += sum((row.limit != UNLIMITED) + (row.soft_limit != UNLIMITED) for row in rows)
             charged.update(row.id for row in rows if row.common)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.config import TreeDescription
 from fsmount.shm import parse_resource
 
@@ -28,7 +28,7 @@ class MountRequest:
     watchdog: float = 30.0  # after how many seconds a daemon that stands still is ended; 0: never
 
     def creation(self) -> dict[str, Any]:
-        """What a new region is made with, for Tree.create().  Refused if the options contradict the file."""
+        """What a new region is made with, for Tree.create().  UserError if the options contradict the file."""
         config = self.config or TreeDescription()
         given: dict[str, Any] = {"resources": dict(map(parse_resource, self.resources)) or None}
         given |= {name: getattr(self, name) for name in ("batch", "groups", "holders", "cells")}
@@ -38,7 +38,7 @@ class MountRequest:
             if None not in (value, said) and value != said:
                 option = f"--{name.removesuffix('s')}" if name == "resources" else f"--{name}"
                 text = f"{option} says {_shown(value)} and {self.config_path} says {_shown(said)}"
-                raise Refused(f"{text}: change one, or leave {option} out")
+                raise UserError(f"{text}: change one, or leave {option} out")
             if value is not None or said is not None:
                 made[name] = said if value is None else value
         if "resources" in made:

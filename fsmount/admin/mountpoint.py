@@ -12,7 +12,7 @@ from fsmount.admin.mount_table import mount_at
 from fsmount.admin.named_place import Place, named
 from fsmount.admin.serving import served
 from fsmount.admin.unmounting import unmount
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
 
 _DEVICE = "/dev/fuse"
@@ -20,34 +20,34 @@ _DEVICE = "/dev/fuse"
 
 @contextlib.contextmanager
 def checked(path: str) -> Iterator[Place]:
-    """The mount point at this real path.  Refused if nothing can be mounted there; changes nothing."""
+    """The mount point at this real path.  UserError if nothing can be mounted there; changes nothing."""
     with mount_point(path) as place:
         if place.path != path:
-            raise Refused(f"replaced meanwhile: it leads to {place.path} by now")
+            raise UserError(f"replaced meanwhile: it leads to {place.path} by now")
         mount = place.mount
         if mount is None or not place.is_mount or not mount.ours:
             _check_directory(place)
         elif mount.uid != os.geteuid():
             whose = f"already an fsmount mount, of user {mount.uid}"
-            raise Refused(f"{whose}: choose another directory or unmount it first")
+            raise UserError(f"{whose}: choose another directory or unmount it first")
         elif served(mount):
-            raise Refused("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
+            raise UserError("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
         _check_fuse()
         yield place
 
 
 @contextlib.contextmanager
 def mount_point(path: str) -> Iterator[Place]:
-    """The directory that a user names to mount on.  Refused if there is nothing."""
+    """The directory that a user names to mount on.  UserError if there is nothing."""
     with contextlib.ExitStack() as stack:
         try:
             place = stack.enter_context(named(path))
         except FileNotFoundError:
-            raise Refused("there is no such directory: make it with mkdir") from None
+            raise UserError("there is no such directory: make it with mkdir") from None
         except NotADirectoryError:
-            raise Refused("not a directory: choose or make one") from None
+            raise UserError("not a directory: choose or make one") from None
         except OSError as error:
-            raise Refused(f"cannot be looked at: {error.strerror}") from None
+            raise UserError(f"cannot be looked at: {error.strerror}") from None
         yield place
 
 
@@ -56,21 +56,21 @@ def _check_directory(place: Place) -> None:
         status = place.status()
     except OSError as error:
         if says_daemon_is_lost(error):
-            raise Refused("another file system that has lost its daemon is mounted there: unmount it first") from None
-        raise Refused(f"cannot be looked at: {error.strerror}") from None
+            raise UserError("another file system that has lost its daemon is mounted there: unmount it first") from None
+        raise UserError(f"cannot be looked at: {error.strerror}") from None
     if not stat.S_ISDIR(status.st_mode):
-        raise Refused("not a directory: choose or make one")
+        raise UserError("not a directory: choose or make one")
     if status.st_nlink == 0:
-        raise Refused("the directory was removed: make it with mkdir")
+        raise UserError("the directory was removed: make it with mkdir")
 
 
 def _check_fuse() -> None:
     if not os.path.exists(_DEVICE):
-        raise Refused(f"this machine has no {_DEVICE}: load the kernel's module with modprobe fuse, as root")
+        raise UserError(f"this machine has no {_DEVICE}: load the kernel's module with modprobe fuse, as root")
     if not os.access(_DEVICE, os.R_OK | os.W_OK):
-        raise Refused(f"you may not open {_DEVICE}: ask root for chmod 0666 {_DEVICE}")
+        raise UserError(f"you may not open {_DEVICE}: ask root for chmod 0666 {_DEVICE}")
     if os.geteuid() != 0 and not shutil.which("fusermount3"):
-        raise Refused("fusermount3 is missing, and only root can mount without it: install the package fuse3")
+        raise UserError("fusermount3 is missing, and only root can mount without it: install the package fuse3")
 
 
 def clear(path: str) -> bool:

@@ -18,7 +18,7 @@ from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer, bounded, bounded_files
 from fsmount.admin.mount_table import Mount, all_mounts, is_below, mount_of
 from fsmount.admin.serving import no_answer
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.paths.walk import Trap, walked
 
 
@@ -36,11 +36,11 @@ class Place:
         return self.mount is not None and self.mount.path == self.path
 
     def status(self) -> os.stat_result:
-        """OSError.  Refused if that does not come."""
+        """OSError.  UserError if that does not come."""
         try:
             return bounded(lambda: os.fstat(self.descriptor), keep=[self.descriptor])
         except NoAnswer:
-            raise Refused(_who_does_not_answer(self.path)) from None
+            raise UserError(_who_does_not_answer(self.path)) from None
 
     @property
     def is_directory(self) -> bool:
@@ -52,15 +52,15 @@ class Place:
 
 @contextlib.contextmanager
 def named(path: str) -> Iterator[Place]:
-    """The place that a path leads to now.  OSError; Refused if a daemon on the way does not answer."""
+    """The place that a path leads to now.  OSError; UserError if a daemon on the way does not answer."""
     if not path:
-        raise Refused("an empty name (a shell variable that is not set?): name a path")
+        raise UserError("an empty name (a shell variable that is not set?): name a path")
     try:
         _, (descriptor,) = bounded_files(lambda: (None, [_descriptor_of(path)]))
     except NoAnswer:
-        raise Refused(_who_does_not_answer(os.path.abspath(path))) from None
+        raise UserError(_who_does_not_answer(os.path.abspath(path))) from None
     except Trap as error:
-        raise Refused(str(error.strerror)) from None
+        raise UserError(str(error.strerror)) from None
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None  # and not a name on the way
     try:

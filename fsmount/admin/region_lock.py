@@ -25,7 +25,7 @@ from fsmount.admin.mount_request import MountRequest
 from fsmount.admin.mount_table import mount_at
 from fsmount.admin.named_place import named
 from fsmount.admin.serving import command_of, server_in
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout
 from fsmount.shm import LEASE, Holder, Server, Tree, parse_resource
 
@@ -36,7 +36,7 @@ _PATIENCE = 5.0
 
 
 @dataclass
-class Claim:
+class LockedRegion:
     """A region that is ours to serve."""
 
     tree: Tree
@@ -82,8 +82,8 @@ class Claim:
         region_path.forget(self.mountpoint)
 
 
-def claim(request: MountRequest) -> Claim:
-    """The region for the mount point, locked; Refused if it is not to be had or is not as the request says."""
+def take_region(request: MountRequest) -> LockedRegion:
+    """The region for the mount point, locked; UserError if it is not to be had or is not as the request says."""
     path = _where(request)
     created: int | None = None
     deadline = time.monotonic() + _PATIENCE
@@ -118,7 +118,7 @@ def claim(request: MountRequest) -> Claim:
                 region_path.forget(request.mountpoint)
         os.close(lock)
         raise
-    return Claim(tree, path, request.mountpoint, created is None, lock, leases, warnings)
+    return LockedRegion(tree, path, request.mountpoint, created is None, lock, leases, warnings)
 
 
 def _where(request: MountRequest) -> str:
@@ -128,15 +128,19 @@ def _where(request: MountRequest) -> str:
         try:
             own = region_path.place(request.mountpoint)
         except OSError as error:
-            raise Refused(f"there is no place for the counters ({error.strerror}): name one with --region") from None
+            raise UserError(f"there is no place for the counters ({error.strerror}): name one with --region") from None
         if known not in (None, own) and not region_path.only_owner_can_replace(known):
-            raise Refused(f"other users could replace the region {known}: take their right to write from where it is")
+            raise UserError(f"other users could replace the region {known}: take their right to write from where it is")
         return known or own
     path = _real(request.region)
     if known not in (None, path):
-        raise Refused(f"its counters from before are in {known}: leave --region out, or remove that file to begin anew")
+        raise UserError(
+            f"its counters from before are in {known}: leave --region out, or remove that file to begin anew"
+        )
     if not region_path.only_owner_can_replace(path):
-        raise Refused(f"other users could replace the region {path}: name one in a directory of your own with --region")
+        raise UserError(
+            f"other users could replace the region {path}: name one in a directory of your own with --region"
+        )
     return path
 
 
@@ -149,13 +153,13 @@ def _real(region: str) -> str:
                 return os.path.join(place.path, name)
     except OSError:
         pass
-    raise Refused(f"there is no directory for the region {region}: make it, or name another --region")
+    raise UserError(f"there is no directory for the region {region}: make it, or name another --region")
 
 
 def lock_region(path: str, uid: int | None = None) -> int:
     """A descriptor that locks the region's file.
 
-    FileNotFoundError, BlockingIOError; Refused if it is not this user's (default: ours) alone.
+    FileNotFoundError, BlockingIOError; UserError if it is not this user's (default: ours) alone.
     """
     uid = os.geteuid() if uid is None else uid
     try:
@@ -163,20 +167,20 @@ def lock_region(path: str, uid: int | None = None) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Refused(f"the region {path} cannot be opened ({error.strerror}): name another with --region") from None
+        raise UserError(f"the region {path} cannot be opened ({error.strerror}): name another with --region") from None
     try:
         status = os.fstat(lock)
         if not stat.S_ISREG(status.st_mode):
-            raise Refused(f"{path} is no region but something else: name another with --region")
+            raise UserError(f"{path} is no region but something else: name another with --region")
         if status.st_uid != uid:
-            raise Refused(f"the region {path} belongs to user {status.st_uid}: name another with --region")
+            raise UserError(f"the region {path} belongs to user {status.st_uid}: name another with --region")
         if status.st_mode & 0o022:
-            raise Refused(f"other users may write to the region {path}: chmod 0600 it if you trust it still")
+            raise UserError(f"other users may write to the region {path}: chmod 0600 it if you trust it still")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.lstat(path), status):
             raise FileNotFoundError(errno.ENOENT, "removed meanwhile", path)
         if status.st_nlink > 1 and not _is_only_name(path, lock):
-            raise Refused(f"the region {path} has other names, by which others may get at it: remove those first")
+            raise UserError(f"the region {path} has other names, by which others may get at it: remove those first")
     except BaseException:
         os.close(lock)
         raise
@@ -195,9 +199,9 @@ def _remember(mountpoint: str, path: str) -> None:
     try:
         region_path.remember(mountpoint, path)
     except FileExistsError:
-        raise Refused("somebody else has just mounted here, with other counters") from None
+        raise UserError("somebody else has just mounted here, with other counters") from None
     except OSError as error:
-        raise Refused(f"the way to the region {path} cannot be kept: {error.strerror} ({error.filename})") from None
+        raise UserError(f"the way to the region {path} cannot be kept: {error.strerror} ({error.filename})") from None
 
 
 def _create(path: str, request: MountRequest) -> int | None:
@@ -230,19 +234,19 @@ def _create(path: str, request: MountRequest) -> int | None:
     except FileNotFoundError:
         # the next one was too fast in removing, or the end of another mount has just removed the empty directory
         if not os.path.isdir(os.path.dirname(path)) and region_path.place(request.mountpoint) != path:
-            raise Refused(f"the directory of the region {path} has gone: make it, or name another --region") from None
+            raise UserError(f"the directory of the region {path} has gone: make it, or name another --region") from None
         return None
     except (OSError, ValueError) as error:
         region_path.forget(request.mountpoint)
         if isinstance(error, ValueError):
-            raise Refused(str(error)) from None
+            raise UserError(str(error)) from None
         where = f" ({os.fsdecode(error.filename)})" if request.config is not None and error.filename is not None else ""
-        raise Refused(f"the region {path} cannot be made: {error.strerror}{where}") from None
+        raise UserError(f"the region {path} cannot be made: {error.strerror}{where}") from None
 
 
 def _remove_abandoned(path: str) -> None:
     """Removes what somebody was making, unless he is still at it."""
-    with contextlib.suppress(OSError, Refused):
+    with contextlib.suppress(OSError, UserError):
         lock = lock_region(path)
         os.unlink(path)
         os.close(lock)
@@ -255,7 +259,7 @@ def _open(path: str, lock: int) -> Tree:
         tree.path = path
         return tree
     except OSError as error:
-        raise Refused(
+        raise UserError(
             f"the region {path} cannot be used: {error.strerror}; "
             "serve it with the version that made it, or remove it to begin anew"
         ) from None
@@ -267,9 +271,9 @@ def _in_order(path: str) -> Iterator[None]:
     try:
         yield
     except LockTimeout as error:
-        raise Refused(f"{error.strerror}: continue or end it, and mount again") from None
+        raise UserError(f"{error.strerror}: continue or end it, and mount again") from None
     except OSError as error:
-        raise Refused(f"the region {path} is damaged: {error.strerror}; remove it to begin anew") from None
+        raise UserError(f"the region {path} is damaged: {error.strerror}; remove it to begin anew") from None
 
 
 def _take_over(tree: Tree, mountpoint: str) -> list[Holder]:
@@ -284,10 +288,10 @@ def _take_over(tree: Tree, mountpoint: str) -> list[Holder]:
     return leases
 
 
-def _served(path: str, server: Server | None) -> Refused:
+def _served(path: str, server: Server | None) -> UserError:
     if server is None:
-        return Refused(f"the region {path} is in use by another daemon: unmount that first")
-    return Refused(
+        return UserError(f"the region {path} is in use by another daemon: unmount that first")
+    return UserError(
         f"the region {path} is served at {server.mountpoint} by {command_of(server.pid)} (pid {server.pid}): "
         "unmount that first, or end what still has files open there"
     )
@@ -298,10 +302,10 @@ def _agree(request: MountRequest, tree: Tree, path: str) -> None:
     anew = f"leave it out, or remove {path} to begin anew"
     if request.resources and dict(map(parse_resource, request.resources)) != tree.resources:
         there = ", ".join(f"{name}:{unit}" for name, unit in tree.resources.items())
-        raise Refused(f"the counters from before are {there}, not what --resource says: {anew}")
+        raise UserError(f"the counters from before are {there}, not what --resource says: {anew}")
     capacities = (request.groups, request.holders, request.cells)
     for name, room, said in zip(("groups", "holders", "cells"), tree.capacity, capacities, strict=True):
         if said not in (None, room):
-            raise Refused(f"the region from before has room for {room} {name}, not {said}: {anew}")
+            raise UserError(f"the region from before has room for {room} {name}, not {said}: {anew}")
     if request.batch is not None and request.batch != tree.batch:
         tree.batch = request.batch

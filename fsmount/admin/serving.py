@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from fsmount.admin.bounded import NoAnswer, bounded
 from fsmount.admin.mount_table import Mount, opened, parse, served_devices
 from fsmount.admin.region_file import located
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
 from fsmount.shm import Server, Tree
 from fsmount.shm.holder import command_name
@@ -89,7 +89,7 @@ def daemon_of(mount: Mount, pid: int) -> Iterator[Daemon | None]:
 
 
 def served(mount: Mount) -> bool:
-    """Whether a daemon answers for the mount.  Refused if there is one that does not answer.
+    """Whether a daemon answers for the mount.  UserError if there is one that does not answer.
 
     Only a question that the kernel cannot answer from its caches tells.  For its user alone: the kernel itself answers
     all others, root too, unless the mount has allow_other.
@@ -100,7 +100,7 @@ def served(mount: Mount) -> bool:
         try:
             bounded(lambda: len(os.statvfs(root)), user=mount.owner, keep=[root])
         except NoAnswer:
-            raise Refused(no_answer(mount)) from None
+            raise UserError(no_answer(mount)) from None
         except OSError as error:
             return not says_daemon_is_lost(error)
     return True

@@ -15,7 +15,7 @@ from fsmount.admin.mount_table import Mount, mounts_of
 from fsmount.admin.named_place import Place, named
 from fsmount.admin.region_file import located, open_region, told_by
 from fsmount.admin.serving import no_answer
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, RegionCorrupt
 from fsmount.shm import Tree
 
@@ -30,7 +30,9 @@ class _Found(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Tree]:
-    """The tree at a mount point, in a region, or bound elsewhere.  Refused if it cannot be used, here or in the block.
+    """The tree at a mount point, in a region, or bound elsewhere.
+
+    UserError if it cannot be used, here or in the block.
 
     The daemon of a mount tells where its region is, so it does not matter where the mount is seen.
     """
@@ -39,17 +41,17 @@ def opened(path: str) -> Iterator[Tree]:
             with Tree.open(region.content) as tree:
                 tree.path = region.path
                 if region.tree_id not in (None, tree.id):
-                    raise Refused(f"its region {region.path} is out of reach: another mount namespace has it")
+                    raise UserError(f"its region {region.path} is out of reach: another mount namespace has it")
                 yield tree
         except RegionCorrupt as error:
             text = f"the region {region.path} is damaged: {error.found}; fsmount doctor --repair may mend it"
-            raise Refused(text) from None
+            raise UserError(text) from None
         except LockTimeout as error:
-            raise Refused(f"{error.strerror}: continue or end it, and try again") from None
+            raise UserError(f"{error.strerror}: continue or end it, and try again") from None
         except OSError as error:
             if error.filename not in (region.path, region.content):
                 raise
-            raise Refused(f"the region {region.path} cannot be used: {error.strerror}{_advice(error)}") from None
+            raise UserError(f"the region {region.path} cannot be used: {error.strerror}{_advice(error)}") from None
 
 
 def is_place(path: str) -> bool:
@@ -57,17 +59,17 @@ def is_place(path: str) -> bool:
     try:
         with named(path) as place:
             return place.is_mount or place.is_directory
-    except (OSError, Refused):
+    except (OSError, UserError):
         return False
 
 
 def only_mount() -> str:
-    """Where the caller has the only mount of this user.  Refused if there is none, or if there are several."""
+    """Where the caller has the only mount of this user.  UserError if there is none, or if there are several."""
     found = mounts_of(os.geteuid())
     if not found:
-        raise Refused("you have no fsmount mount: name a mount point or a region")
+        raise UserError("you have no fsmount mount: name a mount point or a region")
     if len(found) > 1:
-        raise Refused(f"you have several fsmount mounts, {', '.join(found)}: name one")
+        raise UserError(f"you have several fsmount mounts, {', '.join(found)}: name one")
     return found[0]
 
 
@@ -77,7 +79,7 @@ def _place(path: str) -> Iterator[Place]:
         try:
             place = stack.enter_context(named(path))
         except (FileNotFoundError, NotADirectoryError):
-            raise Refused("there is no such mount point or region") from None
+            raise UserError("there is no such mount point or region") from None
         yield place
 
 
@@ -85,7 +87,7 @@ def _region(place: Place) -> contextlib.AbstractContextManager[_Found]:
     mount = place.mount
     if mount is not None and mount.ours:
         if not place.is_mount:
-            raise Refused("a group of a tree: name the mount point")
+            raise UserError("a group of a tree: name the mount point")
         return _of_mount(mount)
     if place.is_directory:
         return _from_before(place)
@@ -95,14 +97,16 @@ def _region(place: Place) -> contextlib.AbstractContextManager[_Found]:
 @contextlib.contextmanager
 def _of_mount(mount: Mount) -> Iterator[_Found]:
     if not mount.is_accessible:
-        raise Refused(f"the region of this mount belongs to user {mount.uid}: ask that user or root")
+        raise UserError(f"the region of this mount belongs to user {mount.uid}: ask that user or root")
     try:
         told = told_by(mount)
     except NoAnswer:
-        raise Refused(no_answer(mount)) from None
+        raise UserError(no_answer(mount)) from None
     with located(mount, told) as region:
         if region is None:
-            raise Refused(f"the region of this mount, of user {mount.uid}, is not to be found: name the region itself")
+            raise UserError(
+                f"the region of this mount, of user {mount.uid}, is not to be found: name the region itself"
+            )
         yield _Found(region.path, region.content, region.tree_id)
 
 
@@ -112,8 +116,8 @@ def _from_before(place: Place) -> Iterator[_Found]:
     path = region_path.find(place.path)
     if path is None:
         if place.mount is not None and place.is_mount:
-            raise Refused(f"not an fsmount mount but of type {place.mount.type}")
-        raise Refused("nothing of fsmount is mounted there, and it has no counters from before")
+            raise UserError(f"not an fsmount mount but of type {place.mount.type}")
+        raise UserError("nothing of fsmount is mounted there, and it has no counters from before")
     directory, file = open_region(path, os.geteuid())
     try:
         yield _Found(path, f"/proc/self/fd/{file}")
@@ -125,9 +129,9 @@ def _from_before(place: Place) -> Iterator[_Found]:
 def _of_file(place: Place) -> _Found:
     """A region that is named itself."""
     if not stat.S_ISREG(place.status().st_mode):
-        raise Refused("neither a mount point nor a region")
+        raise UserError("neither a mount point nor a region")
     if place.mount is not None and place.mount.is_fuse and place.mount.uid != os.geteuid():
-        raise Refused(f"in a file system of user {place.mount.uid}, who could keep it from being read: copy it first")
+        raise UserError(f"in a file system of user {place.mount.uid}, who could keep it from being read: copy it first")
     return _Found(place.path, f"/proc/self/fd/{place.descriptor}")
 
 

@@ -23,7 +23,7 @@ from fsmount.admin.named_place import named
 from fsmount.admin.region_file import RegionFile, located, told_by, tree_of
 from fsmount.admin.serving import Daemon, command_of, daemon_of, no_answer, served
 from fsmount.admin.unmounting import unmount as unmount_now
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, says_daemon_is_lost
 from fsmount.protocol.file_table import CONTROL_FILE
 from fsmount.shm import Server, Tree
@@ -37,7 +37,7 @@ _NAP = 0.02
 
 
 def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
-    """Unmounts, and returns when the daemon has ended.  Refused with live holders, unless their charges are kept.
+    """Unmounts, and returns when the daemon has ended.  UserError with live holders, unless their charges are kept.
 
     A bind mount is unmounted and nothing else: the tree goes on where it was mounted.  A tree that ends is shown to
     about_to_lose() first.
@@ -46,7 +46,7 @@ def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None
     for _ in _attempts():
         mount = mount_at(path)
         if mount is None or not mount.ours:
-            raise Refused(_what_it_is(path, mount))
+            raise UserError(_what_it_is(path, mount))
         if served(mount):
             _end(mount, keep, about_to_lose)
             if keep:
@@ -67,7 +67,7 @@ def _real_path(mountpoint: str) -> str:
         with named(mountpoint) as place:
             return place.path
     except FileNotFoundError:
-        raise Refused("there is no such directory") from None
+        raise UserError("there is no such directory") from None
 
 
 def _clear_all(path: str) -> None:
@@ -86,7 +86,7 @@ def _attempts() -> Iterator[None]:
         yield
 
 
-def _taken_over(path: str) -> Refused:
+def _taken_over(path: str) -> UserError:
     who = "another process"
     mount = mount_at(path)
     if mount is not None and mount.uid == os.geteuid():
@@ -94,7 +94,7 @@ def _taken_over(path: str) -> Refused:
             server = tree.server if tree is not None else None
             if server is not None and server.alive:
                 who = f"{command_of(server.pid)} (pid {server.pid})"
-    return Refused(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
+    return UserError(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
 
 
 def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
@@ -102,7 +102,7 @@ def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> Non
     try:
         told = told_by(mount)
     except NoAnswer:
-        raise Refused(no_answer(mount)) from None
+        raise UserError(no_answer(mount)) from None
     with (
         located(mount, told) as region,
         tree_of(region) as tree,
@@ -145,7 +145,7 @@ def _is_copy(mount: Mount, server: Server | None, daemon: Daemon | None) -> bool
 
 
 def _check_copies(mount: Mount) -> None:
-    """Refused if the tree is bound elsewhere too, where it would have no daemon any more.
+    """UserError if the tree is bound elsewhere too, where it would have no daemon any more.
 
     A mount that is unmounted there as soon as it is unmounted here does not matter.
     """
@@ -153,7 +153,7 @@ def _check_copies(mount: Mount) -> None:
     above = peers.get(mount.parent, "")
     for other in mounts_of_device(mount.device):
         if other.id != mount.id and not (above and peers.get(other.parent) == above):
-            raise Refused(f"busy: also mounted at {other.path}; unmount that first")
+            raise UserError(f"busy: also mounted at {other.path}; unmount that first")
 
 
 def _clear(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> bool:
@@ -220,14 +220,16 @@ def _check_holders(tree: Tree) -> None:
         holders = [holder for holder in tree.holders() if holder.alive]
     except LockTimeout as error:
         keep = "or leave the counters to the next mount with --keep"
-        raise Refused(f"{error.strerror}: continue or end it and unmount again, {keep}") from None
+        raise UserError(f"{error.strerror}: continue or end it and unmount again, {keep}") from None
     except OSError:
         return  # a damaged region can be unmounted all the same
     processes = {holder.pid: holder.command for holder in holders}
     if processes:
         named = ", ".join(f"{command} (pid {pid})" for pid, command in sorted(processes.items())[:5])
         more = f" and {len(processes) - 5} more" if len(processes) > 5 else ""
-        raise Refused(f"busy: charged by {named}{more}; end them, or leave the counters to the next mount with --keep")
+        raise UserError(
+            f"busy: charged by {named}{more}; end them, or leave the counters to the next mount with --keep"
+        )
 
 
 def _await_end(daemon: Daemon) -> None:
@@ -236,24 +238,26 @@ def _await_end(daemon: Daemon) -> None:
         return
     daemon.terminate()
     if not daemon.ends_within(_PATIENCE):
-        raise Refused(f"unmounted, but its daemon (pid {daemon.pid}) goes on: end it with kill {daemon.pid}")
+        raise UserError(f"unmounted, but its daemon (pid {daemon.pid}) goes on: end it with kill {daemon.pid}")
 
 
 def _ask_to_keep(mount: Mount) -> None:
     if not mount.is_accessible:
-        raise Refused(f"mounted by user {mount.uid}: unmount it as that user or as root")
+        raise UserError(f"mounted by user {mount.uid}: unmount it as that user or as root")
     with opened(mount) as root:
         if root is None:
             return  # it is gone already
         try:
             bounded(lambda: _write(root, b"umount keep\n"), user=mount.owner, keep=[root])
         except PermissionError:
-            raise Refused("its mode keeps you out, so its daemon cannot be told: chmod u+x it first") from None
+            raise UserError("its mode keeps you out, so its daemon cannot be told: chmod u+x it first") from None
         except OSError as error:
             if error.errno == errno.EROFS:
-                raise Refused("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
+                raise UserError("mounted read-only, so its daemon cannot be told: unmount without --keep") from None
             if error.errno in (errno.EIO, errno.ETIMEDOUT):
-                raise Refused("its region is damaged, so its daemon cannot be told: kill it and mount again") from None
+                raise UserError(
+                    "its region is damaged, so its daemon cannot be told: kill it and mount again"
+                ) from None
             raise
 
 

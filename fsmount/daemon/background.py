@@ -11,14 +11,16 @@ import os
 import sys
 from collections.abc import Callable
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 
 _SERVING = b"+"
 _REFUSED = b"-"
 
 
 def in_background(serve: Callable[[Callable[[str], None]], None]) -> str:
-    """Runs serve(ready) in a daemon process; returns the text that ready() gets there.  Refused as serve() refuses."""
+    """Runs serve(ready) in a daemon process; returns the text that ready() gets there.
+
+    UserError as serve() refuses."""
     news, pen = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -31,9 +33,9 @@ def in_background(serve: Callable[[Callable[[str], None]], None]) -> str:
         message = pipe.read()
     os.waitpid(child, 0)
     if message.startswith(_REFUSED):
-        raise Refused(message[1:].decode(errors="surrogateescape"))
+        raise UserError(message[1:].decode(errors="surrogateescape"))
     if not message.startswith(_SERVING):
-        raise Refused("the daemon ended before the files were there; the system's log tells why")
+        raise UserError("the daemon ended before the files were there; the system's log tells why")
     return message[1:].decode(errors="surrogateescape")
 
 
@@ -57,7 +59,7 @@ def _become_daemon(serve: Callable[[Callable[[str], None]], None], pen: int) -> 
 
         serve(ready)
         status = 0
-    except Refused as refused:
+    except UserError as refused:
         os.write(pen, _REFUSED + str(refused).encode(errors="surrogateescape"))
     except BaseException as error:
         if logs:

@@ -1,4 +1,4 @@
-"""The daemon's heart: it beats while the event loop turns, and a watchdog of its own ends the daemon when it stops."""
+"""The daemon's heartbeat: it shows that the event loop turns; a watchdog ends the daemon when it stops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROGRAM = os.path.abspath(watchdog.__file__)
 _STDERR = 2
 
 
-class Heart:
+class Heartbeat:
     """Beats for a watchdog as long as the block lasts; does nothing without a limit.
 
     The watchdog has nothing of ours but the pipe's other end and standard error: not the terminal, no device, no
@@ -36,7 +36,7 @@ class Heart:
         self._pipe = -1
         self._kept = contextlib.ExitStack()
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         if self._limit:
             self._start()
         return self

@@ -17,11 +17,11 @@ from fsmount.admin import mountpoint
 from fsmount.admin.bounded import NoAnswer, bounded
 from fsmount.admin.mount_request import MountRequest
 from fsmount.admin.named_place import Place
-from fsmount.admin.region_lock import Claim, claim
-from fsmount.admin.user_error import Refused
+from fsmount.admin.region_lock import LockedRegion, take_region
+from fsmount.admin.user_error import UserError
 from fsmount.daemon import logs
 from fsmount.daemon.background import in_background
-from fsmount.daemon.heartbeat import Heart
+from fsmount.daemon.heartbeat import Heartbeat
 from fsmount.daemon.options import advice, fuse_options, told_by_fuse
 from fsmount.daemon.own_mount import OwnMount
 from fsmount.daemon.reaper import Reaper
@@ -35,7 +35,7 @@ _END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def mount(request: MountRequest, *, foreground: bool) -> list[str]:
-    """Mounts; Refused if it cannot.  In the foreground it returns at the end, else as soon as the files are there.
+    """Mounts; UserError if it cannot.  In the foreground it returns at the end, else as soon as the files are there.
 
     Returns the warnings that the user has not seen: those of a daemon in the background.
     """
@@ -62,9 +62,9 @@ def _look(path: str) -> None:
     except PermissionError:
         pass  # the root's mode is from before and shuts us out; it is there
     except NoAnswer:
-        raise Refused(f"mounted, but its daemon does not answer: {advice}") from None
+        raise UserError(f"mounted, but its daemon does not answer: {advice}") from None
     except OSError as error:
-        raise Refused(f"mounted, but its files cannot be read ({error.strerror}): {advice}") from None
+        raise UserError(f"mounted, but its files cannot be read ({error.strerror}): {advice}") from None
 
 
 def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str, manager: ServiceManager) -> None:
@@ -73,19 +73,19 @@ def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str,
     with mountpoint.checked(request.mountpoint):
         options = fuse_options(request.options)
     _raise_file_limit()
-    claimed = claim(request)
-    heart = Heart(request.watchdog, system_log=system_log, mountpoint=request.mountpoint, region=claimed.path)
-    with heart, contextlib.ExitStack() as stack:
+    locked = take_region(request)
+    heartbeat = Heartbeat(request.watchdog, system_log=system_log, mountpoint=request.mountpoint, region=locked.path)
+    with heartbeat, contextlib.ExitStack() as stack:
         try:
             if mountpoint.clear(request.mountpoint):
                 log.info("the daemon before did not end well; its mount is cleared away")
             # once more: somebody with another region may have mounted meanwhile
             place = stack.enter_context(mountpoint.checked(request.mountpoint))
-            server = _Server(claimed, heart, manager)
-            for text in claimed.warnings:
+            server = _Server(locked, heartbeat, manager)
+            for text in locked.warnings:
                 log.warning("%s", text)
         except BaseException:
-            claimed.abandon()
+            locked.abandon()
             raise
         with _deaf():
             server.serve(place, options, ready)
@@ -135,12 +135,12 @@ def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
 class _Server:
     """The mounted file system's life; what the file system asks of its host."""
 
-    def __init__(self, claimed: Claim, heart: Heart, manager: ServiceManager) -> None:
-        self._claim = claimed
-        self._heart = heart
+    def __init__(self, locked: LockedRegion, heartbeat: Heartbeat, manager: ServiceManager) -> None:
+        self._region = locked
+        self._heart = heartbeat
         self._manager = manager
-        self._reaper = Reaper(claimed.tree, claimed.leases)
-        self._operations = Operations(claimed.tree, self, claimed.leases)
+        self._reaper = Reaper(locked.tree, locked.leases)
+        self._operations = Operations(locked.tree, self, locked.leases)
         self._mount = OwnMount()
         self._running = False
         self._has_run = False
@@ -149,14 +149,14 @@ class _Server:
         self._is_unwanted = False  # a signal has asked for the end
 
     def serve(self, place: Place, options: set[str], ready: Callable[[str], None]) -> None:
-        """Mounts, serves until the end, unmounts, and leaves or removes the region.  Refused if it cannot mount."""
+        """Mounts, serves until the end, unmounts, and leaves or removes the region.  UserError if it cannot mount."""
         try:
             self._mount_on(place, options)
             trio.run(self._run, ready)
         except BaseException:
             if not self._has_run:
                 self._mount.end()  # first: to abandon the claim looks at the mount point
-                self._claim.abandon()
+                self._region.abandon()
             raise
 
     def _mount_on(self, place: Place, options: set[str]) -> None:
@@ -164,7 +164,7 @@ class _Server:
             try:
                 self._mount.begin(self._operations, place, options)
             except RuntimeError:
-                raise Refused(advice(told())) from None
+                raise UserError(advice(told())) from None
             self._running = True
             if told():
                 log.warning("%s", told())
@@ -206,14 +206,14 @@ class _Server:
         await trio.lowlevel.checkpoint()  # where this ends if requests cannot be served
         if self._is_unwanted:
             return
-        log.info("serving %s", self._claim.path)
+        log.info("serving %s", self._region.path)
         try:
-            ready("\0".join(self._claim.warnings))
+            ready("\0".join(self._region.warnings))
         except BrokenPipeError:
             log.warning("whoever asked for the mount is gone: unmounting")
             self._terminate()
             return
-        self._manager.ready(f"serving {self._claim.mountpoint}, counters in {self._claim.path}")
+        self._manager.ready(f"serving {self._region.mountpoint}, counters in {self._region.path}")
         self._is_known = True
         await self._manager.ping()
 
@@ -228,7 +228,7 @@ class _Server:
     def _leave(self) -> None:
         """An end before anybody knows of the mount changes nothing: counters from before are there as they were."""
         try:
-            self._claim.release(keep=self._keep or (self._claim.adopted and not self._is_known))
+            self._region.release(keep=self._keep or (self._region.adopted and not self._is_known))
         except OSError as error:
             log.error("the region is left behind: %s", error)
 
@@ -239,7 +239,7 @@ class _Server:
         self._reaper.holder_released(holder)
 
     def unmount_asked(self, keep: bool) -> None:
-        if not keep and (holders := self._claim.tree.holders()):
+        if not keep and (holders := self._region.tree.holders()):
             raise OSError(errno.EBUSY, f"{len(holders)} live holders")
         self._keep = keep
         log.info("unmounting as asked%s", ", the counters stay" if keep else "")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from fsmount.admin.unmounting import plain_words
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.protocol.suggestions import did_you_mean
 
 #: Usual options: a message about a mistyped one names the nearest.
@@ -27,10 +27,10 @@ def fuse_options(given: Iterable[str]) -> set[str]:
     for option in [*ours, *(option for text in given for option in split(text))]:
         chosen[_subject(option)] = option
     if chosen["subtype"] != "subtype=fsmount":
-        raise Refused("the subtype is fsmount's own: leave subtype= out (fsname= is yours to choose)")
+        raise UserError("the subtype is fsmount's own: leave subtype= out (fsname= is yours to choose)")
     for option in chosen.values():
         if not option.isascii():
-            raise Refused(f"option {option}: FUSE takes ASCII only")
+            raise UserError(f"option {option}: FUSE takes ASCII only")
     return set(chosen.values())
 
 

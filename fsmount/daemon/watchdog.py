@@ -1,6 +1,6 @@
 """Ends a daemon whose event loop does not turn any more, so that who waits for it gets an error and not a hang.
 
-A program of its own, which the daemon starts (see heart.py) and which needs nothing but the standard library: a process
+A program of its own that the daemon starts (see heartbeat.py).  It needs only the standard library: a process
 that is stopped, or stuck in C with the interpreter's lock, can do nothing for itself.
 
     watchdog.py PROCESS PID LIMIT LOG MOUNTPOINT REGION < PIPE

@@ -113,13 +113,13 @@ SET_MTIME = FSM_SET_MTIME
 SET_ATIME = FSM_SET_ATIME
 
 HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells group held stock")
-Surveyed = namedtuple(
-    "Surveyed",
+CounterSnapshot = namedtuple(
+    "CounterSnapshot",
     "id parent name usage usage_local common reserved stock holders limit soft_limit hierarchical_limit margin "
     "hierarchical_margin soft_limit_excess max_usage min_usage failcnt global_mode batch error_bound refills drains",
 )
 
-cdef object make_surveyed = Surveyed._make
+cdef object make_counter_snapshot = CounterSnapshot._make
 
 RefusalInfo = namedtuple(
     "RefusalInfo",
@@ -683,18 +683,18 @@ cdef class Region:
     def failcnt(self, fsm_id group, uint32_t resource):
         return self._number(fsm_get_failcnt, group, resource)
 
-    def survey(self, uint32_t resource, /):
-        """A Survey of all groups; of one moment, but for the names."""
-        cdef Survey found = Survey.__new__(Survey)
-        cdef fsm_surveyed *rows
+    def snapshot(self, uint32_t resource, /):
+        """A Snapshot of all groups; of one moment, but for the names."""
+        cdef Snapshot found = Snapshot.__new__(Snapshot)
+        cdef fsm_counter_snapshot *rows
         cdef char *names = NULL
         cdef int64_t count = -ENOMEM
         cdef fsm_region *region = self._enter()
         cdef int status = 0
-        rows = found._rows = <fsm_surveyed *>malloc(fsm_geometry_of(region).groups * sizeof(fsm_surveyed))
+        rows = found._rows = <fsm_counter_snapshot *>malloc(fsm_geometry_of(region).groups * sizeof(fsm_counter_snapshot))
         with nogil:
             if rows != NULL:
-                count = fsm_survey(region, resource, rows)
+                count = fsm_snapshot(region, resource, rows)
             if count > 0:
                 names = <char *>malloc(count * (FSM_NAME_MAX + 1))
                 status = -ENOMEM if names == NULL else read_names(region, rows, count, names)
@@ -1017,7 +1017,7 @@ cdef class Region:
         self._leave(status)
 
 
-cdef int read_names(fsm_region *region, const fsm_surveyed *rows, int64_t count, char *name) noexcept nogil:
+cdef int read_names(fsm_region *region, const fsm_counter_snapshot *rows, int64_t count, char *name) noexcept nogil:
     """The rows' names, each with its NUL; empty where the group has been removed since."""
     cdef int64_t i
     cdef size_t length
@@ -1038,9 +1038,9 @@ cdef tuple stat_values(const fsm_stat *s):
             s.failcnt, s.global_mode, s.batch, s.error_bound, s.refills, s.drains)
 
 
-cdef uint32_t fitting_depth(const fsm_surveyed *rows, const char *name, int64_t count, int64_t *lengths, uint32_t *depths,
+cdef uint32_t fitting_depth(const fsm_counter_snapshot *rows, const char *name, int64_t count, int64_t *lengths, uint32_t *depths,
                             int64_t path_max, int64_t each, int64_t room, int64_t *fit) noexcept nogil:
-    """What Survey.fitting() says.  lengths and depths: room for as many as there are rows, and one."""
+    """What Snapshot.fitting() says.  lengths and depths: room for as many as there are rows, and one."""
     cdef int64_t i
     cdef int64_t left
     cdef uint32_t deepest = 0
@@ -1064,13 +1064,13 @@ cdef uint32_t fitting_depth(const fsm_surveyed *rows, const char *name, int64_t 
 
 
 @cython.final
-cdef class Survey:
+cdef class Snapshot:
     """Every group with its counter of one resource, parents before their children, as the engine has found them.
 
     Its rows become Python's a part at a time: those of 65,536 groups would be 60 MB, and are 12 MB here.
     """
 
-    cdef fsm_surveyed *_rows
+    cdef fsm_counter_snapshot *_rows
     cdef char *_names  # each with its NUL, in the order of the rows
     cdef int64_t _count
 
@@ -1079,7 +1079,7 @@ cdef class Survey:
         free(self._names)
 
     def pages(self, fsm_id top, int64_t length, /):
-        """The Surveyed of the groups from one down, in lists of `length` rows at most.
+        """The CounterSnapshot of the groups from one down, in lists of `length` rows at most.
 
         A group that was removed before its name was read is left out.
         """
@@ -1123,9 +1123,9 @@ cdef class Survey:
             free(depths)
 
     cdef object _row(self, int64_t at, const char *name):
-        cdef const fsm_surveyed *row = &self._rows[at]
+        cdef const fsm_counter_snapshot *row = &self._rows[at]
         cdef fsm_id parent = FSM_ROOT if row.id == FSM_ROOT else self._rows[row.parent].id
-        return make_surveyed((row.id, parent, PyUnicode_DecodeFSDefault(name)) + stat_values(&row.stat))
+        return make_counter_snapshot((row.id, parent, PyUnicode_DecodeFSDefault(name)) + stat_values(&row.stat))
 
 
 cdef object refusal_info(const fsm_refusal *found):

@@ -215,12 +215,12 @@ int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t
  * Each group and, unless none is open, each cell that was ever used is looked at once: so long the lock is held.  Fills
  * in a row for each group (at most the geometry's) and returns how many there are, or a negative errno (-ENOMEM).
  */
-typedef struct fsm_surveyed {
+typedef struct fsm_counter_snapshot {
     fsm_id id;
     uint32_t parent; /* its parent's row; of the root UINT32_MAX */
     fsm_stat stat;
-} fsm_surveyed;
-int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows);
+} fsm_counter_snapshot;
+int64_t fsm_snapshot(fsm_region *region, uint32_t resource, fsm_counter_snapshot *rows);
 
 /*
  * What was counted in the subtree since the region was made; no sum ever falls.  limit: charges that a limit refused,

@@ -91,11 +91,11 @@ cdef extern from "engine.h":
     int fsm_get_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
     int fsm_get_max_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
     int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out) nogil
-    ctypedef struct fsm_surveyed:
+    ctypedef struct fsm_counter_snapshot:
         fsm_id id
         uint32_t parent
         fsm_stat stat
-    int64_t fsm_survey(fsm_region *region, uint32_t resource, fsm_surveyed *rows) nogil
+    int64_t fsm_snapshot(fsm_region *region, uint32_t resource, fsm_counter_snapshot *rows) nogil
     ctypedef struct fsm_events:
         int64_t limit, soft_limit, threshold
     int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out) nogil

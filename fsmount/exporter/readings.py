@@ -14,7 +14,7 @@ import trio
 
 from fsmount.admin.mount_table import mount_of
 from fsmount.admin.private_mounts import advice_on_private_mount
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
 from fsmount.exporter.formats import END, Format, Metrics
 from fsmount.protocol.file_table import METRICS_FILE
@@ -30,24 +30,24 @@ _LATE = f"the daemon gave no metrics within {PATIENCE:g} s: is it stopped?"
 
 
 def read(mountpoint: str) -> bytes:
-    """The file.  Refused if nothing of fsmount is mounted there or nobody serves it; OSError."""
+    """The file.  UserError if nothing of fsmount is mounted there or nobody serves it; OSError."""
     try:
         with contextlib.ExitStack() as stack:
             root = os.open(mountpoint, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
             stack.callback(os.close, root)
             mount = mount_of(root)
             if mount is None or not mount.ours or mount.path != mountpoint:
-                raise Refused("nothing of fsmount is mounted there: see fsmount mount")
+                raise UserError("nothing of fsmount is mounted there: see fsmount mount")
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(METRICS_FILE, flags, dir_fd=root)
             stack.callback(os.close, descriptor)
             return _text(descriptor)
     except FileNotFoundError:
-        raise Refused("nothing of fsmount is mounted there: see fsmount mount") from None
+        raise UserError("nothing of fsmount is mounted there: see fsmount mount") from None
     except OSError as error:
         if not says_daemon_is_lost(error):
             raise
-        raise Refused(LOST_DAEMON) from None
+        raise UserError(LOST_DAEMON) from None
 
 
 def _text(descriptor: int) -> bytes:
@@ -56,17 +56,17 @@ def _text(descriptor: int) -> bytes:
     while block := os.read(descriptor, _BLOCK):
         text += block
         if len(text) > _LONGEST:
-            raise Refused(f"{METRICS_FILE} is longer than {_LONGEST >> 20} MiB")
+            raise UserError(f"{METRICS_FILE} is longer than {_LONGEST >> 20} MiB")
     if not text.endswith(END):
-        raise Refused(f"{METRICS_FILE} is no whole OpenMetrics text")
+        raise UserError(f"{METRICS_FILE} is no whole OpenMetrics text")
     return bytes(text)
 
 
 async def check(mountpoint: str) -> None:
-    """Refused, with the reason, if there are no metrics now."""
+    """UserError, with the reason, if there are no metrics now."""
     _, failure = await _read_in_time(mountpoint, trio.CapacityLimiter(1))
     if failure:
-        raise Refused(failure)
+        raise UserError(failure)
 
 
 async def _read_in_time(mountpoint: str, threads: trio.CapacityLimiter) -> tuple[Metrics | None, str]:
@@ -74,7 +74,7 @@ async def _read_in_time(mountpoint: str, threads: trio.CapacityLimiter) -> tuple
     with trio.move_on_after(PATIENCE):
         try:
             text = await trio.to_thread.run_sync(read, mountpoint, abandon_on_cancel=True, limiter=threads)
-        except Refused as refused:
+        except UserError as refused:
             return None, str(refused)
         except OSError as error:
             advice = advice_on_private_mount(mountpoint) if isinstance(error, PermissionError) else ""
@@ -106,17 +106,17 @@ class Readings:
         self._translating = trio.CapacityLimiter(1)
 
     async def text(self, form: Format) -> bytes:
-        """The metrics in this format.  Refused, with the reason, also if there is none within PATIENCE."""
+        """The metrics in this format.  UserError, with the reason, also if there is none within PATIENCE."""
         reading = self._next
         self._wanted.set()
         with trio.move_on_after(PATIENCE):
             await reading.done.wait()
             if reading.metrics is None:
-                raise Refused(reading.failure)
+                raise UserError(reading.failure)
             return await trio.to_thread.run_sync(
                 reading.metrics.encoded, form, abandon_on_cancel=True, limiter=self._translating
             )
-        raise Refused(_LATE)
+        raise UserError(_LATE)
 
     async def run(self) -> None:
         """Reads whenever a request wants it, until it is cancelled."""

@@ -17,7 +17,7 @@ from operator import attrgetter
 import h11
 import trio
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.daemon.systemd import ServiceManager
 from fsmount.exporter.address import Address, listen, told
 from fsmount.exporter.connection import Connection, Response
@@ -34,7 +34,7 @@ _GRACE = 0.2  # how many seconds a client has to go on, even if others need its 
 def export(mountpoint: str, address: Address) -> None:
     """Serves the metrics of the mount at this real path until SIGINT or SIGTERM; says on standard error where.
 
-    Refused: there are no metrics there now.  OSError: the address is not to be had.
+    UserError: there are no metrics there now.  OSError: the address is not to be had.
     """
 
     def log(text: str) -> None:
@@ -129,7 +129,7 @@ class _Server:
         form = Format.asked_for(_header(request, b"accept"), _header(request, b"accept-encoding"))
         try:
             text = await self._readings.text(form)
-        except Refused as refused:
+        except UserError as refused:
             return Response.line(HTTPStatus.SERVICE_UNAVAILABLE, str(refused))
         finally:
             self._wake()  # before the next turn of the event loop the connection waits for its client

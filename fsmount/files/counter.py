@@ -28,7 +28,7 @@ from fsmount.protocol.file_table import (
     WHY,
     Kind,
     file_name,
-    survey_name,
+    snapshot_name,
 )
 from fsmount.protocol.group_file import opened_group_file
 from fsmount.protocol.listings import HolderLine, parse_groups, parse_holders
@@ -206,9 +206,9 @@ class LeaseCounter:
         """Who holds something here, or may; the common pot too."""
         return parse_holders(self._read(HOLDERS))
 
-    def survey(self) -> list[engine.Surveyed]:
-        """Every group from this one down, parents before their children, all of one moment; see Tree.survey()."""
-        with self._opened(survey_name(self.resource), "rb") as file:
+    def snapshot(self) -> list[engine.CounterSnapshot]:
+        """Every group from this one down, parents before their children, all of one moment; see Tree.snapshot()."""
+        with self._opened(snapshot_name(self.resource), "rb") as file:
             return parse_groups(b"".join(iter(functools.partial(file.read, _LARGE), b"")))
 
     def why(self) -> list[Refusal]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from fsmount.interface.event_loops import alarm
 
 
-class Baton:
+class FairLock:
     """One at a time has it, threads and tasks alike, in the order in which they asked."""
 
     def __init__(self) -> None:

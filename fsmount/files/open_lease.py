@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from fsmount.engine import Told, write_command
-from fsmount.files.fair_lock import Baton
+from fsmount.files.fair_lock import FairLock
 from fsmount.files.mount_errors import told_of
 from fsmount.interface.event_loops import readable
 from fsmount.protocol.file_table import GROUP_LEASE, LEASE, file_name
@@ -50,7 +50,7 @@ class OpenLease:
         self._file = GROUP_LEASE.name if resource is None else file_name(resource, group.units[resource], LEASE)
         self._descriptor = -1
         self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
-        self._baton = Baton()  # a lease stands in line for one request at a time
+        self._fair_lock = FairLock()  # a lease stands in line for one request at a time
         self._closed = -1  # an eventfd for whoever stands in line, or none
         _leases.add(self)
 
@@ -73,7 +73,7 @@ class OpenLease:
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, told: Told | None = None) -> bool:
         """Stands in line, and charges; False if that takes longer than so many seconds."""
         deadline = None if timeout is None or timeout > _LONGEST else time.monotonic() + timeout
-        with self._baton.held_for(_left(deadline)) as mine:
+        with self._fair_lock.held_for(_left(deadline)) as mine:
             if not mine:
                 return False
             with self._in_line() as ready:
@@ -85,7 +85,7 @@ class OpenLease:
         return True
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
-        async with self._baton:
+        async with self._fair_lock:
             with self._in_line() as ready:
                 while not self._has_turn(amounts):
                     await readable(ready.fileno())
@@ -186,7 +186,7 @@ class OpenLease:
     def forget(self) -> None:
         """In a forked child: the lease is the parent's, and must not outlive it here."""
         self._lock = threading.RLock()
-        self._baton = Baton()
+        self._fair_lock = FairLock()
         self._closed = -1  # who stands in line is a thread of the parent
         self.close()
 

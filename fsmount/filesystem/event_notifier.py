@@ -1,8 +1,8 @@
 """Who polls for events of the tree is woken when there is one, however it came about.
 
-The region has a doorbell.  A process that counts an event rings it, once for each time that it was armed; a worker
-thread sleeps until then.  However many events there are meanwhile, the files that are polled are looked at once for
-all of them.  While nobody polls, the bell is not armed, and nobody who charges takes note of it.
+The region has an event notifier.  A process that counts an event wakes it, once for each time that it was armed; a
+worker thread sleeps until then.  One look at the polled files serves
+all events since then.  While nobody polls, the bell is not armed, and nobody who charges takes note of it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from fsmount.shm import Tree
 _WAIT = 5.0
 
 
-class Doorbell:
+class EventNotifier:
     """For the event loop's thread.  `answer` looks at the files that are polled, and says whether there are any."""
 
     def __init__(self, tree: Tree, answer: Callable[[], Awaitable[bool]]) -> None:

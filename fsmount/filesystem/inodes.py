@@ -33,7 +33,7 @@ def group_of(inode: int) -> int:
 
 
 def slot_of(inode: int) -> int:
-    """DIRECTORY, CONTROL, METRICS, STATUS, a file's slot, or that of a survey."""
+    """DIRECTORY, CONTROL, METRICS, STATUS, a file's slot, or that of a snapshot."""
     return inode & _SLOT
 
 
@@ -42,6 +42,6 @@ def file_slot(resource: int, kind: Kind) -> int:
     return FIRST_FILE + resource * KINDS_MAX + kind.index
 
 
-def survey_slot(resource: int) -> int:
-    """The slot of the file that surveys a resource."""
+def snapshot_slot(resource: int) -> int:
+    """The slot of the file that snapshots a resource."""
     return _FIRST_SURVEY + resource

@@ -37,7 +37,7 @@ from fsmount.filesystem.files.long_file import LongFile, MakeText
 from fsmount.filesystem.files.metrics import MetricsFile
 from fsmount.filesystem.files.open_file import CounterFile, OpenFile
 from fsmount.filesystem.files.polled import PolledFiles
-from fsmount.filesystem.files.snapshot import SurveyFile
+from fsmount.filesystem.files.snapshot import SnapshotFile
 from fsmount.filesystem.files.status import StatusFile
 from fsmount.filesystem.files.threshold import ThresholdFile
 from fsmount.filesystem.guard import by_handle, by_inode
@@ -54,7 +54,7 @@ from fsmount.protocol.file_table import (
     files,
     reserved_names,
     slot,
-    survey_name,
+    snapshot_name,
 )
 from fsmount.shm import (
     MODE_UNSET,
@@ -127,12 +127,12 @@ class _Unowned(NamedTuple):
     open: Opener
 
 
-def _survey_of(resource: str) -> _Unowned:
+def _snapshot_of(resource: str) -> _Unowned:
     """Whoever may list the directory may read it."""
     return _Unowned(
         lambda mode: mode & 0o444,
-        SurveyFile,
-        lambda group, inode, flags, _: SurveyFile(group[resource], inode, flags),
+        SnapshotFile,
+        lambda group, inode, flags, _: SnapshotFile(group[resource], inode, flags),
     )
 
 
@@ -159,8 +159,10 @@ class Operations(pyfuse3.Operations):
         }
         listed = files(tree.resources)
         self._listed: Listed = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
-        surveys = {survey_name(resource): inodes.survey_slot(index) for index, resource in enumerate(tree.resources)}
-        hidden = {CONTROL_FILE: inodes.CONTROL, STATUS_FILE: inodes.STATUS} | surveys
+        snapshots = {
+            snapshot_name(resource): inodes.snapshot_slot(index) for index, resource in enumerate(tree.resources)
+        }
+        hidden = {CONTROL_FILE: inodes.CONTROL, STATUS_FILE: inodes.STATUS} | snapshots
         self._slots = dict(self._listed) | {os.fsencode(name): number for name, number in hidden.items()}
         self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
         self._slots_in_root = self._slots | dict(self._listed_in_root)
@@ -168,7 +170,7 @@ class Operations(pyfuse3.Operations):
             inodes.CONTROL: _Unowned(lambda _: 0o600, ControlHandle, self._open_control),
             inodes.METRICS: _Unowned(lambda _: 0o444, MetricsFile, self._open_metrics),
             inodes.STATUS: _Unowned(lambda _: 0o444, StatusFile, self._open_status),
-            **{inodes.survey_slot(index): _survey_of(resource) for index, resource in enumerate(tree.resources)},
+            **{inodes.snapshot_slot(index): _snapshot_of(resource) for index, resource in enumerate(tree.resources)},
         }
         self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
         self._find = functools.lru_cache(_CACHED)(self._look_at)

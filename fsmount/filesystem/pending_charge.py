@@ -33,7 +33,7 @@ _CHANGES: dict[str, Callable[[int, int], int]] = {
 Changes = Mapping[str, tuple[str, int]]
 
 
-class Turn:
+class PendingCharge:
     """The place in line of one open lease file."""
 
     __slots__ = ("_lease", "_patient", "_set_aside", "_wanted")

@@ -95,14 +95,14 @@ def files(resources: Mapping[str, str]) -> dict[str, tuple[int, Kind]]:
     return of_resources | {kind.name: (0, kind) for kind in GROUP_KINDS}
 
 
-def survey_name(resource: str) -> str:
-    """In every directory, but listed in none: all groups from it down, see filesystem/survey_file.py."""
+def snapshot_name(resource: str) -> str:
+    """In every directory, but listed in none: all groups from it down, see filesystem/snapshot_file.py."""
     return f".{resource}.groups"
 
 
 def reserved_names(resources: Mapping[str, str]) -> frozenset[str]:
     """The names that no group can have, wherever it is; in the root METRICS_FILE is one too."""
-    return frozenset(files(resources)) | {CONTROL_FILE, STATUS_FILE, *map(survey_name, resources)}
+    return frozenset(files(resources)) | {CONTROL_FILE, STATUS_FILE, *map(snapshot_name, resources)}
 
 
 def slot(resource: int, kind: Kind) -> int:

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fsmount.engine import Surveyed
+from fsmount.engine import CounterSnapshot
 
 # All fields of a group but its name.
-_NUMBERS = len(Surveyed._fields) - 1
+_NUMBERS = len(CounterSnapshot._fields) - 1
 _GROUP_LINE = "%d " * _NUMBERS + "%s\n"
 
 
@@ -41,16 +41,16 @@ def parse_holders(text: bytes) -> list[HolderLine]:
     return found
 
 
-def groups_text(rows: Iterable[Surveyed]) -> bytes:
+def groups_text(rows: Iterable[CounterSnapshot]) -> bytes:
     """The text of .R.groups."""
     return os.fsencode("".join([_GROUP_LINE % (id, parent, *stat, _tame(name)) for id, parent, name, *stat in rows]))
 
 
-def parse_groups(text: bytes) -> list[Surveyed]:
+def parse_groups(text: bytes) -> list[CounterSnapshot]:
     found = []
     for line in _lines(text):
         id, parent, *stat, name = line.split(" ", _NUMBERS)
-        found.append(Surveyed(int(id), int(parent), name, *map(int, stat)))
+        found.append(CounterSnapshot(int(id), int(parent), name, *map(int, stat)))
     return found
 
 

@@ -17,10 +17,10 @@ from fsmount.engine import (
     HOLDERS_MAX,
     RESOURCE_NAME_MAX,
     ROOT,
+    CounterSnapshot,
     EngineError,
     Region,
-    Survey,
-    Surveyed,
+    Snapshot,
     process_alive,
     process_start_time,
 )
@@ -235,7 +235,7 @@ class Tree:
         self.region.batch = _batch_number(batch)
 
     @in_public
-    def survey(self, resource: str, top: Group | None = None) -> list[Surveyed]:
+    def snapshot(self, resource: str, top: Group | None = None) -> list[CounterSnapshot]:
         """Every group with its counter of a resource, parents before their children, the root first; or from one down.
 
         id and parent are the groups' (the root is its own parent); the rest are the values of R.stat in its order, but
@@ -245,17 +245,19 @@ class Tree:
         Each group and each cell is looked at once, under the region's lock: about 10 ms for 100,000 groups with a
         million open cells. KeyError: there is no such resource. GroupRemoved: of the one.
         """
-        return [row for page in self.survey_pages(resource, top) for row in page]
+        return [row for page in self.snapshot_pages(resource, top) for row in page]
 
     @in_public
-    def survey_pages(self, resource: str, top: Group | None = None) -> Iterator[list[Surveyed]]:
-        """The same survey, a list of some groups at a time: so many groups need not be Python's all at once."""
-        return _never_empty(self.take_survey(resource).pages(ROOT if top is None else top.id, _PAGE), top or self.root)
+    def snapshot_pages(self, resource: str, top: Group | None = None) -> Iterator[list[CounterSnapshot]]:
+        """The same snapshot, a list of some groups at a time: so many groups need not be Python's all at once."""
+        return _never_empty(
+            self.take_snapshot(resource).pages(ROOT if top is None else top.id, _PAGE), top or self.root
+        )
 
     @in_public
-    def take_survey(self, resource: str) -> Survey:
-        """The same survey, as the engine has it."""
-        return self.region.survey(self.root[resource].index)
+    def take_snapshot(self, resource: str) -> Snapshot:
+        """The same snapshot, as the engine has it."""
+        return self.region.snapshot(self.root[resource].index)
 
     @in_public
     def count_holders(self) -> tuple[int, int]:
@@ -444,7 +446,7 @@ class Tree:
         return public_error(error, self.path)
 
 
-def _never_empty(pages: Iterator[list[Surveyed]], top: Group) -> Iterator[list[Surveyed]]:
+def _never_empty(pages: Iterator[list[CounterSnapshot]], top: Group) -> Iterator[list[CounterSnapshot]]:
     first = next(pages, None)
     if first is None:
         raise GroupRemoved(top.last_path())

@@ -1,7 +1,7 @@
 """Waiting for room: a charge that stands in line until it is granted.
 
-The release of room charges it for the requests that wait (engine/holders/waiters.c).  What is left to do here is to sleep
-until then, and to tidy up: a request that is cancelled may have been granted meanwhile, and then it is given back.
+The release of room charges it for the requests that wait (engine/holders/waiters.c).  Three things are left to do here:
+to sleep until then, to wake, and to give back what a cancelled request was granted meanwhile.
 
 A thread sleeps on its own request.  Tasks of an event loop cannot; for all tasks of this process that wait with one
 holder, a thread sleeps on the number of the holder's answers, and wakes those whose request is granted.  It is there

@@ -195,7 +195,7 @@ def _errors(program: Program, milliseconds: int) -> list[Figure]:
     """What each gets wrong: for a model only that, for fsmount and of limits all that was looked for."""
     figures = []
     for model in (OURS, *MODELS):
-        found = program.say("judge", model, SEED, milliseconds)
+        found = program.say("check", model, SEED, milliseconds)
         errors: dict[tuple[str, str], float] = {
             ("units above a limit", ""): max(found["in_turn.overshoot"], found["overlapping.overshoot"])
         }

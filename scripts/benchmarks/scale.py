@@ -120,7 +120,7 @@ class _Tree:
         }
 
     def of_all(self, open_cells: str) -> dict[str, Case]:
-        return {f"every group in one pass, {open_cells} cells open": _each(self.tree.survey, ["memory"])}
+        return {f"every group in one pass, {open_cells} cells open": _each(self.tree.snapshot, ["memory"])}
 
 
 def _in_the_engine(settings: Settings, sizes: Sequence[int]) -> list[Figure]:

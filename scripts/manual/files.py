@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fsmount.protocol.file_table import GROUP_KINDS, KINDS, METRICS_FILE, STATUS_FILE, file_name, survey_name
+from fsmount.protocol.file_table import GROUP_KINDS, KINDS, METRICS_FILE, STATUS_FILE, file_name, snapshot_name
 from fsmount.shm import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
@@ -195,7 +195,7 @@ def _all() -> Iterator[tuple[str, int, str]]:
         yield file_name("memory", "bytes", kind), kind.mode, _FILES[kind.name]
     for kind in GROUP_KINDS:
         yield kind.name, kind.mode, _GROUP_FILES[kind.name]
-    yield survey_name("memory"), 0o444, _HIDDEN
+    yield snapshot_name("memory"), 0o444, _HIDDEN
     yield STATUS_FILE, 0o444, _STATUS
     yield METRICS_FILE, 0o444, _ROOT
 

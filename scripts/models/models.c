@@ -2,15 +2,15 @@
  * models.c - the program: lists the models, judges one, or times it.  scripts/benchmarks/engine.py runs it.
  *
  * usage: models list
- *        models judge MODEL SEED MILLISECONDS [threads]
+ *        models checker MODEL SEED MILLISECONDS [threads]
  *        models pairs MODEL DEPTH PROCESSES MILLISECONDS [HEADROOM]
  *        models limit MODEL DEPTH PROCESSES MILLISECONDS
  *        models neighbour MODEL DEPTH PROCESSES MILLISECONDS AHEAD same|apart
  *
  * What it finds is written as lines of a name and a number.  The exit status is 1 where a model breaks a promise.
  */
+#include "checker.h"
 #include "clock.h"
-#include "judge.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -46,10 +46,10 @@ static void print_errors(const char *when, const errors *e)
         printf("%s.%s %" PRId64 "\n", when, lines[i].name, lines[i].value);
 }
 
-static int judge(const model *m, uint64_t seed, int64_t milliseconds, bool threads)
+static int checker(const model *m, uint64_t seed, int64_t milliseconds, bool threads)
 {
-    errors in_turn = judge_in_turn(m, seed);
-    errors overlapping = judge_overlapping(m, seed, milliseconds, threads);
+    errors in_turn = check_in_turn(m, seed);
+    errors overlapping = check_overlapping(m, seed, milliseconds, threads);
     print_errors("in_turn", &in_turn);
     print_errors("overlapping", &overlapping);
     int broken =
@@ -67,8 +67,8 @@ int main(int count, char **words)
             m = models[i];
     if (!m)
         return misused();
-    if (strcmp(words[1], "judge") == 0 && (count == 5 || count == 6))
-        return judge(m, strtoull(words[3], NULL, 10), atoll(words[4]), count == 6);
+    if (strcmp(words[1], "checker") == 0 && (count == 5 || count == 6))
+        return checker(m, strtoull(words[3], NULL, 10), atoll(words[4]), count == 6);
     int depth = count > 5 ? atoi(words[3]) : 0, processes = count > 5 ? atoi(words[4]) : 0;
     if (depth < 1 || depth > 16 || processes < 1 || processes > 16)
         return misused();

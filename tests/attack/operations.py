@@ -283,7 +283,7 @@ _OPERATIONS: list[Callable[[Operator], None]] = [*_OFTEN, *_RARE * 2, Operator.d
 
 
 def operate(scene: Scene, seed: int, length: Length) -> Report:
-    """Does operations, while root reads, charges, surveys and checks."""
+    """Does operations, while root reads, charges, snapshots and checks."""
     oracle = Oracle(scene)
     report = Report()
     news, pen = os.pipe()

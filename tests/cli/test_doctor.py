@@ -13,7 +13,7 @@ import pytest
 
 from fsmount import RegionCorrupt, Tree
 from fsmount.admin.trees import opened
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from tests.cli.place import Place, refused, run, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import as_user
@@ -188,7 +188,7 @@ def test_a_region_is_for_its_owner_and_root(place: Place) -> None:
         try:
             with opened(str(region)):
                 return "opened"
-        except Refused as refusal:
+        except UserError as refusal:
             return str(refusal)
 
     assert as_user(12345, attempt) == "opened"

@@ -15,7 +15,7 @@ from fsmount.cli.commands.top.reader import pause
 from fsmount.cli.commands.top.views import MINUTE, History
 from fsmount.cli.ui.cells import sparkline
 from fsmount.cli.ui.terminal import glyphs
-from fsmount.shm import Surveyed
+from fsmount.shm import CounterSnapshot
 from tests.cli.place import Place, refused, run, run_here
 from tests.cli.terminal import Terminal, fsmount, shell
 from tests.mounts import STAT_KEYS, GroupFiles, Mount
@@ -389,8 +389,8 @@ def test_an_interrupt_ends_the_printing_and_is_no_error(group: GroupFiles) -> No
 # ---- the last minute ------------------------------------------------------------------------------------
 
 
-def seen(**usages: int) -> list[Surveyed]:
-    return [Surveyed(ord(name), 0, name, usage, *[0] * (len(STAT_KEYS) - 1)) for name, usage in usages.items()]
+def seen(**usages: int) -> list[CounterSnapshot]:
+    return [CounterSnapshot(ord(name), 0, name, usage, *[0] * (len(STAT_KEYS) - 1)) for name, usage in usages.items()]
 
 
 def test_the_last_minute_has_the_highest_usage_of_each_twelfth() -> None:

@@ -81,7 +81,7 @@ static void rehearse(const play *p)
     free(copy);
     see(&s, p, &after);
     kill_victim(s.victim);
-    judge(&s, p, &before, &after);
+    checker(&s, p, &before, &after);
     strike_the_scene(&s);
 }
 
@@ -96,7 +96,7 @@ static void perform(const play *p, uint64_t steps)
         if (!step(s.victim))
             break;
     kill_victim(s.victim);
-    judge(&s, p, &before, &after);
+    checker(&s, p, &before, &after);
     strike_the_scene(&s);
 }
 

@@ -276,7 +276,7 @@ static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, 
     }
     if (another)
         release(&another);
-    judge(&s, p, way == STOP ? &after : &before, &after);
+    checker(&s, p, way == STOP ? &after : &before, &after);
     strike_the_scene(&s);
 }
 
@@ -297,7 +297,7 @@ static uint32_t rehearse(const play *p, uint32_t died_at)
         release(&another);
     see(&s, p, &after);
     kill_victim(s.victim);
-    judge(&s, p, &after, &after);
+    checker(&s, p, &after, &after);
     strike_the_scene(&s);
     return passings;
 }

@@ -177,10 +177,10 @@ static int64_t refusals(worker *w)
     return n > 0 ? 0 : n;
 }
 
-static int64_t survey(worker *w)
+static int64_t snapshot(worker *w)
 {
-    fsm_surveyed *rows = malloc(GROUPS * sizeof *rows);
-    int64_t n = fsm_survey(w->region, (uint32_t)random_below(&w->source, RESOURCES), rows);
+    fsm_counter_snapshot *rows = malloc(GROUPS * sizeof *rows);
+    int64_t n = fsm_snapshot(w->region, (uint32_t)random_below(&w->source, RESOURCES), rows);
     for (int64_t i = 1; i < n; i++)
         if (rows[i].parent >= i)
             violation("row %lld has parent %u", (long long)i, rows[i].parent);
@@ -330,7 +330,7 @@ static int64_t operate(worker *w, int operation)
     case 38:
         return open_again(w);
     case 39:
-        return survey(w);
+        return snapshot(w);
     case 40:
         return fsm_get_events(r, g, resource, &events);
     case 41:

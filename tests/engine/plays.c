@@ -696,7 +696,7 @@ static void create_region(victim *v)
     expect(fsm_create(new_region, fsm_geometry_of(v->region), 0, 0, &region), "create");
 }
 /* A region that was not finished is none, and one that was is as good as any. */
-static void judge_new_region(bool is_done)
+static void check_new_region(bool is_done)
 {
     fsm_region *region;
     int result = fsm_open(new_region, &region);
@@ -838,7 +838,7 @@ const play plays[] = {
     { .name = "check", .act = check_it, .is_private = true },
     { .name = "repair", .prepare = damage_what_is_derived, .act = repair_it },
     { .name = "charge with the lock written over", .act = charge_past_nonsense },
-    { .name = "create", .act = create_region, .judge = judge_new_region, .is_private = true },
+    { .name = "create", .act = create_region, .checker = check_new_region, .is_private = true },
     { .name = "recovery of a charge, and mkdir", .act = mkdir_new, .recovering = "charge with refill" },
     { .name = "recovery of a give, and a charge", .act = charge_with_refill, .recovering = "give" },
     { .name = "recovery of a change, and a charge", .act = charge_with_refill, .recovering = "change of both" },
@@ -1220,7 +1220,7 @@ pid_t start_victim(scene *s, const play *p, void (*ready)(void))
 
 /* ---- the judgement ------------------------------------------------------------------- */
 
-void judge(scene *s, const play *p, const view *before, const view *after)
+void checker(scene *s, const play *p, const view *before, const view *after)
 {
     view now;
     check_derived(s, "after the play");
@@ -1265,6 +1265,6 @@ void judge(scene *s, const play *p, const view *before, const view *after)
     end_all(s);
     fill_the_region(s, p->ends_idle ? RESOURCES : 0);
     check_derived(s, "at the end");
-    if (p->judge)
-        p->judge(before == after);
+    if (p->checker)
+        p->checker(before == after);
 }

@@ -46,10 +46,10 @@ typedef struct play {
     const char *name;
     void (*prepare)(victim *v); /* what the victim does before it begins */
     void (*act)(victim *v);
-    const char *recovering;      /* another died in the middle of this play: the victim has to recover first */
-    const char *behind;          /* another is stopped in the middle of this play: the victim has to wait */
-    void (*judge)(bool is_done); /* what else is to be seen when all is over */
-    bool in_parts;               /* many steps: each part of it is done or not */
+    const char *recovering;        /* another died in the middle of this play: the victim has to recover first */
+    const char *behind;            /* another is stopped in the middle of this play: the victim has to wait */
+    void (*checker)(bool is_done); /* what else is to be seen when all is over */
+    bool in_parts;                 /* many steps: each part of it is done or not */
     bool ends_idle;
     bool exceeds;       /* usage may be above the limit */
     bool after_a_death; /* that nobody has noticed: what finds it gives back what the dead one held */
@@ -85,6 +85,6 @@ void see(scene *s, const play *p, view *v);
  * Judges what is left: it must be as before, or as after, or between the two if the play is in parts.  Then ends
  * all that is there; the scene can only be struck.
  */
-void judge(scene *s, const play *p, const view *before, const view *after);
+void checker(scene *s, const play *p, const view *before, const view *after);
 
 #endif

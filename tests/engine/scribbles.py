@@ -70,7 +70,7 @@ def touch_everything(path: Path, source: random.Random) -> None:
         lambda: tree.root.rename("a", f"r{source.randrange(100)}"),
         lambda: tree.root.child("a"),
         group.children,
-        lambda: tree.survey(source.choice(["memory", "tokens"])),
+        lambda: tree.snapshot(source.choice(["memory", "tokens"])),
         lambda: other.path,
         lambda: group["memory"].stat(),
         lambda: other["tokens"].usage,

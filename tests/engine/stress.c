@@ -851,13 +851,13 @@ static void check_stat(int g, int resource, const fsm_stat *s)
                   s->max_usage, s->min_usage, s->error_bound, s->failcnt);
 }
 
-/* A group's usage in a survey; at any moment no usage there is below those of the groups within. */
-static int64_t surveyed_usage(fsm_region *region, int g, int resource)
+/* A group's usage in a snapshot; at any moment no usage there is below those of the groups within. */
+static int64_t snapshot_usage(fsm_region *region, int g, int resource)
 {
     int64_t usage = -1, within[REGION_GROUPS] = { 0 };
-    fsm_surveyed rows[REGION_GROUPS];
-    int64_t n = fsm_survey(region, (uint32_t)resource, rows);
-    expect(n, "survey");
+    fsm_counter_snapshot rows[REGION_GROUPS];
+    int64_t n = fsm_snapshot(region, (uint32_t)resource, rows);
+    expect(n, "snapshot");
     for (int64_t i = n - 1; i >= 0; i--) {
         if (rows[i].stat.usage < within[i])
             violation("row %" PRId64 " of %" PRId64 ": usage %" PRId64 " with %" PRId64 " within", i, n,
@@ -897,7 +897,7 @@ static void watch(fsm_region *region, random_source *random)
         expect(fsm_get_stat(region, it->id, (uint32_t)resource, &stat), "stat");
         usage = stat.usage;
     } else if (random_bits(random) & 1)
-        usage = surveyed_usage(region, g, resource);
+        usage = snapshot_usage(region, g, resource);
     else
         expect(fsm_usage(region, it->id, (uint32_t)resource, &usage), "usage");
     sum_ledgers(it->subtree, resource, AFTER, &in_begun, &out_begun);
@@ -968,9 +968,9 @@ static void check_sums(fsm_region *region)
                 violation("group %d resource %d: usage %" PRId64 " local %" PRId64 " but %" PRId64 " held, %" PRId64
                           " its own, %" PRId64 " below",
                           g, r, stat.usage, stat.usage_local, listed, stat.common, below[g][r]);
-            int64_t surveyed = surveyed_usage(region, g, r);
-            if (surveyed != usage[g][r])
-                violation("group %d resource %d: usage %" PRId64 " in a survey, not %" PRId64, g, r, surveyed,
+            int64_t in_the_snapshot = snapshot_usage(region, g, r);
+            if (in_the_snapshot != usage[g][r])
+                violation("group %d resource %d: usage %" PRId64 " in a snapshot, not %" PRId64, g, r, in_the_snapshot,
                           usage[g][r]);
             count_events(region, g, r);
             if (g)

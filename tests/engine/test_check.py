@@ -1,4 +1,4 @@
-"""The outside judge: everything derived is damaged, one field at a time, and has to be found, named and mended."""
+"""The outside checker: everything derived is damaged, one field at a time, and has to be found, named and mended."""
 
 from __future__ import annotations
 
@@ -650,8 +650,10 @@ def test_nonsense_is_judged_within_its_bounds(
 ) -> None:
     region = tmp_path / "region"
     region.write_bytes(furnished[0])
-    judge = Build("judge.c", tmp_path / "judge", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    result = run(judge.program, region, "--seed", seed, "--rounds", 100_000 if soak else 1000)
+    checker = Build(
+        "checker.c", tmp_path / "checker", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
+    )
+    result = run(checker.program, region, "--seed", seed, "--rounds", 100_000 if soak else 1000)
     print(result.stdout)
     assert (result.returncode, result.stderr) == (0, "")
 

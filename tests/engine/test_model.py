@@ -22,7 +22,7 @@ from fsmount import LimitExceeded, NotHeld, Tree
 from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, change, process_start_time
 from fsmount.errors import GroupRemoved
 from fsmount.protocol.thresholds import Mark
-from fsmount.shm import Group, Surveyed
+from fsmount.shm import CounterSnapshot, Group
 
 SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
 
@@ -684,7 +684,7 @@ class Counters(RuleBasedStateMachine):
             for resource in RESOURCES:
                 self.compare_counter(group, real, resource)
         for resource in RESOURCES:
-            self.compare_survey(resource)
+            self.compare_snapshot(resource)
         for seat in self.seats:
             for resource, charger in seat.chargers.items():
                 assert charger.held == seat.group.counters[resource].held[seat.holder]
@@ -721,15 +721,15 @@ class Counters(RuleBasedStateMachine):
             assert real[resource].crossings(watch.id) == watch.crossings, f"{watch} of {resource} of {group}"
         assert sorted(holder.held for holder in real[resource].holders()) == sorted(counter.held.values())
 
-    def compare_survey(self, resource: str) -> None:
+    def compare_snapshot(self, resource: str) -> None:
         expected = []
         for group, real in self.real.items():
             parent = self.real[group.parent or group]
-            expected.append(Surveyed(real.id, parent.id, group.name, *real[resource].stat().values()))
-        surveyed = self.tree.survey(resource)
-        assert sorted(surveyed) == sorted(expected)
-        seen = {surveyed[0].id}
-        for row in surveyed:
+            expected.append(CounterSnapshot(real.id, parent.id, group.name, *real[resource].stat().values()))
+        in_the_snapshot = self.tree.snapshot(resource)
+        assert sorted(in_the_snapshot) == sorted(expected)
+        seen = {in_the_snapshot[0].id}
+        for row in in_the_snapshot:
             assert row.parent in seen, "its parent is to come before it"
             seen.add(row.id)
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from fsmount.engine import Surveyed
+from fsmount.engine import CounterSnapshot
 from fsmount.protocol.listings import HolderLine, groups_text, holders_text, parse_groups, parse_holders
 
 HOSTILE = [
@@ -23,15 +23,15 @@ HOSTILE = [
     b"\t\x1b[31m",
     b"x" * 255,
 ]
-NUMBERS = range(2**63 - len(Surveyed._fields), 2**63)
+NUMBERS = range(2**63 - len(CounterSnapshot._fields), 2**63)
 
 
 def holder(command: str) -> HolderLine:
     return HolderLine(NUMBERS[0], NUMBERS[1], NUMBERS[2], NUMBERS[3], command)
 
 
-def group(name: str) -> Surveyed:
-    return Surveyed(NUMBERS[0], NUMBERS[1], name, *NUMBERS[2 : len(Surveyed._fields) - 1])
+def group(name: str) -> CounterSnapshot:
+    return CounterSnapshot(NUMBERS[0], NUMBERS[1], name, *NUMBERS[2 : len(CounterSnapshot._fields) - 1])
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)

@@ -173,7 +173,7 @@ def test_a_reader_never_gets_a_text_from_before_its_read(crowded: Mount, name: s
                 text = (crowded.path / name).read_text()
                 assert f'fsmount_usage_bytes{{group="/group-2999",resource="memory"}} {amount}\n' in text
             else:
-                assert group_at(str(crowded.path))["memory"].survey()[-1].usage == amount
+                assert group_at(str(crowded.path))["memory"].snapshot()[-1].usage == amount
     finally:
         done.set()
         for reader in readers:

@@ -46,26 +46,26 @@ def test_all_models_are_judged_here(builds: dict[tuple[str, ...], Build]) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_keeps_its_promises(builds: dict[tuple[str, ...], Build], name: str, seed: int, soak: bool) -> None:
-    errors = found(run(builds[OPTIMIZED].program, "judge", name, seed, 60_000 if soak else 300))
+    errors = found(run(builds[OPTIMIZED].program, "check", name, seed, 60_000 if soak else 300))
     assert errors["in_turn.refusals"] > 0 and errors["overlapping.refusals"] > 0
     assert errors["in_turn.left"] == errors["overlapping.left"] == 0
 
 
 def test_fsmount_gets_nothing_wrong(builds: dict[tuple[str, ...], Build], seed: int) -> None:
-    errors = found(run(builds[OPTIMIZED].program, "judge", "fsmount", seed, 300))
+    errors = found(run(builds[OPTIMIZED].program, "check", "fsmount", seed, 300))
     for when in ("in_turn", "overlapping"):
         assert [errors[f"{when}.{what}"] for what in ("overshoot", "false_refusals", "usage")] == [0, 0, 0]
 
 
 def test_the_judge_sees_what_the_others_accept(builds: dict[tuple[str, ...], Build], seed: int) -> None:
-    stock = found(run(builds[OPTIMIZED].program, "judge", "stock", seed, 200))
+    stock = found(run(builds[OPTIMIZED].program, "check", "stock", seed, 200))
     assert stock["in_turn.false_refusals"] > 0 and stock["in_turn.usage"] > 0 and stock["in_turn.early"] > 0
     for name in ("RFC", "limited add"):
-        assert found(run(builds[OPTIMIZED].program, "judge", name, seed, 200))["in_turn.late"] > 0
+        assert found(run(builds[OPTIMIZED].program, "check", name, seed, 200))["in_turn.late"] > 0
 
 
 def test_the_slip_in_the_posted_rfc_is_found(builds: dict[tuple[str, ...], Build], seed: int) -> None:
-    result = run(builds[SLIPPED].program, "judge", "RFC", seed, 100)
+    result = run(builds[SLIPPED].program, "check", "RFC", seed, 100)
     assert result.returncode == 1
     assert "in turn: units above a limit: " in result.stderr
 
@@ -73,7 +73,7 @@ def test_the_slip_in_the_posted_rfc_is_found(builds: dict[tuple[str, ...], Build
 @pytest.mark.parametrize("name", NAMES)
 def test_threads_of_a_model_do_not_race(builds: dict[tuple[str, ...], Build], name: str, seed: int) -> None:
     result = run(
-        builds[THREADS].program, "judge", name, seed, 200, "threads", environment={"TSAN_OPTIONS": "halt_on_error=1"}
+        builds[THREADS].program, "check", name, seed, 200, "threads", environment={"TSAN_OPTIONS": "halt_on_error=1"}
     )
     if "unexpected memory mapping" in result.stderr:
         pytest.skip("ThreadSanitizer cannot run here: addresses are randomized more than it can do with")
@@ -85,7 +85,7 @@ def test_processes_of_a_model_reach_no_bad_address_and_no_undefined_behaviour(
     builds: dict[tuple[str, ...], Build], name: str, seed: int
 ) -> None:
     lasting = {"ASAN_OPTIONS": "detect_leaks=0"}  # a model's memory lasts as long as the program
-    found(run(builds[ADDRESSES].program, "judge", name, seed, 200, environment=lasting))
+    found(run(builds[ADDRESSES].program, "check", name, seed, 200, environment=lasting))
 
 
 @pytest.mark.parametrize("name", NAMES)

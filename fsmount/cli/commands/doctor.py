@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.ui.paths import UnseenPath
 from fsmount.cli.ui.report import one_line
 from fsmount.cli.ui.streams import echo
@@ -42,7 +42,7 @@ def doctor(place: str, repair: bool, as_json: bool) -> None:
             try:
                 found = tree.repair()
             except RegionCorrupt as error:
-                raise Refused(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
+                raise UserError(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
             if found:
-                raise Refused(f"{len(found)} of it cannot be recomputed, and is left: {'; '.join(found)}")
+                raise UserError(f"{len(found)} of it cannot be recomputed, and is left: {'; '.join(found)}")
     sys.exit(1 if found else 0)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.commands import complete
 from fsmount.cli.ui.group import counter, named_group
 from fsmount.cli.ui.streams import echo
@@ -59,6 +59,6 @@ def _found(group: LeaseGroup, words: tuple[str, ...]) -> dict[str, dict[str, int
         stat = stats[resource]
         if dot and key not in stat:
             meant = did_you_mean(word.removesuffix(BYTES_ENDING), (f"{resource}.{name}" for name in stat))
-            raise Refused(f"there is no {word}; the keys of {resource} are: {', '.join(stat)}{meant}")
+            raise UserError(f"there is no {word}; the keys of {resource} are: {', '.join(stat)}{meant}")
         found.setdefault(resource, {}).update({key: stat[key]} if dot else stat)
     return found

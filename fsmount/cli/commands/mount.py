@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.ui.paths import UnseenPath
 from fsmount.cli.ui.report import one_line
 from fsmount.cli.ui.streams import complain
@@ -52,17 +52,17 @@ def _config(path: str) -> TreeDescription:
     from fsmount.config import ConfigError, load
 
     if not path:
-        raise Refused("--config has an empty name (a shell variable that is not set?): name a file")
+        raise UserError("--config has an empty name (a shell variable that is not set?): name a file")
     try:
         with one_line(path):
             try:
                 return load(path)
             except FileNotFoundError as error:
-                raise Refused(f"{error.strerror}: name a file that fsmount save wrote") from None
+                raise UserError(f"{error.strerror}: name a file that fsmount save wrote") from None
             except (IsADirectoryError, NotADirectoryError) as error:
-                raise Refused(f"{error.strerror}: name a file") from None
+                raise UserError(f"{error.strerror}: name a file") from None
     except ConfigError as error:
-        raise Refused(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 @click.command(
@@ -149,7 +149,7 @@ def mount(
 
     with one_line(mountpoint):
         if region == "":
-            raise Refused("--region has an empty name (a shell variable that is not set?): name a path")
+            raise UserError("--region has an empty name (a shell variable that is not set?): name a path")
         with mount_point(mountpoint) as place:
             path = place.path
         request = MountRequest(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.commands.mount import mount
 from fsmount.cli.ui.paths import UnseenPath
 from fsmount.cli.ui.report import one_line
@@ -47,11 +47,11 @@ def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: b
         try:
             mount.main(arguments, standalone_mode=False)
         except click.ClickException as error:
-            raise Refused(error.format_message()) from None
+            raise UserError(error.format_message()) from None
 
 
 def _arguments(options: tuple[str, ...]) -> Iterator[str]:
-    """The arguments of fsmount mount.  Refused where there is something mounted to be changed."""
+    """The arguments of fsmount mount.  UserError where there is something mounted to be changed."""
     from fsmount.daemon.options import split
 
     own = {option.opts[-1]: option.is_flag for option in mount.params if isinstance(option, click.Option)}
@@ -59,7 +59,7 @@ def _arguments(options: tuple[str, ...]) -> Iterator[str]:
     for option in (option for text in options for option in split(text)):
         name, given, value = option.partition("=")
         if name == "remount":
-            raise Refused("the options of a mount are the kernel's to change: mount -i -o remount,...")
+            raise UserError("the options of a mount are the kernel's to change: mount -i -o remount,...")
         if f"--{name}" in own:
             value = re.sub(r"\\(.)", r"\1", value)
             yield f"--{name}" if own[f"--{name}"] and not given else f"--{name}={value}"

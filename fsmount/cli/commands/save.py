@@ -6,7 +6,7 @@ import errno
 
 import click
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.ui.paths import UnseenPath
 from fsmount.cli.ui.report import one_line
 from fsmount.cli.ui.streams import echo
@@ -40,7 +40,7 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
         places, file = [file], places[0]
     with one_line(places[0] if places else file):
         if not file:
-            raise Refused("an empty name (a shell variable that is not set?): name a file, or - for standard output")
+            raise UserError("an empty name (a shell variable that is not set?): name a file, or - for standard output")
         place = places[0] if places else only_mount()
         with opened(place) as tree:
             text = write(describe(tree))
@@ -57,10 +57,12 @@ def _store(file: str, text: str) -> None:
     try:
         store(file, text)
     except IsADirectoryError as error:
-        raise Refused(f"{error.strerror}: name a file in it") from None
+        raise UserError(f"{error.strerror}: name a file in it") from None
     except NotADirectoryError as error:
-        raise Refused(f"{error.strerror}: a part of its path is a file; name another") from None
+        raise UserError(f"{error.strerror}: a part of its path is a file; name another") from None
     except PermissionError as error:
         if error.errno != errno.EPERM:
             raise
-        raise Refused(f"{error.strerror}: no file can be made there, as in a tree of counters; name another") from None
+        raise UserError(
+            f"{error.strerror}: no file can be made there, as in a tree of counters; name another"
+        ) from None

@@ -11,7 +11,7 @@ from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer, bounded
 from fsmount.admin.named_place import Place, named
 from fsmount.admin.serving import no_answer
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.commands import complete
 from fsmount.cli.ui.printable import printable
 from fsmount.cli.ui.report import one_line
@@ -55,24 +55,24 @@ def _status(path: str) -> Status:
         with named(path) as place:
             mount = place.mount
             if mount is None or not mount.ours:
-                raise Refused(_nothing_there(place))
+                raise UserError(_nothing_there(place))
             try:
                 return bounded(lambda: read_status(place.descriptor), user=mount.owner, keep=[place.descriptor])
             except NoAnswer:
-                raise Refused(no_answer(mount)) from None
+                raise UserError(no_answer(mount)) from None
     except FileNotFoundError as error:
         if error.filename is None or not str(error.filename).endswith("status"):
-            raise Refused("there is no such directory: name a mount point, or a group of a mount") from None
-        raise Refused(
+            raise UserError("there is no such directory: name a mount point, or a group of a mount") from None
+        raise UserError(
             "its daemon does not tell its status: it is of another version, or the group was removed"
         ) from None
     except NotADirectoryError:
-        raise Refused("not a directory: name a mount point, or a group of a mount") from None
+        raise UserError("not a directory: name a mount point, or a group of a mount") from None
     except ValueError:
-        raise Refused("what its daemon says is not understood: it is of another version") from None
+        raise UserError("what its daemon says is not understood: it is of another version") from None
     except OSError as error:
         if says_daemon_is_lost(error):
-            raise Refused(f"no daemon serves it: {LOST_DAEMON}") from None
+            raise UserError(f"no daemon serves it: {LOST_DAEMON}") from None
         raise
 
 
@@ -139,7 +139,7 @@ def _time(seconds: float) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        raise Refused("what its daemon says is not understood: it is of another version") from None
+        raise UserError("what its daemon says is not understood: it is of another version") from None
 
 
 def _size(amount: int) -> str:

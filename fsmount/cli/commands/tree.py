@@ -13,7 +13,7 @@ from fsmount.cli.ui.group import counter, named_group, only_mount
 from fsmount.cli.ui.streams import echo
 
 if TYPE_CHECKING:
-    from fsmount.shm import Surveyed
+    from fsmount.shm import CounterSnapshot
 
 
 @click.command(
@@ -44,22 +44,22 @@ def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
     """
     path = only_mount("tree") if path is None else path
     with named_group(path) as top:
-        from fsmount.cli.ui.survey import Groups
+        from fsmount.cli.ui.snapshot import Groups
 
         units = {resource: counter(top, resource).unit for resource in resources or top.resources}
-        survey = Groups(top).survey(list(units))
+        snapshot = Groups(top).snapshot(list(units))
         if as_json:
-            echo(json.dumps(list(_objects(survey, top.path))))
+            echo(json.dumps(list(_objects(snapshot, top.path))))
         else:
             from fsmount.cli.ui.tree_table import draw
 
-            draw(survey, path, units)
+            draw(snapshot, path, units)
 
 
-def _objects(survey: Mapping[str, Sequence[Surveyed]], top: str) -> Iterator[dict[str, object]]:
-    from fsmount.cli.ui.survey import all_as_tree, full_path, paths, stat
+def _objects(snapshot: Mapping[str, Sequence[CounterSnapshot]], top: str) -> Iterator[dict[str, object]]:
+    from fsmount.cli.ui.snapshot import all_as_tree, full_path, paths, stat
 
-    below = paths(next(iter(survey.values())))
-    for group, _, rows in all_as_tree(survey):
+    below = paths(next(iter(snapshot.values())))
+    for group, _, rows in all_as_tree(snapshot):
         counters = {resource: stat(row) for resource, row in rows.items()}
         yield {"group": full_path(top, below[group.id]), "counters": counters}

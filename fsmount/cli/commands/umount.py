@@ -34,7 +34,7 @@ The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line.""
 @click.option("--stale", is_flag=True, help="Only clear away what a dead daemon left mounted; the counters stay.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what is lost.")
 def umount(mountpoint: str, keep: bool, stale: bool, quiet: bool) -> None:
-    """Unmount MOUNTPOINT.  Refused while somebody holds charges there, unless they are to be kept.
+    """Unmount MOUNTPOINT.  UserError while somebody holds charges there, unless they are to be kept.
 
     Groups, limits and what groups hold themselves end with the mount; a line on standard error names them. Of a bind
     mount that alone is unmounted, with --keep or without: the tree goes on where it is mounted.

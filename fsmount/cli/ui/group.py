@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.ui.amounts import Amount, told
 from fsmount.cli.ui.report import FAILED, NoRoom, one_line
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
@@ -31,7 +31,7 @@ def named_group(path: str, wanted: Sequence[Amount] = (), status: int = FAILED) 
 
 
 def _real_path(path: str) -> str:
-    """Refused where root would follow another user's link: that user would choose the group."""
+    """UserError where root would follow another user's link: that user would choose the group."""
     if os.geteuid() != 0:
         return os.path.realpath(path)
     from fsmount.paths.named_file import real_directory
@@ -40,7 +40,7 @@ def _real_path(path: str) -> str:
     try:
         return real_directory(path)
     except Trap as error:
-        raise Refused(str(error.strerror)) from None
+        raise UserError(str(error.strerror)) from None
 
 
 def only_mount(command: str) -> str:
@@ -52,15 +52,15 @@ def only_mount(command: str) -> str:
 
 
 def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
-    """The counter of a resource.  Refused if there is none."""
+    """The counter of a resource.  UserError if there is none."""
     try:
         return group[resource]
     except KeyError as error:
-        raise Refused(error.args[0]) from None
+        raise UserError(error.args[0]) from None
 
 
 def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
-    """Resource -> amount.  Refused if there is no such resource."""
+    """Resource -> amount.  UserError if there is no such resource."""
     return {counter(group, resource).resource: amount for resource, amount, _ in wanted}
 
 
@@ -98,7 +98,7 @@ def _amounts_told(group: LeaseGroup, wanted: Sequence[Amount]) -> Iterator[None]
             "limit"
         ) from None
     except NotHeld as error:
-        raise Refused(
+        raise UserError(
             f"{asked(error)} of {error.resource} cannot be given back: the group itself holds "
             f"{shown(error, error.held)}; what processes and leases hold is theirs, see {error.resource}.holders"
         ) from None
@@ -110,20 +110,20 @@ def advised(meant: str = "") -> Iterator[None]:
     try:
         yield
     except GroupRemoved:
-        raise Refused("the group was removed; mkdir makes a new one") from None
+        raise UserError("the group was removed; mkdir makes a new one") from None
     except FileNotFoundError:
         near = nearest_group(meant) if meant else None
         advice = f"did you mean {near}?" if near else "mkdir makes a group in a mounted tree"
-        raise Refused(f"there is no such directory; {advice}") from None
+        raise UserError(f"there is no such directory; {advice}") from None
     except NotADirectoryError:
-        raise Refused("not a directory; a group is a directory of a mounted tree") from None
+        raise UserError("not a directory; a group is a directory of a mounted tree") from None
     except PermissionError as error:
         from fsmount.admin.private_mounts import advice_on_private_mount
 
         name = os.fsdecode(error.filename)
         advice = advice_on_private_mount(name) or "its owner or root can permit it with chmod or chown"
-        raise Refused(f"{error.strerror} ({name}); {advice}") from None
+        raise UserError(f"{error.strerror} ({name}); {advice}") from None
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise Refused(f"{error.strerror}; name a directory of a mount, see fsmount mount") from None
+            raise UserError(f"{error.strerror}; name a directory of a mount, see fsmount mount") from None
         raise

@@ -13,15 +13,15 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.ui.streams import complain
 
 FAILED = 1
 NO_ROOM = os.EX_TEMPFAIL
 
 
-class NoRoom(Refused):
-    """Refused for what is charged now."""
+class NoRoom(UserError):
+    """UserError for what is charged now."""
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
         yield
     except NoRoom as refused:
         end(subject, str(refused), NO_ROOM)
-    except Refused as refused:
+    except UserError as refused:
         end(subject, str(refused), status)
     except BrokenPipeError:
         raise  # nobody reads on, and click ends quietly

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from fsmount.cli.ui.cells import BAR, Amounts
 from fsmount.cli.ui.columns import BOLD, DIM, Cell, Column, joined, lines, plain
 from fsmount.cli.ui.printable import printable
+from fsmount.cli.ui.snapshot import all_as_tree
 from fsmount.cli.ui.streams import echo, writing
-from fsmount.cli.ui.survey import all_as_tree
 from fsmount.cli.ui.terminal import Glyphs, glyphs, on_terminal, terminal_width
-from fsmount.shm import Surveyed
+from fsmount.shm import CounterSnapshot
 
 
-def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> None:
+def draw(snapshot: dict[str, list[CounterSnapshot]], top: str, units: dict[str, str]) -> None:
     """Prints it; units is that of each resource in it."""
     drawn = glyphs(sys.stdout.encoding)
     columns = [
@@ -24,7 +24,7 @@ def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> 
         Column("", least=BAR, since=60),
         Column("", right=True, least=4, since=44),
     ]
-    rows = list(_rows(survey, top, units, drawn))
+    rows = list(_rows(snapshot, top, units, drawn))
     table = lines(columns, rows, drawn, terminal_width())
     if not on_terminal():
         echo("\n".join(map(plain, table)))
@@ -36,8 +36,10 @@ def draw(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str]) -> 
         print_formatted_text(FormattedText(joined(table)), end="")
 
 
-def _rows(survey: dict[str, list[Surveyed]], top: str, units: dict[str, str], drawn: Glyphs) -> Iterator[list[Cell]]:
-    ordered = list(all_as_tree(survey))
+def _rows(
+    snapshot: dict[str, list[CounterSnapshot]], top: str, units: dict[str, str], drawn: Glyphs
+) -> Iterator[list[Cell]]:
+    ordered = list(all_as_tree(snapshot))
     depths = [len(last) for _, last, _ in ordered[1:]]
     for (row, last, counters), following in zip(ordered, [*depths, 0], strict=True):
         name = [(DIM, guide(last, drawn)), (BOLD, printable(row.name if last else top))]

@@ -1,5 +1,5 @@
 /*
- * check.c - the outside judge: is a region what it should be?
+ * check.c - the outside checker: is a region what it should be?
  *
  * The lock is held only while what is used of the region is copied; the copy is
  * judged.  rebuild() recomputes everything derived in a second copy, and every
@@ -11,7 +11,7 @@
  * whatever follows from their sum and from the cell's being open is the same at any
  * moment of the copying.
  *
- * check_truth.c and check_derived.c judge, check_lists.c knows the lists, and
+ * check_truth.c and check_derived.c checker, check_lists.c knows the lists, and
  * check_report.c has the names for what is found.
  *
  * Nothing in the copy is trusted: an index is used after a look at its range, and a
@@ -107,7 +107,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
 /* ---- what it is opened by, and what there is --------------------------------------------- */
 
 /* What the next to open the region goes by. */
-static void check_header(judge *j, const fsm_region *r)
+static void check_header(checker *j, const fsm_region *r)
 {
     const header *h = j->found.header;
     if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0 || h->version != FSM_VERSION ||
@@ -125,7 +125,7 @@ static void check_header(judge *j, const fsm_region *r)
 }
 
 /* More than there is room for: then nothing else can be said of these records. */
-static bool check_capacity(judge *j)
+static bool check_capacity(checker *j)
 {
     bool sound = true;
     for (enum pools which = 0; which < POOLS; which++) {
@@ -142,7 +142,7 @@ static bool check_capacity(judge *j)
 /* ---- checking and mending ------------------------------------------------------------ */
 
 /* r: for what it was opened as; its records may have changed since. */
-static int judge_it(judge *j, const fsm_region *r, const char *unsound)
+static int check_it(checker *j, const fsm_region *r, const char *unsound)
 {
     label why;
     check_header(j, r);
@@ -164,7 +164,7 @@ static int judge_it(judge *j, const fsm_region *r, const char *unsound)
 
 int64_t fsm_check(fsm_region *r, FILE *report)
 {
-    judge j = { .report = report };
+    checker j = { .report = report };
     label unsound;
     int error = map_copy(r, &j.found);
     if (!error)
@@ -180,7 +180,7 @@ int64_t fsm_check(fsm_region *r, FILE *report)
             copy_used(&j.found, r);
             if (locked)
                 unlock(r);
-            error = judge_it(&j, r, locked ? NULL : unsound.text);
+            error = check_it(&j, r, locked ? NULL : unsound.text);
         }
     }
     free(j.bucket);

@@ -1,16 +1,16 @@
-/* check.h - what the files of the judge share; check.c tells how it judges. */
+/* check.h - what the files of the checker share; check.c tells how it judges. */
 #ifndef FSM_CHECK_H
 #define FSM_CHECK_H
 
 #include "internal.h"
 
-typedef struct judge {
+typedef struct checker {
     fsm_region found; /* as it was found */
     fsm_region right; /* with everything derived recomputed */
     uint32_t *bucket; /* of each group: where its name is looked for */
     FILE *report;
     int64_t findings;
-} judge;
+} checker;
 
 static inline bool is_live(const group *g)
 {
@@ -25,7 +25,7 @@ static inline bool is_owned(const cell *own)
 /* ---- check_report.c ---- */
 
 /* One finding: a line of the report. */
-void tell(judge *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void tell(checker *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The name of something, for one line of the report. */
 typedef struct label {
@@ -45,11 +45,11 @@ label name_waiter(const fsm_region *r, uint32_t index);
 
 /* ---- check_truth.c ---- */
 
-void check_truth(judge *j);
+void check_truth(checker *j);
 
 /* ---- check_derived.c ---- */
 
-int check_derived(judge *j); /* -ENOMEM */
+int check_derived(checker *j); /* -ENOMEM */
 
 /* ---- check_lists.c ---- */
 
@@ -61,7 +61,7 @@ typedef struct list {
     const char *what;
     label (*owner)(const fsm_region *r, uint32_t owner); /* NULL: there is one such list */
     label (*member)(const fsm_region *r, uint32_t index);
-    bool (*belongs)(const judge *j, uint32_t owner, uint32_t index);
+    bool (*belongs)(const checker *j, uint32_t owner, uint32_t index);
     enum pools records;
     size_t next, previous;
 } list;
@@ -74,7 +74,7 @@ uint32_t length_of(const fsm_region *r, const list *l, uint32_t head);
  * Whether exactly those `expected` many who belong to it are listed, each once.  Tells the first thing that is wrong;
  * else *last is its last member.
  */
-bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last);
-void check_pool(judge *j, enum pools which); /* the list of the free */
+bool check_list(checker *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last);
+void check_pool(checker *j, enum pools which); /* the list of the free */
 
 #endif

@@ -16,7 +16,7 @@
     tell(j, #field " of %s: %lld, recomputed %lld", name(&j->found, index).text,                                       \
          (long long)j->found.records[index].field, (long long)j->right.records[index].field)
 
-static void compare_pools(judge *j)
+static void compare_pools(checker *j)
 {
     const header *found = j->found.header, *right = j->right.header;
     for (enum pools which = 0; which < POOLS; which++)
@@ -25,7 +25,7 @@ static void compare_pools(judge *j)
         tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
 }
 
-static void compare_line(judge *j)
+static void compare_line(checker *j)
 {
     const fsm_region *f = &j->found;
     const header *found = f->header, *right = j->right.header;
@@ -41,7 +41,7 @@ static void compare_line(judge *j)
         tell(j, "requests that wait: %u, recomputed %u", found->waiting, right->waiting);
 }
 
-static void compare_groups(judge *j)
+static void compare_groups(checker *j)
 {
     const fsm_region *f = &j->found;
     for (uint32_t i = 0; i < f->header->groups.high; i++) {
@@ -75,7 +75,7 @@ static bool is_findable(const fsm_region *r, uint32_t bucket, uint32_t index)
 }
 
 /* Each live group is found by its name, and nobody else is met on the way. */
-static int compare_names(judge *j)
+static int compare_names(checker *j)
 {
     const fsm_region *f = &j->found, *right = &j->right;
     uint32_t groups = f->header->groups.high, last;
@@ -100,7 +100,7 @@ static int compare_names(judge *j)
     return 0;
 }
 
-static void compare_counter(judge *j, uint32_t index)
+static void compare_counter(checker *j, uint32_t index)
 {
     const fsm_region *f = &j->found;
     const counter *c = &f->counters[index], *right = &j->right.counters[index];
@@ -139,7 +139,7 @@ static void compare_counter(judge *j, uint32_t index)
              (long long)c->peak_reserved, (long long)c->max_usage, (long long)right->reserved);
 }
 
-static void compare_counters(judge *j)
+static void compare_counters(checker *j)
 {
     uint32_t resources = j->found.geometry.resources;
     for (uint32_t i = 0; i < j->found.header->groups.high * resources; i++)
@@ -147,7 +147,7 @@ static void compare_counters(judge *j)
             compare_counter(j, i);
 }
 
-static void compare_holder(judge *j, uint32_t index)
+static void compare_holder(checker *j, uint32_t index)
 {
     const holder *h = &j->found.holders[index];
     uint32_t last;
@@ -157,7 +157,7 @@ static void compare_holder(judge *j, uint32_t index)
     check_list(j, &cells_of_holder, index, h->cells_head, j->right.holders[index].cells, &last);
 }
 
-static void compare_holders(judge *j)
+static void compare_holders(checker *j)
 {
     const fsm_region *f = &j->found;
     for (uint32_t i = 0; i < f->header->processes.high; i++)
@@ -167,7 +167,7 @@ static void compare_holders(judge *j)
 }
 
 /* A holder has one cell in a counter, and one that is closed is in no open list. */
-static int compare_cells(judge *j)
+static int compare_cells(checker *j)
 {
     const fsm_region *f = &j->found;
     uint32_t *seen = calloc(holders_room(f), sizeof *seen); /* of each holder: the last counter it was met in, + 1 */
@@ -187,7 +187,7 @@ static int compare_cells(judge *j)
     return 0;
 }
 
-int check_derived(judge *j)
+int check_derived(checker *j)
 {
     compare_pools(j);
     compare_line(j);

@@ -22,7 +22,7 @@ uint32_t length_of(const fsm_region *r, const list *l, uint32_t head)
     return n;
 }
 
-__attribute__((format(printf, 4, 5))) static bool refuse(judge *j, const list *l, uint32_t owner, const char *format,
+__attribute__((format(printf, 4, 5))) static bool refuse(checker *j, const list *l, uint32_t owner, const char *format,
                                                          ...)
 {
     char why[2 * sizeof(label)];
@@ -35,7 +35,7 @@ __attribute__((format(printf, 4, 5))) static bool refuse(judge *j, const list *l
 }
 
 /* A list that ends has nobody twice. */
-bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
+bool check_list(checker *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
 {
     const fsm_region *f = &j->found;
     records of = records_in(f, l);
@@ -56,45 +56,45 @@ bool check_list(judge *j, const list *l, uint32_t owner, uint32_t head, uint32_t
     return n == expected || refuse(j, l, owner, "the list has %u, recomputed %u", n, expected);
 }
 
-static bool is_child(const judge *j, uint32_t owner, uint32_t index)
+static bool is_child(const checker *j, uint32_t owner, uint32_t index)
 {
     return index != 0 && is_live(&j->found.groups[index]) && j->found.groups[index].parent == owner;
 }
 
-static bool is_cell_of_holder(const judge *j, uint32_t owner, uint32_t index)
+static bool is_cell_of_holder(const checker *j, uint32_t owner, uint32_t index)
 {
     return j->found.cells[index].owner == owner + 1;
 }
 
-static bool is_cell_of_counter(const judge *j, uint32_t owner, uint32_t index)
+static bool is_cell_of_counter(const checker *j, uint32_t owner, uint32_t index)
 {
     return is_owned(&j->found.cells[index]) && j->found.cells[index].counter == owner;
 }
 
-static bool is_open_cell(const judge *j, uint32_t owner, uint32_t index)
+static bool is_open_cell(const checker *j, uint32_t owner, uint32_t index)
 {
     return is_cell_of_counter(j, owner, index) && is_open(j->found.cells[index].words.state);
 }
 
-static bool is_active(const judge *j, uint32_t owner, uint32_t index)
+static bool is_active(const checker *j, uint32_t owner, uint32_t index)
 {
     uint32_t resources = j->found.geometry.resources, g = index / resources;
     return is_child(j, owner / resources, g) && index % resources == owner % resources &&
            j->right.counters[index].open_below > 0;
 }
 
-static bool is_watch_of_counter(const judge *j, uint32_t owner, uint32_t index)
+static bool is_watch_of_counter(const checker *j, uint32_t owner, uint32_t index)
 {
     return state_of(j->found.watches[index].stamp) == LIVE && j->found.watches[index].counter == owner;
 }
 
-static bool is_in_line(const judge *j, uint32_t owner, uint32_t index)
+static bool is_in_line(const checker *j, uint32_t owner, uint32_t index)
 {
     (void)owner;
     return state_of(j->found.waiters[index].stamp) == LIVE;
 }
 
-static bool is_in_bucket(const judge *j, uint32_t owner, uint32_t index)
+static bool is_in_bucket(const checker *j, uint32_t owner, uint32_t index)
 {
     return j->bucket[index] == owner;
 }
@@ -172,12 +172,12 @@ const list names = {
 };
 
 /* Those that are free in what was recomputed; `which`: of what pool. */
-static bool is_one_free(const judge *j, uint32_t which, uint32_t index)
+static bool is_one_free(const checker *j, uint32_t which, uint32_t index)
 {
     return is_free(&j->right, which, index);
 }
 
-void check_pool(judge *j, enum pools which)
+void check_pool(checker *j, enum pools which)
 {
     static label (*const members[])(const fsm_region *r, uint32_t index) = {
         [GROUPS] = name_group, [PROCESSES] = name_process, [LEASES] = name_lease,

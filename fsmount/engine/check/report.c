@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-void tell(judge *j, const char *format, ...)
+void tell(checker *j, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);

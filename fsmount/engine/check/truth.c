@@ -13,7 +13,7 @@ static bool good_attributes(const attributes *a)
     return a->mode <= 07777 && !(a->set & ~known);
 }
 
-static void check_attributes(judge *j, uint32_t index)
+static void check_attributes(checker *j, uint32_t index)
 {
     const fsm_region *f = &j->found;
     const group *g = &f->groups[index];
@@ -30,7 +30,7 @@ static void check_attributes(judge *j, uint32_t index)
     }
 }
 
-static void check_name(judge *j, uint32_t index)
+static void check_name(checker *j, uint32_t index)
 {
     const group *g = &j->found.groups[index];
     const char *wrong = NULL;
@@ -51,7 +51,7 @@ static void check_name(judge *j, uint32_t index)
 }
 
 /* The root is reached from here. */
-static void check_parents(judge *j, uint32_t index)
+static void check_parents(checker *j, uint32_t index)
 {
     const fsm_region *f = &j->found;
     uint32_t parent = f->groups[index].parent;
@@ -70,7 +70,7 @@ static void check_parents(judge *j, uint32_t index)
     }
 }
 
-static void check_groups(judge *j)
+static void check_groups(checker *j)
 {
     const fsm_region *f = &j->found;
     const group *root = &f->groups[0];
@@ -92,7 +92,7 @@ static void check_groups(judge *j)
     }
 }
 
-static void check_amounts(judge *j)
+static void check_amounts(checker *j)
 {
     static const struct {
         const char *name;
@@ -139,7 +139,7 @@ static void check_amounts(judge *j)
     }
 }
 
-static void check_holder(judge *j, uint32_t index, uint32_t kind)
+static void check_holder(checker *j, uint32_t index, uint32_t kind)
 {
     const fsm_region *f = &j->found;
     const holder *h = &f->holders[index];
@@ -152,7 +152,7 @@ static void check_holder(judge *j, uint32_t index, uint32_t kind)
         tell(j, "%s: kind %u and flags %#x cannot be", name_holder(f, index).text, h->kind, h->flags);
 }
 
-static void check_holders(judge *j)
+static void check_holders(checker *j)
 {
     const fsm_region *f = &j->found;
     for (uint32_t i = 0; i < f->header->processes.high; i++)
@@ -161,7 +161,7 @@ static void check_holders(judge *j)
         check_holder(j, f->geometry.holders + i, FSM_LEASE);
 }
 
-static void check_cells(judge *j)
+static void check_cells(checker *j)
 {
     const fsm_region *f = &j->found;
     uint32_t resources = f->geometry.resources;
@@ -190,7 +190,7 @@ static void check_cells(judge *j)
     }
 }
 
-static void check_watches(judge *j)
+static void check_watches(checker *j)
 {
     const fsm_region *f = &j->found;
     for (uint32_t i = 0; i < f->header->watches.high; i++) {
@@ -215,7 +215,7 @@ static bool is_sound(const fsm_region *f, const waiter *w)
     return own && is_owned(own) && w->amount > 0;
 }
 
-static void check_waiters(judge *j)
+static void check_waiters(checker *j)
 {
     const fsm_region *f = &j->found;
     for (uint32_t i = 0; i < f->header->waiters.high; i++) {
@@ -236,7 +236,7 @@ static void check_waiters(judge *j)
     }
 }
 
-static void check_refusals(judge *j)
+static void check_refusals(checker *j)
 {
     const fsm_region *f = &j->found;
     for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
@@ -252,7 +252,7 @@ static void check_refusals(judge *j)
 }
 
 /* What is held of each resource in all is reserved at the root. */
-static void check_sums(judge *j)
+static void check_sums(checker *j)
 {
     const fsm_region *f = &j->found;
     uint32_t resources = f->geometry.resources;
@@ -273,7 +273,7 @@ static void check_sums(judge *j)
                  (long long)FSM_UNLIMITED);
 }
 
-void check_truth(judge *j)
+void check_truth(checker *j)
 {
     if (journal_pending(j->found.header))
         tell(j, "the journal: step %u is not finished", j->found.header->journal.step);

@@ -1,5 +1,5 @@
 /*
- * survey.c - every group's counter in one pass.
+ * snapshot.c - every group's counter in one pass.
  *
  * A usage that is asked for group by group sums each open cell once for every
  * ancestor, and each sum is of another moment.  Here one pass over the cells
@@ -38,7 +38,7 @@ static int add_stock(fsm_region *r, uint32_t resource, int64_t *stock)
 }
 
 /* A row for each group, as yet with the stock of its own cells alone and no usage. */
-static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock, fsm_surveyed *rows)
+static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock, fsm_counter_snapshot *rows)
 {
     uint32_t parent = NONE, n = 0;
     for (uint32_t index = 0;;) {
@@ -48,7 +48,7 @@ static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock,
             (n == 0 && generation(g->stamp) != 0))
             return corrupt(r, "the children of group %u are damaged at group %u", above, index);
         const counter *c = &r->counters[(size_t)index * r->geometry.resources + resource];
-        rows[n] = (fsm_surveyed){ .id = group_id(g->stamp, index), .parent = parent, .stat = begin_stat(c) };
+        rows[n] = (fsm_counter_snapshot){ .id = group_id(g->stamp, index), .parent = parent, .stat = begin_stat(c) };
         rows[n].stat.stock = stock[index];
         /* its first child, or the next sibling of the nearest on the way up that has one */
         uint32_t at = n++;
@@ -65,12 +65,12 @@ static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock,
     }
 }
 
-static counter *counter_of(fsm_region *r, const fsm_surveyed *row, uint32_t resource)
+static counter *counter_of(fsm_region *r, const fsm_counter_snapshot *row, uint32_t resource)
 {
     return &r->counters[(size_t)id_index(row->id) * r->geometry.resources + resource];
 }
 
-static int64_t survey(fsm_region *r, uint32_t resource, int64_t *stock, fsm_surveyed *rows)
+static int64_t snapshot(fsm_region *r, uint32_t resource, int64_t *stock, fsm_counter_snapshot *rows)
 {
     int error = add_stock(r, resource, stock);
     int64_t n = error ? error : list_rows(r, resource, stock, rows);
@@ -95,7 +95,7 @@ static int64_t survey(fsm_region *r, uint32_t resource, int64_t *stock, fsm_surv
     return error ? error : n;
 }
 
-int64_t fsm_survey(fsm_region *r, uint32_t resource, fsm_surveyed *rows)
+int64_t fsm_snapshot(fsm_region *r, uint32_t resource, fsm_counter_snapshot *rows)
 {
     if (resource >= r->geometry.resources)
         return -EINVAL;
@@ -104,7 +104,7 @@ int64_t fsm_survey(fsm_region *r, uint32_t resource, fsm_surveyed *rows)
         return -ENOMEM;
     int64_t n = lock(r);
     if (n == 0) {
-        n = survey(r, resource, stock, rows);
+        n = snapshot(r, resource, stock, rows);
         unlock(r);
     }
     free(stock);

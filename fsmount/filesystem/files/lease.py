@@ -13,7 +13,7 @@ from pyfuse3 import FUSEError, RequestContext
 from fsmount.errors import NOFAIL_IS_RESERVED
 from fsmount.filesystem.files.open_file import WRITABLE, CounterFile, OpenFile
 from fsmount.filesystem.guard import finish
-from fsmount.filesystem.pending_charge import Turn
+from fsmount.filesystem.pending_charge import PendingCharge
 from fsmount.filesystem.processes import process_of
 from fsmount.filesystem.shares import Shares
 from fsmount.protocol import file_table
@@ -34,7 +34,7 @@ class _Leased(OpenFile):
     __slots__ = ()
 
     lease: Lease
-    turn: Turn
+    turn: PendingCharge
 
     def operate(self, word: str, amounts: Mapping[str, int]) -> None:
         """give, take, nofail, keep or release.  PermissionError: nofail, by a user who may not exceed limits."""
@@ -80,7 +80,7 @@ class LeaseFile(_Leased, CounterFile):
     def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
         super().__init__(counter, inode, flags, ctx)
         self.lease = _lease(counter.group, (counter.resource,), ctx, shares)
-        self.turn = Turn(self.lease)
+        self.turn = PendingCharge(self.lease)
 
     def text(self) -> bytes:
         return b"%d\n" % self.held()[self.counter.resource]
@@ -106,7 +106,7 @@ class GroupLeaseFile(_Leased):
     def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
         super().__init__(group, inode, flags)
         self.lease = _lease(group, group.resources, ctx, shares)
-        self.turn = Turn(self.lease)
+        self.turn = PendingCharge(self.lease)
 
     def text(self) -> bytes:
         return " ".join(f"{resource}={amount}" for resource, amount in self.held().items()).encode() + b"\n"

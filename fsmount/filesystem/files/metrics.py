@@ -23,7 +23,7 @@ from fsmount.filesystem.kept_texts import Text
 from fsmount.filesystem.request_loop import served
 from fsmount.filesystem.shares import Shares
 from fsmount.protocol.names import escape
-from fsmount.shm import PATH_MAX, ROOT, UNLIMITED, Group, Survey, Surveyed
+from fsmount.shm import PATH_MAX, ROOT, UNLIMITED, CounterSnapshot, Group, Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -33,7 +33,7 @@ TEXT_MAX = 64 << 20
 
 _LABELS = ("group", "resource")
 
-#: Field of a Surveyed -> what it is; with the resource's unit, and without.
+#: Field of a CounterSnapshot -> what it is; with the resource's unit, and without.
 _QUANTITIES = {
     "usage": "What the group and all below it use.",
     "limit": "The hard limit.",
@@ -56,7 +56,7 @@ _PAGE = 64
 
 _END = b"# EOF\n"
 
-_VALUES: Callable[[Surveyed], tuple[int, ...]] = attrgetter(*_QUANTITIES, "holders", "failcnt")
+_VALUES: Callable[[CounterSnapshot], tuple[int, ...]] = attrgetter(*_QUANTITIES, "holders", "failcnt")
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -97,7 +97,7 @@ class MetricsFile(LongFile):
         for resource, unit in units.items():
             names = [f"fsmount_{field}_{unit}".rstrip("_") for field in _QUANTITIES]
             names += "fsmount_holders", "fsmount_failcnt"
-            groups = _Groups(tree.take_survey(resource), TEXT_MAX // len(units))
+            groups = _Groups(tree.take_snapshot(resource), TEXT_MAX // len(units))
             texts = [samples[name] for name in names]
             _add_samples(texts, [*names[:-1], f"{names[-1]}_total"], groups, resource)
             omitted = max(omitted, groups.omitted)
@@ -136,19 +136,19 @@ def _capacity_figures(shares: Shares) -> "Iterator[Metric]":
 
 
 class _Groups:
-    """The groups of a survey that are shown, with their paths; `omitted` counts the others."""
+    """The groups of a snapshot that are shown, with their paths; `omitted` counts the others."""
 
-    def __init__(self, survey: Survey, room: int) -> None:
-        self._survey = survey
-        self._depth, self._left = survey.fitting(PATH_MAX, (len(_QUANTITIES) + 2) * _SAMPLE, room)
+    def __init__(self, snapshot: Snapshot, room: int) -> None:
+        self._snapshot = snapshot
+        self._depth, self._left = snapshot.fitting(PATH_MAX, (len(_QUANTITIES) + 2) * _SAMPLE, room)
         self._above: list[tuple[int, str | None, int]] = []  # id, path and its length, from the root down
         self.omitted = 0
 
-    def pages(self) -> Iterator[list[tuple[str, Surveyed]]]:
-        for page in self._survey.pages(ROOT, _PAGE):
+    def pages(self) -> Iterator[list[tuple[str, CounterSnapshot]]]:
+        for page in self._snapshot.pages(ROOT, _PAGE):
             yield [(path or "/", row) for row in page if (path := self._path(row)) is not None]
 
-    def _path(self, row: Surveyed) -> str | None:
+    def _path(self, row: CounterSnapshot) -> str | None:
         """The path of the next group, None if it is left out; the root's is empty."""
         above = self._above
         while above and above[-1][0] != row.parent:

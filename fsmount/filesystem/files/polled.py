@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import trio
 
-from fsmount.filesystem.event_notifier import Doorbell
+from fsmount.filesystem.event_notifier import EventNotifier
 from fsmount.filesystem.files.open_file import OpenFile
 from fsmount.shm import Tree
 
@@ -24,11 +24,11 @@ class PolledFiles:
         self._files: dict[int, OpenFile] = {}
         self._in_group: dict[int, set[int]] = {}
         self._listening: set[int] = set()  # those that wait for events
-        self._doorbell = Doorbell(tree, self._wake_for_events)
+        self._event_notifier = EventNotifier(tree, self._wake_for_events)
 
     async def run(self) -> None:
         """Wakes who polls for events, until it is cancelled."""
-        await self._doorbell.run()
+        await self._event_notifier.run()
 
     def add(self, handle: int, opened: OpenFile) -> None:
         """Somebody polls this file: to be called before its state is looked at."""
@@ -36,7 +36,7 @@ class PolledFiles:
         self._in_group.setdefault(opened.group.id, set()).add(handle)
         if opened.listens:
             self._listening.add(handle)
-            self._doorbell.arm()
+            self._event_notifier.arm()
 
     def discard(self, handle: int) -> OpenFile | None:
         """Nobody polls this file any more, if somebody did."""

@@ -5,8 +5,8 @@ and begins with the group that was asked:
 
     id parent VALUES name
 
-VALUES are those of R.stat, in its order.  All is of one moment, see Tree.survey().  Who may list the directory may read
-it, and sees the groups below whoever may list those: as in `R.why` and `metrics`.  It takes about 3 us a group.
+VALUES are those of R.stat, in its order.  All is of one moment, see Tree.snapshot().  A process that may list the
+directory may read the file.  It sees all groups below, as in `R.why` and `metrics`.  It takes about 3 us a group.
 """
 
 from collections.abc import Hashable, Iterator
@@ -20,7 +20,7 @@ from fsmount.shm import Counter, Group
 _LINE = 512
 
 
-class SurveyFile(LongFile):
+class SnapshotFile(LongFile):
     """An open `.R.groups` of a counter."""
 
     timed: ClassVar[bool] = False
@@ -36,7 +36,7 @@ class SurveyFile(LongFile):
         self._resource = counter.resource
 
     def key(self) -> Hashable:
-        return SurveyFile, self.group.id, self._resource
+        return SnapshotFile, self.group.id, self._resource
 
     def parts(self) -> Iterator[bytes]:
-        return map(groups_text, self.group.tree.survey_pages(self._resource, self.group))
+        return map(groups_text, self.group.tree.snapshot_pages(self._resource, self.group))

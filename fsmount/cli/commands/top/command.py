@@ -70,7 +70,7 @@ def top(
     path = only_mount("top") if path is None else path
     with named_group(path) as group:
         from fsmount.cli.commands.top.reader import Wanted
-        from fsmount.cli.ui.survey import Groups
+        from fsmount.cli.ui.snapshot import Groups
         from fsmount.cli.ui.terminal import on_terminal
 
         wanted = Wanted(counter(group, resource or group.resources[0]).resource, group.path if holders else "")

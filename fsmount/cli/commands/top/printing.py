@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from fsmount.cli.commands.top.reader import GroupsSeen, HoldersSeen, Seen, Unseen, Wanted, look, pause
 from fsmount.cli.commands.top.views import group_lines, group_object, holder_lines, ordered
 from fsmount.cli.ui.columns import plain
+from fsmount.cli.ui.snapshot import Groups
 from fsmount.cli.ui.streams import echo
-from fsmount.cli.ui.survey import Groups
 from fsmount.cli.ui.terminal import Glyphs, glyphs, terminal_width
 
 

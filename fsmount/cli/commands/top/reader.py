@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from fsmount.cli.ui.survey import Groups
+from fsmount.cli.ui.snapshot import Groups
 from fsmount.errors import GroupRemoved
 from fsmount.files import HolderLine, LeaseGroup
-from fsmount.shm import Surveyed
+from fsmount.shm import CounterSnapshot
 
 # A look takes at most this share of the time.
 _SHARE = 0.1
@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
 
 class GroupsSeen(NamedTuple):
     wanted: Wanted
-    rows: Sequence[Surveyed]
+    rows: Sequence[CounterSnapshot]
 
 
 class HoldersSeen(NamedTuple):
@@ -57,7 +57,7 @@ Seen = GroupsSeen | HoldersSeen | Unseen
 def look(groups: Groups, wanted: Wanted) -> Seen:
     """Looks once.  OSError: the mount, or the group at the top, is gone or may not be read."""
     if not wanted.path:
-        return GroupsSeen(wanted, groups.survey([wanted.resource])[wanted.resource])
+        return GroupsSeen(wanted, groups.snapshot([wanted.resource])[wanted.resource])
     counter = LeaseGroup(wanted.path, groups.units)[wanted.resource]
     try:
         holders = sorted(counter.holders(), key=lambda holder: holder.held, reverse=True)

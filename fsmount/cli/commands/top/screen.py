@@ -24,7 +24,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import BufferControl, ConditionalContainer, FormattedTextControl, HSplit, Layout, Window
 from prompt_toolkit.layout.processors import BeforeInput
 
-from fsmount.admin.user_error import Refused
+from fsmount.admin.user_error import UserError
 from fsmount.cli.commands.top.reader import GroupsSeen, HoldersSeen, Reader, Seen, Unseen, Wanted
 from fsmount.cli.commands.top.views import ORDERS, History, Ordered, group_lines, holder_lines, ordered
 from fsmount.cli.ui.amounts import amount
@@ -33,11 +33,11 @@ from fsmount.cli.ui.columns import BOLD, DIM, Cell, joined, shortened, shortened
 from fsmount.cli.ui.group import advised, set_limit
 from fsmount.cli.ui.printable import printable
 from fsmount.cli.ui.report import FAILED
-from fsmount.cli.ui.survey import Groups, full_path
+from fsmount.cli.ui.snapshot import Groups, full_path
 from fsmount.cli.ui.terminal import glyphs
 from fsmount.files import LeaseGroup
 from fsmount.quantities import UNLIMITED
-from fsmount.shm import Surveyed
+from fsmount.shm import CounterSnapshot
 
 _KEYS = "q quit  ? help  arrows select  enter holders  s sort  r resource  l limit"
 _KEYS_HOLDERS = "q quit  ? help  esc back  arrows scroll  r resource  l limit"
@@ -217,7 +217,7 @@ class _Screen:
         self._selected = rows[self._at].id
 
     @property
-    def _rows(self) -> list[Surveyed]:
+    def _rows(self) -> list[CounterSnapshot]:
         return self._ordered.rows if self._ordered is not None else []
 
     # ---- what is drawn
@@ -435,18 +435,18 @@ class _Screen:
         counter = LeaseGroup(path, self._groups.units)[resource]
         try:
             await asyncio.to_thread(set_limit, counter, key, wanted, typed)
-        except (OSError, Refused) as error:
+        except (OSError, UserError) as error:
             self._message = f"{self._name(path)}: {_said(error)}"
         self._reader.want(self._wanted)
         self._app.invalidate()
 
 
-def _said(error: OSError | Refused) -> str:
+def _said(error: OSError | UserError) -> str:
     """What a command would say of it."""
     try:
         with advised():
             raise error
-    except Refused as refused:
+    except UserError as refused:
         return printable(str(refused))
     except OSError as other:
         return printable(other.strerror or str(other))

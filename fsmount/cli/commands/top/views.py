@@ -10,11 +10,11 @@ from typing import NamedTuple
 from fsmount.cli.ui.cells import BAR, Amounts, bar, number, sparkline
 from fsmount.cli.ui.columns import BOLD, DIM, Cell, Column, lines
 from fsmount.cli.ui.printable import printable
-from fsmount.cli.ui.survey import as_tree, full_path, paths, stat
+from fsmount.cli.ui.snapshot import as_tree, full_path, paths, stat
 from fsmount.cli.ui.terminal import Glyphs
 from fsmount.cli.ui.tree_table import guide
 from fsmount.files import HolderLine
-from fsmount.shm import Surveyed
+from fsmount.shm import CounterSnapshot
 
 #: The seconds that a line of the last minute is of, and each of its characters.
 MINUTE = 60
@@ -23,13 +23,13 @@ _TREE = "tree"
 _NAME = "name"
 
 
-def _share(row: Surveyed) -> float:
+def _share(row: CounterSnapshot) -> float:
     """Without a limit it is behind all others."""
     share = Amounts(row.usage, row.limit, row.soft_limit).share
     return -1.0 if share is None else share
 
 
-_KEYS: dict[str, Callable[[Surveyed], float]] = {
+_KEYS: dict[str, Callable[[CounterSnapshot], float]] = {
     "usage": lambda row: row.usage,
     "share": _share,
     "failcnt": lambda row: row.failcnt,
@@ -43,14 +43,14 @@ ORDERS = (*_KEYS, _NAME, _TREE)
 class Ordered(NamedTuple):
     """The groups of one resource in an order."""
 
-    rows: list[Surveyed]
+    rows: list[CounterSnapshot]
     #: Id -> path below the first group.
     paths: dict[int, str]
     #: Id -> what as_tree() says of it; empty in any other order.
     last: dict[int, tuple[bool, ...]]
 
 
-def ordered(rows: Sequence[Surveyed], by: str) -> Ordered:
+def ordered(rows: Sequence[CounterSnapshot], by: str) -> Ordered:
     """The largest first; those that are equal, and all by name, as their paths are sorted."""
     if by == _TREE:
         found = list(as_tree(rows))
@@ -70,7 +70,7 @@ class History:
         self._ids: list[int] = []
         self._places: dict[int, int] = {}
 
-    def add(self, now: float, rows: Sequence[Surveyed]) -> None:
+    def add(self, now: float, rows: Sequence[CounterSnapshot]) -> None:
         """What was seen then, in seconds of any clock."""
         ids = [row.id for row in rows]
         if ids != self._ids:  # else the looks share one table
@@ -93,7 +93,7 @@ class History:
 
 
 def group_lines(
-    shown: Sequence[Surveyed],
+    shown: Sequence[CounterSnapshot],
     groups: Ordered,
     top: str,
     unit: str,
@@ -160,6 +160,6 @@ def holder_lines(
     return lines(columns, table, drawn, width, fill=True)
 
 
-def group_object(row: Surveyed, top: str, groups: Ordered) -> dict[str, object]:
+def group_object(row: CounterSnapshot, top: str, groups: Ordered) -> dict[str, object]:
     """The same of a group for programs."""
     return {"group": full_path(top, groups.paths[row.id]), **stat(row)}

@@ -1,5 +1,5 @@
 /*
- * judge.c - what is true is kept beside the model: the sum of what was charged and not uncharged.
+ * checker.c - what is true is kept beside the model: the sum of what was charged and not uncharged.
  *
  * In turn, one process plays all seats, and the truth is a number.  Overlapping, each player keeps a ledger of
  * what it has begun and finished, in numbers that only grow, so that whoever reads knows without stopping anybody
@@ -8,7 +8,7 @@
  *
  * and, the left side taken at two moments, that so much was charged between the two.
  */
-#include "judge.h"
+#include "checker.h"
 #include "crew.h"
 
 #include <inttypes.h>
@@ -163,7 +163,7 @@ static void play_ramps(const model *m, uint64_t *random, errors *out)
     end_stage(&s, true);
 }
 
-errors judge_in_turn(const model *m, uint64_t seed)
+errors check_in_turn(const model *m, uint64_t seed)
 {
     errors e = { 0 };
     for (int i = 0; i < TREES; i++)
@@ -359,7 +359,7 @@ static void add_errors(errors *all, const scene *s, bool wrong)
     all->false_refusals += wrong ? e->refusals : 0;
 }
 
-errors judge_overlapping(const model *m, uint64_t seed, int64_t milliseconds, bool threads)
+errors check_overlapping(const model *m, uint64_t seed, int64_t milliseconds, bool threads)
 {
     enum { SCENES = 3 };
     scene *scenes = shared(SCENES * sizeof *scenes);

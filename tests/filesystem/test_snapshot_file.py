@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from fsmount.cli.ui import survey
+from fsmount.cli.ui import snapshot
 from fsmount.files import group_at
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, GroupFiles, Mount, fails_with
@@ -27,19 +27,19 @@ def test_it_has_the_numbers_of_every_group_from_there_down(mount: Mount, group: 
         beside.charge(5000, resource)
     with HolderProcess(grandchild.path, transport="memory"):
         for top, below in ((mount.root, [group, beside, child, grandchild]), (child, [grandchild])):
-            rows = group_at(str(top.path))[resource].survey()
-            found = survey.paths(rows)
+            rows = group_at(str(top.path))[resource].snapshot()
+            found = snapshot.paths(rows)
             assert found[rows[0].id] == "" and rows[0].name == ("" if top is not child else "child")
             assert set(found.values()) == {"", *(str(each.path.relative_to(top.path)) for each in below)}
             for row in rows:
-                assert survey.stat(row) == GroupFiles(top.path / found[row.id], top.units).stat(resource)
+                assert snapshot.stat(row) == GroupFiles(top.path / found[row.id], top.units).stat(resource)
 
 
 def test_names_come_as_they_are(group: GroupFiles) -> None:
     names = [b" a  b ", b"\xff\xc3", b"\r\x0b\x85", "ü\u2028€".encode(), b"7 7 7 7", b"-"]
     for name in names:
         os.mkdir(os.fsencode(group.path) + b"/" + name)
-    first, *rows = group_at(str(group.path))["memory"].survey()
+    first, *rows = group_at(str(group.path))["memory"].snapshot()
     assert first.name == group.path.name
     assert sorted(os.fsencode(row.name) for row in rows) == sorted(names)
     assert {row.parent for row in rows} == {first.id}

@@ -1,8 +1,8 @@
 /*
- * judge.c - writes nonsense over a region, and has it judged and mended: whatever
+ * checker.c - writes nonsense over a region, and has it judged and mended: whatever
  * is there, fsm_check() ends and tells its findings, each in one printable line.
  *
- * usage: judge REGION --rounds N [--seed N]; the region's file is written over
+ * usage: checker REGION --rounds N [--seed N]; the region's file is written over
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -51,7 +51,7 @@ static void scribble(const char *path, random_source *source)
     close(fd);
 }
 
-static void judge(fsm_region *region)
+static void checker(fsm_region *region)
 {
     char *text;
     size_t size;
@@ -86,11 +86,11 @@ int main(int argc, char **argv)
         alarm(20);
         if (fsm_open(argv[1], &region) != 0)
             continue;
-        judge(region);
+        checker(region);
         fsm_repair(region);
-        judge(region);
+        checker(region);
         fsm_close(region);
     }
-    printf("judge: seed %llu, %llu rounds: ok\n", (unsigned long long)trial_seed, (unsigned long long)rounds);
+    printf("checker: seed %llu, %llu rounds: ok\n", (unsigned long long)trial_seed, (unsigned long long)rounds);
     return 0;
 }

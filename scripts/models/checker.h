@@ -1,6 +1,6 @@
-/* judge.h - plays a model, measures what it gets wrong, and holds it to what it promises. */
-#ifndef JUDGE_H
-#define JUDGE_H
+/* checker.h - plays a model, measures what it gets wrong, and holds it to what it promises. */
+#ifndef CHECKER_H
+#define CHECKER_H
 
 #include "model.h"
 
@@ -16,10 +16,10 @@ typedef struct errors {
 } errors;
 
 /* One operation at a time, by all processes in turn, at random: the truth is known at each moment. */
-errors judge_in_turn(const model *m, uint64_t seed);
+errors check_in_turn(const model *m, uint64_t seed);
 
 /* All at once, for so long: the truth is known within bounds.  threads: instead of processes. */
-errors judge_overlapping(const model *m, uint64_t seed, int64_t milliseconds, bool threads);
+errors check_overlapping(const model *m, uint64_t seed, int64_t milliseconds, bool threads);
 
 /* Writes a line to stderr for each promise that is broken, and returns how many. */
 int broken_promises(const char *when, unsigned promises, const errors *e);

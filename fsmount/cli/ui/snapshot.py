@@ -1,6 +1,6 @@
 """All groups from one down, with their counters: from the region where it may be used, else through the files.
 
-A survey finds every group in one pass, 10,000 of them in a few ms, all of one moment: in the region here, or there in
+A snapshot finds every group in one pass, 10,000 of them in a few ms, all of one moment: in the region here, or there in
 the daemon, which a hidden file has do it.  Either way the groups that the directories hide are in it.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fsmount.attach import look
 from fsmount.errors import UNMOUNTED, TreeGone
 from fsmount.files import LeaseGroup
-from fsmount.shm import STAT_KEYS, Group, Surveyed
+from fsmount.shm import STAT_KEYS, CounterSnapshot, Group
 
 
 class Groups:
@@ -30,11 +30,11 @@ class Groups:
         self._device = os.stat(top.path).st_dev
         self._group: Group | None = None  # its tree stays open between two looks
 
-    def survey(self, resources: Sequence[str]) -> dict[str, list[Surveyed]]:
+    def snapshot(self, resources: Sequence[str]) -> dict[str, list[CounterSnapshot]]:
         """By resource the counters of the groups, the same ones for each, parents before their children."""
         group = self._look()
         rows = {
-            resource: self._top[resource].survey() if group is None else group.tree.survey(resource, group)
+            resource: self._top[resource].snapshot() if group is None else group.tree.snapshot(resource, group)
             for resource in resources
         }
         # but for those that were made or removed in between
@@ -61,7 +61,7 @@ class Groups:
                 raise TreeGone(self.path, UNMOUNTED) from None
 
 
-def paths(rows: Sequence[Surveyed]) -> dict[int, str]:
+def paths(rows: Sequence[CounterSnapshot]) -> dict[int, str]:
     """Id -> path below the first, whose own is empty."""
     found: dict[int, str] = {rows[0].id: ""}
     for row in rows[1:]:
@@ -75,20 +75,20 @@ def full_path(top: str, below: str) -> str:
     return os.path.join(top, below) if below else top
 
 
-def stat(row: Surveyed) -> dict[str, int]:
+def stat(row: CounterSnapshot) -> dict[str, int]:
     """What R.stat says of it."""
     return dict(zip(STAT_KEYS, row[3:], strict=True))
 
 
-def as_tree(rows: Sequence[Surveyed]) -> Iterator[tuple[Surveyed, tuple[bool, ...]]]:
+def as_tree(rows: Sequence[CounterSnapshot]) -> Iterator[tuple[CounterSnapshot, tuple[bool, ...]]]:
     """Each group before those below it, siblings by name.
 
     With it, of each on the way from below the first down to it, whether it is the last of its siblings.
     """
-    children: dict[int, list[Surveyed]] = {}
+    children: dict[int, list[CounterSnapshot]] = {}
     for row in rows[1:]:
         children.setdefault(row.parent, []).append(row)
-    ahead: list[tuple[Surveyed, tuple[bool, ...]]] = [(rows[0], ())]
+    ahead: list[tuple[CounterSnapshot, tuple[bool, ...]]] = [(rows[0], ())]
     while ahead:
         row, last = ahead.pop()
         yield row, last
@@ -97,9 +97,9 @@ def as_tree(rows: Sequence[Surveyed]) -> Iterator[tuple[Surveyed, tuple[bool, ..
 
 
 def all_as_tree(
-    survey: Mapping[str, Sequence[Surveyed]],
-) -> Iterator[tuple[Surveyed, tuple[bool, ...], dict[str, Surveyed]]]:
+    snapshot: Mapping[str, Sequence[CounterSnapshot]],
+) -> Iterator[tuple[CounterSnapshot, tuple[bool, ...], dict[str, CounterSnapshot]]]:
     """The same by the first resource, and with it the group's rows of all."""
-    found = {resource: {row.id: row for row in rows} for resource, rows in survey.items()}
-    for row, last in as_tree(next(iter(survey.values()))):
+    found = {resource: {row.id: row for row in rows} for resource, rows in snapshot.items()}
+    for row, last in as_tree(next(iter(snapshot.values()))):
         yield row, last, {resource: rows[row.id] for resource, rows in found.items()}

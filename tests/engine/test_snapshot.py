@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from fsmount import RegionCorrupt, Tree
-from fsmount.shm import Surveyed
+from fsmount.shm import CounterSnapshot
 from tests.engine import test_check
 from tests.engine.test_check import FAR, Scene
 from tests.engine.workers import Progress, Worker
@@ -25,12 +25,12 @@ def tree() -> Iterator[Tree]:
         yield tree
 
 
-def by_name(rows: Iterable[Surveyed]) -> dict[str, Surveyed]:
+def by_name(rows: Iterable[CounterSnapshot]) -> dict[str, CounterSnapshot]:
     return {row.name: row for row in rows}
 
 
-def test_a_tree_of_the_root_alone_is_surveyed(tree: Tree) -> None:
-    (root,) = tree.survey("memory")
+def test_a_tree_of_the_root_alone_is_in_the_snapshot(tree: Tree) -> None:
+    (root,) = tree.snapshot("memory")
     assert (root.id, root.parent, root.name, root.usage) == (tree.root.id, tree.root.id, "", 0)
 
 
@@ -38,7 +38,7 @@ def test_parents_come_before_their_children_and_name_them(tree: Tree) -> None:
     web = tree.root.mkdir("web")
     late = tree.root.mkdir("late")
     api = web.mkdir("api")
-    rows = tree.survey("memory")
+    rows = tree.snapshot("memory")
     assert [(row.id, row.parent, row.name) for row in rows] == [
         (tree.root.id, tree.root.id, ""),
         (web.id, tree.root.id, "web"),
@@ -52,32 +52,32 @@ def test_a_removed_group_is_not_in_it_and_the_one_in_its_place_is(tree: Tree) ->
         tree.root.mkdir(name)
     removed = tree.root.child("first")
     tree.root.rmdir("first")
-    assert [row.name for row in tree.survey("memory")] == ["", "last"]
+    assert [row.name for row in tree.snapshot("memory")] == ["", "last"]
     new = tree.root.child("last").mkdir("new")
-    rows = by_name(tree.survey("memory"))
+    rows = by_name(tree.snapshot("memory"))
     assert rows["new"].id == new.id != removed.id
     assert new.id & 0xFFFFFFFF == removed.id & 0xFFFFFFFF, "it was to get the other's place"
 
 
-def test_as_many_groups_as_there_is_room_for_are_surveyed(tree: Tree) -> None:
+def test_as_many_groups_as_there_is_room_for_are_in_the_snapshot(tree: Tree) -> None:
     group = tree.root
     for number in range(7):
         group = group.mkdir(str(number))
-    assert [row.name for row in tree.survey("tokens")] == ["", *map(str, range(7))]
+    assert [row.name for row in tree.snapshot("tokens")] == ["", *map(str, range(7))]
 
 
 def test_a_name_is_any_bytes(tree: Tree) -> None:
     names = {b"\xff\xfe".decode(errors="surrogateescape"), "büro", "x" * 255}
     for name in names:
         tree.root.mkdir(name)
-    assert names == by_name(tree.survey("memory")).keys() - {""}
+    assert names == by_name(tree.snapshot("memory")).keys() - {""}
 
 
 def test_each_resource_has_its_own(tree: Tree) -> None:
     tree.root["tokens"].charge_common(3)
-    assert [tree.survey(resource)[0].usage for resource in ("memory", "tokens")] == [0, 3]
+    assert [tree.snapshot(resource)[0].usage for resource in ("memory", "tokens")] == [0, 3]
     with pytest.raises(KeyError, match="there are: memory, tokens"):
-        tree.survey("slots")
+        tree.snapshot("slots")
 
 
 @pytest.mark.timeout(0)
@@ -95,13 +95,13 @@ def test_while_others_charge_no_usage_is_less_than_those_within(tree: Tree, seed
             worker.start_work(seed + worker.slot, 1000)
         progress.wait_for([0, 1], 1)
         for number in range(20_000 if soak else 1000):
-            rows = by_name(tree.survey("memory"))
+            rows = by_name(tree.snapshot("memory"))
             assert rows[""].usage >= rows["web"].usage >= rows["api"].usage + rows["static"].usage, f"round {number}"
             assert rows["web"].usage <= limit
         progress.wait_for([0, 1], 1)
         held = [report["held"] for report in (worker.stop_work() for worker in workers)]
         total = sum(amount for report in held for _, resource, amount in report if resource == "memory")
-        assert by_name(tree.survey("memory"))[""].usage == total
+        assert by_name(tree.snapshot("memory"))[""].usage == total
         for worker in workers:
             worker.end()
 
@@ -126,28 +126,28 @@ def nothing(_: Scene, __: int) -> int:
         ("counter.reserved", test_check.counter("/web/api"), nothing),
     ],
 )
-def test_a_damaged_link_is_an_error_and_the_next_survey_finds_it_mended(
+def test_a_damaged_link_is_an_error_and_the_next_snapshot_finds_it_mended(
     scene: Scene, at: str, where: Callable[[Scene], int], value: Callable[[Scene, int], int]
 ) -> None:
-    def rows() -> dict[str, Surveyed]:
+    def rows() -> dict[str, CounterSnapshot]:
         # batches begin small again when a tree is mended
-        return {name: row._replace(batch=0) for name, row in by_name(scene.tree.survey("memory")).items()}
+        return {name: row._replace(batch=0) for name, row in by_name(scene.tree.snapshot("memory")).items()}
 
     good = rows()
     index = where(scene)
     scene.put(at, index, value(scene, index))
     with pytest.raises(RegionCorrupt):
-        scene.tree.survey("memory")
+        scene.tree.snapshot("memory")
     assert rows() == good
 
 
 def test_a_root_of_another_generation_is_an_error(scene: Scene) -> None:
     scene.put("group.stamp", 0, test_check.with_state(1, test_check.LIVE))
     with pytest.raises(RegionCorrupt):
-        scene.tree.survey("memory")
+        scene.tree.snapshot("memory")
 
 
 def test_an_open_cell_of_no_counter_is_an_error(scene: Scene) -> None:
     scene.put("cell.counter", scene.cell("keeping", "/web"), FAR)
     with pytest.raises(RegionCorrupt, match=f"belongs to counter {FAR}"):
-        scene.tree.survey("memory")
+        scene.tree.snapshot("memory")
