@@ -2,8 +2,8 @@
 
 A holder's end is an event, and comes in up to three ways:
 
-- its control file is released.  A process ties the file of its holder to its memory (engine/holders/tie.c), so the kernel
-  releases it at any death and at exec(), whatever descriptors a forked child has;
+- its control file is released.  A process ties the file of its holder to its memory (engine/holders/tie.c), so the
+  kernel releases it at any death and at exec(), whatever descriptors a forked child has;
 - its process ends.  A pidfd becomes readable then;
 - nobody could tell us: a look at all holders now and then finds it.
 
