@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from . import report
+from . import page, report
 from .measure import Figure, Note, Settings, Table, Tick
 
 PARTS = ("engine", "python", "files", "scale", "peers", "start", "waiting", "responsive")
@@ -47,20 +47,40 @@ def machine() -> dict[str, str]:
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here."
 )
 @click.option(
-    "--plot",
-    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
-    metavar="DIR",
-    help="Also draw pictures into this directory, and write the page that shows them beside it, as DIR.md.",
+    "--page",
+    "page_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the figures as a page of tables: fsmount/docs/bench.md is one.",
 )
-def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Path | None, plot: Path | None) -> None:
-    """Measure fsmount beside what it is compared with.
+@click.option(
+    "--plot",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also draw the figures as pictures into this directory.",
+)
+def bench(
+    parts: tuple[str, ...],
+    quick: bool,
+    rounds: int | None,
+    json_path: Path | None,
+    page_path: Path | None,
+    plot: Path | None,
+) -> None:
+    """Measure fsmount beside the designs and tools that it is compared with.
 
-    PART is engine (the C engine beside other designs), python (charging from Python), files (the files of a mount),
-    scale (trees with many groups, holders and cells), peers (charging from Python beside what one would take instead),
-    start (import and attach), waiting (until who waits for room is running again) or responsive (a small read while
-    others have long texts made); without one all are measured. The cases of a part take turns; a
-    figure is the median over the rounds, with the quartiles beside it.
-    The exit status is 0 also where a target is missed, and 1 where something could not be measured.
+    \b
+    PART is one of these; without a PART the bench measures all:
+      engine      the C engine beside other designs
+      python      charging from Python
+      files       the files of a mount
+      scale       trees with many groups, holders and cells
+      peers       charging from Python beside the usual tools
+      start       import and attach
+      waiting     from the release of room to the waiting process
+      responsive  a small read while other processes read long texts
+
+    The cases of a part take turns. A figure is the median over the rounds, with the quartiles beside it.
+    The exit status is 0 even if a target is missed. It is 1 if a part could not be measured.
     """
     if plot:
         try:
@@ -70,7 +90,7 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
     on = machine()
     click.echo("\n".join(f"{name}: {value}" for name, value in on.items()))
     if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
-        click.echo("The machine is busy with something else: the figures tell little.")
+        click.echo("The machine is busy with something else: do not trust the figures.")
     record: dict[str, object] = {"machine": on, "quick": quick}
     figures: list[Figure] = []
     tables: dict[str, Table] = {}
@@ -93,10 +113,12 @@ def bench(parts: tuple[str, ...], quick: bool, rounds: int | None, json_path: Pa
             tables[part] = module.table({figure.what: figure for figure in measured})
     if json_path:
         json_path.write_text(json.dumps(record, indent=1) + "\n")
+    if page_path:
+        page.write(page_path, figures, tables, on, shlex.join(["scripts/bench", *sys.argv[1:]]), quick)
     if plot:
-        from . import page  # matplotlib takes its time, which only pictures are worth
+        from . import pictures  # the import of matplotlib takes a second
 
-        page.write(plot, figures, tables, on, shlex.join(["scripts/bench", *sys.argv[1:]]), quick)
+        pictures.draw(plot, figures)
     sys.exit(1 if failed else 0)
 
 

@@ -1,8 +1,8 @@
 """The engine in C, beside models of the designs that the RFC and the kernel have for the same thing.
 
-All are compiled alike, with the engine's optimization, and run by the same program (scripts/models). Depth is the
-number of counters that a charge meets: the process's own leaf, and parents that all processes have in common. Ratios
-are a model's cost by fsmount's, above 1 where fsmount is faster.
+One program runs all of them, compiled with the engine's options (scripts/benchmarks/models). Depth is the number of
+counters that a charge meets: the process's own leaf, and parents that all processes share. A ratio is the cost of a
+model divided by the cost of fsmount: above 1 fsmount is faster.
 
 Far from the limit: a charge and its uncharge, over and over; the time of each process, or ("together") the time of the
 whole by the pairs of all. With headroom: the same, so many units below the root's limit. At the limit: processes that
@@ -63,7 +63,7 @@ NOTHING = Target(most=0)
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "fsmount" / "engine"
-SOURCES = [*sorted((ROOT / "scripts" / "models").glob("*.c")), *sorted(ENGINE.glob("*/*.c"))]
+SOURCES = [*sorted((ROOT / "scripts" / "benchmarks" / "models").glob("*.c")), *sorted(ENGINE.glob("*/*.c"))]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden", "-fwrapv"]  # setup.py's
 
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from . import bare, writers
+from . import writers
+from .baselines import bare
 from .measure import Case, Figure, Samples, Settings, Spread, Target, Tick, interleave
 from .mounted import bare_tree, bare_tree_in_c, fsmount_tree
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PATIENCE = 20.0
 
-SOURCE = Path(__file__).with_name("bare.c")
+SOURCE = Path(__file__).parent / "baselines" / "bare.c"
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2"]
 
 
@@ -26,7 +26,7 @@ def fsmount_tree() -> Iterator[Path]:
 @contextmanager
 def bare_tree() -> Iterator[Path]:
     """A mounted bare file system."""
-    with _served([sys.executable, "-m", "benchmarks.bare"]) as mountpoint:
+    with _served([sys.executable, "-m", "benchmarks.baselines.bare"]) as mountpoint:
         yield mountpoint
 
 

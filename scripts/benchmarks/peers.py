@@ -21,9 +21,9 @@ from multiprocessing.connection import Connection
 
 import fsmount
 
-from . import admission
-from .admission import Counter, Join, Limits, Refused, Unavailable
-from .cgroup import control_files
+from .baselines import admission
+from .baselines.admission import Counter, Join, Limits, Refused, Unavailable
+from .baselines.cgroup import control_files
 from .companion import Companion
 from .measure import Case, Figure, Note, Point, Settings, Table, Target, Tick, interleave, number, statement
 

@@ -1,9 +1,8 @@
 """Pictures of the figures that have a point: one for each question, to be read without a text beside it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -11,70 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from .measure import Figure, Point
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What is drawn of the points of one plot; its file is PLOT.svg."""
-
-    plot: str
-    title: str
-    under: str  # the title: how it was measured
-    x: str
-    y: str = "time for a charge and its uncharge"
-
-
-PICTURES = (
-    Picture(
-        "depth",
-        "What a charge costs as the tree gets deeper",
-        "two processes with all counters but their own leaf in common, far from any limit",
-        "counters that each charge meets",
-    ),
-    Picture(
-        "processes",
-        "What a charge costs as more processes charge",
-        "four counters, all but the leaf in common, far from any limit; the time of all by the pairs of all",
-        "processes",
-    ),
-    Picture(
-        "headroom",
-        "What a charge costs as the limit comes near",
-        "two processes, four counters; the limit is the root's",
-        "units left below the limit",
-    ),
-    Picture(
-        "groups",
-        "What an operation costs as the tree gets larger",
-        "from Python in the shared region; a cell is a holder's in one counter, and all are ten in each group",
-        "groups in the tree",
-        "time for one",
-    ),
-    Picture(
-        "peers",
-        "Charging under two limits from Python",
-        "a leaf's limit and a common parent's, both far away",
-        "time for a charge and its uncharge",
-        "",
-    ),
-)
+from .measure import Figure
+from .plots import OURS, PLOTS, SECONDS, Placed, Plot, duration, placed, series_of
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; the first is for fsmount.
-OURS = "fsmount"
 OUR_COLOUR = "#0072B2"
 COLOURS = ("#D55E00", "#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#000000")
 MARKERS = "s^Dv<P"
 
-SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 # How much of the height each line of a name takes.
 LINE_HEIGHT = 0.05
 
 # By the number of processes: colour, marker, and where it is in its row.
 DOTS = {1: (OUR_COLOUR, "o", 0.12, "● 1 process"), 2: ("#D55E00", "D", -0.12, "◆ 2 processes")}
 COLUMNS = (85, 175)  # where their values end, in points from the axes
-
-Placed = tuple[Point, Figure]
 
 
 def _style() -> AbstractContextManager[None]:
@@ -91,38 +40,15 @@ def _style() -> AbstractContextManager[None]:
     )
 
 
-def draw(directory: Path, figures: Iterable[Figure]) -> list[Picture]:
-    """Writes PLOT.svg for each plot that has points; returns what was drawn."""
-    placed = [(figure.at, figure) for figure in figures if figure.at]
-    drawn = []
-    for picture in PICTURES:
-        points = [(point, figure) for point, figure in placed if point.plot == picture.plot]
+def draw(directory: Path, figures: Sequence[Figure]) -> None:
+    """Writes NAME.svg for each plot that has points."""
+    for plot in PLOTS:
+        points = placed(plot, figures)
         if points:
             with _style():
                 canvas = Canvas(figsize=(10, 5), layout="constrained")
-                (_dots if picture.plot == "peers" else _lines)(canvas.subplots(), picture, points)
-                canvas.savefig(directory / f"{picture.plot}.svg", metadata={"Date": None, "Creator": None})
-            drawn.append(picture)
-    return drawn
-
-
-def duration(seconds: float) -> str:
-    """In the unit that fits: 25 ns, 1.5 us."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size * 0.9995:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
-
-
-def _series(points: Sequence[Placed]) -> dict[str, list[Placed]]:
-    """The points of each series from left to right, fsmount's last: it is drawn over the others."""
-    series: dict[str, list[Placed]] = {}
-    for point, figure in points:
-        series.setdefault(point.series, []).append((point, figure))
-    return {
-        name: sorted(series[name], key=lambda placed: placed[0].x)
-        for name in sorted(series, key=lambda name: name.startswith(OURS))
-    }
+                (_dots if plot.name == "peers" else _lines)(canvas.subplots(), plot, points)
+                canvas.savefig(directory / f"{plot.name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def _spread(figure: Figure) -> tuple[float, float, float]:
@@ -130,19 +56,19 @@ def _spread(figure: Figure) -> tuple[float, float, float]:
     return figure.spread.low * scale, figure.spread.median * scale, figure.spread.high * scale
 
 
-def _titled(axes: Axes, picture: Picture) -> None:
-    axes.set_title(f"{picture.title}\n", loc="left", fontsize=13, fontweight="bold")
-    axes.text(0, 1.02, picture.under, transform=axes.transAxes, color="#555555")
-    axes.set_xlabel(picture.x)
-    axes.set_ylabel(picture.y)
+def _titled(axes: Axes, plot: Plot) -> None:
+    axes.set_title(f"{plot.title}\n", loc="left", fontsize=13, fontweight="bold")
+    axes.text(0, 1.02, plot.under, transform=axes.transAxes, color="#555555")
+    axes.set_xlabel(plot.x)
+    axes.set_ylabel(plot.y)
 
 
 # ---- lines ----------------------------------------------------------------------
 
 
-def _lines(axes: Axes, picture: Picture, points: Sequence[Placed]) -> None:
+def _lines(axes: Axes, plot: Plot, points: Sequence[Placed]) -> None:
     """A line for each series, with its name at its end; the quartiles are a band around it."""
-    _titled(axes, picture)
+    _titled(axes, plot)
     xs = sorted({point.x for point, _ in points})
     # Where nothing is far from something: 0 has its place beside the powers.
     axes.set_xscale("symlog", base=2, linthresh=1)
@@ -156,7 +82,7 @@ def _lines(axes: Axes, picture: Picture, points: Sequence[Placed]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: duration(y)))
     colours = iter(zip(COLOURS, MARKERS, strict=True))
     ends = []
-    for name, line in _series(points).items():
+    for name, line in series_of(points).items():
         ours = name.startswith(OURS)
         colour, marker = (OUR_COLOUR, "o") if ours else next(colours)
         along = [point.x for point, _ in line]
@@ -196,10 +122,10 @@ def _name(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
 # ---- dots -----------------------------------------------------------------------
 
 
-def _dots(axes: Axes, picture: Picture, points: Sequence[Placed]) -> None:
+def _dots(axes: Axes, plot: Plot, points: Sequence[Placed]) -> None:
     """A row for each series, the cheapest on top, with a dot for one process and one for two, and their values."""
-    _titled(axes, picture)
-    series = _series(points)
+    _titled(axes, plot)
+    series = series_of(points)
     names = sorted(series, key=lambda name: _spread(series[name][0][1])[1], reverse=True)
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names)

@@ -22,7 +22,7 @@ from typing import TypeVar
 from fsmount import Tree
 from fsmount.engine import ROOT
 
-from . import bare
+from .baselines import bare
 from .daemon import Daemon, daemon
 from .measure import Case, Figure, Point, Samples, Settings, Spread, Target, Tick, interleave
 from .mounted import bare_tree

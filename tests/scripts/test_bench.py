@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scripts.benchmarks import admission, peers
+from scripts.benchmarks import peers
+from scripts.benchmarks.baselines import admission
+from scripts.benchmarks.plots import PLOTS
 from tests.engine.programs import FLAGS
 
 ROOT = Path(__file__).parents[2]
@@ -75,18 +77,14 @@ def written(picture: Path) -> list[str]:
     return re.findall(r"<!-- (.*?) -->", drawn, re.DOTALL)
 
 
-def shown(page: Path) -> list[Path]:
-    return [page.parent / name for name in re.findall(r"!\[[^]]*\]\((.*?)\)", page.read_text())]
-
-
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BENCH), *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("part", FIGURES)
 def test_a_part_measures_and_prints_each_figure_with_its_target_and_draws_its_points(part: str, tmp_path: Path) -> None:
-    record = tmp_path / "figures.json"
-    done = bench(part, "--quick", "--rounds", "2", "--json", str(record), "--plot", str(tmp_path / "page"))
+    record, page = tmp_path / "figures.json", tmp_path / "page.md"
+    done = bench(part, "--quick", "--rounds", "2", "--json", str(record), "--plot", str(tmp_path), "--page", str(page))
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {figure["what"]: figure for figure in json.loads(record.read_text())[part]["figures"]}
     for what in FIGURES[part]:
@@ -97,18 +95,17 @@ def test_a_part_measures_and_prints_each_figure_with_its_target_and_draws_its_po
 
     pictures = PICTURES.get(part, {})
     assert {figure["at"]["plot"] for figure in figures.values() if figure["at"]} == set(pictures)
-    assert {picture.stem for picture in shown(tmp_path / "page.md")} == set(pictures)
+    assert {picture.stem for picture in tmp_path.glob("*.svg")} == set(pictures)
+    assert {plot.name for plot in PLOTS if f"## {plot.title}\n" in page.read_text()} == set(pictures)
     for name, texts in pictures.items():
-        found = written(tmp_path / "page" / f"{name}.svg")
+        found = written(tmp_path / f"{name}.svg")
         assert [text for text in texts if not any(text in line for line in found)] == []
 
 
-def test_the_page_in_the_documentation_shows_small_pictures_of_a_whole_run() -> None:
-    page = ROOT / "fsmount" / "docs" / "bench.md"
-    pictures = shown(page)
-    assert {picture.stem for picture in pictures} >= {name for part in PICTURES.values() for name in part}
-    assert [picture for picture in pictures if picture.stat().st_size > 100_000] == []
-    assert "--quick" not in page.read_text()
+def test_the_page_in_the_documentation_has_the_tables_of_a_whole_run() -> None:
+    page = (ROOT / "fsmount" / "docs" / "bench.md").read_text()
+    assert [plot.title for plot in PLOTS if f"## {plot.title}\n" not in page] == []
+    assert "--quick" not in page
 
 
 def test_a_peer_that_passes_a_limit_is_not_measured() -> None:
@@ -131,7 +128,7 @@ def test_without_redis_and_without_a_way_to_install_it_the_peer_is_unavailable(
 
 
 def test_the_bare_file_system_in_c_compiles_without_a_warning() -> None:
-    source = BENCH.with_name("benchmarks") / "bare.c"
+    source = BENCH.with_name("benchmarks") / "baselines" / "bare.c"
     library = subprocess.run(["pkg-config", "--cflags", "fuse3"], capture_output=True, text=True, check=True)
     command = ["gcc", *FLAGS, "-fsyntax-only", *library.stdout.split(), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

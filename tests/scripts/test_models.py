@@ -12,7 +12,7 @@ from tests.engine.programs import Build, run
 
 pytestmark = pytest.mark.timeout(0)  # a build comes first
 
-MODELS = Path(__file__).parents[2] / "scripts" / "models"
+MODELS = Path(__file__).parents[2] / "scripts" / "benchmarks" / "models"
 NAMES = ["fsmount", "res_counter", "RFC", "page_counter", "limited add", "stock"]
 
 OPTIMIZED = ("-O2",)
@@ -39,7 +39,7 @@ def found(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {name: int(value) for name, value in map(str.split, result.stdout.splitlines())}
 
 
-def test_all_models_are_judged_here(builds: dict[tuple[str, ...], Build]) -> None:
+def test_the_program_lists_all_models(builds: dict[tuple[str, ...], Build]) -> None:
     listed = run(builds[OPTIMIZED].program, "list").stdout.splitlines()
     assert [line.split("\t")[0] for line in listed] == NAMES
 
@@ -57,7 +57,7 @@ def test_fsmount_gets_nothing_wrong(builds: dict[tuple[str, ...], Build], seed: 
         assert [errors[f"{when}.{what}"] for what in ("overshoot", "false_refusals", "usage")] == [0, 0, 0]
 
 
-def test_the_judge_sees_what_the_others_accept(builds: dict[tuple[str, ...], Build], seed: int) -> None:
+def test_the_checker_finds_what_the_other_models_accept(builds: dict[tuple[str, ...], Build], seed: int) -> None:
     stock = found(run(builds[OPTIMIZED].program, "check", "stock", seed, 200))
     assert stock["in_turn.false_refusals"] > 0 and stock["in_turn.usage"] > 0 and stock["in_turn.early"] > 0
     for name in ("RFC", "limited add"):

@@ -102,7 +102,7 @@ def mounts_in(directory: Path) -> list[str]:
 
 
 def test_the_first_block_names_scripts_that_are_there() -> None:
-    directories = {"scripts/workloads", "scripts/benchmarks", "scripts/models", "scripts/systemd"}
+    directories = {"scripts/workloads", "scripts/benchmarks", "scripts/systemd"}
     named = set(re.findall(r"`?(scripts/\w+)(?=[` ])", README)) - directories
     assert named <= COMMANDS_OF_THE_PROJECT
     for command in COMMANDS_OF_THE_PROJECT:

@@ -1,6 +1,6 @@
 """The file system that fsmount is compared with: pyfuse3 and one constant file in every directory, nothing else.
 
-usage: python -m benchmarks.bare MOUNTPOINT
+usage: python -m benchmarks.baselines.bare MOUNTPOINT
 
 It keeps its directories in a dict, with the caching and the mount options of fsmount. Writes are taken and forgotten.
 SIGTERM unmounts.

@@ -2,7 +2,7 @@
  * model.h - one interface for the ways to count that fsmount is compared with.
  *
  * A model is a hierarchy of counters in memory that processes share, written as its source is, with what its source
- * accepts.  They are here to be measured and judged: nothing else of fsmount uses them.
+ * accepts.  The bench measures and checks them: nothing else of fsmount uses them.
  *
  * Three of them keep something for each CPU.  Here a "CPU" is a process: user space can neither switch preemption off
  * nor tell for how long it stays on the CPU it is on, so a store that is safe in the kernel because nobody else runs

@@ -1,5 +1,5 @@
 /*
- * models.c - the program: lists the models, judges one, or times it.  scripts/benchmarks/engine.py runs it.
+ * models.c - the program: lists the models, checks one, or times it.  scripts/benchmarks/engine.py runs it.
  *
  * usage: models list
  *        models checker MODEL SEED MILLISECONDS [threads]
@@ -67,7 +67,7 @@ int main(int count, char **words)
             m = models[i];
     if (!m)
         return misused();
-    if (strcmp(words[1], "checker") == 0 && (count == 5 || count == 6))
+    if (strcmp(words[1], "check") == 0 && (count == 5 || count == 6))
         return checker(m, strtoull(words[3], NULL, 10), atoll(words[4]), count == 6);
     int depth = count > 5 ? atoi(words[3]) : 0, processes = count > 5 ? atoi(words[4]) : 0;
     if (depth < 1 || depth > 16 || processes < 1 || processes > 16)
