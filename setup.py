@@ -70,8 +70,8 @@ def of_fuse(what: str) -> list[str]:
 
 
 page_reads = Extension(
-    "fsmount.filesystem._page_reads",
-    sources=["fsmount/filesystem/_page_reads.c"],
+    "fsmount.filesystem.kernel_cache._page_reads",
+    sources=["fsmount/filesystem/kernel_cache/_page_reads.c"],
     extra_compile_args=[*FLAGS, *WARNINGS, *of_fuse("--cflags")],
     extra_link_args=["-Wl,--no-as-needed", *of_fuse("--libs")],
     depends=["setup.py"],

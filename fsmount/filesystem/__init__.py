@@ -5,7 +5,7 @@ import sys
 
 _flags = sys.getdlopenflags()
 sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)  # pyfuse3 must find a function there, so it is loaded first
-from fsmount.filesystem import _page_reads  # noqa: E402, F401
+from fsmount.filesystem.kernel_cache import _page_reads  # noqa: E402, F401
 
 sys.setdlopenflags(_flags)
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pyfuse3 import FUSEError
 
 from fsmount.filesystem import inodes
-from fsmount.filesystem.kept_texts import Text
+from fsmount.filesystem.texts.kept_texts import Text
 from fsmount.shm import Group
 
 #: The entries that every group lists before its children: names and slots.

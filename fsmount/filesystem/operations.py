@@ -26,10 +26,8 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
 from fsmount.errors import GroupRemoved, LockTimeout
-from fsmount.filesystem import freed_memory, guard, inodes
-from fsmount.filesystem._page_reads import is_marking
+from fsmount.filesystem import guard, inodes
 from fsmount.filesystem.directory import Directory, Listed
-from fsmount.filesystem.file_sizes import PAGE, SETTLED, FileSizes
 from fsmount.filesystem.files.control_handle import ControlHandle
 from fsmount.filesystem.files.counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
 from fsmount.filesystem.files.lease import GroupLeaseFile, LeaseFile
@@ -42,10 +40,18 @@ from fsmount.filesystem.files.status import StatusFile
 from fsmount.filesystem.files.threshold import ThresholdFile
 from fsmount.filesystem.guard import by_handle, by_inode
 from fsmount.filesystem.host import Host
-from fsmount.filesystem.kept_texts import KeptTexts, Text
-from fsmount.filesystem.kernel_cache import KnownNames, entry, invalidate_attributes, invalidate_name
+from fsmount.filesystem.kernel_cache._page_reads import is_marking
+from fsmount.filesystem.kernel_cache.file_sizes import PAGE, SETTLED, FileSizes
+from fsmount.filesystem.kernel_cache.names_and_attributes import (
+    KnownNames,
+    entry,
+    invalidate_attributes,
+    invalidate_name,
+)
 from fsmount.filesystem.shares import Shares
-from fsmount.filesystem.text_makers import TextMakers
+from fsmount.filesystem.texts import freed_memory
+from fsmount.filesystem.texts.kept_texts import KeptTexts, Text
+from fsmount.filesystem.texts.text_makers import TextMakers
 from fsmount.filesystem.write_times import WriteTimes
 from fsmount.protocol.file_table import (
     CONTROL_FILE,

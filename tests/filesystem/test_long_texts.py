@@ -20,8 +20,8 @@ from pyfuse3 import FUSEError
 
 from fsmount import Tree
 from fsmount.files import group_at
-from fsmount.filesystem.kept_texts import KeptTexts, Text
-from fsmount.filesystem.text_makers import TextMakers
+from fsmount.filesystem.texts.kept_texts import KeptTexts, Text
+from fsmount.filesystem.texts.text_makers import TextMakers
 from fsmount.shm import process_start_time
 from tests.companions import companion
 from tests.filesystem.bystander import served_while

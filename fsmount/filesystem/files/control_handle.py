@@ -17,10 +17,10 @@ from typing import ClassVar
 from pyfuse3 import FUSEError, RequestContext
 
 from fsmount.filesystem import inodes
-from fsmount.filesystem.file_sizes import MEDIUM
 from fsmount.filesystem.files.open_file import OpenFile
 from fsmount.filesystem.guard import in_loop, leave_loop
 from fsmount.filesystem.host import Host
+from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
 from fsmount.filesystem.processes import process_of
 from fsmount.protocol.control_channel import VERSION
 from fsmount.quantities import strip

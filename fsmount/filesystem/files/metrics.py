@@ -19,9 +19,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
 from fsmount.filesystem.files.long_file import LongFile
-from fsmount.filesystem.kept_texts import Text
 from fsmount.filesystem.request_loop import served
 from fsmount.filesystem.shares import Shares
+from fsmount.filesystem.texts.kept_texts import Text
 from fsmount.protocol.names import escape
 from fsmount.shm import PATH_MAX, ROOT, UNLIMITED, CounterSnapshot, Group, Snapshot
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, PollHandle, RequestContext
 
-from fsmount.filesystem.file_sizes import SHORT
-from fsmount.filesystem.kept_texts import Text
+from fsmount.filesystem.kernel_cache.file_sizes import SHORT
+from fsmount.filesystem.texts.kept_texts import Text
 from fsmount.protocol.file_table import Kind
 from fsmount.quantities import TEXT_MAX
 from fsmount.shm import Counter, Group

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, RequestContext
 
-from fsmount.filesystem.file_sizes import MEDIUM
 from fsmount.filesystem.files.open_file import CounterFile
+from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind
 from fsmount.protocol.refusals import Probe

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, RequestContext
 
-from fsmount.filesystem.file_sizes import MEDIUM
 from fsmount.filesystem.files.listening import ListeningFile
 from fsmount.filesystem.guard import finish
+from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
 from fsmount.filesystem.shares import Shares
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 import trio
 from pyfuse3 import FUSEError
 
-from fsmount.filesystem import freed_memory
 from fsmount.filesystem.guard import wait_in_thread
-from fsmount.filesystem.kept_texts import Text
 from fsmount.filesystem.request_loop import TASKS
+from fsmount.filesystem.texts import freed_memory
+from fsmount.filesystem.texts.kept_texts import Text
 
 #: How many tasks wait for texts of ordinary users at most.
 _PLACES = TASKS * 3 // 4

@@ -36,7 +36,7 @@ import pyfuse3
 import trio
 from pyfuse3 import FUSEError
 
-from fsmount.filesystem.kernel_cache import invalidate_attributes
+from fsmount.filesystem.kernel_cache.names_and_attributes import invalidate_attributes
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import Protocol
 
-from fsmount.filesystem import freed_memory
+from fsmount.filesystem.texts import freed_memory
 
 #: The bytes that all texts take at most; the newest text is kept however long it is.
 ROOM = 32 << 20

@@ -1,0 +1,1 @@
+"""What the kernel caches of the mount (names, attributes, sizes and pages), and how it stays true."""

@@ -1,0 +1,1 @@
+"""Long texts: made in worker threads, shared by readers, kept in little memory."""
