@@ -24,10 +24,10 @@ from fsmount.admin import changed_config, region_path
 from fsmount.admin.mount_request import MountRequest
 from fsmount.admin.mount_table import mount_at
 from fsmount.admin.named_place import named
-from fsmount.admin.serving import command_of, server_in
+from fsmount.admin.serving import command_of, daemon_record_in
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout
-from fsmount.shm import LEASE, Holder, Server, Tree, parse_resource
+from fsmount.shm import LEASE, DaemonRecord, Holder, Tree, parse_resource
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +93,11 @@ def take_region(request: MountRequest) -> LockedRegion:
         except FileNotFoundError:
             created = _create(path, request)
         except BlockingIOError:
-            server = server_in(path)
-            if server is not None and not server.alive:
-                server = None  # it died, and somebody else is about to take over from it
-            if time.monotonic() > deadline or (server is not None and mount_at(server.mountpoint) is not None):
-                raise _served(path, server) from None
+            record = daemon_record_in(path)
+            if record is not None and not record.alive:
+                record = None  # it died, and somebody else is about to take over from it
+            if time.monotonic() > deadline or (record is not None and mount_at(record.mountpoint) is not None):
+                raise _served(path, record) from None
             time.sleep(0.02)  # it is about to serve, or its mount is gone and it is about to end
         else:
             break
@@ -288,11 +288,11 @@ def _take_over(tree: Tree, mountpoint: str) -> list[Holder]:
     return leases
 
 
-def _served(path: str, server: Server | None) -> UserError:
-    if server is None:
+def _served(path: str, record: DaemonRecord | None) -> UserError:
+    if record is None:
         return UserError(f"the region {path} is in use by another daemon: unmount that first")
     return UserError(
-        f"the region {path} is served at {server.mountpoint} by {command_of(server.pid)} (pid {server.pid}): "
+        f"the region {path} is served at {record.mountpoint} by {command_of(record.pid)} (pid {record.pid}): "
         "unmount that first, or end what still has files open there"
     )
 

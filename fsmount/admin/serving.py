@@ -13,7 +13,7 @@ from fsmount.admin.mount_table import Mount, opened, parse, served_devices
 from fsmount.admin.region_file import located
 from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
-from fsmount.shm import Server, Tree
+from fsmount.shm import DaemonRecord, Tree
 from fsmount.shm.holder import command_name
 
 
@@ -109,20 +109,20 @@ def served(mount: Mount) -> bool:
 def no_answer(mount: Mount) -> str:
     """Says of a daemon that does not answer which it is, and what to do."""
     with located(mount) as region:
-        server = server_in(None if region is None else region.content)
-    with daemon_of(mount, server.pid if server else 0) as daemon:
+        record = daemon_record_in(None if region is None else region.content)
+    with daemon_of(mount, record.pid if record else 0) as daemon:
         if daemon is None:
             return "its daemon does not answer: end that and mount again"
         return f"its daemon (pid {daemon.pid}) does not answer: end it with kill -9 and mount again"
 
 
-def server_in(region: str | None) -> Server | None:
-    """The process that a region names as its server, now or last; None if that cannot be told."""
+def daemon_record_in(region: str | None) -> DaemonRecord | None:
+    """The process that a region names as its daemon, now or last; None if that cannot be told."""
     if region is None:
         return None
     try:
         with Tree.open(region) as tree:
-            return tree.server
+            return tree.daemon
     except OSError:
         return None
 

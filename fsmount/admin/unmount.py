@@ -26,7 +26,7 @@ from fsmount.admin.unmounting import unmount as unmount_now
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, says_daemon_is_lost
 from fsmount.protocol.file_table import CONTROL_FILE
-from fsmount.shm import Server, Tree
+from fsmount.shm import DaemonRecord, Tree
 
 # How long a daemon whose mount is gone may take to end, in seconds: by itself, and when it was told to.
 _GRACE = 1.0
@@ -91,9 +91,9 @@ def _taken_over(path: str) -> UserError:
     mount = mount_at(path)
     if mount is not None and mount.uid == os.geteuid():
         with located(mount) as region, tree_of(region) as tree:
-            server = tree.server if tree is not None else None
-            if server is not None and server.alive:
-                who = f"{command_of(server.pid)} (pid {server.pid})"
+            record = tree.daemon if tree is not None else None
+            if record is not None and record.alive:
+                who = f"{command_of(record.pid)} (pid {record.pid})"
     return UserError(f"its daemon is dead, but {who} has its region and does not serve it here: end that first")
 
 
@@ -108,7 +108,7 @@ def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> Non
         tree_of(region) as tree,
         daemon_of(mount, told.server if told else 0) as daemon,
     ):
-        if told is not None and _is_copy(mount, _server_of(tree), daemon):
+        if told is not None and _is_copy(mount, _record_of(tree), daemon):
             unmount_now(mount)
             return
         if keep:
@@ -123,23 +123,23 @@ def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> Non
             _await_end(daemon)
 
 
-def _server_of(tree: Tree | None) -> Server | None:
+def _record_of(tree: Tree | None) -> DaemonRecord | None:
     try:
-        return None if tree is None else tree.server
+        return None if tree is None else tree.daemon
     except OSError:
         return None
 
 
-def _is_copy(mount: Mount, server: Server | None, daemon: Daemon | None) -> bool:
+def _is_copy(mount: Mount, record: DaemonRecord | None, daemon: Daemon | None) -> bool:
     """Whether it is a bind mount, or a copy in another mount namespace, of what a daemon that answers has mounted.
 
     The daemon's own mount is where the region says; or, if it was moved since, the last one in the daemon's namespace.
     """
     if mount.root != "/":
         return True
-    if server is None:
+    if record is None:
         return daemon is None or not daemon.shares_mount
-    if mount.path == server.mountpoint:
+    if mount.path == record.mountpoint:
         return daemon is not None and not daemon.shares_mount
     return daemon is None or not daemon.is_in_this_namespace or len(mounts_of_device(mount.device)) > 1
 
@@ -193,17 +193,17 @@ def _was_served_at(region: RegionFile, mount: Mount) -> bool:
     if region.point != mount.path:
         return False
     with tree_of(region) as tree:
-        server = _server_of(tree)
-        if server is not None:
-            return server.mountpoint == mount.path
+        record = _record_of(tree)
+        if record is not None:
+            return record.mountpoint == mount.path
     return len(mounts_of_device(mount.device)) == 1
 
 
 def _is_served_elsewhere(region: RegionFile, mount: Mount) -> bool:
     """Whether a daemon by now serves the region at another mount point, where it is not our matter."""
     with tree_of(region) as tree:
-        server = _server_of(tree)
-        return server is not None and server.alive and server.mountpoint != mount.path
+        record = _record_of(tree)
+        return record is not None and record.alive and record.mountpoint != mount.path
 
 
 def _what_it_is(path: str, mount: Mount | None) -> str:

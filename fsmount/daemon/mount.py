@@ -81,14 +81,14 @@ def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str,
                 log.info("the daemon before did not end well; its mount is cleared away")
             # once more: somebody with another region may have mounted meanwhile
             place = stack.enter_context(mountpoint.checked(request.mountpoint))
-            server = _Server(locked, heartbeat, manager)
+            daemon = _Daemon(locked, heartbeat, manager)
             for text in locked.warnings:
                 log.warning("%s", text)
         except BaseException:
             locked.abandon()
             raise
         with _deaf():
-            server.serve(place, options, ready)
+            daemon.serve(place, options, ready)
 
 
 def _raise_file_limit() -> None:
@@ -132,7 +132,7 @@ def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-class _Server:
+class _Daemon:
     """The mounted file system's life; what the file system asks of its host."""
 
     def __init__(self, locked: LockedRegion, heartbeat: Heartbeat, manager: ServiceManager) -> None:

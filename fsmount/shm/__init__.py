@@ -36,7 +36,7 @@ from fsmount.shm.counter import EVENT_KEYS, PATH_MAX, STAT_KEYS, Counter
 from fsmount.shm.group import Attributes, Group
 from fsmount.shm.holder import Holder
 from fsmount.shm.lease_holder import Lease
-from fsmount.shm.tree import CAPACITY_MAX, DEFAULT_CAPACITY, Server, Tree, parse_resource
+from fsmount.shm.tree import CAPACITY_MAX, DEFAULT_CAPACITY, DaemonRecord, Tree, parse_resource
 
 __all__ = [
     "CAPACITY_MAX",
@@ -61,11 +61,11 @@ __all__ = [
     "Attributes",
     "Counter",
     "CounterSnapshot",
+    "DaemonRecord",
     "Group",
     "Hold",
     "Holder",
     "Lease",
-    "Server",
     "Snapshot",
     "Tree",
     "parse_resource",

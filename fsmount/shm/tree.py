@@ -38,8 +38,8 @@ from fsmount.shm.membership import Membership, locked
 _PAGE = 64
 
 
-class Server(NamedTuple):
-    """Who serves, or when it died served, a tree as a mount."""
+class DaemonRecord(NamedTuple):
+    """The process that serves a tree as a mount, or served it when it died."""
 
     pid: int
     start_time: int
@@ -358,16 +358,16 @@ class Tree:
 
     @property
     @in_public
-    def server(self) -> Server | None:
-        """Who serves it as a mount, or did when it died."""
-        server = Server(*self.region.get_server())
-        return server if server.pid else None
+    def daemon(self) -> DaemonRecord | None:
+        """The process that serves the tree as a mount, or served it when it died; None if it ended cleanly."""
+        daemon = DaemonRecord(*self.region.get_server())
+        return daemon if daemon.pid else None
 
     @property
     def mountpoint(self) -> str | None:
         """Where it is mounted; the paths of its groups begin there."""
-        server = self.server
-        return server.mountpoint if server else None
+        daemon = self.daemon
+        return daemon.mountpoint if daemon else None
 
     @in_public
     def serve(self, mountpoint: str | None) -> None:

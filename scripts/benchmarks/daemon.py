@@ -44,7 +44,7 @@ class Daemon:
     @property
     def pid(self) -> int:
         with Tree.open(self.region) as tree:
-            return tree.server.pid if tree.server else 0
+            return tree.daemon.pid if tree.daemon else 0
 
     @property
     def memory(self) -> int:

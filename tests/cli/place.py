@@ -78,7 +78,7 @@ class Place:
         self.directory.chmod(0o755)
         self.path = self.directory / name
         self.path.mkdir()
-        self.servers: set[int] = set()
+        self.daemons: set[int] = set()
 
     @property
     def root(self) -> GroupFiles:
@@ -87,7 +87,7 @@ class Place:
     def mount(self, *options: object) -> None:
         done = run("mount", self.path, *options)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
-        self.servers.add(self.server)
+        self.daemons.add(self.daemon)
 
     def umount(self, *options: object) -> None:
         done = run("umount", "--quiet", self.path, *options)
@@ -99,7 +99,7 @@ class Place:
         return answer
 
     @property
-    def server(self) -> int:
+    def daemon(self) -> int:
         pid = self.told()["server"]
         assert isinstance(pid, int)
         return pid
@@ -129,13 +129,13 @@ class Place:
 
     def signal(self, number: signal.Signals) -> int:
         """Sends it to the daemon, and returns when that has ended."""
-        pid = self.server
+        pid = self.daemon
         os.kill(pid, number)
         eventually(lambda: has_ended(pid), what=f"the end of the daemon by {number.name}")
         return pid
 
     def destroy(self) -> None:
-        for pid in self.servers:
+        for pid in self.daemons:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             eventually(lambda pid=pid: has_ended(pid))  # type: ignore[misc]

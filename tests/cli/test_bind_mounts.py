@@ -37,12 +37,12 @@ def bind(place: Place, other_place: Place) -> Iterator[Bind]:
 def test_umount_of_a_bind_mount_unmounts_that_alone(
     place: Place, other_place: Place, bind: Bind, below: str, options: list[str]
 ) -> None:
-    pid = place.server
+    pid = place.daemon
     place.root.child("group").charge(5)
     done = run("umount", *options, bind(below))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not other_place.mounts
-    assert (place.server, place.root.usage) == (pid, 5)
+    assert (place.daemon, place.root.usage) == (pid, 5)
     place.root.child("group").uncharge(5)
     place.umount()
 
@@ -110,7 +110,7 @@ def test_in_another_mount_namespace_all_is_the_same(
     own = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm" if shared_memory == "its own" else ""
     path = bind(below)
     wanted = run("save", place.path, "-").stdout
-    pid = place.server
+    pid = place.daemon
     keep = "\n".join([f"mount --bind {path} /mnt", own])
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"set -e\n{keep}\necho up; exec cat"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
@@ -126,7 +126,7 @@ def test_in_another_mount_namespace_all_is_the_same(
         for words in (["--keep", "/mnt"], ["--keep", place.path]):
             done = inside("umount", *words)
             assert (done.returncode, done.stderr) == (0, "")
-            assert place.server == pid
+            assert place.daemon == pid
         keeper.stdin.close()
     assert run("umount", path).returncode == 0
     place.umount()

@@ -49,7 +49,7 @@ def nothing_is_left(place: Place) -> bool:
 def test_the_tree_is_as_the_file_says_when_the_files_are_there(place: Place, file: Path) -> None:
     done = run("mount", "tree", "--config", "tree.toml", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     units = {"memory": "bytes", "tokens": "count"}
     root = GroupFiles(place.path, units)
     api = root.child("web").child("api")
@@ -181,7 +181,7 @@ def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place,
         place.signal(signal.SIGKILL)
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--config", str(file)]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    place.servers.add(daemon.pid)
+    place.daemons.add(daemon.pid)
     # a mount whose daemon was killed has no files
     eventually(lambda: daemon.poll() is not None or os.path.exists(place.path / ".fsmount"), what="mounted")
     assert (web.limit, web.usage, os.path.exists(web / "other"), os.path.exists(web / "api")) == (17, 5, True, False)
@@ -214,7 +214,7 @@ tokens.limit = 3
 """
     )
     done = run("mount", place.path, "--config", file)
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     assert done.returncode == 0
     said = done.stderr.splitlines()
     web, full = f"{place.path}/web/api", f"{place.path}/100%"
@@ -232,7 +232,7 @@ tokens.limit = 3
         subprocess.run(["sh", "-ec", script], check=True)
         place.umount("--keep")
         said = run("mount", place.path, "--config", file).stderr.splitlines()
-        place.servers.add(place.server)
+        place.daemons.add(place.daemon)
     assert said[0].endswith(differences[0]) and len(said) == 2, said
     assert os.stat(web).st_uid == user and os.stat(f"{web}/memory.lease").st_mode & 0o777 == 0o666
     place.umount()
@@ -251,7 +251,7 @@ owner = {os.geteuid()}
 gpus.limit = 4
 """)
     done = run("mount", place.path, "--config", file)
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     assert done.stderr.splitlines()[:2] == [
         f"fsmount: {place.path}: the resources are memory:bytes, tokens:count, not memory:bytes, gpus:count",
         f"fsmount: {place.path}: batch is 0, not auto",
@@ -266,7 +266,7 @@ def test_another_owner_in_the_file_is_told_with_the_command(place: Place, file: 
     place.umount("--keep")
     file.write_text('["/web/api"]\nowner = "daemon"\ngroup = "daemon"\nfiles."*".owner = "root"\n')
     done = run("mount", place.path, "--config", file)
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     assert done.stderr.splitlines()[:2] == [
         f"fsmount: {place.path}: the owner of /web/api is root, not daemon: chown daemon {place.path}/web/api",
         f"fsmount: {place.path}: the group of /web/api is root, not daemon: chgrp daemon {place.path}/web/api",

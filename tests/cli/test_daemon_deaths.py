@@ -300,8 +300,8 @@ def mount_twice(place: Place) -> None:
     said = [process.communicate(timeout=60) for process in both]
     assert sorted(process.returncode for process in both) == [0, 1], said
     [(_, loser)] = [text for process, text in zip(both, said, strict=True) if process.returncode]
-    place.servers.add(place.server)
-    told = ("already an fsmount mount", f"(pid {place.server})", "in use by another daemon")
+    place.daemons.add(place.daemon)
+    told = ("already an fsmount mount", f"(pid {place.daemon})", "in use by another daemon")
     assert any(reason in loser for reason in told), loser
 
 
@@ -381,7 +381,7 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
                 assert common - scene.given in (0, 5, -400), "but for what was under way when the daemon died"
             scene.given = scene.charged.stat()["common"]
             scene.settle()
-            memory.append(anonymous_memory(place.server))
+            memory.append(anonymous_memory(place.daemon))
             scene.clear_storm()
         finally:
             for user in users:
@@ -390,7 +390,7 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
     eventually(scene.groups[0].empty)
     place.umount()
     assert not place.mounts and place.region is None
-    assert all(has_ended(pid) for pid in place.servers)
+    assert all(has_ended(pid) for pid in place.daemons)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert max(memory) <= 1.05 * memory[0] + 512, memory
     seconds.sort()

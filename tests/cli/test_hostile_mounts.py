@@ -59,7 +59,7 @@ def their_mount(place: Place) -> Iterator[Place]:
     os.chown(place.path, USER.pw_uid, USER.pw_gid)
     done = as_them("mount", place.path)
     assert (done.returncode, done.stderr) == (0, ""), done
-    place.servers.add(their_server(place))
+    place.daemons.add(their_daemon(place))
     yield place
     for region in [region_path.find(str(place.path), USER.pw_uid)]:
         if region is not None:
@@ -67,8 +67,8 @@ def their_mount(place: Place) -> Iterator[Place]:
     as_user(USER.pw_uid, lambda: region_path.forget(str(place.path)))
 
 
-def their_server(place: Place) -> int:
-    return int(as_user(USER.pw_uid, lambda: place.server, gid=USER.pw_gid))
+def their_daemon(place: Place) -> int:
+    return int(as_user(USER.pw_uid, lambda: place.daemon, gid=USER.pw_gid))
 
 
 def their_region(place: Place) -> Path | None:
@@ -143,11 +143,11 @@ def test_a_process_that_only_the_region_names_is_not_signalled(
         region = their_region(their_mount)
         assert region is not None
         with Tree.open(region) as tree:
-            server = tree.server
-            assert server is not None
-            tree.region.set_server(victim.pid, process_start_time(victim.pid), server.mountpoint)
+            record = tree.daemon
+            assert record is not None
+            tree.region.set_server(victim.pid, process_start_time(victim.pid), record.mountpoint)
         if options == ["--stale"]:
-            os.kill(their_server(their_mount), signal.SIGKILL)
+            os.kill(their_daemon(their_mount), signal.SIGKILL)
         done = run("umount", *options, their_mount.path)
         assert (done.returncode, done.stderr) == (0, ""), done
         assert victim.poll() is None
@@ -171,7 +171,7 @@ def test_a_process_that_only_the_daemon_names_is_not_signalled(place: Place) -> 
         command = [sys.executable, "-c", LIAR, str(victim.pid), "mount", "-f", "--watchdog", "0", str(place.path)]
         with subprocess.Popen(command, preexec_fn=become_user) as daemon:
             eventually(lambda: as_user(USER.pw_uid, lambda: (place.path / ".fsmount").exists(), gid=USER.pw_gid))
-            assert their_server(place) == victim.pid
+            assert their_daemon(place) == victim.pid
             keeper = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; read x"],
                 stdin=subprocess.PIPE,
@@ -224,7 +224,7 @@ def test_what_a_user_puts_in_the_place_of_a_region_is_not_touched(
                 }[kind],
             )
         if is_stale:
-            os.kill(their_server(their_mount), signal.SIGKILL)
+            os.kill(their_daemon(their_mount), signal.SIGKILL)
         begun = time.monotonic()
         done = run("umount", their_mount.path)
         assert (done.returncode, done.stderr) == (0, ""), done
@@ -243,26 +243,26 @@ def test_what_a_user_puts_in_the_place_of_a_region_is_not_touched(
 def test_root_clears_a_stale_mount_of_another_user(their_mount: Place) -> None:
     region = their_region(their_mount)
     for options in (["--stale"], ["--keep"], []):
-        server = their_server(their_mount)
-        os.kill(server, signal.SIGKILL)
-        eventually(partial(has_ended, server))
+        daemon = their_daemon(their_mount)
+        os.kill(daemon, signal.SIGKILL)
+        eventually(partial(has_ended, daemon))
         done = run("umount", *options, their_mount.path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
         assert not their_mount.mounts
         assert (their_region(their_mount) == region) == bool(options)
         assert as_them("mount", their_mount.path).returncode == 0
-        their_mount.servers.add(their_server(their_mount))
+        their_mount.daemons.add(their_daemon(their_mount))
 
 
 def test_root_unmounts_and_keeps_what_another_user_has_mounted(their_mount: Place) -> None:
-    server = their_server(their_mount)
+    daemon = their_daemon(their_mount)
     as_user(USER.pw_uid, lambda: their_mount.root.charge(7), gid=USER.pw_gid)
     assert run("umount", "--stale", their_mount.path).returncode == 0
     assert their_mount.mounts, "a mount that is served is not stale"
     their_mount.umount("--keep")
-    assert has_ended(server) and not their_mount.mounts
+    assert has_ended(daemon) and not their_mount.mounts
     assert as_them("mount", their_mount.path).returncode == 0
-    their_mount.servers.add(their_server(their_mount))
+    their_mount.daemons.add(their_daemon(their_mount))
     assert as_user(USER.pw_uid, lambda: their_mount.root.usage, gid=USER.pw_gid) == 7
 
 
@@ -314,7 +314,7 @@ def test_a_daemon_that_is_stopped_is_named_in_time(place: Place) -> None:
     """Also where it is on the way only, and for a region in its mount."""
     place.mount("--watchdog", "0")
     place.root.mkdir("group")
-    pid = place.server
+    pid = place.daemon
     os.kill(pid, signal.SIGSTOP)
     try:
         commands = [

@@ -78,6 +78,6 @@ def test_what_cannot_be_done_is_said_in_one_line_whatever_is_logged(place: Place
 def test_a_background_daemon_writes_nothing_to_its_starter(place: Place) -> None:
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     place.signal(signal.SIGTERM)
     assert (done.stdout, done.stderr) == ("", "")

@@ -37,10 +37,10 @@ def test_the_daemon_is_nobodys_child_and_holds_nothing_of_its_starter(place: Pla
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
     subprocess.run(command, check=True, timeout=60, pass_fds=[writer])
     os.close(writer)
-    place.servers.add(place.server)
-    process = Path(f"/proc/{place.server}")
-    session = os.getsid(place.server)
-    assert session != place.server and session != os.getsid(0)
+    place.daemons.add(place.daemon)
+    process = Path(f"/proc/{place.daemon}")
+    session = os.getsid(place.daemon)
+    assert session != place.daemon and session != os.getsid(0)
     assert os.readlink(process / "cwd") == "/"
     assert [os.readlink(process / "fd" / number) for number in "012"] == ["/dev/null"] * 3
     assert os.read(reader, 1) == b"", "the daemon kept a descriptor it inherited"
@@ -61,7 +61,7 @@ def test_a_relative_path_and_a_link_lead_to_the_same_mount(place: Place) -> None
     link.symlink_to(place.path)
     done = run("mount", "link", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     assert refused(run("mount", place.path), place.path).startswith("already an fsmount mount")
     done = run("umount", "tree", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
@@ -87,7 +87,7 @@ def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(pla
         return subprocess.run(closed, timeout=60, check=False).returncode
 
     assert status_of("mount", place.path) == 0
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     place.root.set_limit(1)
     out = place.directory / "out"
     command = f"exec 4>{out}; echo a; echo b >&2; cat {place.root.file('usage')} >&4"
@@ -140,7 +140,7 @@ def foreground(place: Place, *options: str, under: tuple[str, ...] = ()) -> subp
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     eventually(lambda: process.poll() is not None or (place.path / ".fsmount").exists(), what="mounted")
     assert process.poll() is None, process.communicate()
-    place.servers.add(process.pid)
+    place.daemons.add(process.pid)
     return process
 
 
@@ -188,7 +188,7 @@ def test_an_ordinary_user_is_told_what_allow_other_takes(place: Place) -> None:
     done = run("mount", place.path, "-o", "allow_other")
     if "user_allow_other" in lines:
         assert done.returncode == 0
-        place.servers.add(place.server)
+        place.daemons.add(place.daemon)
         place.umount()
     else:
         assert "user_allow_other in /etc/fuse.conf" in refused(done, place.path)
@@ -282,7 +282,7 @@ def test_a_region_is_served_once(place: Place, other_place: Place) -> None:
     place.mount("--region", region)
     text = refused(run("mount", other_place.path, "--region", region), other_place.path)
     assert text.startswith(f"the region {region} is served at {place.path} by ")
-    assert f"(pid {place.server})" in text
+    assert f"(pid {place.daemon})" in text
     place.umount()
 
 
@@ -461,12 +461,12 @@ def test_a_mount_of_another_user_is_his_alive_or_dead(place: Place) -> None:
 
     assert as_him("mount") == "0"
     as_user(user, lambda: os.mkdir(group))
-    server = int(as_user(user, lambda: place.server))
-    place.servers.add(server)
+    daemon = int(as_user(user, lambda: place.daemon))
+    place.daemons.add(daemon)
     told = f"already an fsmount mount, of user {user}: choose another directory or unmount it first"
     assert refused(run("mount", place.path), place.path) == told
-    os.kill(server, signal.SIGKILL)
-    eventually(lambda: has_ended(server))
+    os.kill(daemon, signal.SIGKILL)
+    eventually(lambda: has_ended(daemon))
     assert refused(run("mount", place.path), place.path) == told
     region = region_path.find(str(place.path), user)
     place.umount("--keep")
@@ -595,7 +595,7 @@ def test_the_command_is_found_in_path(place: Place) -> None:
         pytest.skip("the package is not installed here")
     # by this interpreter: the script's own first line may name a path that this user cannot reach
     subprocess.run([sys.executable, command, "mount", str(place.path)], check=True, timeout=60)
-    place.servers.add(place.server)
-    pid = place.server
+    place.daemons.add(place.daemon)
+    pid = place.daemon
     subprocess.run([sys.executable, command, "umount", str(place.path)], check=True, timeout=60)
     assert has_ended(pid)

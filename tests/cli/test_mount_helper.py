@@ -32,9 +32,9 @@ class System:
         self.run, self.does = space.run, space.does
         self.root = GroupFiles(space.path(place.path), {"memory": "bytes", "tokens": "count"})
 
-    def server(self) -> int:
+    def daemon(self) -> int:
         pid = int(json.loads((self.root / ".fsmount").read_bytes())["server"])
-        self.place.servers.add(pid)
+        self.place.daemons.add(pid)
         return pid
 
     def mounts(self) -> list[str]:
@@ -52,7 +52,7 @@ def system(place: Place) -> Iterator[System]:
         made = System(place, space, fstab)
         yield made
         if made.mounts():
-            made.server()  # the place ends it
+            made.daemon()  # the place ends it
 
 
 @pytest.mark.root
@@ -71,10 +71,10 @@ def test_a_line_in_fstab_mounts_as_it_says_and_umount_ends_the_daemon(system: Sy
         system.root.mkdir(str(number))
     with fails_with(errno.ENOSPC):
         system.root.mkdir("more")
-    server, region = system.server(), system.place.region
+    daemon, region = system.daemon(), system.place.region
     assert region is not None
     system.does("umount", system.place.path)
-    eventually(lambda: has_ended(server), what="the end of the daemon")
+    eventually(lambda: has_ended(daemon), what="the end of the daemon")
     assert not system.mounts() and not region.exists()
 
 
@@ -82,11 +82,11 @@ def test_a_line_in_fstab_mounts_as_it_says_and_umount_ends_the_daemon(system: Sy
 def test_mount_all_mounts_what_is_not_mounted_yet(system: System) -> None:
     system.fstab.write_text(f"the,\\040counters {system.place.path} fuse.fsmount ro 0 0\n")
     system.does("mount", "--all")
-    server = system.server()
+    daemon = system.daemon()
     with fails_with(errno.EROFS):
         system.root.mkdir("group")
     system.does("mount", "--all")
-    assert system.server() == server
+    assert system.daemon() == daemon
     (mount,) = system.mounts()
     assert mount.startswith("the, counters fuse.fsmount ro,")
     system.does("umount", system.place.path)
@@ -97,9 +97,9 @@ def test_a_mount_whose_daemon_was_killed_is_mounted_again_and_has_its_charges(sy
     mount = ("mount", "-t", "fuse.fsmount", "counters", system.place.path)
     system.does(*mount)
     system.root.charge(4096)
-    server = system.server()
-    os.kill(server, 9)
-    eventually(lambda: has_ended(server))
+    daemon = system.daemon()
+    os.kill(daemon, 9)
+    eventually(lambda: has_ended(daemon))
     system.does(*mount)
     assert system.root.usage == 4096 and len(system.mounts()) == 1
     system.does("mount", "-i", "-o", "remount,ro", system.place.path)
@@ -117,7 +117,7 @@ def test_who_may_mount_by_fstab_mounts_as_himself_and_unmounts(system: System) -
     system.does(*as_him, "mount", system.place.path)
     assert f"user_id={user.pw_uid}," in system.mounts()[0]
     told = json.loads(system.does(*as_him, "cat", system.place.path / ".fsmount"))
-    system.place.servers.add(told["server"])
+    system.place.daemons.add(told["server"])
     system.does(*as_him, "umount", system.place.path)
     eventually(lambda: has_ended(told["server"]))
     assert not system.mounts() and not Path(told["region"]).exists()

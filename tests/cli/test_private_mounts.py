@@ -24,11 +24,11 @@ def private(place: Place) -> Iterator[Place]:
     def mount() -> list[object]:
         done = run("mount", place.path)
         os.mkdir(place.path / "web")
-        return [done.returncode, done.stderr, place.server if os.path.ismount(place.path) else 0]
+        return [done.returncode, done.stderr, place.daemon if os.path.ismount(place.path) else 0]
 
-    status, said, server = as_user(OWNER, mount)
+    status, said, daemon = as_user(OWNER, mount)
     assert (status, said) == (0, "")
-    place.servers.add(server)
+    place.daemons.add(daemon)
     yield place
     assert as_user(OWNER, lambda: run("umount", "--quiet", place.path).returncode) == 0
     os.chown(place.path, 0, 0)

@@ -70,7 +70,7 @@ def mount_under(place: Place, injected: str, *options: str) -> tuple[int, str]:
     with told.open("w") as file:  # whoever traces a daemon that serves has it open until that ends
         done = subprocess.run(command, stdout=file, stderr=file, timeout=60, check=False)
     if done.returncode == 0:
-        place.servers.add(place.server)
+        place.daemons.add(place.daemon)
     else:
         eventually(lambda: not place.processes, within=60, what="the end of all that was started")
     return done.returncode, told.read_text()
@@ -100,7 +100,7 @@ def check(place: Place, charge: int) -> None:
 
 def is_served(place: Place) -> bool:
     try:
-        return place.server > 0
+        return place.daemon > 0
     except OSError:
         return False
 

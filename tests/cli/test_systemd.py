@@ -52,7 +52,7 @@ class Manager:
 
     def serve(self, place: Place, *options: str, **environment: str) -> subprocess.Popen[str]:
         process = self.start(sys.executable, "-m", "fsmount", "mount", "-f", place.path, *options, **environment)
-        place.servers.add(process.pid)
+        place.daemons.add(process.pid)
         return process
 
     def is_told_that_it_is_ready(self, mountpoint: Path) -> None:

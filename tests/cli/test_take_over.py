@@ -100,7 +100,7 @@ def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> No
 
 def serves(place: Place, pid: int) -> bool:
     try:
-        return place.server == pid
+        return place.daemon == pid
     except OSError:  # the mount of the dead one is there still
         return False
 
@@ -129,7 +129,7 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     )  # `reserved`, at its limit
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    place.servers.add(daemon.pid)
+    place.daemons.add(daemon.pid)
     eventually(lambda: serves(place, daemon.pid))
     assert group.usage == 123456789
     daemon.terminate()
@@ -154,7 +154,7 @@ def test_a_second_death_is_taken_over_as_the_first(place: Place) -> None:
     for _ in range(3):
         dead = place.signal(signal.SIGKILL)
         place.mount()
-        assert place.server != dead
+        assert place.daemon != dead
         assert (len(place.mounts), place.root.usage) == (1, 5)
     place.umount()
 
@@ -172,7 +172,7 @@ def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
     group = place.root.mkdir("group")
     code = "import os, sys, fsmount\npath = sys.argv[1]\ninput()\nprint(flush=True)\n"
     code += "try: {}\nexcept OSError as error: print(type(error).__name__)\n"
-    pid = place.server
+    pid = place.daemon
     callers = {
         request: subprocess.Popen(
             [sys.executable, "-c", code.format(request), str(group.path)],

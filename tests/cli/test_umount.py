@@ -21,7 +21,7 @@ from tests.mounts import AS_ROOT, GroupFiles, eventually
 
 def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place) -> None:
     place.mount()
-    pid, region = place.server, place.region
+    pid, region = place.daemon, place.region
     assert region is not None and region.exists()
     place.umount()
     assert has_ended(pid)
@@ -179,7 +179,7 @@ def test_a_mount_in_it_is_named(place: Place) -> None:
     inner = place.root.mkdir("inner").path
     done = run("mount", inner)
     assert (done.returncode, done.stderr) == (0, "")
-    place.servers.add(json.loads((inner / ".fsmount").read_bytes())["server"])
+    place.daemons.add(json.loads((inner / ".fsmount").read_bytes())["server"])
     assert refused(run("umount", place.path), place.path) == f"busy: {inner} is mounted in it; unmount that first"
     done = run("umount", inner)
     assert (done.returncode, done.stderr) == (0, "")
@@ -196,7 +196,7 @@ def test_keep_leaves_charges_groups_and_holders_to_the_next_mount(place: Place) 
     group.charge(300)
     with HolderProcess(group.path, transport="memory") as process:
         process.charge(200)
-        pid = place.server
+        pid = place.daemon
         place.umount("--keep")
         assert has_ended(pid) and not place.mounts and os.listdir(place.path) == []
         process.charge(100)
@@ -280,7 +280,7 @@ def test_a_mount_that_takes_the_region_over_meanwhile_is_not_unmounted(place: Pl
         eventually(lambda: mounting.poll() is not None or naps(place), what="a mount, or one that waits")
         go_on()
     assert mounting.wait(20) == 0
-    place.servers.add(place.server)
+    place.daemons.add(place.daemon)
     assert (place.root.usage, len(place.mounts)) == (5, 1)
     place.umount()
 
@@ -332,7 +332,7 @@ def test_a_stale_mount_over_one_that_is_served_hinders_nobody(place: Place, othe
     place.mount()
     place.root.charge(5)
     other_place.mount()
-    dead = other_place.server
+    dead = other_place.daemon
     subprocess.run(["mount", "--move", str(other_place.path), str(place.path)], check=True)
     os.kill(dead, signal.SIGKILL)
     eventually(lambda: has_ended(dead))
@@ -362,7 +362,7 @@ def test_without_a_daemon_live_holders_are_busy_too(place: Place) -> None:
 @pytest.mark.slow
 def test_a_daemon_that_was_stopped_is_told_of(place: Place) -> None:
     place.mount()
-    pid = place.server
+    pid = place.daemon
     os.kill(pid, signal.SIGSTOP)
     try:
         told = f"its daemon (pid {pid}) does not answer: end it with kill -9 and mount again"
@@ -375,7 +375,7 @@ def test_a_daemon_that_was_stopped_is_told_of(place: Place) -> None:
 
 def test_unmounting_by_hand_ends_the_daemon_as_well(place: Place) -> None:
     place.mount()
-    pid = place.server
+    pid = place.daemon
     subprocess.run(["fusermount3", "-u", str(place.path)], check=True)
     eventually(lambda: has_ended(pid))
     assert place.region is None
@@ -399,7 +399,7 @@ def test_a_mount_namespace_that_has_a_copy_does_not_keep_the_daemon(place: Place
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as namespace:
         assert namespace.stdin is not None and namespace.stdout is not None
         assert namespace.stdout.readline() == b"\n"
-        pid = place.server
+        pid = place.daemon
         place.umount()
         assert has_ended(pid) and place.region is None
         namespace.stdin.write(b"\n")
@@ -411,7 +411,7 @@ def test_a_mount_namespace_that_has_a_copy_does_not_keep_the_daemon(place: Place
 @pytest.mark.root
 def test_what_was_mounted_over_it_stays(place: Place) -> None:
     place.mount()
-    pid = place.server
+    pid = place.daemon
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place.path)], check=True)
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: has_ended(pid))
@@ -432,7 +432,7 @@ def test_a_signal_removes_the_mount_and_the_region(place: Place, number: signal.
 def test_any_number_of_signals_is_one_clean_end(place: Place) -> None:
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command)
-    place.servers.add(daemon.pid)
+    place.daemons.add(daemon.pid)
     eventually(lambda: (place.path / ".fsmount").exists())
     while daemon.poll() is None:
         daemon.send_signal(signal.SIGTERM)

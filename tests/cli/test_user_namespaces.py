@@ -61,6 +61,6 @@ def test_without_a_mount_namespace_it_is_said_what_is_missing(place: Place) -> N
 
 def test_the_overflow_uid_is_trusted_only_where_nobody_has_it(tmp_path: Path) -> None:
     assert region_path.trusted_owners() == {0, os.geteuid()}
-    code = "from fsmount import region_path; print(sorted(region_path.trusted_owners()))"
+    code = "from fsmount.admin import region_path; print(sorted(region_path.trusted_owners()))"
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[0, 65534]\n"

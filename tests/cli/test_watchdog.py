@@ -134,7 +134,7 @@ def test_a_stopped_daemon_is_ended_and_its_charges_are_taken_over(mount: Mount) 
 def test_it_is_so_in_the_background(place: Place) -> None:
     place.mount("--watchdog", LIMIT)
     place.root.charge(4096)
-    pid = place.server
+    pid = place.daemon
     watching = watchdog_of(pid)
     with cut_off(place.path):
         os.kill(pid, signal.SIGSTOP)
@@ -274,7 +274,7 @@ def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "-f", "--watchdog", str(LIMIT)], text=True, bufsize=1, **pipes) as tracer:  # type: ignore[call-overload]
         pid = int(tracer.stdout.readline())
-        place.servers.add(pid)
+        place.daemons.add(pid)
         eventually((place.path / ".fsmount").exists, what="mounted")
         print(file=tracer.stdin)
         assert tracer.stdout.readline() == "stopped\n"
@@ -324,7 +324,7 @@ def test_it_ends_with_the_daemon_and_not_before(mount: Mount) -> None:
 
 def test_nothing_is_left_when_umount_returns(place: Place) -> None:
     place.mount()
-    watching = watchdog_of(place.server)
+    watching = watchdog_of(place.daemon)
     place.umount()
     assert not Path(f"/proc/{watching}").exists()
 
@@ -385,7 +385,7 @@ def test_one_that_cannot_be_started_is_done_without(mount: Mount) -> None:
 
 def test_without_a_limit_there_is_none(place: Place) -> None:
     place.mount("--watchdog", 0)
-    assert not children(place.server)
+    assert not children(place.daemon)
     place.umount()
 
 

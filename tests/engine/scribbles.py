@@ -104,7 +104,7 @@ def touch_everything(path: Path, source: random.Random) -> None:
         lambda: region.holder_end(holders[0]),
         lambda: region.holder_get(ids[3]),
         lambda: setattr(tree, "batch", source.choice([0, 64, "auto"])),
-        lambda: tree.server,
+        lambda: tree.daemon,
     ]
     source.shuffle(operations)
     for operation in operations + operations:

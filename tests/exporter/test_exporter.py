@@ -326,7 +326,7 @@ def test_a_stopped_daemon_costs_a_scrape_its_time_and_the_exporter_few_threads(
     place: Place, exporter: Exporter
 ) -> None:
     late = "the daemon gave no metrics within 8 s: is it stopped?"
-    os.kill(place.server, signal.SIGSTOP)
+    os.kill(place.daemon, signal.SIGSTOP)
     try:
         with concurrent.futures.ThreadPoolExecutor(200) as pool:
             for found in [pool.submit(exporter.get) for _ in range(200)]:
@@ -335,7 +335,7 @@ def test_a_stopped_daemon_costs_a_scrape_its_time_and_the_exporter_few_threads(
         assert exporter.threads < 10
         assert refused(run("exporter", place.path), place.path) == late
     finally:
-        for pid in place.servers:
+        for pid in place.daemons:
             os.kill(pid, signal.SIGCONT)
     eventually(lambda: exporter.get()[0] == 200, what="metrics of the daemon that goes on")
     assert exporter.line() == f"fsmount: {place.path}: {late}\n"

@@ -191,7 +191,7 @@ def test_after_close_everything_is_tree_gone(region_path: Path) -> None:
     tree.close()
     tree.close()
     uses: list[Callable[[], object]] = [
-        lambda: tree.id, lambda: tree.batch, tree.reap, tree.holders, tree.check, lambda: tree.server,
+        lambda: tree.id, lambda: tree.batch, tree.reap, tree.holders, tree.check, lambda: tree.daemon,
         lambda: tree.mountpoint, lambda: group.path, lambda: group.name, lambda: group.exists, group.children,
         lambda: group.mkdir("a"), lambda: group.child("a"), lambda: group.remove(), group.attach, lambda: memory.usage,
         lambda: memory.limit, lambda: memory.margin, memory.stat, memory.holders, lambda: memory.charge(1),
@@ -246,15 +246,15 @@ def test_check_finds_nothing_in_a_tree_at_work(tree: Tree) -> None:
 
 def test_a_server_is_known_by_its_mount_point_and_paths_begin_there(tree: Tree) -> None:
     group = tree.root.mkdir("web")
-    assert (tree.server, tree.mountpoint) == (None, None)
+    assert (tree.daemon, tree.mountpoint) == (None, None)
     tree.serve("/run/counters")
-    server = tree.server
-    assert server is not None
-    assert (server.pid, server.mountpoint, server.alive) == (os.getpid(), "/run/counters", True)
+    daemon = tree.daemon
+    assert daemon is not None
+    assert (daemon.pid, daemon.mountpoint, daemon.alive) == (os.getpid(), "/run/counters", True)
     assert (tree.mountpoint, tree.root.path, group.path) == ("/run/counters", "/run/counters", "/run/counters/web")
     group["memory"].limit = 0
     with pytest.raises(fsmount.LimitExceeded) as caught:
         group["memory"].charge(1)
     assert caught.value.group == "/run/counters/web"
     tree.serve(None)
-    assert (tree.server, group.path) == (None, "/web")
+    assert (tree.daemon, group.path) == (None, "/web")

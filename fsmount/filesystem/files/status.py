@@ -40,7 +40,7 @@ class StatusFile(LongFile):
         self._shares.refresh()
         tree = self.group.tree
         region = os.fstat(tree.region.fd)
-        server = tree.server
+        daemon = tree.daemon
         about = {
             "daemon": {
                 "pid": os.getpid(),
@@ -48,7 +48,7 @@ class StatusFile(LongFile):
                 "since": self._since,
                 "version": __version__,
             },
-            "mountpoint": server.mountpoint if server else "",
+            "mountpoint": daemon.mountpoint if daemon else "",
             "region": {"path": tree.path, "size": region.st_size, "allocated": region.st_blocks * 512},
             "resources": tree.resources,
             "capacity": {
