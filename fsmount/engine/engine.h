@@ -36,7 +36,7 @@
 #define FSM_CELLS_MAX (1u << 28)
 #define FSM_RESOURCES_MAX 32 /* resources of a tree */
 #define FSM_RESOURCE_NAME_MAX 63
-#define FSM_SLOTS 16         /* attribute slots of a group for each resource */
+#define FSM_SLOTS 64         /* attribute slots of a group for each resource: the most kinds of files */
 #define FSM_ROOT ((fsm_id)0) /* the root group; it is never removed */
 #define FSM_BATCH_AUTO (-1)
 

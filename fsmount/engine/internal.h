@@ -147,7 +147,7 @@ int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out); /* wit
 int find_group(fsm_region *r, fsm_id id, group **out); /* -ENODEV */
 void link_group(fsm_region *r, group *g);              /* into its parent's children and the buckets */
 int unlink_group(fsm_region *r, group *g);
-attributes *attributes_of(fsm_region *r, group *g, uint32_t slot); /* a file's are there if the group's are custom */
+attributes *attributes_of(fsm_region *r, group *g, uint32_t slot); /* a file's are there if the group keeps its bank */
 
 /* ---- amounts ---- */
 

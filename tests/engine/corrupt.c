@@ -101,7 +101,7 @@ static void aim_at(fsm_region *r)
     PART(BUCKETS, buckets, uint32_t, bucket_count(&r->geometry));
     PART(GROUP, groups, group, 8);
     PART(COUNTER, counters, counter, 8 * r->geometry.resources);
-    PART(ATTRIBUTES, attributes, attributes, slots_of(r) * 8);
+    PART(ATTRIBUTES, attributes, attributes, bank_size(r) / sizeof(attributes) * 8);
     PART(HOLDER, holders, holder, HOLDERS + 4);
     PART(CELL, cells, cell, 24);
     PART(WATCH, watches, watch, 8);

@@ -21,7 +21,7 @@ from tests.engine.workers import Progress, Worker
 
 SELF = os.getpid()
 RESOURCES = ["memory", "tokens:count"]
-SLOTS = 16 * len(RESOURCES)  # of a group's attributes
+SLOTS = 16 * len(RESOURCES)  # of a group's attributes in their first bank
 NONE = 0xFFFFFFFF
 FAR = 0x7FFFFFF0
 MOST = (1 << 63) - 1
@@ -544,7 +544,7 @@ TRUTH = [
         Damage("group.name", group("/batch"), b"web"),
         Damage("group.name_length", group("/batch"), 3),
     ),
-    lone("group.custom", group("/batch"), 2, "custom of /batch: 2 cannot be", LEFT),
+    lone("group.custom", group("/batch"), 16, "custom of /batch: 16 cannot be", LEFT),
     lone("group.directory.mode", group("/web"), 0o10000, "attributes of /web: mode 010000 ", LEFT),
     lone("group.directory.set", group("/web"), 32, "attributes of /web: mode 0755 and flags 0x20 cannot be", LEFT),
     lone("attributes.mode", a_file_of_batch, 0xFFFF, "attributes of /batch tokens, file 2: mode 0177777 ", LEFT),

@@ -214,6 +214,25 @@ def test_attributes_are_set_one_by_one(group: Group) -> None:
     assert group.attributes(1).mode == MODE_UNSET
 
 
+def test_each_file_has_attributes_of_its_own(group: Group) -> None:
+    slots = range(1, 1 + len(group.resources) * SLOTS)
+    for slot in slots:
+        group.set_attributes(slot, SET_UID, uid=1000 + slot)
+    assert [group.attributes(slot).uid for slot in slots] == [1000 + slot for slot in slots]
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        group.attributes(slots.stop)
+
+
+def test_kinds_that_nobody_changes_take_no_memory(region_path: Path) -> None:
+    with Tree.create(region_path, resources=["memory"]) as tree:
+        groups = [tree.root.mkdir(str(number)) for number in range(100)]
+        before = region_path.stat().st_blocks * 512
+        for group in groups:
+            group.set_attributes(1, SET_MODE, mode=0o600)
+        taken = region_path.stat().st_blocks * 512 - before
+    assert taken < len(groups) * 1024, "16 kinds of 64 take 640 bytes"
+
+
 def test_a_full_region_is_enospc(region_path: Path) -> None:
     with Tree.create(region_path, groups=3, holders=1, cells=1, resources=["memory"]) as tree:
         tree.root.mkdir("a")

@@ -90,10 +90,10 @@ static void copy_used(fsm_region *to, fsm_region *from)
     h->refusals = __atomic_fetch_add(&from->header->refusals, 0, __ATOMIC_ACQ_REL);
     memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
     memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
-    size_t files = slots_of(from);
     for (uint32_t i = 0; i < groups; i++)
-        if (is_live(&to->groups[i]) && to->groups[i].custom)
-            memcpy(&to->attributes[i * files], &from->attributes[i * files], files * sizeof(attributes));
+        for (uint32_t bank = 0; is_live(&to->groups[i]) && bank < BANKS; bank++)
+            if (keeps_bank(&to->groups[i], bank))
+                memcpy(bank_at(to, i, bank), bank_at(from, i, bank), bank_size(from));
     for (uint32_t i = 0; i < cells; i++) {
         cell *own = &from->cells[i], *copy = &to->cells[i];
         copy->words.state = state_now(own);

@@ -20,11 +20,11 @@ static void check_attributes(checker *j, uint32_t index)
     if (!good_attributes(&g->directory))
         tell(j, "attributes of %s: mode %#o and flags %#x cannot be", name_group(f, index).text, g->directory.mode,
              g->directory.set);
-    if (g->custom > 1)
+    if (g->custom >> BANKS)
         tell(j, "custom of %s: %u cannot be", name_group(f, index).text, g->custom);
     for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
-        const attributes *a = &f->attributes[(size_t)index * slots_of(f) + slot];
-        if (!good_attributes(a))
+        const attributes *a = file_attributes(f, index, slot + 1);
+        if (keeps_bank(g, bank_of(slot + 1)) && !good_attributes(a))
             tell(j, "attributes of %s %s, file %u: mode %#o and flags %#x cannot be", name_group(f, index).text,
                  f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS, a->mode, a->set);
     }

@@ -452,21 +452,22 @@ UNLOCKED int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
 
 attributes *attributes_of(fsm_region *r, group *g, uint32_t slot)
 {
-    return slot == 0 ? &g->directory : &r->attributes[(size_t)group_index(r, g) * slots_of(r) + slot - 1];
+    return slot == 0 ? &g->directory : file_attributes(r, group_index(r, g), slot);
 }
 
-/* The files' attributes are kept from the first time one of them is changed: most groups' never are. */
-static int keep_attributes(fsm_region *r, group *g)
+/* A bank of a group's files is kept from the first change of one of them: most never are. */
+static int keep_attributes(fsm_region *r, group *g, uint32_t slot)
 {
-    if (g->custom)
+    uint32_t bank = bank_of(slot);
+    if (keeps_bank(g, bank))
         return 0;
-    size_t length = slots_of(r) * sizeof(attributes);
-    int error = populate(r, attributes_of(r, g, 1), length);
+    attributes *first = bank_at(r, group_index(r, g), bank);
+    int error = populate(r, first, bank_size(r));
     if (error)
         return error;
-    memset(attributes_of(r, g, 1), 0, length);
+    memset(first, 0, bank_size(r));
     FAULT_POINT(cleared);
-    __atomic_store_n(&g->custom, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&g->custom, g->custom | 1u << bank, __ATOMIC_RELEASE);
     FAULT_POINT(kept);
     return 0;
 }
@@ -482,7 +483,7 @@ UNLOCKED int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out
         error = seek_group(r, &at, id, &g);
         if (!error) {
             const attributes unset = { .set = 0 };
-            bool kept = slot == 0 || __atomic_load_n(&g->custom, __ATOMIC_ACQUIRE) != 0;
+            bool kept = slot == 0 || keeps_bank(g, bank_of(slot));
             const attributes *a = kept ? attributes_of(r, g, slot) : &unset;
             uint32_t set = slot == 0 ? UINT32_MAX : peek(a->set);
             out->mode = set & FSM_SET_MODE ? peek(a->mode) : FSM_MODE_UNSET;
@@ -506,7 +507,7 @@ int fsm_set_attr(fsm_region *r, fsm_id id, uint32_t slot, uint32_t mask, const f
     group *g;
     error = find_group(r, id, &g);
     if (!error && slot > 0)
-        error = keep_attributes(r, g);
+        error = keep_attributes(r, g, slot);
     if (!error) {
         attributes *a = attributes_of(r, g, slot);
         journal *j = &r->header->journal;

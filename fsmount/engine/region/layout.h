@@ -30,6 +30,10 @@
  *   refusal  is there when its number is not 0
  *   counter  limit, soft_limit, common, what it counted, and the statistics
  *
+ * The attributes of files lie in BANKS arrays of BANK kinds each.  A group's part of
+ * a bank is populated when a file of one of its kinds is first changed: kinds that
+ * are never changed take no memory.
+ *
  * Groups, their names and attributes, and the plain values of a counter are read
  * without the lock (reading without the lock, in internal.h); all else under it.
  *
@@ -46,7 +50,7 @@
 #include <string.h>
 
 #define FSM_MAGIC "fsmount\n"
-#define FSM_VERSION 5u
+#define FSM_VERSION 6u
 #define FSM_ARCHITECTURE ((uint32_t)(sizeof(long) << 8 | sizeof(void *)))
 
 #define NONE UINT32_MAX
@@ -69,7 +73,7 @@ typedef struct group {
     uint32_t name_length;
     attributes directory;
     uint32_t maker_uid, maker_gid; /* who owns files whose owner was never set */
-    uint32_t custom;               /* attributes of its files are kept; before, their memory is not there */
+    uint32_t custom;               /* a bit for each bank: its attributes are kept; before, their memory is not there */
     int64_t birth;
     uint32_t depth;                      /* (d) */
     uint32_t first_child, last_child;    /* (d) */
@@ -343,6 +347,40 @@ static inline uint32_t bucket_count(const fsm_geometry *g)
 static inline uint32_t slots_of(const fsm_region *r)
 {
     return r->geometry.resources * FSM_SLOTS;
+}
+
+/* The kinds whose attributes are populated together. */
+#define BANK 16u
+#define BANKS (FSM_SLOTS / BANK)
+
+_Static_assert(FSM_SLOTS % BANK == 0 && BANKS <= 32, "group.custom has a bit for each bank");
+
+/* Of the slot of a file, which is not 0. */
+static inline uint32_t bank_of(uint32_t slot)
+{
+    return (slot - 1) % FSM_SLOTS / BANK;
+}
+
+static inline bool keeps_bank(const group *g, uint32_t bank)
+{
+    return __atomic_load_n(&g->custom, __ATOMIC_ACQUIRE) >> bank & 1;
+}
+
+/* A group's part of a bank: BANK attributes for each resource. */
+static inline attributes *bank_at(const fsm_region *r, uint32_t group_number, uint32_t bank)
+{
+    return &r->attributes[((size_t)bank * r->geometry.groups + group_number) * r->geometry.resources * BANK];
+}
+
+static inline size_t bank_size(const fsm_region *r)
+{
+    return r->geometry.resources * BANK * sizeof(attributes);
+}
+
+static inline attributes *file_attributes(const fsm_region *r, uint32_t group_number, uint32_t slot)
+{
+    uint32_t resource = (slot - 1) / FSM_SLOTS, kind = (slot - 1) % FSM_SLOTS;
+    return &bank_at(r, group_number, kind / BANK)[resource * BANK + kind % BANK];
 }
 
 /* A group's generation wraps here, so that generation, index and a slot fit into a 64-bit inode number. */

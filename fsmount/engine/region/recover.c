@@ -39,7 +39,7 @@ static int finish_step(fsm_region *r)
     } else if (step == JOURNAL_ATTRIBUTES) {
         group *g = group_at(r, j->index);
         uint32_t slot = once(j->slot);
-        if (!g || slot > slots_of(r) || (slot > 0 && !g->custom))
+        if (!g || slot > slots_of(r) || (slot > 0 && !keeps_bank(g, bank_of(slot))))
             return corrupt(r, "the journal sets attributes %u of group %u", slot, j->index);
         *attributes_of(r, g, slot) = j->attributes;
         FAULT_POINT(attributes_set);
