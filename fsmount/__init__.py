@@ -4,33 +4,67 @@
         group["memory"].charge(4096)
 
 attach() finds a tree through its mount; Tree.create() and Tree.open() work without one.
+
+Each name is imported on first use, so that a command starts without the parts that it does not need.
 """
 
-from fsmount.attach import attach
-from fsmount.engine import UNLIMITED
-from fsmount.errors import GroupRemoved, LimitExceeded, LockTimeout, NotHeld, RegionCorrupt, TreeGone
-from fsmount.protocol.refusals import LargeHolder, Probe, Refusal
-from fsmount.quantities import format_quantity, parse_quantity
-from fsmount.shm import Counter, Group, Holder, Tree
-from fsmount.version import __version__
+from __future__ import annotations
 
-__all__ = [
-    "UNLIMITED",
-    "Counter",
-    "Group",
-    "GroupRemoved",
-    "Holder",
-    "LargeHolder",
-    "LimitExceeded",
-    "LockTimeout",
-    "NotHeld",
-    "Probe",
-    "Refusal",
-    "RegionCorrupt",
-    "Tree",
-    "TreeGone",
-    "__version__",
-    "attach",
-    "format_quantity",
-    "parse_quantity",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fsmount.attachment import attach as attach
+    from fsmount.errors import GroupRemoved as GroupRemoved
+    from fsmount.errors import LimitExceeded as LimitExceeded
+    from fsmount.errors import LockTimeout as LockTimeout
+    from fsmount.errors import NotHeld as NotHeld
+    from fsmount.errors import RegionCorrupt as RegionCorrupt
+    from fsmount.errors import TreeGone as TreeGone
+    from fsmount.protocol.refusals import LargeHolder as LargeHolder
+    from fsmount.protocol.refusals import Probe as Probe
+    from fsmount.protocol.refusals import Refusal as Refusal
+    from fsmount.quantities import UNLIMITED as UNLIMITED
+    from fsmount.quantities import format_quantity as format_quantity
+    from fsmount.quantities import parse_quantity as parse_quantity
+    from fsmount.shm import Counter as Counter
+    from fsmount.shm import Group as Group
+    from fsmount.shm import Holder as Holder
+    from fsmount.shm import Tree as Tree
+    from fsmount.version import __version__ as __version__
+
+#: Name -> the module that defines it.
+_MODULES = {
+    "UNLIMITED": "fsmount.quantities",
+    "Counter": "fsmount.shm",
+    "Group": "fsmount.shm",
+    "GroupRemoved": "fsmount.errors",
+    "Holder": "fsmount.shm",
+    "LargeHolder": "fsmount.protocol.refusals",
+    "LimitExceeded": "fsmount.errors",
+    "LockTimeout": "fsmount.errors",
+    "NotHeld": "fsmount.errors",
+    "Probe": "fsmount.protocol.refusals",
+    "Refusal": "fsmount.protocol.refusals",
+    "RegionCorrupt": "fsmount.errors",
+    "Tree": "fsmount.shm",
+    "TreeGone": "fsmount.errors",
+    "__version__": "fsmount.version",
+    "attach": "fsmount.attachment",
+    "format_quantity": "fsmount.quantities",
+    "parse_quantity": "fsmount.quantities",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -70,9 +70,10 @@ def test_a_process_maps_a_region_once_and_is_one_holder(mount: Mount, group: Gro
 
 def test_an_attach_imports_nothing(group: GroupFiles) -> None:
     program = """if True:
-        import sys, fsmount
+        import sys
+        from fsmount import attach
         before = set(sys.modules)
-        with fsmount.attach(sys.argv[1]) as group:
+        with attach(sys.argv[1]) as group:
             group["memory"].charge(1)
         print(*set(sys.modules) - before)
     """

@@ -175,7 +175,7 @@ def test_the_end_of_a_subinterpreter_ends_nothing(scene: Scene) -> None:
         "group = attach(); group['memory'].charge(100)\n"
         "other = interpreters.create()\n"
         "try:\n"
-        "    interpreters.run_string(other, 'import fsmount')\n"
+        "    interpreters.run_string(other, 'from fsmount import attach')\n"
         "except interpreters.RunFailedError as error:\n"
         "    say(error)\n"
         "interpreters.destroy(other); say('destroyed'); wait(); group['memory'].charge(1); say('charged'); wait()"

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from fsmount.attach import look
+from fsmount.attachment import look
 from fsmount.errors import UNMOUNTED, TreeGone
 from fsmount.files import LeaseGroup
 from fsmount.shm import STAT_KEYS, CounterSnapshot, Group
