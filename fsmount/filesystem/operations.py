@@ -25,19 +25,18 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
+from fsmount.control_files.control_channel import ControlHandle
+from fsmount.control_files.control_file import CounterFile, OpenFile
+from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
+from fsmount.control_files.long_file import LongFile, MakeText
+from fsmount.control_files.metrics import MetricsFile
+from fsmount.control_files.snapshot import SnapshotFile
+from fsmount.control_files.status import StatusFile
+from fsmount.control_files.threshold import ThresholdFile
+from fsmount.control_files.values import CLASSES, GROUP_CLASSES, SHARING_CLASSES
 from fsmount.errors import GroupRemoved, LockTimeout
 from fsmount.filesystem import guard, inodes
 from fsmount.filesystem.directory import Directory, Listed
-from fsmount.filesystem.files.control_handle import ControlHandle
-from fsmount.filesystem.files.counter_files import CLASSES, GROUP_CLASSES, SHARING_CLASSES
-from fsmount.filesystem.files.lease import GroupLeaseFile, LeaseFile
-from fsmount.filesystem.files.long_file import LongFile, MakeText
-from fsmount.filesystem.files.metrics import MetricsFile
-from fsmount.filesystem.files.open_file import CounterFile, OpenFile
-from fsmount.filesystem.files.polled import PolledFiles
-from fsmount.filesystem.files.snapshot import SnapshotFile
-from fsmount.filesystem.files.status import StatusFile
-from fsmount.filesystem.files.threshold import ThresholdFile
 from fsmount.filesystem.guard import by_handle, by_inode
 from fsmount.filesystem.host import Host
 from fsmount.filesystem.kernel_cache._page_reads import is_marking
@@ -48,6 +47,7 @@ from fsmount.filesystem.kernel_cache.names_and_attributes import (
     invalidate_attributes,
     invalidate_name,
 )
+from fsmount.filesystem.polled_files import PolledFiles
 from fsmount.filesystem.shares import Shares
 from fsmount.filesystem.texts import freed_memory
 from fsmount.filesystem.texts.kept_texts import KeptTexts, Text

@@ -158,7 +158,7 @@ def test_a_process_that_only_the_region_names_is_not_signalled(
 LIAR = """
 import os, sys
 pid = int(sys.argv.pop(1))
-import fsmount.filesystem.files.control_handle, fsmount.shm.tree
+import fsmount.control_files.control_channel, fsmount.shm.tree
 os.getpid = lambda: pid
 from fsmount.cli import main
 main()

@@ -4,13 +4,13 @@ from typing import ClassVar
 
 from pyfuse3 import RequestContext
 
-from fsmount.filesystem.files.events import EventsFile
-from fsmount.filesystem.files.holders import HoldersFile
-from fsmount.filesystem.files.lease import GroupLeaseFile, LeaseFile
-from fsmount.filesystem.files.open_file import CounterFile
-from fsmount.filesystem.files.probe import ProbeFile
-from fsmount.filesystem.files.threshold import ThresholdFile
-from fsmount.filesystem.files.why import WhyFile
+from fsmount.control_files.control_file import CounterFile
+from fsmount.control_files.events import EventsFile
+from fsmount.control_files.holders import HoldersFile
+from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
+from fsmount.control_files.probe import ProbeFile
+from fsmount.control_files.threshold import ThresholdFile
+from fsmount.control_files.why import WhyFile
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind
 from fsmount.quantities import parse

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pyfuse3 import RequestContext
 
-from fsmount.filesystem.files.open_file import CounterFile
+from fsmount.control_files.control_file import CounterFile
 from fsmount.shm import Counter
 
 

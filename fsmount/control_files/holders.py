@@ -3,8 +3,8 @@
 from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar
 
-from fsmount.filesystem.files.long_file import LongFile
-from fsmount.filesystem.files.open_file import CounterFile
+from fsmount.control_files.control_file import CounterFile
+from fsmount.control_files.long_file import LongFile
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind
 from fsmount.protocol.listings import HolderLine, holders_text

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError
 
+from fsmount.control_files.control_file import OpenFile
 from fsmount.errors import LockTimeout
-from fsmount.filesystem.files.open_file import OpenFile
 from fsmount.filesystem.kernel_cache.file_sizes import size_for
 from fsmount.filesystem.texts.kept_texts import Text
 from fsmount.shm import Group

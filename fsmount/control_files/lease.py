@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, RequestContext
 
+from fsmount.control_files.control_file import WRITABLE, CounterFile, OpenFile
 from fsmount.errors import NOFAIL_IS_RESERVED
-from fsmount.filesystem.files.open_file import WRITABLE, CounterFile, OpenFile
 from fsmount.filesystem.guard import finish
 from fsmount.filesystem.pending_charge import PendingCharge
 from fsmount.filesystem.processes import process_of

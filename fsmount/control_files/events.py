@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fsmount.filesystem.files.listening import ListeningFile
+from fsmount.control_files.listening import ListeningFile
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind
 from fsmount.shm import EVENT_KEYS

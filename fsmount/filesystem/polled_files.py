@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import trio
 
+from fsmount.control_files.control_file import OpenFile
 from fsmount.filesystem.event_notifier import EventNotifier
-from fsmount.filesystem.files.open_file import OpenFile
 from fsmount.shm import Tree
 
 #: Files that are looked at before other requests may pass.

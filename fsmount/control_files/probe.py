@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, RequestContext
 
-from fsmount.filesystem.files.open_file import CounterFile
+from fsmount.control_files.control_file import CounterFile
 from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, RequestContext
 
+from fsmount.control_files.control_file import OpenFile
 from fsmount.filesystem import inodes
-from fsmount.filesystem.files.open_file import OpenFile
 from fsmount.filesystem.guard import in_loop, leave_loop
 from fsmount.filesystem.host import Host
 from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM

@@ -12,7 +12,7 @@ directory may read the file.  It sees all groups below, as in `R.why` and `metri
 from collections.abc import Hashable, Iterator
 from typing import ClassVar
 
-from fsmount.filesystem.files.long_file import LongFile
+from fsmount.control_files.long_file import LongFile
 from fsmount.protocol.listings import groups_text
 from fsmount.shm import Counter, Group
 

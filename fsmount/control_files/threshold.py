@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pyfuse3 import FUSEError, RequestContext
 
-from fsmount.filesystem.files.listening import ListeningFile
+from fsmount.control_files.listening import ListeningFile
 from fsmount.filesystem.guard import finish
 from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
 from fsmount.filesystem.shares import Shares

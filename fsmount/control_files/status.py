@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pyfuse3 import RequestContext
 
-from fsmount.filesystem.files.long_file import LongFile, MakeText
+from fsmount.control_files.long_file import LongFile, MakeText
 from fsmount.filesystem.shares import Shares
 from fsmount.shm import Group
 from fsmount.version import __version__

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
-from fsmount.filesystem.files.long_file import LongFile
+from fsmount.control_files.long_file import LongFile
 from fsmount.filesystem.request_loop import served
 from fsmount.filesystem.shares import Shares
 from fsmount.filesystem.texts.kept_texts import Text

@@ -4,8 +4,8 @@ import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar
 
-from fsmount.filesystem.files.listening import ListeningFile
-from fsmount.filesystem.files.long_file import LongFile
+from fsmount.control_files.listening import ListeningFile
+from fsmount.control_files.long_file import LongFile
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind
 from fsmount.protocol.refusals import Refusal
