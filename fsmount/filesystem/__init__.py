@@ -1,10 +1,14 @@
-"""The tree as a FUSE file system: it translates between the kernel and fsmount.shm, and knows no more of either."""
+"""The tree as a FUSE file system: it translates requests of the kernel into calls of fsmount.shm.
+
+operations.py has the handlers, guard.py turns their errors into errnos, and request_loop.py waits for requests.
+Each kind of file is a class in files/.  texts/ makes and keeps long texts; kernel_cache/ keeps the kernel's cache true.
+"""
 
 import os
 import sys
 
 _flags = sys.getdlopenflags()
-sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)  # pyfuse3 must find a function there, so it is loaded first
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)  # pyfuse3 must find fuse_session_new() there
 from fsmount.filesystem.kernel_cache import _page_reads  # noqa: E402, F401
 
 sys.setdlopenflags(_flags)

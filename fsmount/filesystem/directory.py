@@ -1,8 +1,9 @@
-"""An open directory: what it lists, and where a listing goes on.
+"""An open directory: its listing, and where the next part of it begins.
 
-A listing shows each child that is there all the while once, whatever comes and goes meanwhile, and a place in it stays
-what it is until the directory is closed or rewound.  So an open directory keeps the ids of the children as they were
-when the listing began, like a text that is read in parts (kept_texts.py); a name is looked up when it is shown.
+A child that exists throughout a listing appears in it exactly once, whatever other children come and go.  A place in
+the listing keeps its meaning until the directory is closed or rewound.  So an open directory keeps the ids of the
+children from the start of the listing, like a text that is read in parts (texts/kept_texts.py).  A child's name is
+looked up when the listing reaches it.
 """
 
 import errno
@@ -15,11 +16,13 @@ from fsmount.filesystem import inodes
 from fsmount.filesystem.texts.kept_texts import Text
 from fsmount.shm import Group
 
-#: The entries that every group lists before its children: names and slots.
+#: The files that every group lists before its children: names and slots.
 Listed = Sequence[tuple[bytes, int]]
 
-#: So many children are looked up by the event loop itself, and so many are kept as they are.
+#: The event loop itself looks up at most this many children.
 _FEW = 512
+
+#: At most this many ids are kept uncompressed.
 _VERY_FEW = 64
 
 #: Children that are looked up at a time.
@@ -30,7 +33,7 @@ _PART = 1024 * _ID
 
 
 class Directory:
-    """An open directory, of the user who opened it."""
+    """An open directory; `user` has opened it."""
 
     __slots__ = ("_children", "_listed", "_parent", "group", "user")
 
@@ -48,7 +51,7 @@ class Directory:
         return self.group.child_count <= _FEW
 
     def look(self) -> bytes | Text:
-        """The children as they are now: their ids, as bytes.  GroupRemoved."""
+        """The ids of the current children, as bytes.  GroupRemoved."""
         self._parent = (self.group.parent or self.group).id
         ids = self.group.child_ids()
         if len(ids) <= _VERY_FEW * _ID:
@@ -56,15 +59,15 @@ class Directory:
         return Text(ids[at : at + _PART] for at in range(0, len(ids), _PART))
 
     def begin(self, children: bytes | Text) -> None:
-        """The listing that follows is of these children."""
+        """Starts a listing of these children."""
         self._children = children
 
     def lose_text(self) -> None:
-        """A listing that goes on fails."""
+        """The next part of the listing fails with ESTALE."""
         self._children = None
 
     def entries(self, start: int) -> Iterator[tuple[int, int, bytes | None]]:
-        """Place, inode and name of each entry from a place on; without a name: that of a group, to be looked up."""
+        """Place, inode and name of each entry from a place on.  A group has no name here: it must be looked up."""
         fixed = [(b".", self.group.id, inodes.DIRECTORY), (b"..", self._parent, inodes.DIRECTORY)]
         fixed += [(name, self.group.id, slot) for name, slot in self._listed]
         for place in range(start, len(fixed)):

@@ -1,8 +1,8 @@
-"""Who polls for events of the tree is woken when there is one, however it came about.
+"""The daemon's end of the region's event notifier: it wakes pollers when any process counts an event.
 
-The region has an event notifier.  A process that counts an event wakes it, once for each time that it was armed; a
-worker thread sleeps until then.  One look at the polled files serves
-all events since then.  While nobody polls, the bell is not armed, and nobody who charges takes note of it.
+A process that counts an event wakes the notifier once for each time that it is armed.  A worker thread sleeps until
+then.  One look at the polled files serves all events since the last look.  While no file is polled, the notifier is not
+armed, and charges pay nothing for it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,12 +13,12 @@ import trio
 from fsmount.filesystem.guard import await_in_thread
 from fsmount.shm import Tree
 
-#: For how long a thread waits at a time, in seconds: so much longer it may be there when the mount ends.
+#: How long a thread waits at a time, in seconds.  The thread may outlive the mount by that time.
 _WAIT = 5.0
 
 
 class EventNotifier:
-    """For the event loop's thread.  `answer` looks at the files that are polled, and says whether there are any."""
+    """For the event loop's thread.  `answer` looks at the polled files, and returns whether there are any."""
 
     def __init__(self, tree: Tree, answer: Callable[[], Awaitable[bool]]) -> None:
         self._tree = tree
@@ -26,13 +26,13 @@ class EventNotifier:
         self._wanted = trio.Event()
 
     def arm(self) -> None:
-        """Somebody is going to poll: what is counted from here on is heard."""
+        """A process begins to poll: every event counted from here on wakes the notifier."""
         if not self._wanted.is_set():
             self._tree.listen(True)
             self._wanted.set()
 
     async def run(self) -> None:
-        """Hears events until it is cancelled."""
+        """Answers events until it is cancelled."""
         while True:
             await self._wanted.wait()
             await await_in_thread(partial(self._tree.await_event, _WAIT))

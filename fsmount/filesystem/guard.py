@@ -1,18 +1,18 @@
-"""Nothing escapes from a handler, and no handler waits.
+"""The guard around every handler: no exception escapes from it, and it never waits.
 
-pyfuse3 runs all handlers in one thread, and an exception that leaves one ends the mount.  So a handler here is a plain
-function that answers from memory, and one of the two decorators below makes it what pyfuse3 wants:
+pyfuse3 runs all handlers in one thread, and an exception that leaves a handler ends the mount.  So a handler here is a
+plain function that answers from memory, and one of two decorators makes a coroutine for pyfuse3 of it:
 
-- an OSError becomes its errno, and a damaged region EIO, as everywhere where files are.  Users cause errors, so they
-  are logged for debugging only, and what they cannot cause is logged once;
-- anything else is logged with its traceback and becomes EIO;
-- what would have to wait is begun again in a worker thread, and other requests are served meanwhile.  The event
-  loop's thread waits PATIENCE for the region's lock, a worker thread for seconds (its owner may be stopped).  Once one
-  has waited in vain, the others hardly wait at all for a while: the kernel makes and removes the names in a directory
-  one after the other, so their seconds would add up.  Names, attributes and limits are read without the lock.
+- An OSError becomes its errno, and a damaged region EIO, as on other file systems.  Errors that users can cause are
+  logged at debug level; the others are logged once.
+- Any other exception is logged with its traceback and becomes EIO.
+- An operation that must wait runs again in a worker thread, while other requests are served.  The event loop's thread
+  waits PATIENCE for the region's lock.  A worker thread waits for seconds, since the owner of the lock may be stopped.
+  After one thread has waited in vain, the others hardly wait for a while.  The kernel serializes changes of names in
+  a directory, so their waits would add up.  Reads of names, attributes and limits need no lock.
 
-Beginning again is harmless as long as a handler does at most one thing that changes something, and does it last: the
-engine changes nothing when it fails.
+An operation may run twice because a handler changes at most one thing, and does so last.  The engine changes nothing
+when it fails.
 """
 
 import errno
@@ -36,32 +36,32 @@ log = logging.getLogger(__name__)
 PATIENCE = 0.002
 
 #: How long it waits for the interpreter while a worker thread makes a text of many groups, in seconds.
-TURN = 0.0002
+SWITCH_INTERVAL = 0.0002
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How long a worker thread waits for it, and how long after another has waited in vain.
+#: How long a worker thread waits for the lock, and how long after another thread has waited in vain.
 _PATIENCE_OF_WORKER = 3.0
 _PATIENCE_AFTER_FAILURE = 0.05
 
-#: How many operations may wait for the kernel at once.  It may hold them up until we have served another request, so
-#: some of pyfuse3's tasks must stay free; one more is answered EAGAIN.
+#: How many operations may wait for the kernel at once; one more gets EAGAIN.  The kernel may delay them until the
+#: daemon has served another request, so some of pyfuse3's tasks must stay free.
 _WAITERS = 16
 
-#: These are not a user's doing.
+#: Errors that no user can cause.
 _ALARMING = frozenset({errno.EUCLEAN, errno.EIO, errno.EBADF, errno.ENOTCONN, errno.EFAULT})
 
-#: What was logged of them.  Everybody runs into a damaged region, again and again.
+#: Such errors that were logged.  Every request may meet the same damage in a region.
 _alarms: set[str] = set()
-_ALARMS = 100
+_ALARMS_MAX = 100
 
 
 class MustWait(Exception):
-    """Raised in the event loop's thread by an operation that may wait for the kernel; it is begun again elsewhere."""
+    """An operation in the event loop's thread may have to wait for the kernel: it runs again in a worker thread."""
 
 
-#: When an operation has last waited for the lock in vain.
+#: When an operation last waited for the lock in vain.
 _failed_at = -math.inf
 
 _waiters = trio.CapacityLimiter(_WAITERS)
@@ -70,14 +70,14 @@ _waiters = trio.CapacityLimiter(_WAITERS)
 def by_inode(operation: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Guards an operation on an inode.
 
-    For a group that is gone it answers ESTALE: the kernel then looks the whole path up again, so that a user
-    sees ENOENT, or the new group of that name.
+    A removed group answers ESTALE.  The kernel then looks up the whole path again, and the user gets ENOENT or the new
+    group of that name.
     """
     return _guarded(operation, gone=errno.ESTALE)
 
 
 def by_handle(operation: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Guards an operation on an open file; for a group that is gone it answers ENODEV."""
+    """Guards an operation on an open file; a removed group answers ENODEV."""
     return _guarded(operation, gone=errno.ENODEV)
 
 
@@ -95,7 +95,7 @@ def _guarded(operation: Callable[P, T], gone: int) -> Callable[P, Coroutine[Any,
 
 
 async def recover(error: Exception, gone: int, operation: Callable[[], T]) -> T:
-    """What becomes of an operation that has raised: it is begun again where it may wait, or a FUSEError is raised."""
+    """Runs an operation that has raised `error` again, where it may wait.  FUSEError: the answer to the kernel."""
     limiter = None
     if isinstance(error, MustWait):
         limiter = _waiters
@@ -120,7 +120,7 @@ def wait_in_thread(operation: Callable[[], T]) -> T:
         _failed_at = time.monotonic()
         raise
     finally:
-        set_patience(_PATIENCE_OF_WORKER)  # the thread will be used for other things too
+        set_patience(_PATIENCE_OF_WORKER)  # other code uses the thread too
 
 
 def answer(error: Exception, gone: int) -> FUSEError:
@@ -128,10 +128,12 @@ def answer(error: Exception, gone: int) -> FUSEError:
     if isinstance(error, FUSEError):
         return error
     if isinstance(error, LockTimeout):
-        log.warning("a request failed: the region's lock is held by process %d, which does not run", error.pid)
+        log.warning(
+            "a request timed out: the region's lock is held by process %d, which does not run; end it", error.pid
+        )
         return FUSEError(errno.ETIMEDOUT)
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 512:
-        log.log(_level(error), "answered: %s", error)
+        log.log(_level(error), "answered with an error: %s", error)
         return FUSEError({errno.ENODEV: gone, errno.EUCLEAN: errno.EIO}.get(error.errno, error.errno))
     log.error("a request failed", exc_info=error)
     return FUSEError(errno.EIO)
@@ -139,14 +141,14 @@ def answer(error: Exception, gone: int) -> FUSEError:
 
 def _level(error: OSError) -> int:
     text = str(error)
-    if error.errno not in _ALARMING or text in _alarms or len(_alarms) >= _ALARMS:
+    if error.errno not in _ALARMING or text in _alarms or len(_alarms) >= _ALARMS_MAX:
         return logging.DEBUG
     _alarms.add(text)
     return logging.ERROR
 
 
 def leave_loop() -> None:
-    """What follows is not for the event loop's thread: MustWait there, and nothing in a worker thread."""
+    """Raises MustWait in the event loop's thread, so that the operation runs again in a worker thread."""
     if trio.lowlevel.in_trio_run():
         raise MustWait
 
@@ -159,7 +161,7 @@ def in_loop(function: Callable[..., T], *arguments: object) -> T:
 
 
 def finish(function: Callable[[], object]) -> None:
-    """Runs what must happen although nobody waits for it: in the background if the lock is not to be had at once."""
+    """Runs function, and if the region's lock is taken, runs it in the background until it succeeds."""
     try:
         function()
     except LockTimeout:
@@ -167,9 +169,9 @@ def finish(function: Callable[[], object]) -> None:
 
 
 async def await_in_thread(wait: Callable[[], T]) -> T:
-    """Runs what only waits in a worker thread, which is left to itself when the caller is cancelled.
+    """Runs a function that only waits in a worker thread.  Cancelling the caller abandons the thread.
 
-    SIGABRT is not for that thread: who aborts the daemon wants to know where its event loop is.
+    The thread blocks SIGABRT, so that a core dump or traceback of an aborted daemon shows its event loop.
     """
 
     def run() -> T:
@@ -180,12 +182,12 @@ async def await_in_thread(wait: Callable[[], T]) -> T:
 
 
 async def persist(function: Callable[[], object]) -> None:
-    """Runs function in worker threads until the region's lock was to be had; other errors are logged.  Never raises."""
+    """Runs function in worker threads until it gets the region's lock; logs other errors.  Never raises."""
     while True:
         try:
             await trio.to_thread.run_sync(function)
         except LockTimeout as error:
-            log.warning("the region's lock is held by process %d, which does not run; trying on", error.pid)
+            log.warning("the region's lock is held by process %d, which does not run; trying again", error.pid)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _ALARMING:
                 log.log(_level(error), "unfinished: %s", error)

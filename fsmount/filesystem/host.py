@@ -1,19 +1,19 @@
-"""What the file system leaves to the daemon that runs it."""
+"""The interface between the file system and the daemon that runs it."""
 
 from typing import Protocol
 
 
 class Host(Protocol):
-    """Called in the event loop's thread only; each must return at once."""
+    """The daemon's part.  The event loop's thread calls all methods; each must return at once."""
 
     def holder_bound(self, holder: int, pid: int) -> None:
-        """The attached process `pid` has bound its holder to a control file that it keeps open."""
+        """The attached process `pid` has bound its holder to a control channel that it keeps open."""
 
     def holder_released(self, holder: int) -> None:
-        """The last descriptor of that control file is closed, whatever closed it.  Must not raise."""
+        """The last descriptor of that control channel is closed, for whatever reason.  Must not raise."""
 
     def unmount_asked(self, keep: bool) -> None:
-        """Somebody who may has asked for the end of the mount.
+        """Root or the owner of the mount has asked for its end.
 
-        OSError(EBUSY) for live holders without `keep`.  Otherwise the mount ends soon: this request is still answered.
+        OSError(EBUSY): there are live holders, and `keep` is not set.  Otherwise the mount ends after this answer.
         """

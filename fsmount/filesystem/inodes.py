@@ -1,8 +1,8 @@
-"""Inode numbers: which group, and what of it.
+"""Inode numbers, made of a group's id and the slot of a file.
 
-A number is made from a group's id and the slot of the file, and taken apart again: there is no table of inodes, so a
-tree of any size costs the daemon nothing.  From the highest bit: 28 bits of the group's generation, 24 of its
-index, 12 of the slot.  A removed group's numbers never name the group that gets its place.
+Since a number can be taken apart again, there is no table of inodes, and a tree of any size costs the daemon nothing.
+From the highest bit: 28 bits of the group's generation, 24 of its index, 12 of the slot.  The numbers of a removed
+group never name a later group at its place.
 """
 
 from fsmount.protocol.file_table import KINDS_MAX, Kind

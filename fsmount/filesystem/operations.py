@@ -197,7 +197,7 @@ class Operations(pyfuse3.Operations):
 
     def init(self) -> None:
         set_patience(guard.PATIENCE)
-        sys.setswitchinterval(guard.TURN)
+        sys.setswitchinterval(guard.SWITCH_INTERVAL)
         self._serving = True
         self._marks = is_marking()
         if not self._marks:
@@ -250,7 +250,7 @@ class Operations(pyfuse3.Operations):
         return attributes
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        if self._sizes.is_noting(inode):
+        if self._sizes.is_noting_end(inode):
             await trio.sleep(SETTLED)
         return await self._attributes(inode, ctx)
 
@@ -326,8 +326,8 @@ class Operations(pyfuse3.Operations):
         """The block size is no smaller than the size: tools then read to the end, where they would seek to it."""
         size = opened.size(group)
         if found.st_ino in self._sizes:
-            size = self._sizes.shown(found.st_ino, size, self._caller)
-        self._sizes.told(found.st_ino, self._caller, size)
+            size = self._sizes.size_shown(found.st_ino, size, self._caller)
+        self._sizes.news.sent(found.st_ino, self._caller, size)
         if size:
             found.st_size = size
             found.st_blksize = max(PAGE, 1 << (size - 1).bit_length())
@@ -559,7 +559,7 @@ class Operations(pyfuse3.Operations):
     async def _read_page(self, fh: int, off: int, size: int) -> bytes:
         """For sendfile() and splice(): see file_sizes.py."""
         opened = self._open[fh]
-        self._sizes.begin(opened.inode, fh)
+        self._sizes.begin_copy(opened.inode, fh)
         try:
             text = opened.read(off, size)
         except MakeText:
@@ -568,7 +568,8 @@ class Operations(pyfuse3.Operations):
             text = await guard.recover(error, errno.ENODEV, lambda: opened.read(off, size))
         end = off + len(text) if len(text) < size else None
         length = opened.length_read
-        await self._sizes.answered(opened.inode, opened.task, opened.since, end, length, opened.size(opened.group))
+        size_shown = opened.size(opened.group)
+        await self._sizes.allow_answer(opened.inode, fh, opened.task, opened.since, end, length, size_shown)
         return text
 
     async def _read_long(self, fh: int, off: int, size: int) -> bytes:
@@ -587,9 +588,9 @@ class Operations(pyfuse3.Operations):
             length = opened.write(buf)
         except Exception as error:
             length = await guard.recover(error, errno.ENODEV, lambda: opened.write(buf))
-        if self._sizes.shows_pages:
-            await self._sizes.refresh()
-        self._sizes.told(opened.inode, opened.task)
+        if self._sizes.has_short_pages:
+            await self._sizes.drop_short_pages()
+        self._sizes.news.sent(opened.inode, opened.task)
         if length and opened.timed:
             self._written[opened.inode] = time_ns()
             if self._written.many:
@@ -603,7 +604,7 @@ class Operations(pyfuse3.Operations):
         self._shares.close_file(opened.user)
         self._sizes.closed(opened.inode, fh, opened.task, opened.readable)
         if opened.truncates:
-            self._sizes.settle(opened.inode)
+            self._sizes.invalidate(opened.inode)
         if isinstance(opened, LongFile):
             self._kept.drop(opened)
         opened.release()

@@ -1,4 +1,4 @@
-"""Which process called: the kernel names the calling thread, and charges belong to its process."""
+"""The process of a calling thread: the kernel names threads, and charges belong to processes."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import os
 def process_of(thread: int) -> int:
     """The process of a thread; the thread's own number if it is gone or out of sight.
 
-    OSError(ENFILE): the daemon has no descriptor left to look.  The caller's own are not the matter, as EMFILE says.
+    OSError(ENFILE): the daemon has no descriptor left to look it up.  EMFILE would blame the caller's descriptors.
     """
     try:
         with open(f"/proc/{thread}/status", "rb") as status:

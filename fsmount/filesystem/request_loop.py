@@ -1,16 +1,15 @@
-"""How the daemon waits for the kernel's next request.
+"""The wait for the kernel's next request.
 
-pyfuse3 waits through trio before each one, under a lock that its workers hand around: two switches of tasks, three
-system calls.  That takes longer than all else there is to a request, although the next one mostly comes within
-microseconds: an open() is followed by a read() and a close(), and who writes once writes again.
+Before each request pyfuse3 waits through trio, under a lock that its workers hand to each other.  That costs two
+switches of tasks and three system calls, which is more than the rest of a request.  Yet the next request mostly comes
+within microseconds: a read() and a close() follow an open(), and a writer writes again.
 
-So a worker that has answered looks whether the next request is there, for a moment, and lets whoever is on its
-processor run in between: its caller, if they share one; and if they do not, none of the two processors has to be
-woken up.  Only after that moment it waits through trio, and so does it every few milliseconds whatever comes, so that
-the other tasks have their turn.
+So a worker that has answered looks for the next request for a moment.  Between two looks it yields its processor to the
+caller, if they share one.  If they do not, neither processor goes to sleep and has to be woken.  After that moment, and
+every few milliseconds in any case, the worker waits through trio, so that other tasks run.
 
-pyfuse3 uses whatever its attribute `trio` is, which is how it comes to run under asyncio.  Here it is trio but for the
-lock and the waiting.
+pyfuse3 uses the module in its attribute `trio`, which is how it runs under asyncio.  Here that attribute is trio with
+another lock and another wait.
 """
 
 import select
@@ -21,27 +20,28 @@ from typing import Any
 import pyfuse3
 import trio
 
-#: How many requests may be under way at once: those of readers that wait for a long text among them.
+#: How many requests may be under way at once, including readers that wait for a long text.
 TASKS = 1024
 
-#: How long a worker looks, in seconds; about as long as a request takes.
+#: How long a worker looks for a request, in seconds; about as long as a request takes.
 _MOMENT = 20e-6
 
-#: How long requests may follow each other before other tasks have their turn, in seconds.
-_TURN = 0.005
+#: How long requests may follow each other before other tasks run, in seconds.
+_BURST = 0.005
 
 _served = 0
 
 
 def served() -> int:
-    """How many requests were served so far, and the one that is waited for; a process has one mount."""
+    """How many requests were served so far, with the one that is awaited; a process has one mount."""
     return _served
 
 
 class Lock:
-    """One worker at a time waits for a request: whoever comes first when it is free, and nobody has it handed to him.
+    """The lock of the one worker that waits for a request: the first worker that finds it free takes it.
 
-    So a worker that comes back before he has slept goes on, and no other has to be woken up for each request.
+    The lock is not handed over.  So a worker that returns before it sleeps takes it again, and no other worker has to
+    wake up for each request.
     """
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ class Lock:
 
 
 class LowLevel:
-    """trio.lowlevel, but for wait_readable(), which looks for a moment first."""
+    """trio.lowlevel with a wait_readable() that looks for a moment first."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()  # poll() is refused to who may have no more descriptors
+        self._epoll = select.epoll()  # poll() fails for a process at its limit of descriptors
         self._watched: int | None = None
-        self._turn_ends = 0.0
+        self._burst_ends = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
@@ -77,7 +77,7 @@ class LowLevel:
             self._epoll.register(descriptor, select.EPOLLIN)
             self._watched = descriptor
         now = monotonic()
-        if now < self._turn_ends:
+        if now < self._burst_ends:
             end = now + _MOMENT
             while now < end:
                 if self._epoll.poll(0, 1):
@@ -85,11 +85,11 @@ class LowLevel:
                 sched_yield()
                 now = monotonic()
         await trio.lowlevel.wait_readable(descriptor)
-        self._turn_ends = monotonic() + _TURN
+        self._burst_ends = monotonic() + _BURST
 
 
 class Trio:
-    """trio, but for what is above."""
+    """trio with Lock and LowLevel."""
 
     Lock = Lock
 
@@ -101,6 +101,6 @@ class Trio:
 
 
 async def serve_requests() -> None:
-    """pyfuse3.main(), with every request waited for as told above.  After pyfuse3.init()."""
+    """pyfuse3.main() with the wait described above.  Called after pyfuse3.init()."""
     pyfuse3.trio = Trio()  # type: ignore[attr-defined]
     await pyfuse3.main(max_tasks=TASKS)

@@ -1,20 +1,20 @@
-"""Shares: no user can use up what the others need.
+"""Shares of the tree's capacity: no user can use up what the others need.
 
-One rule, for everything that a tree has room for: **a user other than root and the owner of the mount never holds more
-of it than is left for such users, and a sixteenth of it is left for root and the owner alone.**  So the first user gets
-at most half, the next one half of the rest, and so on; root finds room whatever a user does, who may have the right to
-thousands of user numbers.
+One rule holds for everything that a tree has room for.  **A user other than root and the owner of the mount never holds
+more of it than is left for such users, and a sixteenth of it is for root and the owner alone.**  So the first user gets
+at most half, the next user half of the rest, and so on.  Root finds room even if a user has the right to thousands of
+user numbers.
 
-Groups, leases, cells, marks and waiters count against the owner of the topmost group on the
-way from the root that belongs to neither root nor the owner of the mount, whoever asks for them there; where there is
-none, against the user who asks.  An open file or directory counts against the user who opens it: reading is often
-permitted to everybody, and must not use up the share of the owner.  Root and the owner are never refused.
+Groups, leases, cells, marks and waiters count against the owner of the topmost group on the way from the root that
+belongs to neither root nor the owner of the mount.  If there is no such group, they count against the user who asks.
+An open file or directory counts against the user who opens it: many users may read a file, and must not use up the
+share of its owner.  Root and the owner are never refused.
 
-Totals are the engine's own.  The share of each user is counted here, as it is taken and given back, for it all passes
-here; but a process of root or the owner may make and remove groups in the region itself, and a group may get another
-owner.  So the groups are counted once more before anybody is refused, and before anybody gets more after an owner has
-changed.  That takes 0.5 ms for 65,536 groups; where it takes long it is done in a worker thread, and so seldom that it
-takes no more than a part of the time.  Changes by others meanwhile may be counted or not.
+Totals are the engine's own.  The share of each user is counted here, where each request takes and gives back.  But a
+process of root or the owner can make and remove groups in the region itself, and a group can get another owner.  So the
+groups are counted again before a user is refused, and after an owner has changed, before a user gets more.  That takes
+0.5 ms for 65,536 groups.  If it takes long, a worker thread does it, so seldom that it takes a bounded part of the
+time.  Changes in the region meanwhile may be counted or not.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ log = logging.getLogger(__name__)
 #: The pools of the engine, in the order of Region.use().
 _OF_ENGINE = ("groups", "processes", "leases", "cells", "marks", "waiters")
 
-#: The things that the daemon itself keeps for users, and how many: about 1 KB each, twice that for an open lease.
+#: The capacity of what the daemon itself keeps for users: about 1 KB each, and 2 KB for an open lease.
 _OF_DAEMON = {"open_files": 1 << 18, "removed_groups": 1 << 16}
 
-#: So much of each is for root and the owner of the mount: one part in so many.
+#: The divisor of the part that is for root and the owner of the mount alone.
 _RESERVED = 16
 
-#: Groups are counted in the event loop's thread, and whenever it is needed, if that takes no longer, in seconds.
+#: If a count takes at most this long, in seconds, the event loop's thread does it, whenever it is needed.
 _SHORT = 0.0001
 
-#: Otherwise one part of the time is spent on it, of so many.
+#: The divisor of the part of the time that longer counts may take.
 _PART = 20
 
-#: How often groups are counted until nothing was made or removed meanwhile; then the last count does.
+#: How often groups are counted until none was made or removed meanwhile; the last count is then good enough.
 _ATTEMPTS = 3
 
 #: How often a refusal of one kind is logged for one user, in seconds.
@@ -60,53 +60,53 @@ _FILES_FOR_USERS = _OF_DAEMON["open_files"] - _OF_DAEMON["open_files"] // _RESER
 #: How many groups' owners, and refusals that were logged, are remembered.
 _REMEMBERED = 8192
 
-#: How many users of each kind a report names.
+#: How many users a report names for each kind.
 _LARGEST = 3
 
 
 class Account:
-    """Where the things are counted that one user takes in one group."""
+    """The account for a request of one user in one group."""
 
     __slots__ = ("_shares", "limited", "uid")
 
     def __init__(self, shares: Shares, uid: int, limited: bool) -> None:
         self._shares = shares
-        #: The user of the share.
+        #: The user whose share it is.
         self.uid = uid
-        #: Whether the user who asks may be refused.
+        #: Whether the request may be refused.
         self.limited = limited
 
     def take(self, **amounts: int) -> None:
-        """Counts so many more of each kind.  OSError(ENOSPC): they are more than the user's share."""
+        """Takes these amounts of the share.  OSError(ENOSPC): the share has less."""
         self._shares.take(self.uid, amounts, self.limited)
 
     def give_back(self, **amounts: int) -> None:
-        """Counts so many less."""
+        """Gives these amounts back to the share."""
         self._shares.give_back(self.uid, amounts)
 
     def used_up(self, amounts: Mapping[str, int]) -> dict[str, int]:
-        """Of which kinds the user cannot get so many more here, and how many the user has."""
+        """The kinds of which the user cannot get these amounts here, and how many the user has."""
         return self._shares.used_up(self.uid, amounts) if self.limited else {}
 
 
 class Shares:
-    """The share of each user in the room of a tree.  For any thread."""
+    """The share of each user in the capacity of a tree.  For any thread."""
 
     def __init__(self, tree: Tree, leases: Iterable[Holder] = ()) -> None:
-        """leases: those that were open when the daemon before died; they last as long as their processes."""
+        """leases: the open leases of an earlier daemon that has died; they last as long as their processes."""
         self._tree = tree
         self._owner = os.geteuid()
         self._lock = threading.Lock()
-        self._held: dict[str, dict[int, int]] = {what: {} for what in (*_OF_ENGINE, *_OF_DAEMON)}
+        self._held: dict[str, dict[int, int]] = {kind: {} for kind in (*_OF_ENGINE, *_OF_DAEMON)}
         self._totals = dict.fromkeys(_OF_DAEMON, 0)
         self._files = self._held["open_files"]
-        self._owners: dict[int, int] = {}  # by group: the user it counts against
-        self._changes = 0  # of what is counted of groups
-        self._outdated = True  # somebody may have changed groups or owners without our counting it
-        self._count_time = 0.0  # what it took when it was last done
-        self._count_at = -math.inf  # from when on it may be done again
+        self._owners: dict[int, int] = {}  # group -> the user that it counts against
+        self._changes = 0  # in the number of groups, so far
+        self._outdated = True  # groups or owners may have changed in the region
+        self._count_time = 0.0  # how long the last count took
+        self._count_at = -math.inf  # when the next count may begin
         self._logged: dict[tuple[int, str], float] = {}
-        self._left: dict[int, tuple[Account, int]] = {}  # leases of an earlier daemon, and how many cells they have
+        self._inherited: dict[int, tuple[Account, int]] = {}  # leases of an earlier daemon, and their cells
         for lease in leases:
             self._inherit(lease)
         self._count()
@@ -116,12 +116,12 @@ class Shares:
         return uid == 0 or uid == self._owner
 
     def account(self, group: Group, uid: int) -> Account:
-        """Where the things count that a user takes in a group."""
+        """The account of what a user takes in a group."""
         owner = self.owner_of(group)
         return Account(self, uid if self.exempts(owner) else owner, not self.exempts(uid))
 
     def owner_of(self, group: Group) -> int:
-        """The owner of the topmost group that belongs to neither root nor the owner of the mount, else its own."""
+        """The owner of the topmost group that is neither root's nor the mount's owner's; or the group's own."""
         way: list[Group] = []
         above: Group | None = group
         owner = 0
@@ -140,10 +140,10 @@ class Shares:
             self._owners[below.id] = owner
         return owner
 
-    # ---- taking and giving back
+    # ---- shares
 
     def take(self, uid: int, amounts: Mapping[str, int], limited: bool) -> None:
-        """Counts so many more of each kind against a user.  OSError: the user's share is less, and there is a limit."""
+        """Takes these amounts of a user's share.  OSError: the share has less, and `limited` is set."""
         if not limited:
             with self._lock:
                 self._add(uid, amounts)
@@ -152,16 +152,16 @@ class Shares:
             self.refresh()
         if self._take_if_free(uid, amounts):
             return
-        if any(what in _OF_ENGINE for what in amounts):
+        if any(kind in _OF_ENGINE for kind in amounts):
             self.refresh()
             if self._take_if_free(uid, amounts):
                 return
         raise self._refusal(uid, amounts)
 
     def give_back(self, uid: int, amounts: Mapping[str, int]) -> None:
-        """Counts so many less."""
+        """Gives these amounts back to a user's share."""
         with self._lock:
-            self._add(uid, {what: -amount for what, amount in amounts.items()})
+            self._add(uid, {kind: -amount for kind, amount in amounts.items()})
 
     def open_file(self, uid: int) -> None:
         """A user opens a file or directory.  OSError(ENFILE): the user's share is used up."""
@@ -175,7 +175,7 @@ class Shares:
         raise self._refusal(uid, {"open_files": 1})
 
     def close_file(self, uid: int) -> None:
-        """And closes it."""
+        """A user closes a file or directory."""
         with self._lock:
             self._totals["open_files"] -= 1
             held = self._files[uid]
@@ -192,50 +192,50 @@ class Shares:
             return True
 
     def _short(self, uid: int, amounts: Mapping[str, int]) -> str | None:
-        """Of what there is too little in the user's share for so many more."""
-        rooms = self._rooms(amounts)
-        for what, amount in amounts.items():
-            room, used = rooms[what]
-            left = room - room // _RESERVED - used - amount
-            if amount > 0 and self._held[what].get(uid, 0) + amount > left:
-                return what
+        """The kind of which the user's share has less than these amounts."""
+        capacities = self._capacities(amounts)
+        for kind, amount in amounts.items():
+            capacity, used = capacities[kind]
+            left = capacity - capacity // _RESERVED - used - amount
+            if amount > 0 and self._held[kind].get(uid, 0) + amount > left:
+                return kind
         return None
 
     def _add(self, uid: int, amounts: Mapping[str, int]) -> None:
-        for what, amount in amounts.items():
-            held = self._held[what]
+        for kind, amount in amounts.items():
+            held = self._held[kind]
             now = held.get(uid, 0) + amount
             if now > 0:
                 held[uid] = now
             else:
                 held.pop(uid, None)
-            if what == "groups":
+            if kind == "groups":
                 self._changes += 1
-            elif what in self._totals:
-                self._totals[what] += amount
+            elif kind in self._totals:
+                self._totals[kind] += amount
 
-    def _rooms(self, of: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Of each kind: how many there can be, and are."""
-        if any(what in _OF_ENGINE for what in of):
-            rooms = dict(zip(_OF_ENGINE, self._tree.region.use(), strict=True))
+    def _capacities(self, of: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """The capacity and the use of each kind."""
+        if any(kind in _OF_ENGINE for kind in of):
+            capacities = dict(zip(_OF_ENGINE, self._tree.region.use(), strict=True))
         else:
-            rooms = {}
-        for what, total in self._totals.items():
-            rooms[what] = _OF_DAEMON[what], total
-        return rooms
+            capacities = {}
+        for kind, total in self._totals.items():
+            capacities[kind] = _OF_DAEMON[kind], total
+        return capacities
 
-    # ---- counting
+    # ---- counts
 
     def owners_changed(self) -> None:
-        """A group has another owner, or somebody has made or removed groups in the region."""
+        """A group has another owner, or a process has made or removed groups in the region."""
         self._owners.clear()
         self._outdated = True
 
     def refresh(self) -> None:
-        """Counts the groups of each user once more, if it may be done again already."""
+        """Counts the groups of each user again, unless the last count was too recent."""
         if monotonic() < self._count_at:
             return
-        if self._count_time > _SHORT or self._left:
+        if self._count_time > _SHORT or self._inherited:
             leave_loop()
         self._count()
 
@@ -261,56 +261,56 @@ class Shares:
             owner = _user_of(lease.pid)
         account = Account(self, owner, limited=False)
         account.take(leases=1, cells=lease.cells)
-        self._left[lease.id] = account, lease.cells
+        self._inherited[lease.id] = account, lease.cells
 
     def _forget_ended(self) -> None:
-        """The leases of an earlier daemon that have ended."""
-        if not self._left:
+        """Gives back the leases of an earlier daemon that have ended."""
+        if not self._inherited:
             return
         there = {holder.id for holder in self._tree.holders()}
-        for id in self._left.keys() - there:
-            account, cells = self._left.pop(id)
+        for id in self._inherited.keys() - there:
+            account, cells = self._inherited.pop(id)
             account.give_back(leases=1, cells=cells)
 
-    # ---- telling
+    # ---- reports
 
     def report(self) -> dict[str, Capacity]:
-        """All kinds, and who has the most of each."""
+        """The capacity of each kind, and the users who have most of it."""
         with self._lock:
-            held = {what: list(users.items()) for what, users in self._held.items()}
-            rooms = self._rooms(held)
+            held = {kind: list(users.items()) for kind, users in self._held.items()}
+            capacities = self._capacities(held)
         return {
-            what: Capacity(*rooms[what], heapq.nlargest(_LARGEST, users, key=lambda user: user[1]))
-            for what, users in held.items()
+            kind: Capacity(*capacities[kind], heapq.nlargest(_LARGEST, users, key=lambda user: user[1]))
+            for kind, users in held.items()
         }
 
     def used_up(self, uid: int, amounts: Mapping[str, int]) -> dict[str, int]:
-        """Of which kinds a user cannot get so many more, and how many the user has."""
+        """The kinds of which a user cannot get these amounts, and how many the user has."""
         with self._lock:
             return {
-                what: self._held[what].get(uid, 0)
-                for what, amount in amounts.items()
-                if self._short(uid, {what: amount}) is not None
+                kind: self._held[kind].get(uid, 0)
+                for kind, amount in amounts.items()
+                if self._short(uid, {kind: amount}) is not None
             }
 
     def _refusal(self, uid: int, amounts: Mapping[str, int]) -> OSError:
         with self._lock:
-            what = self._short(uid, amounts) or next(iter(amounts))
-            room, used = self._rooms([what])[what]
+            kind = self._short(uid, amounts) or next(iter(amounts))
+            capacity, used = self._capacities([kind])[kind]
             text = (
-                f"the share of user {uid} is used up: it has {self._held[what].get(uid, 0)} {what.replace('_', ' ')}, "
-                f"and {room - used} of {room} are left for others"
+                f"the share of user {uid} is used up: it has {self._held[kind].get(uid, 0)} {kind.replace('_', ' ')}, "
+                f"and {capacity - used} of {capacity} are left for others; see fsmount status"
             )
-        self._tell(uid, what, text)
-        return OSError(errno.ENFILE if what == "open_files" else errno.ENOSPC, text)
+        self._log_refusal(uid, kind, text)
+        return OSError(errno.ENFILE if kind == "open_files" else errno.ENOSPC, text)
 
-    def _tell(self, uid: int, what: str, text: str) -> None:
+    def _log_refusal(self, uid: int, kind: str, text: str) -> None:
         now = monotonic()
-        if now - self._logged.get((uid, what), -math.inf) < _LOG_INTERVAL:
+        if now - self._logged.get((uid, kind), -math.inf) < _LOG_INTERVAL:
             return
         if len(self._logged) >= _REMEMBERED:
             self._logged.clear()
-        self._logged[uid, what] = now
+        self._logged[uid, kind] = now
         log.warning("%s", text)
 
 

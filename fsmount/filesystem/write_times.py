@@ -1,11 +1,11 @@
-"""When files were last written.
+"""The times at which files were last written.
 
-A write of some microseconds must not pay for a store into the region each time.  So the daemon keeps the times and
-stores them when there are many, and at its end.  Its last ones are lost if it is killed.
+A write takes some microseconds, and a store into the region each time would slow it down.  So the daemon keeps the
+times, and stores them when there are many and when the mount ends.  If the daemon is killed, the last times are lost.
 
-Times are noted, and stored, in the event loop's thread only.  Whoever shows a time asks here first and in the region
-after that, so that it cannot be missed while it moves.  Whoever sets one drops what is here; no write can come between,
-as the kernel lets only one of both at a time to an inode.
+The event loop's thread notes and stores all times.  A reader of a time looks here first and in the region afterwards,
+and so finds it while it moves.  A handler that sets a time drops the one here.  No write comes between, because the
+kernel lets one of both at a time to an inode.
 """
 
 import logging
@@ -16,12 +16,12 @@ from fsmount.errors import LockTimeout
 
 log = logging.getLogger(__name__)
 
-#: So many are kept at most.
+#: How many times are kept at most.
 _MANY = 1024
 
 
 class WriteTimes(dict[int, int]):
-    """Inode number -> when it was written, in nanoseconds since the epoch, of times that are not in the region yet."""
+    """Inode number -> when the file was written, in nanoseconds since the epoch, until the time is in the region."""
 
     def __init__(self, store: Callable[[int, int], None]) -> None:
         super().__init__()
@@ -31,15 +31,15 @@ class WriteTimes(dict[int, int]):
     def many(self) -> bool:
         return len(self) > _MANY
 
-    def store(self, most: int | None = None) -> None:
-        """Stores them all, or as many as `most`; those that cannot be stored now are kept.  Never raises."""
-        for inode, written in list(islice(self.items(), most)):
+    def store(self, max_times: int | None = None) -> None:
+        """Stores all times, or at most `max_times`; a time that cannot be stored now is kept.  Never raises."""
+        for inode, written in list(islice(self.items(), max_times)):
             try:
                 self._store(inode, written)
             except LockTimeout:
                 return
             except OSError as error:
-                log.debug("the time of a write is not stored: %s", error)  # the group is gone
+                log.debug("cannot store the time of a write: %s", error)  # the group is gone
             except Exception:
-                log.exception("the time of a write is not stored")
+                log.exception("cannot store the time of a write")
             self.pop(inode, None)

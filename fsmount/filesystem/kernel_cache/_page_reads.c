@@ -1,10 +1,10 @@
-/* Marks the reads that the kernel does for its page cache, for sendfile() and splice(): file_sizes.py tells why.
+/* Marks the reads with which the kernel fills its page cache, for sendfile() and splice(); file_sizes.py says why.
  *
- * The kernel names the owner of the read in a plain read() and in no other; libfuse passes that on, and pyfuse3 does
- * not.  So fuse_session_new(), which pyfuse3 calls, is found here first, and has libfuse call read() here.  A marked
- * read has the complement of its offset, a negative number.
+ * The kernel names the owner of the file in a plain read() and in no other read.  libfuse passes that on; pyfuse3 does
+ * not.  So this module defines fuse_session_new(), which pyfuse3 calls, and has libfuse call the read() below.  A
+ * marked read has the complement of its offset, a negative number.
  *
- * This module is loaded before pyfuse3, with RTLD_GLOBAL.
+ * fsmount/filesystem/__init__.py loads this module before pyfuse3, with RTLD_GLOBAL.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -27,7 +27,7 @@ static void marking_read(fuse_req_t request, fuse_ino_t inode, size_t size, off_
     plain_read(request, inode, size, file->lock_owner ? offset : ~offset, file);
 }
 
-/* The operations with our read(); false: they have none. */
+/* Copies the operations, with our read(); false: they have no read(). */
 static bool put_between(struct fuse_lowlevel_ops *mine, const struct fuse_lowlevel_ops *operations, size_t size)
 {
     if (size > sizeof *mine || size <= offsetof(struct fuse_lowlevel_ops, read) || !operations->read)
@@ -81,8 +81,11 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_page_reads", .m_doc = "Marks the reads that the kernel does for its page cache.",
-    .m_size = -1,          .m_methods = methods,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_page_reads",
+    .m_doc = "Marks the reads with which the kernel fills its page cache.",
+    .m_size = -1,
+    .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit__page_reads(void);

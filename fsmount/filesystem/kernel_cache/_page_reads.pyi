@@ -1,4 +1,4 @@
-"""Marks the reads that the kernel does for its page cache.  See _page_reads.c."""
+"""Marks the reads with which the kernel fills its page cache.  See _page_reads.c."""
 
 def is_marking() -> bool:
     """Whether the reads of the mount are marked."""

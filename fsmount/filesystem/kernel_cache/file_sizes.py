@@ -1,67 +1,55 @@
-"""The sizes of files, and how sendfile() and splice() come to copy the whole text as it is now.
+"""The sizes of files, and how sendfile() and splice() copy the whole current text.
 
-A plain read() asks us each time.  sendfile() and splice() copy from the kernel's page cache, and stop at the size of
-the file.  So a file has a size above the length of its text, in whole pages, as files of sysfs have; and the reads that
-fill the page cache carry a mark, see _page_reads.c.  The daemon allows for what the kernel does:
+A plain read() asks the daemon each time.  sendfile() and splice() copy from the kernel's page cache, and stop at the
+size of the file.  So a file has a size above the length of its text, in whole pages, as files of sysfs have.  Reads
+that fill the page cache carry a mark, see _page_reads.c.  The daemon allows for five habits of the kernel:
 
-- A text that ends in a page is the end of the file for the kernel: it has that size for all who read it next, however
-  long the text is then.  So only an open file that is alone may be copied so: where several were opened within a second
-  and are open, each gets EINVAL, as from files without sendfile(), and programs use read().  Meanwhile stat() shows
-  the kernel's size: another would be that of the copy under way.
-- When that open file is closed, the attributes are invalidated.  The next open() asks for them, and so finds the size
-  that stat() shows, and it drops the pages.  An open() that follows too closely has not asked: then the kernel is made
-  to extend the file before the open() is answered.
-- The kernel does not shorten the file if it has had other news of its attributes since it began to read.  It would copy
-  what is behind the text, NULs.  So a read to which that may happen gets EINVAL, too.
-- The pages stay until they are dropped: those of short texts before a write is answered, and all after a few
-  milliseconds.  So sendfile() from the start of a file that stays open shows what was written through the mount before,
-  and what somebody has charged in the region a few milliseconds before.  If the text has become longer, the kernel is
-  made to extend the file, and to ask again: EINTR, which it does not pass on.
+- A page that the text fills only in part ends the file.  The kernel takes that size for all later readers, however long
+  the text is then.  So one open file at a time may be copied.  If several were opened within a second and are still
+  open, each gets EINVAL, as from files without sendfile(), and programs fall back to read().  Meanwhile stat() shows
+  the kernel's size, since any other answer would change the copy under way.
+- When that open file is closed, the daemon invalidates the attributes.  The next open() asks for them, gets the size
+  that stat() shows, and drops the pages.  An open() that follows too closely does not ask.  The daemon makes the kernel
+  extend the file before it answers such an open().
+- The kernel does not shorten a file whose attributes have changed since the read began (attribute_news.py).  It would
+  copy the NULs behind the text, so such a read gets EINVAL too.
+- Pages stay until they are dropped.  The daemon drops those of short texts before it answers a write, and all pages
+  after a few milliseconds.  So sendfile() from the start of a file that stays open shows every earlier write through
+  the mount, and every charge in the region that is a few milliseconds old.
+- The kernel asks again after EINTR, and does not pass it on.  If the text has grown, the daemon makes the kernel extend
+  the file, and answers EINTR.
 
-To drop a page is to wait until it is read, so that is done in a worker thread.  The extension stores a byte far behind
-the text, where no page is being read.
+Dropping a page waits until it is read, so a worker thread does that.  The extension stores a byte far behind the text,
+where no page is being read.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import math
-import os
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-import pyfuse3
 import trio
 from pyfuse3 import FUSEError
 
+from fsmount.filesystem.kernel_cache.attribute_news import COPY_ENDED, AttributeNews
 from fsmount.filesystem.kernel_cache.names_and_attributes import invalidate_attributes
-
-log = logging.getLogger(__name__)
+from fsmount.filesystem.kernel_cache.pages import EXTENDED, drop_pages, extend_file
 
 PAGE = 4096
 
-#: The size of a file whose text is short, and of one that may have a few pages.
+#: The size of a file whose text is short, and of one whose text may fill a few pages.
 SHORT, MEDIUM = PAGE, 16 * PAGE
 
-#: Far behind the end of any text: where no page is being read.
-_FAR = 1 << 40
-
-#: In the place of a size: the one that stat() shows, and one that may be too small.
+#: Special values of a kernel's size: the one that stat() shows, and one that may be too small.
 _SHOWN, _UNKNOWN = -1, -2
 
-#: How many files that nobody reads any more are remembered: until their attributes were asked for.
+#: How many files without a reader are remembered, until the kernel asks for their attributes.
 _REMEMBERED = 1024
 
 #: How long the kernel may take to note attributes that it was sent, in seconds.
 SETTLED = 0.02
-
-#: News of so many files are remembered, and so many of each.
-_NEWS, _NEWS_OF_ONE = 512, 32
-
-#: How long a program may take from the last read to the end of its copy, in seconds.
-_ENDED = 1.0
 
 #: How long pages are shown again, in seconds.
 _FRESH = 0.003
@@ -72,209 +60,168 @@ def size_for(length: int) -> int:
     return max(MEDIUM, 1 << (length + length // 4).bit_length())
 
 
-class _News:
-    """Attributes that the kernel was sent or has changed, for a thread; noted: the kernel has noted them by now.
+class _Reader:
+    """An open file that can be read, and the state of the copy from it.
 
-    size: the one that it was sent; -1: another one, which is not known.
+    active: when it was opened or last read for the page cache.
+    refused: when it first got EINVAL.
+    asked_again: when it got the answer to a read that the kernel repeats; infinite until then.
     """
 
-    __slots__ = ("noted", "size", "thread", "when")
+    __slots__ = ("active", "asked_again", "refused")
 
-    def __init__(self, thread: int, noted: bool, size: int = -1) -> None:
-        self.thread = thread
-        self.noted = noted
-        self.size = size
-        self.when = monotonic()
+    def __init__(self) -> None:
+        self.active = monotonic()
+        self.refused = -math.inf
+        self.asked_again = -math.inf
 
-    def is_pending(self) -> bool:
-        """Whether the thread may still have to go on; it may be one that the daemon cannot see."""
-        return not self.thread or os.path.exists(f"/proc/{self.thread}")
+    def is_refused(self) -> bool:
+        """Whether the copy gets EINVAL: the kernel asks twice, and would note the second answer too late."""
+        return monotonic() - self.refused < COPY_ENDED
+
+    def refuse(self) -> FUSEError:
+        if self.refused == -math.inf:
+            self.refused = monotonic()
+        return FUSEError(errno.EINVAL)
+
+    def ask_again(self) -> FUSEError:
+        """The kernel repeats a read that gets this error."""
+        self.asked_again = math.inf
+        return FUSEError(errno.EINTR)
+
+    def is_noting_end(self) -> bool:
+        """Whether the reader's own system call may still have to note the end of the file."""
+        return monotonic() - self.asked_again < SETTLED
 
 
 class FileSizes:
     """The kernel's sizes of files that were read for its page cache.  For the event loop's thread."""
 
     def __init__(self) -> None:
-        #: inode -> the kernel's size, where it is not what stat() shows
+        #: inode -> the kernel's size, where it differs from the size that stat() shows
         self._sizes: dict[int, int] = {}
         #: inode -> when it was last read for the page cache
         self._copied: dict[int, float] = {}
         #: inode -> the open file that may shorten it
         self._copying: dict[int, int] = {}
-        #: whose pages are still there: of files whose texts are short, and of others
+        #: inodes with pages in the cache: of short texts, and of others
         self._cached: set[int] = set()
         self._cached_long: set[int] = set()
         self._read = trio.Event()
-        #: inode -> its open files that can be read, and when they were opened or last read for the page cache
-        self._open: dict[int, dict[int, float]] = {}
-        #: whose attributes or pages change in a worker thread
+        #: inode -> its open files that can be read
+        self._readers: dict[int, dict[int, _Reader]] = {}
+        #: inodes whose attributes or pages a worker thread changes now
         self._changing: set[int] = set()
-        #: inode -> when its last read was answered, if the kernel had to ask again for it
-        self._asked_again: dict[int, float] = {}
-        #: open file -> when it was first answered EINVAL
-        self._refused: dict[int, float] = {}
-        self._news: dict[int, deque[_News]] = {}
+        self.news = AttributeNews()
 
     # ---- attributes that the kernel gets
 
     def __contains__(self, inode: int) -> bool:
         return inode in self._sizes
 
-    def told(self, inode: int, thread: int, size: int = -1) -> None:
-        """The kernel gets or changes the attributes of a file, and notes them when that thread goes on."""
-        self._goes_on(inode, thread)
-        self._note(inode, _News(thread, noted=False, size=size))
-
-    def _goes_on(self, inode: int, thread: int) -> None:
-        for news in self._news.get(inode, ()):
-            if news.thread == thread and not news.noted:
-                news.noted, news.when = True, monotonic()
-
-    def _changed(self, inode: int, thread: int) -> None:
-        """The kernel has been made to change the attributes of a file."""
-        self._note(inode, _News(thread, noted=True))
-
-    def _note(self, inode: int, news: _News) -> None:
-        known = self._news.get(inode)
-        if known is None:
-            if len(self._news) >= _NEWS:
-                del self._news[next(iter(self._news))]
-            known = self._news[inode] = deque(maxlen=_NEWS_OF_ONE)
-        known.append(news)
-
-    def shown(self, inode: int, size: int, thread: int) -> int:
-        """What stat() shows that thread of a file that is among these; `size` if nothing is against it."""
-        if inode in self._open and self._is_recent(inode) and 0 <= self._sizes[inode] <= size:
+    def size_shown(self, inode: int, size: int, thread: int) -> int:
+        """The size that stat() shows a thread of a file in this table: `size`, unless a copy is under way."""
+        if inode in self._readers and self._is_recent(inode) and 0 <= self._sizes[inode] <= size:
             return self._sizes[inode]
         if inode in self._copying:
             self._sizes[inode] = _SHOWN
             return size
         self._copied.pop(inode, None)
-        if inode in self._changing or self._is_unsettled(inode, thread, 0, size):
+        if inode in self._changing or self.news.may_interfere(inode, thread, 0, size):
             self._sizes[inode] = _UNKNOWN  # the kernel may not heed the answer
         else:
             del self._sizes[inode]
         return size
 
-    def is_noting(self, inode: int) -> bool:
-        """Whether a reader itself still has to note where the file ends: what else it is sent would be in the way."""
-        return monotonic() - self._asked_again.get(inode, 0) < SETTLED
+    def is_noting_end(self, inode: int) -> bool:
+        """Whether a reader may still have to note the end of the file: other attributes would interfere."""
+        copying = self._copying.get(inode)
+        return copying is not None and self._readers[inode][copying].is_noting_end()
 
     # ---- open files
 
     def truncated(self, inode: int, thread: int) -> None:
-        """That thread opens it with O_TRUNC."""
-        self.told(inode, thread)
+        """The thread opens the file with O_TRUNC."""
+        self.news.sent(inode, thread)
         if inode not in self._copying:
             self._remember(inode, _UNKNOWN)
 
     async def opened(self, inode: int, handle: int, thread: int) -> None:
-        """Before an open() of that thread is answered, which may have not asked for the size."""
-        self._goes_on(inode, thread)
-        self._open.setdefault(inode, {})[handle] = monotonic()
+        """Called before an open() of that thread is answered, which may not have asked for the size."""
+        self.news.goes_on(inode, thread)
+        self._readers.setdefault(inode, {})[handle] = _Reader()
         if inode in self._sizes and self._is_alone(inode, handle):
             await self._extend(inode, 0)
 
-    def _is_recent(self, inode: int) -> bool:
-        """Whether somebody may be between the read of a page and the look at the file's size."""
-        return monotonic() - self._copied.get(inode, 0) < _ENDED
-
-    def _is_alone(self, inode: int, handle: int) -> bool:
-        """Whether no other open file of the inode may be copied."""
-        recent = monotonic() - _ENDED
-        return not any(when > recent and other != handle for other, when in self._open[inode].items())
-
     def closed(self, inode: int, handle: int, thread: int, could_read: bool) -> None:
-        """That open file, which the thread opened, is released: the thread has gone on."""
-        self._refused.pop(handle, None)
+        """The open file is released: the thread that opened it has gone on."""
         if could_read:
-            opened = self._open[inode]
-            del opened[handle]
-            if not opened:
-                del self._open[inode]
-        self._goes_on(inode, thread)
+            readers = self._readers[inode]
+            del readers[handle]
+            if not readers:
+                del self._readers[inode]
+        self.news.goes_on(inode, thread)
         if self._copying.get(inode) == handle:
             del self._copying[inode]
             self._cached.discard(inode)
             self._cached_long.discard(inode)
-            self._asked_again.pop(inode, None)
-            self.settle(inode)
+            self.invalidate(inode)
 
-    def settle(self, inode: int) -> None:
-        """The next open() asks for the attributes."""
+    def invalidate(self, inode: int) -> None:
+        """Makes the next open() ask for the attributes."""
         invalidate_attributes(inode)
-        self._changed(inode, 0)
+        self.news.changed(inode, 0)
+
+    def _is_recent(self, inode: int) -> bool:
+        """Whether a process may be between the read of a page and its look at the file's size."""
+        return monotonic() - self._copied.get(inode, 0) < COPY_ENDED
+
+    def _is_alone(self, inode: int, handle: int) -> bool:
+        """Whether no other open file of the inode may be copied."""
+        recent = monotonic() - COPY_ENDED
+        readers = self._readers[inode].items()
+        return not any(reader.active > recent and other != handle for other, reader in readers)
 
     # ---- reads for the page cache
 
-    def begin(self, inode: int, handle: int) -> None:
-        """This open file is copied; EINVAL: another one may be, too."""
-        now = self._open[inode][handle] = monotonic()
-        # the kernel asks twice, and would note the second answer too late
-        if now - self._refused.get(handle, -math.inf) < _ENDED or not self._is_alone(inode, handle):
-            raise self._refusal(handle)
+    def begin_copy(self, inode: int, handle: int) -> None:
+        """The open file is copied.  EINVAL: another open file may be copied too."""
+        reader = self._readers[inode][handle]
+        reader.active = monotonic()
+        if reader.is_refused() or not self._is_alone(inode, handle):
+            raise reader.refuse()
         self._copying[inode] = handle
         self._copied[inode] = monotonic()
         self._sizes.setdefault(inode, _SHOWN)
 
-    async def answered(self, inode: int, thread: int, since: float, end: int | None, length: int, size: int) -> None:
-        """Before a part of a text is sent that ends at `end`, if the text does; EINTR or EINVAL: it must not be.
+    async def allow_answer(
+        self, inode: int, handle: int, thread: int, since: float, end: int | None, length: int, size: int
+    ) -> None:
+        """Called before a part of a text is sent.  EINTR, EINVAL: it must not be sent.
 
-        thread, since: which one opened the file, and when.  length: of the text.  size: what stat() shows.
+        thread, since: the thread that opened the file, and when.  end: where the part ends, if the text ends there.
+        length: of the text.  size: the one that stat() shows.
         """
+        reader = self._readers[inode][handle]
         if inode in self._changing:
-            self._asked_again[inode] = math.inf
-            raise FUSEError(errno.EINTR)
+            raise reader.ask_again()
         known = self._sizes[inode]
-        has = {_SHOWN: size, _UNKNOWN: -1}.get(known, known)
-        if length > has:
+        kernel_size = {_SHOWN: size, _UNKNOWN: -1}.get(known, known)
+        if length > kernel_size:
             await self._extend(inode, thread)
             if end is not None:
-                self._asked_again[inode] = math.inf
-                raise FUSEError(errno.EINTR)
-        elif end is not None and (end < has or self._asked_again.get(inode) == math.inf):
-            end = self._sizes[inode] = min(end, has)  # a read behind the end changes nothing
-            if self._is_unsettled(inode, thread, since, end):
-                raise self._refusal(self._copying[inode])
+                raise reader.ask_again()
+        elif end is not None and (end < kernel_size or reader.asked_again == math.inf):
+            end = self._sizes[inode] = min(end, kernel_size)  # a read behind the end changes nothing
+            if self.news.may_interfere(inode, thread, since, end):
+                raise reader.refuse()
         (self._cached if size <= MEDIUM else self._cached_long).add(inode)
         self._copied[inode] = monotonic()
-        if inode in self._asked_again:
-            self._asked_again[inode] = monotonic()
+        if reader.asked_again > 0:
+            reader.asked_again = monotonic()
         self._read.set()
 
-    def _refusal(self, handle: int) -> FUSEError:
-        self._refused.setdefault(handle, monotonic())
-        return FUSEError(errno.EINVAL)
-
-    def _is_unsettled(self, inode: int, thread: int, since: float, end: int) -> bool:
-        """Whether the kernel may have had news of the file since it began a read of an open file, other than `end`."""
-        recent = monotonic() - _ENDED
-        return any(
-            news.thread != thread
-            and news.size != end
-            and news.when > recent
-            and (news.when > since if news.noted else news.is_pending())
-            for news in self._news.get(inode, ())
-        )
-
-    # ---- what is done in worker threads
-
-    async def refresh(self) -> None:
-        """Drops the pages of short texts that were read through files that are still open.
-
-        To wait for a page of a long text could take as long as to make the text, and whoever writes would wait for it.
-        """
-        await self._drop(self._cached)
-
-    async def _drop(self, cached: set[int]) -> None:
-        settled = monotonic() - SETTLED
-        for inode in list(cached):
-            # the reader itself notes the answer to a second request: nothing may change until it has
-            if self._asked_again.get(inode, 0) > settled or inode not in cached:
-                continue
-            cached.discard(inode)
-            self._asked_again.pop(inode, None)
-            await self._change(_drop_pages, inode)
+    # ---- changes in worker threads
 
     async def run(self) -> None:
         """Drops pages when they are no longer fresh, until it is cancelled."""
@@ -288,14 +235,31 @@ class FileSizes:
                 self._read.set()
 
     @property
-    def shows_pages(self) -> bool:
-        """Whether refresh() has something to do."""
+    def has_short_pages(self) -> bool:
+        """Whether drop_short_pages() has something to do."""
         return bool(self._cached)
 
+    async def drop_short_pages(self) -> None:
+        """Drops the pages of short texts that were read through files that are still open.
+
+        To wait for a page of a long text can take as long as to make the text, and the writer would wait for it.
+        """
+        await self._drop(self._cached)
+
+    async def _drop(self, cached: set[int]) -> None:
+        for inode in list(cached):
+            # nothing may change until the reader has noted the answer to a repeated read
+            if self.is_noting_end(inode) or inode not in cached:
+                continue
+            cached.discard(inode)
+            if inode in self._copying:
+                self._readers[inode][self._copying[inode]].asked_again = -math.inf
+            await self._change(drop_pages, inode)
+
     async def _extend(self, inode: int, thread: int) -> None:
-        self._remember(inode, _FAR + 1)
-        await self._change(_extend, inode)
-        self._changed(inode, thread)
+        self._remember(inode, EXTENDED)
+        await self._change(extend_file, inode)
+        self.news.changed(inode, thread)
 
     async def _change(self, change: Callable[[int], None], inode: int) -> None:
         self._changing.add(inode)
@@ -311,22 +275,3 @@ class FileSizes:
             forgotten = next(inode for inode in self._sizes if inode not in self._copying)
             del self._sizes[forgotten]
             self._copied.pop(forgotten, None)
-
-
-def _extend(inode: int) -> None:
-    """Has the kernel take a file for larger than any text, by a byte in a page that nobody reads."""
-    try:
-        pyfuse3.notify_store(inode, _FAR, b"\0")
-    except FileNotFoundError:
-        pass  # the kernel does not know it
-    except OSError as error:
-        log.warning("the kernel may show too little of inode %#x: %s", inode, error)
-
-
-def _drop_pages(inode: int) -> None:
-    try:
-        pyfuse3.invalidate_inode(inode)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.warning("the kernel may show old text of inode %#x: %s", inode, error)

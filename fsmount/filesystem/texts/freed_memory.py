@@ -1,7 +1,7 @@
-"""Memory that long texts have taken goes back to the system.
+"""Memory of long texts that goes back to the system.
 
-The C library keeps what is freed below what is still in use, and the next text may never be as long.  So it is asked to
-let go of it, a moment after much was freed.
+The C library keeps freed memory below memory in use, and the next text may be much shorter.  So the daemon asks it to
+release that memory, a moment after much was freed.
 """
 
 import ctypes
@@ -9,10 +9,10 @@ from math import inf
 
 import trio
 
-#: So many bytes are worth it.
+#: The number of freed bytes that is worth a release.
 _MUCH = 256 << 10
 
-#: How long to wait for more of it, in seconds.
+#: How long to wait for more freed memory, in seconds.
 _MOMENT = 0.5
 
 _M_MMAP_THRESHOLD = -3
@@ -25,7 +25,7 @@ _wanted = trio.Event()
 
 
 def note(size: int) -> None:
-    """About so many bytes were freed.  In the event loop's thread."""
+    """Notes that about `size` bytes were freed.  For the event loop's thread."""
     global _noted
     _noted += size
     if _noted >= _MUCH:
@@ -33,12 +33,12 @@ def note(size: int) -> None:
 
 
 async def give_back() -> None:
-    """Gives it back until it is cancelled.  Only glibc needs to be asked."""
+    """Gives freed memory back until it is cancelled.  Only glibc needs that."""
     global _noted, _wanted
     if not hasattr(_library, "malloc_trim"):
         await trio.sleep(inf)
-    _library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)  # large blocks are never among those that are kept
-    _library.mallopt(_M_ARENA_MAX, 1)  # one heap for all threads: what one has freed another may use
+    _library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)  # larger blocks are mappings of their own
+    _library.mallopt(_M_ARENA_MAX, 1)  # one heap: threads reuse what another has freed
     while True:
         await _wanted.wait()
         await trio.sleep(_MOMENT)

@@ -1,12 +1,12 @@
-"""Long texts that somebody is reading, kept in little memory.
+"""Long texts that are being read, kept in little memory.
 
-A read goes on in the text as it was when the reader began, so each reader may have a text of its own: thousands of
-texts, of megabytes each.  So a text is kept as compressed pieces, and texts share the pieces that are equal.  A piece
-ends after a fixed number of parts, so a change in one place changes one piece.  A reader of a tree that hardly changes
-costs a list of pieces: kilobytes.
+A reader continues in the text from the start of its read, so there may be thousands of texts of megabytes each.
+Therefore a text is kept as compressed pieces, and texts share equal pieces.  A piece ends after a fixed number of
+parts, so a change in one place changes one piece.  A reader of a tree that hardly changes costs kilobytes, for a list
+of pieces.
 
-All texts together take at most ROOM.  Beyond that the user whose readers keep most loses the text of the reader that
-began first: that reader gets ESTALE, and may begin again.  So no user takes a text from a user who keeps less.
+All texts together take at most ROOM.  Beyond that, the user whose readers keep most loses the text of the reader that
+began first.  That reader gets ESTALE, and may begin again.  So no user takes a text from a user who keeps less.
 """
 
 import zlib
@@ -18,17 +18,19 @@ from typing import Protocol
 
 from fsmount.filesystem.texts import freed_memory
 
-#: The bytes that all texts take at most; the newest text is kept however long it is.
+#: How many bytes all texts take at most; the newest text is kept at any length.
 ROOM = 32 << 20
 
-#: The bytes of a piece before it is compressed: a piece ends with the part that reaches this.
+#: The size of a piece before compression: it ends with the part that reaches this many bytes.
 _PIECE = 24 << 10
 
 _LEVEL = 1
-_PER_PIECE = 16  # a text's own lists
+
+#: How many bytes the lists of a text take, for each piece and for the text.
+_PER_PIECE = 16
 _PER_TEXT = 512
 
-#: Readers that follow each other expand a piece once.
+#: Readers at the same place expand a piece once.
 _expand = lru_cache(64)(zlib.decompress)
 
 
@@ -41,24 +43,24 @@ class Text:
         self.pieces: list[bytes] = []
         self.ends = array("Q")
         self.length = 0
-        #: The bytes it takes if it shares nothing.
+        #: How many bytes it takes if it shares nothing.
         self.size = _PER_TEXT
         self.readers = 0
-        self._begun: list[bytes] = []  # of the piece to come
+        self._begun: list[bytes] = []  # parts of the next piece
         self._begun_length = 0
         for part in parts:
             self.add(part)
         self.end()
 
     def add(self, part: bytes) -> None:
-        """Some lines at the end."""
+        """Appends some lines."""
         self._begun.append(part)
         self._begun_length += len(part)
         if self._begun_length >= _PIECE:
             self.end()
 
     def extend(self, text: "Text") -> None:
-        """Another text at the end."""
+        """Appends another text."""
         self.end()
         text.end()
         self.pieces += text.pieces
@@ -67,11 +69,11 @@ class Text:
         self.size += text.size - _PER_TEXT
 
     def end(self) -> None:
-        """The piece that was begun ends here."""
+        """Ends the piece that was begun."""
         if not self._begun:
             return
         compressed = zlib.compress(b"".join(self._begun), _LEVEL)
-        hash(compressed)  # bytes remember it: the event loop finds them quickly
+        hash(compressed)  # cached in the bytes: the event loop looks them up quickly
         self.length += self._begun_length
         self.size += _PER_PIECE + len(compressed)
         self.pieces.append(compressed)
@@ -88,12 +90,12 @@ class Text:
 
 
 class Reader(Protocol):
-    """Somebody who keeps a text, for a user."""
+    """An open file or directory that keeps a text, for a user."""
 
     user: int
 
     def lose_text(self) -> None:
-        """The text is no longer kept."""
+        """The text is no longer kept: later reads fail."""
 
 
 class _Piece:
@@ -105,7 +107,7 @@ class _Piece:
 
 
 class _User:
-    """The texts of a user's readers, each with its key; the reader that began first is at the front."""
+    """The texts of a user's readers, each with its key; the oldest reader is first."""
 
     __slots__ = ("readers", "size")
 
@@ -115,7 +117,7 @@ class _User:
 
 
 class KeptTexts:
-    """The texts of all readers.  All methods are for the event loop's thread."""
+    """The texts of all readers.  For the event loop's thread."""
 
     def __init__(self, room: int = ROOM) -> None:
         self._room = room
@@ -126,13 +128,13 @@ class KeptTexts:
 
     @property
     def taken(self) -> int:
-        """The bytes that all texts take."""
+        """How many bytes all texts take."""
         return self._taken
 
     def keep(self, reader: Reader, key: Hashable, text: Text) -> Text:
-        """Keeps a text for a reader, in place of its text before; returns the text to read, which others may share.
+        """Keeps a text for a reader, in place of its earlier text; returns the text to read, which readers may share.
 
-        key: the texts of one key are of the same file.
+        key: texts of the same file have the same key.
         """
         self.drop(reader)
         newest = self._newest.get(key)
@@ -151,7 +153,7 @@ class KeptTexts:
         return text
 
     def drop(self, reader: Reader) -> None:
-        """Nobody reads on in the reader's text, if it has one."""
+        """Drops the reader's text, if it has one."""
         user = self._users.get(reader.user)
         if user is None or reader not in user.readers:
             return
@@ -166,7 +168,7 @@ class KeptTexts:
             self._unshare(text)
 
     def _first(self, but: Reader) -> Reader | None:
-        """The reader that loses its text next: of the user with the most, or of another if that has only one."""
+        """The reader, other than `but`, that loses its text next: the oldest of the user who keeps most."""
         for user in sorted(self._users.values(), key=lambda user: user.size, reverse=True):
             for reader in user.readers:
                 if reader is not but:
@@ -174,7 +176,7 @@ class KeptTexts:
         return None
 
     def _share(self, text: Text) -> None:
-        """The text's pieces are those that are there already, where they are equal."""
+        """Replaces the text's pieces by equal pieces of other texts."""
         self._taken += _PER_TEXT + _PER_PIECE * len(text.pieces)
         for number, compressed in enumerate(text.pieces):
             piece = self._pieces.get(compressed)

@@ -1,16 +1,16 @@
-"""Long texts are made in worker threads, and readers share them.
+"""The worker threads that make long texts, which readers share.
 
-The text of many groups or holders takes up to seconds, and in the event loop it would delay everybody.  Three rules
-keep the daemon responsive whoever reads what:
+The text of many groups or holders takes up to seconds, and in the event loop it would delay all requests.  Three rules
+keep the daemon responsive under any readers:
 
-- Readers share.  A reader gets a text whose making began after the read did, so that it is fresh.  All reads of a file
-  that come while one text is being made wait for the next, and get that one.  So there is at most one text in the
-  making for a file, and one to come.
-- There are two lanes, of one thread each.  One is for root and the owner of the mount, and is never occupied by
-  others.  In the other lane users take turns, one text each.  After each text a lane rests as long as the making took:
-  readers in a loop leave the interpreter and the region's lock to others for half of the time.
-- Readers that wait cost tasks of the request loop, of which there are TASKS.  Root and the owner may always wait;
-  another user gets at most half of the places that are free, and EAGAIN beyond that.
+- Readers share.  A reader gets a text that was begun after its read, so that the text is fresh.  All reads of a file
+  that arrive while a text is being made wait for the next text.  So at most one text of a file is being made, and at
+  most one more is queued.
+- There are two lanes, of one thread each.  One is for root and the owner of the mount only.  In the other lane users
+  take turns, one text each.  After each text a lane rests as long as the text took, so that readers in a loop leave
+  the interpreter and the region's lock to other requests for half of the time.
+- A waiting reader occupies one of the TASKS tasks of the request loop.  Root and the owner may always wait.  Another
+  user gets at most half of the free places, and EAGAIN beyond that.
 """
 
 import errno
@@ -27,7 +27,7 @@ from fsmount.filesystem.request_loop import TASKS
 from fsmount.filesystem.texts import freed_memory
 from fsmount.filesystem.texts.kept_texts import Text
 
-#: How many tasks wait for texts of ordinary users at most.
+#: How many tasks of ordinary users may wait for texts.
 _PLACES = TASKS * 3 // 4
 
 #: How long a lane rests at most, in seconds.
@@ -37,7 +37,7 @@ Make = Callable[[], Text]
 
 
 class _Making:
-    """A text that somebody waits for."""
+    """A text that readers wait for."""
 
     __slots__ = ("begun", "done", "error", "key", "make", "text")
 
@@ -50,7 +50,7 @@ class _Making:
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """In a worker thread."""
+        """Called in a worker thread."""
         try:
             self.text = wait_in_thread(self.make)
         except Exception as error:
@@ -64,18 +64,18 @@ class _Making:
 
 
 class _Lane:
-    """One text after the other, of the users in turn."""
+    """A thread that makes one text after the other, for the users in turn."""
 
     def __init__(self) -> None:
-        self._to_come: dict[Hashable, _Making] = {}
+        self._queued: dict[Hashable, _Making] = {}
         self._queues: dict[int, deque[_Making]] = {}
         self._wanted = trio.Event()
         self._thread = trio.CapacityLimiter(1)
 
     def ask(self, user: int, key: Hashable, make: Make) -> _Making:
-        making = self._to_come.get(key)
+        making = self._queued.get(key)
         if making is None:
-            making = self._to_come[key] = _Making(key, make)
+            making = self._queued[key] = _Making(key, make)
         queue = self._queues.setdefault(user, deque())
         if making not in queue:
             queue.append(making)
@@ -90,7 +90,7 @@ class _Lane:
                 self._wanted = trio.Event()
                 await self._wanted.wait()
                 continue
-            del self._to_come[making.key]
+            del self._queued[making.key]
             making.begun = True
             began = trio.current_time()
             await trio.to_thread.run_sync(making.run, limiter=self._thread)
@@ -107,7 +107,7 @@ class _Lane:
                 making = queue.popleft()
                 if not making.begun:
                     if queue:
-                        self._queues[user] = queue  # behind the other users
+                        self._queues[user] = queue  # the user goes behind the others
                     return making
         return None
 
@@ -128,9 +128,9 @@ class TextMakers:
             nursery.start_soon(self._trusted_lane.run)
 
     async def text(self, user: int, key: Hashable, make: Make) -> Text:
-        """A text that begins to be made from now on.  Raises what make() raises; EAGAIN: too many wait.
+        """A text that is begun after this call.  Raises the error of make(); EAGAIN: too many readers wait.
 
-        key: says which text it is, so that it can be shared.  make: called in a worker thread.
+        key: readers with the same key share a text.  make: called in a worker thread.
         """
         if user in self._trusted:
             making = self._trusted_lane.ask(user, key, make)
