@@ -1,1 +1,1 @@
-"""What fsmount costs, beside what it is compared with. Each part is a module; __main__ is the command."""
+"""The cost of fsmount beside other designs and tools. Each part is a module; __main__ is the command."""

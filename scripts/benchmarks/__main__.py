@@ -1,4 +1,4 @@
-"""The command scripts/bench: runs the parts that are asked for and prints their figures, ratios first."""
+"""The command scripts/bench: runs the named parts and prints their figures, ratios first."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from .measure import Figure, Note, Settings, Table, Tick
 
 PARTS = ("engine", "python", "files", "scale", "peers", "start", "waiting", "responsive")
 
-# Load a processor above which others disturb too many rounds.
+# Above this load for each processor, other work disturbs too many rounds.
 BUSY = 0.5
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """The machine, the kernel and the Python of the figures."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -39,9 +39,13 @@ def machine() -> dict[str, str]:
 
 @click.command(name="bench")
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar="[PART]...")
-@click.option("--quick", is_flag=True, help="Few short rounds: shows that it works, not how fast it is.")
 @click.option(
-    "--rounds", type=click.IntRange(min=2), help="How many rounds (each part has its own number; with --quick 3)."
+    "--quick", is_flag=True, help="Few short rounds: this shows that the bench works, not how fast fsmount is."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=2),
+    help="The number of rounds (default: 3 with --quick, otherwise a number for each part).",
 )
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here."
@@ -125,7 +129,7 @@ def bench(
 def _with_progress(
     part: str, settings: Settings, measure: Callable[[Settings, Tick], Sequence[Figure | Note]]
 ) -> Sequence[Figure | Note]:
-    """Measures a part; on a terminal a bar shows how far it is."""
+    """Measures a part and shows the progress on a terminal."""
     if not sys.stderr.isatty():
         return measure(settings, lambda: None)
     with click.progressbar(length=settings.rounds + 1, label=part, file=sys.stderr) as bar:

@@ -1,4 +1,4 @@
-"""A second process that works beside the one that is measured."""
+"""A second process that works beside the measured one."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ PATIENCE = 30.0
 
 
 class Companion:
-    """Does its work over and over, while it is told to. `prepare` is called in it, once, and returns the work.
+    """A process that repeats its work while a case runs. It calls `prepare` once, which returns the work.
 
-    It ends with the process that made it, whose end of the pipe is then closed.
+    The companion ends when its parent ends, because the pipe closes then.
     """
 
     def __init__(self, prepare: Callable[[], Case]) -> None:
@@ -53,7 +53,7 @@ class Companion:
         self._control.recv()
 
     def beside(self, case: Case) -> Case:
-        """The case, while the companion works."""
+        """The case, with the companion at work meanwhile."""
 
         def run() -> float:
             with self.working():

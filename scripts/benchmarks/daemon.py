@@ -1,4 +1,4 @@
-"""fsmount in the background, that can be killed and mounted again."""
+"""An fsmount daemon in the background that a part can kill and mount again."""
 
 import os
 import select
@@ -23,7 +23,7 @@ class Daemon:
         self._options = options
 
     def mount(self) -> float:
-        """How many seconds the command takes."""
+        """The seconds that the command takes."""
         start = time.perf_counter()
         self._run("mount", *self._options)
         return time.perf_counter() - start
@@ -48,7 +48,7 @@ class Daemon:
 
     @property
     def memory(self) -> int:
-        """Bytes that are resident, those of the region included."""
+        """Resident bytes, including those of the region."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -56,12 +56,12 @@ class Daemon:
 
     @property
     def processor_time(self) -> float:
-        """Seconds that it has had of a processor."""
+        """Processor seconds of the daemon."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
-        """Returns when it is dead."""
+        """Kills the daemon and waits for its end."""
         process = os.pidfd_open(self.pid)
         try:
             signal.pidfd_send_signal(process, signal.SIGKILL)
@@ -70,7 +70,7 @@ class Daemon:
             os.close(process)
 
     def discard(self) -> None:
-        """The end, whatever is held there."""
+        """Unmounts, whatever the tree holds."""
         self.kill()
         subprocess.run(["fusermount3", "-uz", str(self.mountpoint)], check=False)
         self.region.unlink()
@@ -79,7 +79,7 @@ class Daemon:
 
 @contextmanager
 def daemon(*options: str) -> Iterator[Daemon]:
-    """A tree of fsmount that is served in the background."""
+    """A tree with a daemon in the background."""
     with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
         mountpoint = Path(directory).resolve() / "tree"
         mountpoint.mkdir()

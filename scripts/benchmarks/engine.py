@@ -1,20 +1,19 @@
-"""The engine in C, beside models of the designs that the RFC and the kernel have for the same thing.
+"""The engine in C beside models of other designs: those of the RFC and of the kernel.
 
 One program runs all of them, compiled with the engine's options (scripts/benchmarks/models). Depth is the number of
 counters that a charge meets: the process's own leaf, and parents that all processes share. A ratio is the cost of a
 model divided by the cost of fsmount: above 1 fsmount is faster.
 
-Far from the limit: a charge and its uncharge, over and over; the time of each process, or ("together") the time of the
-whole by the pairs of all. With headroom: the same, so many units below the root's limit. At the limit: processes that
-together want a little more than there is, each giving one unit back when it is refused, so that half of the charges
-are; the time of the whole by the charges of all.
+- Far from the limit: each process repeats a charge and its uncharge. The figure is the time of each process, or
+  ("together") the elapsed time divided by the pairs of all processes.
+- With headroom: the same, at the named number of units below the root's limit.
+- At the limit: the processes together want a little more than the limit. A refused process uncharges one unit, so the
+  counter refuses half of the charges. The figure is the elapsed time divided by all charges.
+- Beside a limit: a neighbour with a processor of its own charges in its own subtree, 1 or 256 units ahead of its
+  uncharges. Two processes work at the limit of another subtree meanwhile. Apart: these two work in another tree.
 
-Beside a limit: a neighbour charges in a subtree of its own, 1 or 256 units ahead of the uncharges, while two such
-processes are at the limit of another subtree; it has a processor to itself. Apart: these two are in another tree,
-where they take as much of the machine.
-
-What a model gets wrong was found by playing it at random: in turn, where the truth is known, and overlapping, where it
-is known within bounds.
+Random runs find the errors of a model: in turn, where the correct value is known, and overlapping, where its bounds
+are known.
 """
 
 import os
@@ -29,7 +28,7 @@ from .measure import Case, Figure, Point, Samples, Settings, Spread, Table, Targ
 
 ROUNDS = 9
 MILLISECONDS = 20
-JUDGED_MILLISECONDS = 1000
+CHECKED_MILLISECONDS = 1000
 SEED = 2012
 
 OURS = "fsmount"
@@ -45,30 +44,30 @@ LINES = {
 }
 DEPTHS = (2, 4, 8, 16)
 FAR = {
-    LOCKED: {2: Target(least=15), 4: Target(least=30), 16: Target(least=80)},
-    ATOMIC: {2: Target(least=5), 4: Target(least=15), 16: Target(least=80)},
+    LOCKED: {2: Target(minimum=15), 4: Target(minimum=30), 16: Target(minimum=80)},
+    ATOMIC: {2: Target(minimum=5), 4: Target(minimum=15), 16: Target(minimum=80)},
 }
 FLAT = Target(0.9, 1.1)
 LIMIT_DEPTHS = (2, 16)
 LIMIT_PROCESSES = (2, 4, 16)
-AT_LIMIT = {2: Target(least=1), 16: Target(least=2)}
+AT_LIMIT = {2: Target(minimum=1), 16: Target(minimum=2)}
 CROWDS = (1, 2, 4, 8, 16)
 HEADROOMS = (0, 1, 4, 16, 64, 256, 1024, 4096)
-MIDDLE = 4  # the depth that these are measured at
+MIDDLE = 4  # the depth of these cases
 NEIGHBOURED = (OURS, LOCKED, ATOMIC)
 AHEAD = (1, 256)
 PLACES = {"beside a limit": "same", "apart": "apart"}
-UNDISTURBED = Target(most=1.1)
-NOTHING = Target(most=0)
+UNDISTURBED = Target(maximum=1.1)
+NOTHING = Target(maximum=0)
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "fsmount" / "engine"
 SOURCES = [*sorted((ROOT / "scripts" / "benchmarks" / "models").glob("*.c")), *sorted(ENGINE.glob("*/*.c"))]
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden", "-fwrapv"]  # setup.py's
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden", "-fwrapv"]  # the options of setup.py
 
 
 class Program:
-    """The models' program, built in a directory of its own."""
+    """The program with all models, built in a temporary directory."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "models"
@@ -89,7 +88,7 @@ class Program:
         return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
 
     def cost(self, of: str, what: str, *arguments: object) -> Case:
-        """The cost by the time of "each" process or of "all", in nanoseconds."""
+        """The cost in nanoseconds, from the time of "each" process or of "all"."""
         return lambda: self.say(what, *arguments)[of]
 
 
@@ -118,7 +117,7 @@ def _neighbour(model: str, depth: int, ahead: int, where: str) -> str:
 
 
 def _cases(program: Program, milliseconds: int) -> dict[str, Case]:
-    """What is compared is measured close together."""
+    """The cases in an order that puts compared cases side by side."""
     cases = {}
     everybody = (OURS, *MODELS)
     for processes in (1, 2):
@@ -149,7 +148,7 @@ def _cases(program: Program, milliseconds: int) -> dict[str, Case]:
 
 
 def _points() -> dict[str, Point]:
-    """The cases that stand in pictures."""
+    """The cases with a point in a plot."""
     points: dict[str, Point] = {}
     for model, name in LINES.items():
         points |= {_far(model, depth, 2): Point("depth", name, depth) for depth in DEPTHS}
@@ -192,7 +191,7 @@ def _ratios(samples: Samples) -> list[Figure]:
 
 
 def _errors(program: Program, milliseconds: int) -> list[Figure]:
-    """What each gets wrong: for a model only that, for fsmount and of limits all that was looked for."""
+    """The errors of each model. For fsmount and for limits, also the checks that found none."""
     figures = []
     for model in (OURS, *MODELS):
         found = program.say("check", model, SEED, milliseconds)
@@ -217,15 +216,15 @@ def _errors(program: Program, milliseconds: int) -> list[Figure]:
 def measure(settings: Settings, tick: Tick) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
         program = Program(Path(directory))
-        cases = _cases(program, settings.operations(MILLISECONDS, least=2))
+        cases = _cases(program, settings.operations(MILLISECONDS, minimum=2))
         samples = interleave(cases, settings.rounds, tick)
-        errors = _errors(program, settings.operations(JUDGED_MILLISECONDS, least=100))
+        errors = _errors(program, settings.operations(CHECKED_MILLISECONDS, minimum=100))
     points = _points()
     return [*_ratios(samples), *errors, *(samples.cost(case, at=points.get(case)) for case in cases)]
 
 
 def table(figures: Mapping[str, Figure]) -> Table:
-    """A row for each model: how much slower it is than fsmount with two processes, and what it gets wrong."""
+    """A row for each model: its time relative to fsmount with two processes, and its errors."""
     bases = {f"depth {depth}": _far(OURS, depth, 2) for depth in DEPTHS if depth != 8}
     bases |= {f"at a limit, depth {depth}": _limit(OURS, depth, 2) for depth in LIMIT_DEPTHS}
     rows = []

@@ -1,14 +1,14 @@
-"""The files of a mounted tree, beside two bare file systems: one constant file, served by pyfuse3 or by libfuse in C.
+"""The files of a mounted tree beside two bare file systems with one constant file: pyfuse3, and libfuse in C.
 
-All are mounted alike and asked in turn by one process. fsmount computes what is read, and checks and does what is
-written; the bare ones ("bare" with pyfuse3, "C" with libfuse) answer with a constant and forget what they are told.
+All have the same mount options, and one process uses them in turn. fsmount computes each text and executes each write.
+The bare ones ("bare" with pyfuse3, "C" with libfuse) answer with a constant and ignore writes.
 
-All of them share one processor: where the scheduler puts a server and its client, together or apart, changes a
-request's time more than twofold, and it may put the servers differently.
+The daemons and the client share one processor. A request takes more than twice as long if the scheduler separates the
+daemon and its client, and it might do so for one daemon only.
 
-Only writers, each a process with a file of its own, have the other processors: where the servers shared theirs with
-them, four could write no more than one. Compared are the writes of all in a second. How fair it is: how often the
-slowest of four has written, by the mean of the four.
+The writers, each a process with a file of its own, run on the other processors. On the daemon's processor four writers
+could write no more than one. The figure is the writes of all in a second. The fairness is the number of writes of the
+slowest writer, divided by the mean of the four.
 """
 
 import os
@@ -27,9 +27,9 @@ GROUPS = 10_000
 TURNS = 100
 WRITERS = 4
 SECONDS = 0.03
-BESIDE = {"bare": Target(most=1.1), "C": Target(most=2)}
-MKDIR = Target(most=1.3)
-AT_ONCE = Target(least=1.8)
+BESIDE = {"bare": Target(maximum=1.1), "C": Target(maximum=2)}
+MKDIR = Target(maximum=1.3)
+AT_ONCE = Target(minimum=1.8)
 
 AMOUNT = b"4096\n"
 LIMIT = b"1G\n"
@@ -46,7 +46,7 @@ def _repeated(operation: Callable[[], object], number: int) -> Case:
 
 
 def _operations(stack: ExitStack, directory: Path, names: dict[str, str]) -> dict[str, Callable[[], object]]:
-    """What is done with each file; `names` says which file of the directory is which."""
+    """The cases of one file system; `names` maps the role of each file to its name."""
 
     def opened(name: str, flags: int) -> int:
         descriptor = os.open(directory / names[name], flags | os.O_CLOEXEC)
@@ -100,7 +100,7 @@ OURS = {
 
 @contextmanager
 def _only_on(processors: set[int]) -> Iterator[None]:
-    """This process and those it starts."""
+    """Binds this process and its children to one processor."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
     try:
@@ -128,7 +128,7 @@ def _all_mounted() -> Iterator[dict[str, Path]]:
 
 
 def _file_operations(settings: Settings, tick: Tick, trees: dict[str, Path]) -> list[Figure]:
-    number = settings.operations(100, least=20)
+    number = settings.operations(100, minimum=20)
     with ExitStack() as stack:
         operations = {}
         for name, tree in trees.items():
@@ -181,11 +181,11 @@ def _at_once(settings: Settings, trees: dict[str, Path]) -> list[Figure]:
 
 
 def _writing(crew: writers.Writers, number: int, seconds: float, shares: list[float]) -> Case:
-    """The time by all writes; how fair it was goes to `shares`."""
+    """The time divided by all writes; the fairness goes to `shares`."""
 
     def run() -> float:
         written = [0]
-        while not sum(written):  # a busy machine may not come to the first in so short a time
+        while not sum(written):  # on a busy machine a writer may not start in this time
             written = crew.write(number, seconds)
         shares.append(min(written) * number / sum(written))
         return seconds / sum(written) * 1e6
@@ -194,7 +194,7 @@ def _writing(crew: writers.Writers, number: int, seconds: float, shares: list[fl
 
 
 def _mkdir(settings: Settings, tick: Tick, ours: Path, theirs: Path) -> list[Figure]:
-    """Each file system makes the groups in turns of a hundredth, in one directory; then removes them."""
+    """The file systems take turns to make a hundredth of the groups in one directory, and to remove them."""
     share = settings.operations(GROUPS) // TURNS
     taken: dict[str, list[float]] = {"mkdir": [], "bare: mkdir": [], "rmdir": [], "bare: rmdir": []}
     for act in (os.mkdir, os.rmdir):

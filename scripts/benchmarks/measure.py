@@ -1,9 +1,9 @@
-"""Interleaved measurements: cases take turns, so that what disturbs the machine disturbs all of them alike.
+"""Interleaved measurements: the cases take turns, so that other work on the machine disturbs all of them equally.
 
-A case is a function that does its work once and returns its cost (nanoseconds an operation, unless a part
-says otherwise). Every case runs once a round. A cost is the median over the rounds; a ratio is taken within each
-round and then the median of the ratios, so that a slow second spoils a round and not the comparison. The spread is the
-range between the quartiles.
+A case is a function that does its work once and returns its cost: nanoseconds for each operation, unless a part names
+another unit. Every case runs once in each round. A cost is the median over the rounds. A ratio is the median of the
+ratios within each round, so that a slow second spoils one round and not the comparison. The spread is the range
+between the quartiles.
 """
 
 import statistics
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 Case = Callable[[], float]
 Tick = Callable[[], None]
 
-# A timed statement is repeated so often in the loop's body: the loop itself then costs under 1 ns a statement.
+# The loop body repeats a timed statement this often: the loop then adds less than 1 ns to each statement.
 UNROLLED = 20
 
 
 def number(value: float) -> str:
-    """About three digits that count."""
+    """The number with about three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -41,34 +41,34 @@ class Spread:
 
 @dataclass(frozen=True)
 class Target:
-    """What a median is to reach; either end may be open."""
+    """The bounds that a median must keep; either may be open."""
 
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
     def reached(self, value: float) -> bool:
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
     def __str__(self) -> str:
-        if self.least is None:
-            return f"<= {self.most:g}"
-        if self.most is None:
-            return f">= {self.least:g}"
-        return f"{self.least:g} .. {self.most:g}"
+        if self.minimum is None:
+            return f"<= {self.maximum:g}"
+        if self.maximum is None:
+            return f">= {self.minimum:g}"
+        return f"{self.minimum:g} .. {self.maximum:g}"
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a figure stands in a picture: its unit is what goes up, `x` is how far to the right."""
+    """The place of a figure in a plot: `x` is the horizontal value, the figure is the vertical one."""
 
-    plot: str  # "depth", "processes", "headroom" or "groups": what x counts
-    series: str  # the line it is on
+    plot: str  # a name of plots.PLOTS
+    series: str  # the line of the point
     x: float
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the report, and maybe a point of a picture."""
+    """One line of the report, with a point if it belongs to a plot."""
 
     what: str
     unit: str  # "x" for a ratio
@@ -83,14 +83,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Note:
-    """A line of the report that says why something is not in it."""
+    """A line of the report that names the reason for a missing figure."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a part has for the page, in Markdown."""
+    """A table of a part for the page."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -98,17 +98,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Settings:
-    """How long a part may measure."""
+    """The length of a run."""
 
     rounds: int
-    scale: float  # of the number of operations in a round
+    scale: float  # factor for the operations in a round
 
-    def operations(self, number: int, least: int = 1) -> int:
-        return max(least, int(number * self.scale))
+    def operations(self, number: int, minimum: int = 1) -> int:
+        return max(minimum, int(number * self.scale))
 
 
 class Samples:
-    """What interleaved rounds found: for each case its cost in every round."""
+    """The costs of each case in every round."""
 
     def __init__(self, costs: Mapping[str, Sequence[float]]) -> None:
         self._costs = costs
@@ -119,13 +119,13 @@ class Samples:
         return Figure(what or case, unit, Spread.of([cost / divisor for cost in self._costs[case]]), at=at)
 
     def ratio(self, case: str, base: str, target: Target | None = None, *, what: str = "") -> Figure:
-        """How many times as much as the base the case costs."""
+        """The cost of the case divided by the cost of the base."""
         pairs = zip(self._costs[case], self._costs[base], strict=True)
         return Figure(what or f"{case} / {base}", "x", Spread.of([cost / other for cost, other in pairs]), target)
 
 
 def interleave(cases: Mapping[str, Case], rounds: int, tick: Tick) -> Samples:
-    """Runs every case once a round, in the order given; a first round only warms up."""
+    """Runs every case once in each round, in the given order; the first round only warms up."""
     costs: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, case in cases.items():
@@ -137,7 +137,7 @@ def interleave(cases: Mapping[str, Case], rounds: int, tick: Tick) -> Samples:
 
 
 def statement(text: str, names: Mapping[str, object], number: int) -> Case:
-    """A case that runs the statement about `number` times; its names are local variables, as in a function."""
+    """A case that runs the statement about `number` times, with its names as local variables."""
     setup = "; ".join(f"{name} = given[{name!r}]" for name in names)
     timer = timeit.Timer("\n".join([text] * UNROLLED), setup, globals={"given": names})
     loops = max(1, number // UNROLLED)
@@ -145,7 +145,7 @@ def statement(text: str, names: Mapping[str, object], number: int) -> Case:
 
 
 def empty_loop(number: int) -> Case:
-    """A case that is the loop's part of a statement's cost."""
+    """A case that measures the share of the loop in the cost of a statement."""
     timer = timeit.Timer("pass")
     loops = max(1, number // UNROLLED)
     return lambda: timer.timeit(loops) / (loops * UNROLLED) * 1e9

@@ -1,4 +1,4 @@
-"""fsmount and the bare file systems, each mounted in a temporary directory for as long as a part measures."""
+"""fsmount and the bare file systems, each mounted in a temporary directory while a part measures."""
 
 import os
 import shlex
@@ -32,7 +32,7 @@ def bare_tree() -> Iterator[Path]:
 
 @contextmanager
 def bare_tree_in_c() -> Iterator[Path]:
-    """A mounted bare file system that is written in C, and compiled first."""
+    """A mounted bare file system in C; it is compiled first."""
     with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
         program = str(Path(directory) / "bare")
         library = subprocess.run(
@@ -65,7 +65,7 @@ def _served(command: Sequence[str]) -> Iterator[Path]:
 
 
 def _mounted(mountpoint: Path, server: subprocess.Popen[bytes]) -> bool:
-    """Waits until something is mounted there, or cannot be any more."""
+    """Waits until the mount is there; RuntimeError if its process ends before."""
     deadline = time.monotonic() + PATIENCE
     outside = mountpoint.parent.stat().st_dev
     while mountpoint.stat().st_dev == outside:

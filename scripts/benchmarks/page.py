@@ -7,7 +7,7 @@ from .measure import Figure, Table
 from .plots import OURS, PLOTS, SECONDS, Placed, Plot, duration, placed, series_of
 
 BEGINNING = """\
-# What fsmount costs
+# The costs of fsmount
 
 `scripts/bench` measures fsmount beside other designs and beside the tools that people use today.
 This page holds one run:

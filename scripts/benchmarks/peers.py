@@ -1,15 +1,15 @@
-"""Charging under two limits from Python, beside what one would take instead of fsmount.
+"""Charging under two limits from Python, beside the usual tools for the same purpose.
 
-Timed is the pair `charge(n); uncharge(n)` over and over, by one process and by two at once. Each process has a leaf of
-its own, and a parent in common with the other; both have a limit, far away. Ratios are a peer's cost by fsmount's.
+One process, and two at once, repeat the pair `charge(n); uncharge(n)`. Each process has a leaf of its own, and both
+share a parent. Both counters have a limit, far away. A ratio is the cost of a peer divided by the cost of fsmount.
 
-Before it is timed, each peer has to keep both limits while two processes charge at once, and to give back. What else
-each lacks is in the table of fsmount/docs/bench.md. The counters are in shared memory, but for SQLite's: its database
-is where temporary files are, once as SQLite keeps a WAL by default, with each transaction on the disk before the next,
-and once without waiting for the disk.
+First the bench checks that each peer keeps both limits while two processes charge at once, and that it uncharges. The
+table of fsmount/docs/bench.md names the features that each peer lacks. The counters are in shared memory, except for
+SQLite: its database is a temporary file, once with each transaction on the disk (SQLite's default with a WAL) and once
+without waiting for the disk.
 
-The control files of cgroup v1 admit nothing that is asked for: they are there for what their reading and writing costs.
-The pair is a write of the leaf's limit and a read of the parent's usage.
+The control files of cgroup v1 admit no requests: they show the cost of a read and a write in the kernel. Their pair is
+a write of the leaf's limit and a read of the parent's usage.
 """
 
 import multiprocessing
@@ -47,33 +47,36 @@ class Peer:
 
 OURS = "fsmount"
 OURS_LOOKED_UP = "fsmount, as counter.charge(n)"
-STAYS = "what a killed process held stays charged"
+STAYS = "the charges of a killed process stay"
 PEERS = {
     OURS: Peer(admission.tree, 100_000, ""),
     "multiprocessing.Value": Peer(
         admission.values,
         4_000,
-        f"only for processes with a common parent; who is killed with a lock stops all; {STAYS}",
-        {1: Target(least=15), 2: Target(least=25)},
+        f"only for processes with a common parent; a process killed with the lock stops all others; {STAYS}",
+        {1: Target(minimum=15), 2: Target(minimum=25)},
     ),
     "multiprocessing.Value, locked once": Peer(
-        admission.values_locked_once, 10_000, "the same; written with care, and not as documented"
+        admission.values_locked_once, 10_000, "the same; needs more care than the documentation shows"
     ),
     "multiprocessing semaphore": Peer(
-        admission.semaphores, 10_000, f"one unit at a time; a limit cannot be changed, a usage not be read; {STAYS}"
+        admission.semaphores, 10_000, f"one unit at a time; no change of a limit, no read of a usage; {STAYS}"
     ),
     "record lock on a file": Peer(
         admission.locked_file,
         1_000,
-        f"does not keep threads apart; killed between two writes, the sums differ; {STAYS}",
+        f"does not exclude threads; a kill between two writes leaves different sums; {STAYS}",
     ),
-    "SQLite (WAL)": Peer(admission.rows, 20, f"who finds it locked tries again; {STAYS}", {1: Target(least=1000)}),
+    "SQLite (WAL)": Peer(admission.rows, 20, f"who finds it locked tries again; {STAYS}", {1: Target(minimum=1000)}),
     "SQLite (WAL), not synced": Peer(
         admission.rows_unsynced, 20, "the same; the database may not survive a crash of the machine"
     ),
-    "Redis, Lua script": Peer(admission.keys, 200, f"a server, which all wait for; {STAYS}", {1: Target(least=500)}),
+    "Redis, Lua script": Peer(admission.keys, 200, f"a server, which all wait for; {STAYS}", {1: Target(minimum=500)}),
     "cgroup v1 control files": Peer(
-        control_files, 1_000, "the kernel charges memory when it is touched: nothing is charged by asking", admits=False
+        control_files,
+        1_000,
+        "the kernel charges memory when a process touches it: no request for a charge",
+        admits=False,
     ),
 }
 
@@ -84,7 +87,7 @@ SMALL = Limits(leaf=60, parent=100)
 
 
 def _fill(counter: Counter) -> int:
-    """Charges until it is refused; returns how much that was."""
+    """Charges until a refusal; returns the charged amount."""
     charged = 0
     while True:
         try:
@@ -110,7 +113,7 @@ def _second(join: Join, control: Connection, others: Connection) -> None:
 
 
 def check(name: str, opened: Open) -> None:
-    """RuntimeError unless two processes that charge at once get all that both limits allow and no more, twice."""
+    """RuntimeError unless two processes that charge at once get exactly the limit, twice."""
     with opened(SMALL) as join:
         control, theirs = _fork.Pipe()
         process = _fork.Process(target=_second, args=(join, theirs, control), daemon=True)
@@ -130,7 +133,7 @@ def check(name: str, opened: Open) -> None:
             raise RuntimeError(f"{name} admits {first} and {second} under limits of {SMALL.leaf} and {SMALL.parent}")
         again = _fill(counter), _fill(join(1))
         if again != (SMALL.leaf, SMALL.parent - SMALL.leaf):
-            raise RuntimeError(f"{name} admits {again[0]} and {again[1]} after all was given back")
+            raise RuntimeError(f"{name} admits {again[0]} and {again[1]} after both processes uncharged everything")
 
 
 # ---- what each costs ------------------------------------------------------------
@@ -159,7 +162,7 @@ def measure(settings: Settings, tick: Tick) -> list[Figure | Note]:
     beside: dict[str, Case] = {}
     with ExitStack() as stack:
         for name, peer in PEERS.items():
-            pairs = settings.operations(peer.pairs, least=20)
+            pairs = settings.operations(peer.pairs, minimum=20)
             try:
                 if peer.admits:
                     check(name, peer.open)
@@ -167,7 +170,7 @@ def measure(settings: Settings, tick: Tick) -> list[Figure | Note]:
             except Unavailable as missing:
                 notes.append(Note(f"{name} is not measured: {missing}"))
                 continue
-            # A companion that is told to stop first ends what it began.
+            # A companion finishes its current call before it stops.
             companion = Companion(partial(_pairs_of_second, join, max(20, pairs // 10)))
             stack.callback(companion.end)
             counter = join(0)
@@ -200,7 +203,7 @@ def measure(settings: Settings, tick: Tick) -> list[Figure | Note]:
 
 
 def table(figures: Mapping[str, Figure]) -> Table:
-    """A row for each peer: how much slower it is than fsmount, and what it lacks."""
+    """A row for each peer: its time relative to fsmount, and the features that it lacks."""
     rows = []
     for name, peer in PEERS.items():
         found = [figures.get(_ratio(name, processes)) for processes in PROCESSES]

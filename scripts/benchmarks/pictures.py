@@ -1,4 +1,4 @@
-"""Pictures of the figures that have a point: one for each question, to be read without a text beside it."""
+"""Pictures of the plots; each is complete without a text beside it."""
 
 import math
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from .measure import Figure
 from .plots import OURS, PLOTS, SECONDS, Placed, Plot, duration, placed, series_of
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the first is for fsmount.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish; the first is for fsmount.
 OUR_COLOUR = "#0072B2"
 COLOURS = ("#D55E00", "#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#000000")
 MARKERS = "s^Dv<P"
 
-# How much of the height each line of a name takes.
+# The share of the height that each line of a name takes.
 LINE_HEIGHT = 0.05
 
-# By the number of processes: colour, marker, and where it is in its row.
+# By the number of processes: colour, marker and offset in the row.
 DOTS = {1: (OUR_COLOUR, "o", 0.12, "● 1 process"), 2: ("#D55E00", "D", -0.12, "◆ 2 processes")}
-COLUMNS = (85, 175)  # where their values end, in points from the axes
+COLUMNS = (85, 175)  # right ends of the values, in points from the axes
 
 
 def _style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(
         {
-            "svg.hashsalt": "fsmount",  # the same picture is the same file
+            "svg.hashsalt": "fsmount",  # equal figures give equal files
             "font.size": 10,
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -70,7 +70,7 @@ def _lines(axes: Axes, plot: Plot, points: Sequence[Placed]) -> None:
     """A line for each series, with its name at its end; the quartiles are a band around it."""
     _titled(axes, plot)
     xs = sorted({point.x for point, _ in points})
-    # Where nothing is far from something: 0 has its place beside the powers.
+    # 0 has a place beside the powers of two.
     axes.set_xscale("symlog", base=2, linthresh=1)
     axes.xaxis.set_major_locator(FixedLocator(xs))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -95,7 +95,7 @@ def _lines(axes: Axes, plot: Plot, points: Sequence[Placed]) -> None:
 
 
 def _name(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Writes each name beside the end of its line; where lines end close together the names move apart."""
+    """Writes each name beside the end of its line; names of neighbouring ends move apart."""
     low, high = (math.log(y) for y in axes.get_ylim())
     ends = sorted(ends, key=lambda end: end[1])
     heights = [(math.log(y) - low) / (high - low) for _, y, _, _ in ends]

@@ -25,25 +25,25 @@ class Plot:
 PLOTS = (
     Plot(
         "depth",
-        "What a charge costs as the tree gets deeper",
-        "two processes with all counters but their own leaf in common, far from any limit",
+        "The cost of a charge as the tree gets deeper",
+        "two processes that share all counters except their own leaf, far from any limit",
         "counters that each charge meets",
     ),
     Plot(
         "processes",
-        "What a charge costs as more processes charge",
-        "four counters, all but the leaf in common, far from any limit; the elapsed time divided by all pairs",
+        "The cost of a charge as more processes charge",
+        "four counters, all shared except the leaf, far from any limit; elapsed time divided by all pairs",
         "processes",
     ),
     Plot(
         "headroom",
-        "What a charge costs as the limit comes near",
+        "The cost of a charge as the limit comes near",
         "two processes, four counters; the limit is the root's",
         "units left below the limit",
     ),
     Plot(
         "groups",
-        "What an operation costs as the tree gets larger",
+        "The cost of an operation as the tree gets larger",
         "from Python in the shared region; each group has ten open cells, one for each holder",
         "groups in the tree",
         "time for one",
@@ -64,7 +64,7 @@ def placed(plot: Plot, figures: Iterable[Figure]) -> list[Placed]:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that fits: 25 ns, 1.5 us."""
+    """The time in a fitting unit: 25 ns, 1.5 µs."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size * 0.9995:
             return f"{seconds / size:.3g} {unit}"

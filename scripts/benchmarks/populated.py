@@ -1,6 +1,6 @@
-"""Groups, holders and cells by the thousand in one region, made by one process.
+"""Thousands of groups, holders and cells in one region, made by one process.
 
-Every holder stands for this process. A cell is opened by charging it once: what was reserved ahead stays its stock.
+Every holder stands for this process. One charge opens a cell, and the amount reserved ahead stays in its stock.
 """
 
 import os
@@ -9,11 +9,11 @@ from typing import TypedDict
 
 from fsmount.engine import PROCESS, ROOT, UNLIMITED, Charger, Region, process_start_time
 
-# A group's cells.
+# The cells of a group.
 CELLS = 10
-# Of how many groups a holder has a cell.
+# The groups in which a holder has a cell.
 GROUPS = 250
-# How many groups have the others in them.
+# The groups that contain the others.
 DIRECTORIES = 100
 
 
@@ -24,7 +24,7 @@ class Capacity(TypedDict):
 
 
 def capacity(groups: int, spare: int) -> Capacity:
-    """Room for so many groups with a Population, their directories and the root, and for some groups more."""
+    """The capacity for this number of groups with a Population, their directories, the root, and a reserve."""
     return {"groups": groups + DIRECTORIES + 1 + spare, "holders": holders(groups), "cells": groups * CELLS}
 
 
@@ -33,7 +33,7 @@ def holders(groups: int) -> int:
 
 
 def make_groups(region: Region, number: int) -> list[int]:
-    """So many groups at one depth, evenly in some directories; their ids."""
+    """Makes the groups at one depth, spread evenly over some directories; returns their ids."""
 
     def make(parent: int, name: str) -> int:
         return region.mkdir(parent, name.encode(), 0o755, os.getuid(), os.getgid(), 0)
@@ -43,7 +43,7 @@ def make_groups(region: Region, number: int) -> list[int]:
 
 
 class Population:
-    """Holders that have joined the groups, each as many as any other; at first no cell is open."""
+    """Holders that have joined the groups, each the same number; no cell is open at first."""
 
     def __init__(self, region: Region, groups: Sequence[int]) -> None:
         self._region = region
@@ -51,13 +51,13 @@ class Population:
         self.cells = len(groups) * CELLS
         start_time = process_start_time(os.getpid())
         self._holders = [region.holder_create(os.getpid(), start_time, PROCESS, 0) for _ in range(holders(len(groups)))]
-        # holder by holder, as processes come: so the cells of a group do not lie together
+        # holder by holder, as processes start: the cells of a group then lie apart
         for number, holder in enumerate(self._holders):
             for cell in range(number, self.cells, len(self._holders)):
                 region.holder_join(holder, groups[cell // CELLS])
 
     def open(self, cells: int) -> None:
-        """The first cells, group by group."""
+        """Opens the first cells, group by group."""
         charger = Charger()
         for cell in range(cells):
             holder = self._holders[cell % len(self._holders)]
@@ -67,7 +67,7 @@ class Population:
         charger.unbind()
 
     def close_all(self) -> None:
-        """A limit is set only after all stock below was drained."""
+        """Drains all stock: a new limit does so before it takes effect."""
         self._region.set_limit(ROOT, 0, UNLIMITED)
 
     def end(self) -> None:

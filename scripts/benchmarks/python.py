@@ -1,12 +1,11 @@
-"""Charging from Python, beside the cheapest call into the binding.
+"""Charging from Python beside the cheapest call into the binding.
 
-Every statement is timed alike, with its names in local variables and repeated within the loop: the loop's overhead is
-the same small part of each (see "the loop") and is subtracted from none. Timed are many charges in a row, the
-uncharges that give them back, and the pair (charge, then uncharge) over and over: as `charge(n)`, charge being
-counter.charge, which is spelled like `noop(n)`; and as `counter.charge(n)`. A charge is 4096, and every group on the
-way up has a limit, far away.
+Each statement has its names in local variables, and the loop body repeats it. The loop adds the same small time to each
+(see "the loop"), which no figure subtracts. The cases are many charges in a row, their uncharges, and the pair of a
+charge and its uncharge. The spelling is `charge(n)`, where charge is counter.charge, to compare with `noop(n)`; and
+`counter.charge(n)`. A charge is 4096. Every group on the way up has a limit, far away.
 
-With two processes, the second one charges without a pause too: a group of its own with the same parents.
+With two processes, the second one charges all the time too, in a group of its own with the same parents.
 """
 
 import tempfile
@@ -21,7 +20,7 @@ from fsmount import engine
 from .companion import Companion
 from .measure import Case, Figure, Point, Settings, Target, Tick, empty_loop, interleave, statement
 
-DEPTHS = (2, 4, 16)  # counters that a charge meets, the root's too
+DEPTHS = (2, 4, 16)  # counters on the way of a charge, including the root's
 LIMIT = 1 << 50
 AMOUNT = 4096
 SHARED_MEMORY = "/dev/shm"
@@ -29,7 +28,7 @@ ROUNDS = 101
 
 
 def _leaf(tree: fsmount.Tree, depth: int, name: str) -> fsmount.Group:
-    """The group `name` at this depth; what is missing on the way is made, with a limit."""
+    """The group `name` at this depth; missing groups on the way are made, with a limit."""
     group = tree.root
     for level in range(2, depth + 1):
         step = name if level == depth else f"level{level}"
@@ -82,7 +81,7 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
             counter = stack.enter_context(_leaf(tree, depth, "first").attach())["memory"]
             names[depth] = {"counter": counter, "charge": counter.charge, "uncharge": counter.uncharge, "n": AMOUNT}
             companions[depth] = started(partial(_pairs_of_another_group, path, depth))
-        # What is compared is measured close together; and what is charged is uncharged later in the round.
+        # Compared cases run side by side, and each charge has its uncharge later in the round.
         for what in ("charge", "uncharge"):
             alone = {depth: statement(f"{what}(n)", names[depth], number) for depth in DEPTHS}
             cases |= {f"{what}, depth {depth}": case for depth, case in alone.items()}
@@ -99,11 +98,11 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
         samples = interleave(cases, settings.rounds, tick)
 
     ratio = samples.ratio
-    figures = [ratio(f"charge, depth {depth}", "noop", Target(most=2.5)) for depth in DEPTHS]
-    figures += [ratio(f"counter.charge(n), depth {depth}", "noop", Target(most=2.5)) for depth in DEPTHS]
+    figures = [ratio(f"charge, depth {depth}", "noop", Target(maximum=2.5)) for depth in DEPTHS]
+    figures += [ratio(f"counter.charge(n), depth {depth}", "noop", Target(maximum=2.5)) for depth in DEPTHS]
     figures += [ratio("charge, depth 16", "charge, depth 2", Target(0.9, 1.1))]
     figures += [
-        ratio(f"charge, depth {depth}, 2 processes", f"charge, depth {depth}", Target(most=1.1)) for depth in DEPTHS
+        ratio(f"charge, depth {depth}, 2 processes", f"charge, depth {depth}", Target(maximum=1.1)) for depth in DEPTHS
     ]
     figures += [ratio("noop, 2 processes", "noop", what="(the machine itself: noop, 2 processes / noop)")]
     figures += [ratio(f"uncharge, depth {depth}", "noop") for depth in DEPTHS]

@@ -1,4 +1,4 @@
-"""The figures of a part as text, ratios first as the part has them, and as a record."""
+"""The figures of a part as text and as a record, in the order of the part: ratios first."""
 
 import textwrap
 from collections.abc import Sequence

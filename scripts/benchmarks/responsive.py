@@ -1,7 +1,7 @@
-"""How long a small read takes while another user has the daemon make long texts.
+"""The time of a small read while another user reads long texts.
 
-Timed is a read of `usage` through an open file, alone and beside readers in a loop: one of the holders of a group with
-many leases, and 24 of `metrics`. The ratio to the read alone is taken within each round.
+A case reads `usage` through an open file: alone, beside a reader of the holders of a group with many leases, and beside
+24 readers of `metrics`. The ratio to the read alone is taken within each round.
 """
 
 import os
@@ -22,11 +22,11 @@ ROUNDS = 7
 LEASES = 60_000
 GROUPS = 3_000
 READERS = 24
-TIMED = 2.0  # s of a round, of each case
+TIMED = 2.0  # s for each case in a round
 PAUSE = 0.001  # s between two reads
 
-P50 = Target(most=1.0)
-P99 = Target(most=20.0)
+P50 = Target(maximum=1.0)
+P99 = Target(maximum=20.0)
 
 _LEASES = """
 import os, sys
@@ -52,7 +52,7 @@ def _python(program: str, *arguments: object) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def _leases(path: Path, count: int) -> Iterator[None]:
-    """Many open leases, of as many processes as their limits of open files ask for."""
+    """Many open leases, spread over enough processes for their limits of open files."""
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     each = min(count, most - 100)

@@ -1,12 +1,11 @@
-"""Trees of 1,000, 10,000 and 100,000 groups, and with cells and holders to match: a million cells, 4,000 holders.
+"""Trees of 1,000, 10,000 and 100,000 groups, with up to a million cells and 4,000 holders.
 
-The engine is asked from Python, in three trees in turn: for the usage of groups at random, and of the root with as many
-cells open in each tree, and with all of them open. What looks at all groups or all cells is compared by what one of
-them costs.
+Three trees take turns, from Python: the usage of random groups, and of the root with the same number of open cells in
+each tree, and with all cells open. An operation over all groups or cells is compared by its cost for one of them.
 
-Through the mount the groups are made in one directory, in turn with the bare file system's. Taking over is the whole
-command `fsmount mount`, after the server was killed. `fsmount top` is watched in a terminal, its start included. All
-processes share one processor, as with the files.
+Through the mount, the tree and a bare file system take turns to make groups in one directory. A take-over is the whole
+command `fsmount mount` after a kill of the daemon. `fsmount top` runs in a terminal, including its start. All processes
+share one processor, as in the part files.
 """
 
 import gc
@@ -40,14 +39,14 @@ TAKE_OVERS = 5
 LOOKS = 10
 INTERVAL = 2.0
 
-# Of a hundred times as many groups: what does not look at them meets more misses of caches, and no more work.
-CONSTANT = Target(most=3)
-ROOT_USAGE = Target(most=0.3)
-MKDIR = Target(most=1.3)
-REGION = Target(most=1024)
-MEMORY = Target(most=250)
-TAKE_OVER = Target(most=2)
-WATCHING = Target(most=10)
+# For a hundred times as many groups: an operation on one group has more cache misses and no more work.
+CONSTANT = Target(maximum=3)
+ROOT_USAGE = Target(maximum=0.3)
+MKDIR = Target(maximum=1.3)
+REGION = Target(maximum=1024)
+MEMORY = Target(maximum=250)
+TAKE_OVER = Target(maximum=2)
+WATCHING = Target(maximum=10)
 
 MOUNT = "mounted"
 BARE = "bare"
@@ -68,7 +67,7 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
 
 
 def _each(operation: Callable[[T], object], of: Sequence[T]) -> Case:
-    """Microseconds an operation."""
+    """Microseconds for each operation."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -81,12 +80,12 @@ def _each(operation: Callable[[T], object], of: Sequence[T]) -> Case:
 
 # ---- the engine -----------------------------------------------------------------------------------------
 
-# What the picture shows: more lines could not be told apart.
+# The lines of the plot: a reader cannot distinguish more.
 DRAWN = ("usage", "lookup", "mkdir", "every group in one pass, all")
 
 
 class _Tree:
-    """A tree of so many groups, with its population, and what is asked of it."""
+    """A tree with this number of groups, its population and its cases."""
 
     def __init__(self, groups: int, source: random.Random) -> None:
         self.tree = Tree.create(**capacity(groups, spare=SAMPLE))
@@ -146,7 +145,7 @@ def _in_the_engine(settings: Settings, sizes: Sequence[int]) -> list[Figure]:
 
 
 def _compared(settings: Settings, cases: Mapping[int, Mapping[str, Case]], by_group: bool) -> list[Figure]:
-    """The same in trees of several sizes, compared as it is or by what it costs for each group."""
+    """The same case in trees of several sizes, compared as a whole or for each group."""
     sizes = list(cases)
     named = {f"{what}, {size:,} groups": case for size in sizes for what, case in cases[size].items()}
     samples = interleave(named, settings.rounds, lambda: None)
@@ -203,7 +202,7 @@ def _through_the_mount(settings: Settings, sizes: Sequence[int], tick: Tick) -> 
 
 
 def _mkdir(settings: Settings, sizes: Sequence[int], tick: Tick, ours: Path, theirs: Path) -> list[Figure]:
-    """All groups are made in turns of a hundredth; at each size the last are removed and made again a few times."""
+    """Makes all groups in steps of a hundredth; at each size it removes and makes the last ones a few times."""
     share = sizes[-1] // TURNS
     costs: dict[str, list[float]] = {}
 
@@ -238,7 +237,7 @@ def _mkdir(settings: Settings, sizes: Sequence[int], tick: Tick, ours: Path, the
 
 
 def _root(settings: Settings, population: Population, ours: Path, theirs: Path) -> list[Figure]:
-    """How much longer the root's usage is read while cells are open."""
+    """The time that open cells add to a read of the root's usage."""
     few = settings.operations(OPEN)
     bare_read, idle, busy = [], [], []
     with (
@@ -269,16 +268,16 @@ def _root(settings: Settings, population: Population, ours: Path, theirs: Path) 
 
 
 def _watching(settings: Settings, ours: Daemon, groups: int) -> Figure:
-    """What `fsmount top` and the daemon take of a processor."""
+    """The processor time of `fsmount top` and of the daemon."""
     before = ours.processor_time
-    top = watched(ours.mountpoint, settings.operations(LOOKS, least=2), max(0.1, INTERVAL * settings.scale))
+    top = watched(ours.mountpoint, settings.operations(LOOKS, minimum=2), max(0.1, INTERVAL * settings.scale))
     share = (top.processor + ours.processor_time - before) / top.seconds
     return Figure(f"fsmount top, {groups:,} groups", "%", Spread.of([share * 100]), WATCHING)
 
 
 def _take_over(settings: Settings, ours: Daemon, what: str) -> Figure:
     seconds = []
-    for _ in range(settings.operations(TAKE_OVERS, least=2)):
+    for _ in range(settings.operations(TAKE_OVERS, minimum=2)):
         ours.kill()
         seconds.append(ours.mount())
     return Figure(what, "s", Spread.of(seconds), TAKE_OVER)

@@ -16,8 +16,8 @@ from .measure import Figure, Settings, Spread, Target, Tick
 from .mounted import fsmount_tree
 
 ROUNDS = 25
-IMPORT = Target(most=60)
-ATTACH = Target(most=2)
+IMPORT = Target(maximum=60)
+ATTACH = Target(maximum=2)
 
 ATTACHING = """
 import sys, time

@@ -1,8 +1,8 @@
-"""How long who waits for room takes until he is running again, from the call that makes room on.
+"""The time from the call that makes room until the waiting process runs again.
 
-One waits in line for all there is, asleep; the other gives it back. Timed is from just before that call to the first
-line after the wait, by the one clock that both have. Beside it is the same with a semaphore, which wakes too: of
-multiprocessing between the same processes, of threading between threads.
+One process sleeps in the queue for the whole limit; the other uncharges it. The time runs from just before that call to
+the first line after the wait, on one clock. The baseline is a semaphore: of multiprocessing between the same
+processes, of threading between threads.
 """
 
 import multiprocessing
@@ -27,17 +27,17 @@ from .measure import Figure, Settings, Spread, Target, Tick
 from .mounted import fsmount_tree
 
 ROUNDS = 25
-WAITS = 40  # in a round, of each case
+WAITS = 40  # for each case in a round
 SHARED_MEMORY = "/dev/shm"
 ROOM = 10
-ASLEEP = 0.005  # s after which who was told to wait does
-RUNNING = Target(most=1000)
+ASLEEP = 0.005  # s until a waiter is surely asleep
+RUNNING = Target(maximum=1000)
 
 _processes = multiprocessing.get_context("fork")
 
 
 class _Waiter:
-    """Who waits when told to, and tells when it was running again; in a process or in a thread."""
+    """A waiter in a process or a thread: it waits on command and reports the time when it runs again."""
 
     def __init__(self, kind: Callable[..., threading.Thread] | type, live: Callable[[Connection], None]) -> None:
         self.line, there = multiprocessing.Pipe()
@@ -91,7 +91,7 @@ def _acquire(semaphore: Semaphore | threading.Semaphore, line: Connection) -> No
 
 
 def _time(waiter: _Waiter, take: Callable[[], object], give: Callable[[], object]) -> float:
-    """Microseconds from the giving back to the waiter's running."""
+    """Microseconds from the uncharge until the waiter runs."""
     take()
     waiter.line.send(True)
     time.sleep(ASLEEP)
@@ -138,7 +138,7 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
         times: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(settings.rounds + 1):
             for name, case in cases.items():
-                found = [case() for _ in range(settings.operations(WAITS, least=4))]
+                found = [case() for _ in range(settings.operations(WAITS, minimum=4))]
                 times[name] += found if number else []
             tick()
     figures = [

@@ -1,4 +1,4 @@
-"""fsmount top in a terminal, as somebody watches it."""
+"""fsmount top in a terminal."""
 
 import os
 import pty
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 class Watched(NamedTuple):
     seconds: float
-    #: Seconds of a processor.
+    #: Processor seconds.
     processor: float
 
 
 def watched(mountpoint: Path, looks: int, interval: float) -> Watched:
-    """It looks so often, with so many seconds between two looks at least, and ends."""
+    """Runs `fsmount top` for this number of screens, with at least this many seconds between two."""
     command = [sys.executable, "-m", "fsmount", "top", str(mountpoint), "-n", str(looks), "-d", str(interval)]
     start = perf_counter()
     pid, terminal = pty.fork()
@@ -27,7 +27,7 @@ def watched(mountpoint: Path, looks: int, interval: float) -> Watched:
     try:
         while os.read(terminal, 1 << 16):
             pass
-    except OSError:  # nobody has it open any more
+    except OSError:  # the last process has closed the terminal
         pass
     _, status, used = os.wait4(pid, 0)
     os.close(terminal)

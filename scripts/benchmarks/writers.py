@@ -1,4 +1,4 @@
-"""Processes that write at once, each to a file of its own."""
+"""Processes that write at the same time, each to a file of its own."""
 
 import multiprocessing
 import os
@@ -9,13 +9,13 @@ from multiprocessing.connection import Connection
 
 _fork = multiprocessing.get_context("fork")
 
-# How far ahead the beginning is announced, so that all of them are there, in seconds.
+# Seconds between the announcement and the start, so that all writers are ready.
 NOTICE = 0.002
 PATIENCE = 30
 
 
 class Writers:
-    """They write the text over and over for as long as they are told; `running` makes and ends them."""
+    """Processes that repeat a write for a given time; `running` starts and ends them."""
 
     def __init__(self, paths: Sequence[str], text: bytes) -> None:
         self._controls: list[Connection] = []
@@ -38,7 +38,7 @@ class Writers:
             control.send(written)
 
     def write(self, number: int, seconds: float) -> list[int]:
-        """How often each of the first `number` has written in that time."""
+        """The number of writes of each of the first `number` writers in that time."""
         begin = time.monotonic() + NOTICE
         working = self._controls[:number]
         for control in working:

@@ -1,8 +1,8 @@
-"""Ways to admit charges under two limits, a leaf's and its parent's, as one would write them in Python.
+"""Ways to admit charges under two limits, a leaf's and its parent's, as a Python program would do it.
 
 Each way is a context manager: it makes a parent and a leaf for each of two processes, and yields a function that a
 process calls with its number (0 or 1) to get its counter. A charge that does not fit at both levels is refused and
-changes nothing; `uncharge` is only asked for what was charged. The processes are forked before they join.
+changes nothing. `uncharge` never exceeds the charged amount. The processes are forked before they join.
 """
 
 import fcntl
@@ -32,11 +32,11 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Refused(Exception):
-    """A limit would be passed."""
+    """The charge would exceed a limit."""
 
 
 class Unavailable(Exception):
-    """What is needed is not on this machine."""
+    """This machine lacks a program that the peer needs."""
 
 
 class Counter(Protocol):
@@ -81,8 +81,8 @@ def tree(limits: Limits) -> Iterator[Join]:
 class Values:
     """A multiprocessing.Value for each level.
 
-    As the documentation shows it, each look at value.value takes the lock once more; with `once` the lock is taken once
-    and the number below it is used.
+    In the form of the documentation each use of value.value takes the lock again. With `once` a charge takes the lock
+    once and uses the number inside.
     """
 
     def __init__(self, leaf: "Synchronized[int]", parent: "Synchronized[int]", limits: Limits, once: bool) -> None:
@@ -120,7 +120,7 @@ def values_locked_once(limits: Limits) -> Iterator[Join]:
 
 
 class Semaphores:
-    """A semaphore for each level, from which each unit is taken: so it admits one unit at a time, and no more."""
+    """A semaphore for each level. It admits one unit at a time."""
 
     def __init__(self, leaf: BoundedSemaphore, parent: BoundedSemaphore) -> None:
         self._leaf = leaf
@@ -151,7 +151,7 @@ def semaphores(limits: Limits) -> Iterator[Join]:
 
 
 class LockedFile:
-    """Numbers in a file, the parent's and then the leaves', changed under one POSIX record lock."""
+    """Numbers in a file, first the parent's, under one POSIX record lock."""
 
     def __init__(self, path: Path, process: int, limits: Limits) -> None:
         self._opened = path.open("r+b", buffering=0)
@@ -223,7 +223,7 @@ class Rows:
 
 
 def connected(path: Path, synchronous: str) -> sqlite3.Connection:
-    """It does not wait by itself: SQLite sleeps longer and longer then, and one of two processes starves."""
+    """Retries at once: SQLite's own wait sleeps longer and longer, and one of two processes starves."""
     database = sqlite3.connect(path, timeout=0, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")
@@ -232,7 +232,7 @@ def connected(path: Path, synchronous: str) -> sqlite3.Connection:
 
 @contextmanager
 def rows(limits: Limits, synchronous: str = "FULL") -> Iterator[Join]:
-    """With "FULL", SQLite's own default, each charge is on the disk when it is admitted."""
+    """With "FULL", SQLite's default, each admitted charge is on the disk."""
     with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
         path = Path(directory) / "counters.db"
         database = connected(path, synchronous)
@@ -256,7 +256,7 @@ def rows_unsynced(limits: Limits) -> Iterator[Join]:
 
 
 class Keys:
-    """A key for each level, changed by a Lua script that the server runs as one piece."""
+    """A key for each level; the server runs the Lua script atomically."""
 
     CHARGE = """
         for i, key in ipairs(KEYS) do

@@ -1,8 +1,8 @@
-"""The file system that fsmount is compared with: pyfuse3 and one constant file in every directory, nothing else.
+"""A bare file system as a baseline: pyfuse3 with one constant file in every directory.
 
 usage: python -m benchmarks.baselines.bare MOUNTPOINT
 
-It keeps its directories in a dict, with the caching and the mount options of fsmount. Writes are taken and forgotten.
+It keeps its directories in a dict, with the caching and the mount options of fsmount. It ignores writes.
 SIGTERM unmounts.
 """
 
@@ -19,10 +19,10 @@ FILE = b"value"
 TEXT = b"9223372036854775807\n"
 ROOT = int(pyfuse3.ROOT_INODE)
 
-# A directory's inode is odd, as the root's is; the file in it has the next one.
+# A directory's inode is odd, like the root's; its file has the next number.
 STEP = 2
 
-# As fsmount has them: everything is cached for ever.
+# As in fsmount, the kernel caches everything for ever.
 FOREVER = 100 * 365 * 86400.0
 OPTIONS = {*pyfuse3.default_options, "default_permissions", "fsname=bare", "subtype=bare"}
 

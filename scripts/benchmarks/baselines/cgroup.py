@@ -1,6 +1,6 @@
-"""The kernel's own control files for memory, of groups that are made for a part and removed after it.
+"""The kernel's own control files for memory, in groups that exist while a part measures.
 
-No process is put into them.
+The groups contain no process.
 """
 
 import os
@@ -12,7 +12,7 @@ from .admission import PROCESSES, Join, Limits, Unavailable
 
 
 def hierarchy() -> Path:
-    """Where cgroup v1 has its memory hierarchy mounted."""
+    """The mount point of cgroup v1's memory hierarchy."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, mountpoint, kind, options, *_ = line.split()
         if kind == "cgroup" and "memory" in options.split(","):
@@ -21,7 +21,7 @@ def hierarchy() -> Path:
 
 
 class ControlFiles:
-    """Not a way to charge: a write of the leaf's limit, and a read of the parent's usage."""
+    """A write of the leaf's limit and a read of the parent's usage: cgroup v1 has no request for a charge."""
 
     def __init__(self, group: Path, process: int, limit: int) -> None:
         self._opened = (group / str(process) / "memory.limit_in_bytes").open("r+b", buffering=0)

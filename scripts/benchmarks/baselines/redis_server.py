@@ -1,4 +1,4 @@
-"""A Redis server for as long as a part measures, and the Debian package it is from."""
+"""A Redis server while a part measures, and its Debian package."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ READY = "ready to accept connections"
 
 
 def install() -> bool:
-    """Whether there is a redis-server; as root on Debian one is installed if there was none."""
+    """True if there is a redis-server. As root on Debian, installs a missing one."""
     if shutil.which("redis-server"):
         return True
     if os.geteuid() or not shutil.which("apt-get"):
@@ -24,7 +24,7 @@ def install() -> bool:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in ("update -qq", f"install -qq --yes --no-install-recommends {PACKAGE}"):
         subprocess.run(["apt-get", *command.split()], check=True, stdout=subprocess.DEVNULL, env=environment)
-    # Debian makes a service of it and starts it, for which nobody asked.
+    # Debian starts a service from the package; the bench starts a server of its own.
     for command in ("service redis-server stop", "update-rc.d redis-server disable"):
         subprocess.run(command.split(), check=False, capture_output=True)
     return True
@@ -32,7 +32,7 @@ def install() -> bool:
 
 @contextmanager
 def redis_server() -> Iterator[str]:
-    """Serves at the unix socket that is yielded and at no port, writes nothing down, and ends with this process."""
+    """A server on the yielded unix socket, without a port or a database file; it ends with this process."""
     with tempfile.TemporaryDirectory(prefix="fsmount-bench-") as directory:
         socket = str(Path(directory) / "redis.sock")
         options = {

@@ -1,12 +1,12 @@
 /*
- * checker.c - what is true is kept beside the model: the sum of what was charged and not uncharged.
+ * checker.c - compares a model with the correct usage: all charges minus all uncharges.
  *
- * In turn, one process plays all seats, and the truth is a number.  Overlapping, each player keeps a ledger of
- * what it has begun and finished, in numbers that only grow, so that whoever reads knows without stopping anybody
+ * In turn, one process plays all seats, and the correct usage is a number.  Overlapping, each player keeps a ledger of
+ * started and finished operations.  The numbers only grow, so a reader needs no lock to know that
  *
  *   charges finished before - uncharges begun after  <=  usage  <=  charges begun after - uncharges finished before
  *
- * and, the left side taken at two moments, that so much was charged between the two.
+ * The left side at two moments gives a bound for the charges between them.
  */
 #include "checker.h"
 #include "crew.h"
@@ -29,7 +29,7 @@ static int64_t random_in(uint64_t *state, int64_t low, int64_t high)
     return low + (int64_t)(random_next(state) % (uint64_t)(high - low + 1));
 }
 
-/* Mostly a small part of `most`, seldom a large one. */
+/* Mostly a small part of `most`, rarely a large one. */
 static int64_t random_step(uint64_t *state, int64_t most)
 {
     return random_in(state, 1, random_next(state) % 8 && most > 8 ? 8 : most);
@@ -110,7 +110,7 @@ static void end_stage(stage *s, bool empty)
     raise_to(&s->errors->left, largest_difference(s));
 }
 
-/* A tree and limits at random, charges and uncharges at random. */
+/* A random tree with random limits, charges and uncharges. */
 static void play_at_random(const model *m, uint64_t *random, bool empty, errors *out)
 {
     stage s = { .model = m, .errors = out };
@@ -136,7 +136,7 @@ static void play_at_random(const model *m, uint64_t *random, bool empty, errors 
     end_stage(&s, empty);
 }
 
-/* Up and down across a threshold of the root, by charges of any player: when does a charge see it passed? */
+/* Any player charges across a threshold of the root: at which usage does a charge see the crossing? */
 static void play_ramps(const model *m, uint64_t *random, errors *out)
 {
     if (!m->seen) {
@@ -207,7 +207,7 @@ static void note(int64_t *column, int64_t amount)
     __atomic_add_fetch(column, amount, __ATOMIC_SEQ_CST);
 }
 
-/* What was refused counts as done and undone, in an order that keeps both bounds true. */
+/* A refused charge counts as finished and uncharged, in an order that keeps both bounds true. */
 static bool charge_by_book(scene *s, int player, seat *own, int64_t amount)
 {
     ledger *l = &s->ledgers[player];
@@ -250,8 +250,8 @@ static seat *sit(void *argument, int player)
 }
 
 /*
- * Everybody wants more than there is; who is refused gives all back now and then, so that the usage comes from far to
- * the limit again and again.  Nobody stops before he was refused.
+ * All players together want more than the limit.  A refused player sometimes uncharges everything, so that the usage
+ * approaches the limit again and again.  Each player stops only after a refusal.
  */
 static void crowd(void *argument, int player, seat *own, const bool *stop)
 {
@@ -294,8 +294,8 @@ static void jostle(void *argument, int player, seat *own, const bool *stop)
 }
 
 /*
- * Each fills its share of what there is and empties it, so what they charge always fits, also when the last of it is
- * taken; but the first wants one more than the others may ever leave.
+ * Each player fills and empties its share of the limit, so its charges always fit.  The first player wants one unit
+ * more than the others ever leave.
  */
 static void share(void *argument, int player, seat *own, const bool *stop)
 {
@@ -347,7 +347,7 @@ static void perform(scene *s, void (*act)(void *, int, seat *, const bool *), in
     }
 }
 
-/* What a scene found joins what others did; all its refusals were `wrong`, or none can be told to be. */
+/* Adds the errors of a scene to the total.  All its refusals were `wrong`, or the scene cannot decide it. */
 static void add_errors(errors *all, const scene *s, bool wrong)
 {
     const errors *e = &s->errors;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A process's part of a limit, and where it starts. */
+/* A process's share of a limit, and its start. */
 enum { SHARE = 20000, START = 19800 };
 
 typedef struct result {
@@ -46,7 +46,7 @@ static seat *sit_beside_limit(void *argument, int player)
     return player > 0 ? sit_holding(argument, player) : joined(t->model, t->neighbours_memory, player);
 }
 
-/* Until it is told to stop, and was refused: it may not have had a processor before. */
+/* Until the stop, and at least one refusal: the process may have waited for a processor before. */
 static void live_at_limit(void *argument, int player, seat *own, const bool *stop)
 {
     timing *t = argument;

@@ -1,4 +1,4 @@
-/* clock.h - what a model's operations cost. */
+/* clock.h - the cost of a model's operations. */
 #ifndef CLOCK_H
 #define CLOCK_H
 
@@ -11,23 +11,22 @@ typedef struct cost {
 } cost;
 
 /*
- * A pair of charge and uncharge by each of the processes: `depth` counters, all but the leaf in common.  What is held
- * beside these pairs is `headroom` units below the root's limit; UNLIMITED: far from any.  A charge that is refused, as
- * all are at 0, is a pair by itself.
+ * Each process repeats a charge and its uncharge: `depth` counters, all shared except the leaf.  The usage without
+ * these pairs is `headroom` units below the root's limit, or far from it with UNLIMITED.  A refused charge counts as a
+ * pair: with a headroom of 0 all are refused.
  */
 cost time_pairs(const model *m, int depth, int processes, int64_t headroom, int64_t milliseconds);
 
 /*
- * A charge, where all processes live on the last units of the root's limit: who is refused gives one unit back, so half
- * are refused.
+ * A charge at the root's limit: a refused process uncharges one unit, so the counter refuses half of the charges.
  */
 cost time_limit(const model *m, int depth, int processes, int64_t milliseconds);
 
 /*
- * A charge and its uncharge in a subtree of its own, while others live at the limit of another subtree: in the same
- * tree, or `apart` in another one, which takes as much of the machine and has nothing to do with it.  `ahead` units are
- * charged before they are uncharged: with many, stock must be refilled.  The neighbour has a CPU to itself, and the
- * cost is its own.
+ * A neighbour's charge and uncharge in its own subtree, while others work at the limit of another subtree of the same
+ * tree.  With `apart` the others use another tree: they take the same share of the machine and share no counter.
+ * The neighbour charges `ahead` units before it uncharges them: many units need a refill of the stock.  It has a CPU to
+ * itself, and the cost is its own.
  */
 enum { AHEAD_MAX = 256 };
 cost time_neighbour(const model *m, int depth, int processes, int ahead, bool apart, int64_t milliseconds);

@@ -24,18 +24,18 @@ void seat_below(tree *t, int parent);
 
 typedef struct crew {
     int size;
-    bool threads;                          /* instead of processes: ThreadSanitizer sees only these */
+    bool threads;                          /* instead of processes: ThreadSanitizer checks threads only */
     bool pinned;                           /* each to one CPU, in turn; */
     bool alone;                            /* and the first has one to itself, if there are two */
-    seat *(*sit)(void *scene, int player); /* before anybody begins */
+    seat *(*sit)(void *scene, int player); /* before the first starts */
     void (*play)(void *scene, int player, seat *own, const bool *stop);
-    void (*watch)(void *scene); /* called over and over meanwhile, by nobody of the crew; may be NULL */
+    void (*watch)(void *scene); /* repeated meanwhile, outside the crew; may be NULL */
     void *scene;
 } crew;
 
 /*
- * All begin to play at once and are told to stop after so many milliseconds; returns when all have ended.  The
- * program ends with a message if one of them fails.
+ * All players start together and stop after `milliseconds`; returns after the last has ended.  The program ends with a
+ * message if a player fails.
  */
 void play(const crew *c, int64_t milliseconds);
 

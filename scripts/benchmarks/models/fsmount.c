@@ -2,7 +2,7 @@
  * fsmount.c - fsmount's own engine, behind the interface of the models.
  *
  * A node is a group and a seat is a holder with a charger.  The region is made before the processes fork, and each
- * joins for itself.  Its events follow the precise usage, which no charge sees.
+ * process joins its own holder.  Its events follow the precise usage, which a charge does not compute.
  */
 #include "engine.h"
 #include "model.h"

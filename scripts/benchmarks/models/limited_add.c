@@ -1,18 +1,18 @@
 /*
  * limited_add.c - Linux since 6.7, percpu_counter_limited_add() in lib/percpu_counter.c, at each level of a tree.
  *
- * There a single counter has a limit; here each level is one, and a refused charge is undone below.  The fast path is
- * one look at the count; near the limit the lock is taken, and only where count and possible parts do not decide it
- * the parts are summed.  It needs no mode: each charge looks anew.
+ * The kernel limits a single counter.  Here each level is one, and a refusal undoes the charge below.  The fast path
+ * reads the count once.  Near the limit a charge takes the lock, and it sums the parts only if the count and the
+ * largest possible parts do not decide.  It needs no mode.
  *
- * Accepted: the fast path reads the count without the lock and adds later, so a limit may be passed by what the other
- * CPUs add in between; and while refused charges are undone others may be refused.
+ * Accepted: the fast path reads the count without the lock and adds later, so usage may exceed a limit by the additions
+ * of other CPUs in between.  While a refused charge is undone, others may be refused.
  */
 #include "percpu.h"
 
 typedef struct counter {
     percpu_counter sum;
-    int64_t limit, unknown; /* unknown: the most that all parts may come to */
+    int64_t limit, unknown; /* unknown: the largest possible sum of all parts */
     struct counter *parent;
 } counter;
 

@@ -1,15 +1,14 @@
 /*
- * model.h - one interface for the ways to count that fsmount is compared with.
+ * model.h - one interface for the designs that the bench compares fsmount with.
  *
- * A model is a hierarchy of counters in memory that processes share, written as its source is, with what its source
+ * A model is a hierarchy of counters in shared memory.  It follows its source, including the errors that the source
  * accepts.  The bench measures and checks them: nothing else of fsmount uses them.
  *
- * Three of them keep something for each CPU.  Here a "CPU" is a process: user space can neither switch preemption off
- * nor tell for how long it stays on the CPU it is on, so a store that is safe in the kernel because nobody else runs
- * there is safe here only where nobody else writes.  A process is preempted in the middle of what the kernel does in
- * one piece: what a model accepts between CPUs shows more often.
+ * Three models keep data for each CPU.  Here a "CPU" is a process, because user space cannot disable preemption.  A
+ * store that is safe in the kernel without preemption is safe here only with a single writer.  A process may lose its
+ * CPU in the middle of an operation that the kernel completes without a break, so the accepted errors show more often.
  *
- * Amounts are pages, as where the models are from: a batch of 32 or 64 is meant so.
+ * Amounts are pages, as in the sources: a batch is 32 or 64 pages.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -29,42 +28,42 @@ typedef struct tree {
     int leaf[PROCESSES_MAX]; /* the node that a process charges */
 } tree;
 
-/* A process's place in a model: each has its own. */
+/* The place of one process in a model. */
 typedef struct seat seat;
 
-/* What a model may promise. */
+/* The promises of a model. */
 enum {
-    KEEPS_LIMIT = 1, /* no limit is ever passed */
-    USES_ROOM = 2,   /* what fits is not refused, whoever reserved something */
-    KNOWS_USAGE = 4, /* the usage that is read is what is charged */
+    KEEPS_LIMIT = 1, /* usage never exceeds a limit */
+    USES_ROOM = 2,   /* a charge that fits is not refused, whatever others have reserved */
+    KNOWS_USAGE = 4, /* the usage is the sum of all charges */
 };
 
 typedef struct model {
     const char *name;
-    const char *source;  /* where it is from */
-    const char *accepts; /* what it leaves undone for its speed */
-    unsigned in_turn;    /* what it promises while one operation ends before the next begins */
-    unsigned always;     /* what of it stays true however they overlap */
+    const char *source;  /* its source */
+    const char *accepts; /* the accuracy that it gives up for speed */
+    unsigned in_turn;    /* its promises if operations never overlap */
+    unsigned always;     /* its promises if operations overlap */
     size_t size;         /* of the memory that its processes share */
 
     void (*init)(void *memory, const tree *tree); /* once; the memory is zeros */
     seat *(*join)(void *memory, int process);     /* in the process itself; NULL: there is no room */
-    void (*leave)(seat *seat);                    /* what is charged stays charged, what is cached is folded */
+    void (*leave)(seat *seat);                    /* charges stay, cached deltas are folded */
 
     bool (*charge)(seat *seat, int64_t amount);   /* at the leaf and all above; false: refused, and nothing changed */
-    void (*uncharge)(seat *seat, int64_t amount); /* of what this process has charged */
-    int64_t (*usage)(void *memory, int node);     /* as a reader of its file gets it */
-    int64_t (*seen)(void *memory, int node);      /* what a charge sees there and decides events by; NULL: nothing */
+    void (*uncharge)(seat *seat, int64_t amount); /* at most the charges of this process */
+    int64_t (*usage)(void *memory, int node);     /* the value that its file would show */
+    int64_t (*seen)(void *memory, int node);      /* the value by which a charge decides events; NULL: none */
 
-    /* Charges 1 and uncharges it over and over until *stop; returns how often. */
+    /* Repeats a charge and an uncharge of 1 until *stop; returns the number of pairs. */
     uint64_t (*pairs)(seat *seat, const bool *stop);
 } model;
 
 extern const model fsmount, res_counter, rfc, page_counter, limited_add, stock;
 
 /*
- * The body of `pairs`.  Each model expands it for itself, so that the compiler sees its charge and uncharge in the
- * loop, as it does in a program that uses the engine.
+ * The body of `pairs`.  Each model expands it, so that the compiler sees its charge and uncharge in the loop, as in
+ * a program that uses the engine.
  */
 static inline __attribute__((always_inline)) uint64_t pairs_of(seat *s, const bool *stop,
                                                                bool (*charge)(seat *, int64_t),
@@ -74,7 +73,9 @@ static inline __attribute__((always_inline)) uint64_t pairs_of(seat *s, const bo
     do
         for (int i = 0; i < 64; i++, pairs++)
             if (charge(s, 1)) {
-                __asm__ volatile("" ::: "memory"); /* the work that was charged for: nothing is kept in registers */
+                __asm__ volatile(
+                    "" ::
+                        : "memory"); /* stands for work between charge and uncharge: nothing stays in registers */
                 uncharge(s, 1);
             }
     while (!__atomic_load_n(stop, __ATOMIC_RELAXED));

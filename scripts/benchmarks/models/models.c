@@ -2,12 +2,12 @@
  * models.c - the program: lists the models, checks one, or times it.  scripts/benchmarks/engine.py runs it.
  *
  * usage: models list
- *        models checker MODEL SEED MILLISECONDS [threads]
+ *        models check MODEL SEED MILLISECONDS [threads]
  *        models pairs MODEL DEPTH PROCESSES MILLISECONDS [HEADROOM]
  *        models limit MODEL DEPTH PROCESSES MILLISECONDS
  *        models neighbour MODEL DEPTH PROCESSES MILLISECONDS AHEAD same|apart
  *
- * What it finds is written as lines of a name and a number.  The exit status is 1 where a model breaks a promise.
+ * The output is lines of a name and a number.  The exit status is 1 if a model breaks a promise.
  */
 #include "checker.h"
 #include "clock.h"

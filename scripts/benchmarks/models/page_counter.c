@@ -1,7 +1,7 @@
 /*
  * page_counter.c - Linux since 3.19, mm/page_counter.c: one atomic addition for each level, without any lock.
  *
- * Everybody's additions meet at the common ancestors.  page_counter.h tells what is accepted.
+ * All additions meet at the common ancestors.  page_counter.h names the accepted errors.
  */
 #include "page_counter.h"
 

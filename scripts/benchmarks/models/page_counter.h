@@ -1,8 +1,8 @@
 /*
  * page_counter.h - a counter that is charged by one atomic addition, and its walks.
  *
- * After mm/page_counter.c.  A charge adds first and looks then: what is above the limit is taken back.  So a limit is
- * kept, but until it is taken back a charge that does not fit is in everybody's way.
+ * After mm/page_counter.c.  A charge adds first, compares, and subtracts again above the limit.  So usage keeps the
+ * limit, but a charge that does not fit occupies room until its subtraction.
  */
 #ifndef PAGE_COUNTER_H
 #define PAGE_COUNTER_H
@@ -12,7 +12,7 @@
 typedef struct counter {
     _Alignas(CACHE_LINE) int64_t usage;
     int64_t watermark, failcnt;
-    _Alignas(CACHE_LINE) int64_t limit; /* what is only read is not on the line that is written */
+    _Alignas(CACHE_LINE) int64_t limit; /* fields that charges only read are on another cache line */
     struct counter *parent;
 } counter;
 
@@ -39,7 +39,7 @@ static inline bool counter_try_charge(counter *leaf, int64_t amount)
             counter_uncharge(leaf, c->parent, amount);
             return false;
         }
-        /* two that find a new peak may store it in the wrong order: the kernel accepts that too */
+        /* two charges may store their peaks in the wrong order: the kernel accepts that too */
         if (usage > __atomic_load_n(&c->watermark, __ATOMIC_RELAXED))
             __atomic_store_n(&c->watermark, usage, __ATOMIC_RELAXED);
     }

@@ -1,9 +1,9 @@
 /*
- * percpu.h - a sum that is kept in parts: a count, and for each CPU (here: process) what it has added since.
+ * percpu.h - a sum in parts: a count, and a delta for each CPU (here: process).
  *
  * After lib/percpu_counter.c.  A part is folded into the count, under the lock, when it reaches BATCH; so the count
- * alone is off by less than BATCH for each CPU.  Only its own process writes a part.  Who sums the parts meets them at
- * different moments: a sum is exact when nobody adds.
+ * alone is off by less than BATCH for each CPU.  Only its own process writes a part.  A sum reads the parts at
+ * different moments: it is exact while no process adds.
  */
 #ifndef PERCPU_H
 #define PERCPU_H
@@ -13,7 +13,7 @@
 
 #define BATCH 32 /* percpu_counter_batch of a machine with up to 16 CPUs */
 
-/* A process's parts of all counters lie together, as a CPU's do. */
+/* The parts of a process lie together, like those of a CPU. */
 typedef struct percpu_parts {
     _Alignas(CACHE_LINE) int64_t of[NODES_MAX];
 } percpu_parts;
@@ -49,7 +49,7 @@ static inline int64_t percpu_sum(const percpu_counter *c)
     return sum;
 }
 
-/* What a reader of the file gets. */
+/* The value that the file shows. */
 static inline int64_t percpu_usage(percpu_counter *c)
 {
     lock(&c->lock);

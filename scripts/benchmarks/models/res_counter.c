@@ -1,9 +1,8 @@
 /*
  * res_counter.c - Linux 3.3, kernel/res_counter.c (RFC 2/7): a lock for each counter.
  *
- * A charge walks up, taking one lock after the other, and undoes what it has done below the counter that refuses.
- * Never is more than one lock held, so between the first level and the last a charge that will be refused is counted
- * where it already was: others see it, and may be refused because of it.
+ * A charge walks up and takes one lock after the other.  A refusal undoes the charge below.  A charge holds only one
+ * lock at a time, so the lower levels count a charge that a higher level refuses: others may be refused because of it.
  */
 #include "model.h"
 #include "spin_futex.h"

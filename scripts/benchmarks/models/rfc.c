@@ -1,19 +1,20 @@
 /*
- * rfc.c - the RFC's counters as posted in patches 5/7 and 7/7: per-CPU deltas in a safe zone, else a sum under a lock.
+ * rfc.c - the RFC's counters as posted in patches 5/7 and 7/7: per-CPU deltas in a safe zone, a sum under a lock
+ * outside it.
  *
- * While the count is farther from the limit than all CPUs' deltas can add up to, a charge goes to the CPU's delta.
- * Nearer, it takes the counter's lock and sums; then the counter goes global, and all go straight to the lock until
- * an uncharge finds it far enough again.
+ * A charge goes to the CPU's delta while the count is farther from the limit than all deltas together can be.  Nearer,
+ * the charge takes the counter's lock and sums.  The counter then goes global: all charges take the lock until an
+ * uncharge finds the count far enough again.
  *
  * Slips of the posted patches:
- *  - the zone is written `limit + ncpus * batch`, which lets usage pass the limit by as much; it is corrected to a
- *    minus here, as the reviewer noted (-DRFC_AS_POSTED leaves it as it was, to see that it is found);
- *  - batch is in the counter's unit and res_counters count bytes, so each page would be folded at once; here the unit
+ *  - the zone is written `limit + ncpus * batch`, so usage may exceed the limit by that sum; here it is a minus, as
+ *    the reviewer noted (-DRFC_AS_POSTED keeps the plus, to show that the checker finds it);
+ *  - batch is in the counter's unit and res_counters count bytes, so each page would be folded at once.  Here the unit
  *    is the page, as the cover letter suggests;
- *  - in global mode the deltas are still summed at each charge, although nobody adds to them: kept.
+ *  - in global mode the deltas are still summed at each charge, although no process adds to them: kept.
  *
- * Accepted: nothing holds the zone between looking at it and adding.  Who is delayed there adds to a counter that
- * others have filled meanwhile, so a limit may be passed by one charge of each CPU.
+ * Accepted: nothing keeps the zone between the comparison and the addition.  A process that loses its CPU there adds to
+ * a counter that others have filled meanwhile, so usage may exceed a limit by one charge of each CPU.
  */
 #include "percpu.h"
 

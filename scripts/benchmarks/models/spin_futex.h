@@ -2,8 +2,8 @@
  * spin_futex.h - the lock of all models that lock: spins a little, then sleeps in the kernel.
  *
  * A word is 0 (free), 1 (taken) or 2 (taken, and somebody may sleep), as in Drepper, "Futexes are tricky", with as
- * many spins as fsmount's own lock.  It is as cheap as such a lock can be and survives nobody's death, so the models
- * are not held back by what fsmount's lock does beyond them.
+ * many spins as fsmount's own lock.  It does not survive the death of its owner and is as cheap as such a lock can be,
+ * so the models do not pay for the recovery of fsmount's lock.
  */
 #ifndef SPIN_FUTEX_H
 #define SPIN_FUTEX_H

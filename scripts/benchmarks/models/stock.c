@@ -1,12 +1,12 @@
 /*
  * stock.c - memcg's stock (mm/memcontrol.c: consume_stock, refill_stock, drain_all_stock) over page counters.
  *
- * A CPU charges a batch at every level at once and consumes it alone; what is uncharged goes to its stock, and all of
- * that to the counters once it is more than a batch.  Only who is refused asks the others to drain, by a flag they
- * find when they next charge: the kernel queues work on each CPU and does not wait for it either.
+ * A CPU charges a batch at every level and consumes it alone.  An uncharge goes to its stock, and a stock above a batch
+ * goes to the counters.  Only a refused process asks the others to drain, by a flag that they read at their next
+ * charge: the kernel queues work on each CPU and does not wait for it either.
  *
- * Accepted: usage counts what nobody uses, up to a batch for each CPU, so events come early; and a charge is refused
- * while a CPU that charges no more keeps its stock.
+ * Accepted: usage includes unused stock, up to a batch for each CPU, so events come early.  A charge may be refused
+ * while an idle CPU keeps its stock.
  */
 #include "page_counter.h"
 
@@ -82,7 +82,7 @@ static inline bool charge(seat *s, int64_t amount)
     if (counter_try_charge(s->leaf, amount))
         return true;
     drain_all(s->state);
-    drain_if_asked(s); /* its own CPU's stock the kernel drains at once */
+    drain_if_asked(s); /* the kernel drains the stock of its own CPU at once */
     return counter_try_charge(s->leaf, amount);
 }
 
