@@ -6,7 +6,7 @@ from typing import ClassVar
 from fsmount.control_files.listening import ListeningFile
 from fsmount.protocol import file_table
 from fsmount.protocol.file_table import Kind
-from fsmount.shm import EVENT_KEYS
+from fsmount.protocol.listings import EVENT_KEYS
 
 
 class EventsFile(ListeningFile):

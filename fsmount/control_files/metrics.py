@@ -22,8 +22,9 @@ from fsmount.control_files.long_file import LongFile
 from fsmount.filesystem.request_loop import served
 from fsmount.filesystem.shares import Shares
 from fsmount.filesystem.texts.kept_texts import Text
+from fsmount.protocol.listings import CounterSnapshot
 from fsmount.protocol.names import escape
-from fsmount.shm import PATH_MAX, ROOT, UNLIMITED, CounterSnapshot, Group, Snapshot
+from fsmount.shm import PATH_MAX, ROOT, UNLIMITED, Group, Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -2,6 +2,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NoReturn, Protocol, final
 
+from fsmount.protocol.listings import CounterSnapshot
+
 UNLIMITED: int
 ROOT: int
 BATCH_AUTO: int
@@ -38,31 +40,6 @@ class HolderInfo(NamedTuple):
     group: int
     held: int
     stock: int
-
-class CounterSnapshot(NamedTuple):
-    id: int
-    parent: int
-    name: str
-    usage: int
-    usage_local: int
-    common: int
-    reserved: int
-    stock: int
-    holders: int
-    limit: int
-    soft_limit: int
-    hierarchical_limit: int
-    margin: int
-    hierarchical_margin: int
-    soft_limit_excess: int
-    max_usage: int
-    min_usage: int
-    failcnt: int
-    global_mode: int
-    batch: int
-    error_bound: int
-    refills: int
-    drains: int
 
 class LargeHolderInfo(NamedTuple):
     held: int
@@ -237,10 +214,6 @@ class _Group(Protocol):
     def __getitem__(self, resource: str, /) -> Charger: ...
     def charge_in_turn(self, amounts: dict[str, int], timeout: float | None, /) -> bool: ...
 
-class _LeaseGroup(Protocol):
-    def change(self, amounts: dict[str, int], told: Told, /) -> None: ...
-    def charge_in_turn(self, amounts: dict[str, int], timeout: float | None, told: Told, /) -> bool: ...
-
 class Hold:
     def __enter__(self) -> None: ...
     def __exit__(self, kind: object, value: object, traceback: object, /) -> None: ...
@@ -252,17 +225,6 @@ class CounterHold(Hold):
 @final
 class GroupHold(Hold):
     def __init__(self, group: _Group, amounts: dict[str, int], wait: bool, timeout: float | None, /) -> None: ...
-
-@final
-class LeaseHold(Hold):
-    def __init__(self, group: _LeaseGroup, amounts: dict[str, int], wait: bool, timeout: float | None, /) -> None: ...
-
-@final
-class Told:
-    @property
-    def done(self) -> bool: ...
-
-def write_command(fd: int, command: bytes, told: Told | None = None, /) -> None: ...
 
 @final
 class Request:

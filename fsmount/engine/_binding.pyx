@@ -30,6 +30,8 @@ import os
 from collections import namedtuple
 from time import monotonic
 
+from fsmount.protocol.listings import CounterSnapshot
+
 cdef extern from "pthread.h":
     ctypedef struct pthread_rwlock_t:
         pass
@@ -40,10 +42,6 @@ cdef extern from "pthread.h":
 
 cdef extern from "errno.h":
     int ECANCELED
-    int errno
-
-cdef extern from "unistd.h":
-    ssize_t pwrite(int fd, const void *text, size_t length, long offset) nogil
 
 cdef extern from "stdio.h":
     FILE *open_memstream(char **text, size_t *length) nogil
@@ -113,12 +111,6 @@ SET_MTIME = FSM_SET_MTIME
 SET_ATIME = FSM_SET_ATIME
 
 HolderInfo = namedtuple("HolderInfo", "id kind flags here pid start_time cells group held stock")
-CounterSnapshot = namedtuple(
-    "CounterSnapshot",
-    "id parent name usage usage_local common reserved stock holders limit soft_limit hierarchical_limit margin "
-    "hierarchical_margin soft_limit_excess max_usage min_usage failcnt global_mode batch error_bound refills drains",
-)
-
 cdef object make_counter_snapshot = CounterSnapshot._make
 
 RefusalInfo = namedtuple(
@@ -1435,70 +1427,6 @@ cdef class GroupHold(Hold):
 
     cdef int _uncharge(self) except -1:
         return change_counters(self._back)
-
-
-@cython.final
-cdef class Told:
-    """Whether write_command() has written: it knows even if a handler of a signal raises as soon as it returns."""
-
-    cdef readonly bint done
-
-
-def write_command(int fd, bytes command not None, Told told=None, /):
-    """Writes a command to an open file, at its beginning.  OSError."""
-    cdef const char *text = command
-    cdef size_t length = len(command)
-    cdef int number = EINTR
-    while number == EINTR:
-        PyErr_CheckSignals()
-        with nogil:
-            number = 0 if pwrite(fd, text, length, 0) >= 0 else errno
-    if number:
-        raise OSError(number, os.strerror(number))
-    if told is not None:
-        told.done = True
-
-
-@cython.final
-cdef class LeaseHold(Hold):
-    """Of a group, through files.  Its change(amounts, told) and charge_in_turn(amounts above 0, timeout, told) are Python.
-
-    So a handler of a signal may raise within, and only who wrote knows whether that was done already.
-    """
-
-    cdef object _group
-    cdef dict _wanted, _amounts, _back
-
-    def __cinit__(self, group, dict amounts not None, _wait, _timeout, /):
-        self._group = group
-        self._wanted = above_0(amounts)
-        self._amounts = amounts
-        self._back = {resource: -amount for resource, amount in amounts.items()}
-
-    cdef int _charge(self) except -1:
-        cdef Told told = Told()
-        try:
-            if not (self._wait and self._wanted and self._group.charge_in_turn(self._wanted, self._timeout, told)):
-                self._group.change(self._amounts, told)
-        except BaseException:
-            if told.done:
-                self._uncharge()
-            raise
-        return 0
-
-    cdef int _uncharge(self) except -1:
-        cdef Told told = Told()
-        raised = None
-        while not told.done:
-            try:
-                self._group.change(self._back, told)
-            except BaseException as error:
-                if raised is not None and isinstance(error, Exception) and not told.done:
-                    raise  # it was no handler's
-                raised = error
-        if raised is not None:
-            raise raised
-        return 0
 
 
 cdef dict above_0(dict amounts):

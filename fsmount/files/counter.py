@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from fsmount import engine
-from fsmount.engine import Hold, LeaseHold
 from fsmount.errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld
+from fsmount.files.hold import Hold
 from fsmount.files.mount_errors import told_of
+from fsmount.interface.arguments import checked_amount, checked_timeout
 from fsmount.protocol.file_table import (
     CHARGE,
     EVENTS,
@@ -31,7 +31,7 @@ from fsmount.protocol.file_table import (
     snapshot_name,
 )
 from fsmount.protocol.group_file import opened_group_file
-from fsmount.protocol.listings import HolderLine, parse_groups, parse_holders
+from fsmount.protocol.listings import CounterSnapshot, HolderLine, parse_groups, parse_holders
 from fsmount.protocol.refusals import Probe, Refusal
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class LeaseCounter:
 
         wait: if there is no room, it waits in line until there is; for so many seconds, or with None for ever.
         """
-        timeout = engine.timeout(wait, timeout)
-        amount = engine.amount(amount)
+        timeout = checked_timeout(wait, timeout)
+        amount = checked_amount(amount)
         if wait and amount > 0 and self.group.charge_in_turn({self.resource: amount}, timeout):
             return
         if not self.try_charge(amount):
@@ -86,7 +86,7 @@ class LeaseCounter:
 
     def try_charge(self, amount: int) -> bool:
         """Charges; False, with nothing changed, if a limit would be passed."""
-        return not self._tell("", f"+{engine.amount(amount)}")
+        return not self._tell("", f"+{checked_amount(amount)}")
 
     def charge_nofail(self, amount: int) -> bool:
         """Always charges; False if a limit on the way up is exceeded after it.
@@ -94,7 +94,7 @@ class LeaseCounter:
         PermissionError: for root and the owner of the mount alone.
         """
         try:
-            self._tell("nofail", f"{engine.amount(amount)}")
+            self._tell("nofail", f"{checked_amount(amount)}")
         except PermissionError as error:
             if error.errno == errno.EPERM:  # and not EACCES, of a lease that may not be opened
                 raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.path) from None
@@ -103,22 +103,22 @@ class LeaseCounter:
 
     def uncharge(self, amount: int) -> None:
         """Gives back of what this attachment holds, or raises NotHeld and changes nothing."""
-        if self._tell("", f"-{engine.amount(amount)}"):
+        if self._tell("", f"-{checked_amount(amount)}"):
             raise NotHeld(self.resource, amount, self.held, self.group.path)
 
     def give(self, amount: int) -> None:
         """What this attachment holds becomes the group's own.  NotHeld."""
-        if self._tell("give", f"{engine.amount(amount)}"):
+        if self._tell("give", f"{checked_amount(amount)}"):
             raise NotHeld(self.resource, amount, self.held, self.group.path)
 
     def take(self, amount: int) -> None:
         """What the group itself holds becomes this attachment's.  NotHeld."""
-        if self._tell("take", f"{engine.amount(amount)}"):
+        if self._tell("take", f"{checked_amount(amount)}"):
             raise NotHeld(self.resource, amount, self.stat()["common"], self.group.path)
 
     def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
         """A context manager: charged inside, uncharged after; wait and timeout as those of charge()."""
-        return LeaseHold(self.group, {self.resource: engine.amount(amount)}, wait, timeout)
+        return Hold(self.group, {self.resource: checked_amount(amount)}, wait, checked_timeout(wait, timeout))
 
     @property
     def held(self) -> int:
@@ -153,7 +153,7 @@ class LeaseCounter:
 
     @limit.setter
     def limit(self, limit: int) -> None:
-        limit = engine.amount(limit)
+        limit = checked_amount(limit)
         try:
             self._write(LIMIT, b"%d" % limit)
         except OSError as error:
@@ -172,7 +172,7 @@ class LeaseCounter:
 
     @soft_limit.setter
     def soft_limit(self, limit: int) -> None:
-        self._write(SOFT_LIMIT, b"%d" % engine.amount(limit))
+        self._write(SOFT_LIMIT, b"%d" % checked_amount(limit))
 
     @property
     def max_usage(self) -> int:
@@ -206,7 +206,7 @@ class LeaseCounter:
         """Who holds something here, or may; the common pot too."""
         return parse_holders(self._read(HOLDERS))
 
-    def snapshot(self) -> list[engine.CounterSnapshot]:
+    def snapshot(self) -> list[CounterSnapshot]:
         """Every group from this one down, parents before their children, all of one moment; see Tree.snapshot()."""
         with self._opened(snapshot_name(self.resource), "rb") as file:
             return parse_groups(b"".join(iter(functools.partial(file.read, _LARGE), b"")))
@@ -223,7 +223,7 @@ class LeaseCounter:
 
         It is one that does not wait: who stands in line takes no room from it.
         """
-        amount = engine.amount(amount)
+        amount = checked_amount(amount)
         with self._opened(self._name(PROBE), "r+b") as file:
             file.write(b"%d" % amount)
             return Probe.parse(os.fsdecode(file.read()))
@@ -239,7 +239,7 @@ class LeaseCounter:
 
     def charge_common(self, amount: int) -> None:
         """Charges the group itself: it stays until it is uncharged, whoever lives or dies.  LimitExceeded."""
-        amount = engine.amount(amount)
+        amount = checked_amount(amount)
         try:
             self._write(CHARGE, b"%d" % amount)
         except OSError as error:
@@ -249,7 +249,7 @@ class LeaseCounter:
 
     def uncharge_common(self, amount: int) -> None:
         """Gives back of what the group itself holds.  NotHeld."""
-        amount = engine.amount(amount)
+        amount = checked_amount(amount)
         try:
             self._write(UNCHARGE, b"%d" % amount)
         except OSError as error:

@@ -8,9 +8,9 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 
-from fsmount.engine import Hold, LeaseHold, Told
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.files.counter import LeaseCounter
+from fsmount.files.hold import Hold, Written
 from fsmount.files.mount_errors import DESCRIPTORS, says_gone, told_of
 from fsmount.files.open_lease import OpenLease, no_fork
 from fsmount.interface.multi_requests import WholeRequests
@@ -182,17 +182,16 @@ class LeaseGroup(WholeRequests):
 
     # ---- whole requests; charge, uncharge and hold are WholeRequests'
 
-    # told learns that it is done, or, where that is a charge in turn, that it is charged; even if a handler of a signal
-    # raises right after
+    # `written` is not empty once the amounts are charged, even if a signal's handler raises right after
 
-    def change(self, amounts: Mapping[str, int], told: Told | None = None) -> None:
-        self._change(self.lease_for(amounts), amounts, told)
+    def change(self, amounts: Mapping[str, int], written: Written | None = None) -> None:
+        self._change(self.lease_for(amounts), amounts, written)
 
     def hold_requested(self, amounts: dict[str, int], wait: bool, timeout: float | None) -> Hold:
-        return LeaseHold(self, amounts, wait, timeout)
+        return Hold(self, amounts, wait, timeout)
 
-    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, told: Told | None = None) -> bool:
-        return self.lease_for(amounts).charge_in_turn(amounts, timeout, told)
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, written: Written | None = None) -> bool:
+        return self.lease_for(amounts).charge_in_turn(amounts, timeout, written)
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
         await self.lease_for(amounts).charge_in_turn_async(amounts)
@@ -240,8 +239,8 @@ class LeaseGroup(WholeRequests):
         finally:
             lease.end()
 
-    def _change(self, lease: OpenLease, amounts: Mapping[str, int], told: Told | None = None) -> None:
-        refusal = lease.tell("", {resource: f"{amount:+d}" for resource, amount in amounts.items()}, told)
+    def _change(self, lease: OpenLease, amounts: Mapping[str, int], written: Written | None = None) -> None:
+        refusal = lease.tell("", {resource: f"{amount:+d}" for resource, amount in amounts.items()}, written)
         if refusal == errno.ENOMEM:
             raise self._limit_exceeded(amounts)
         if refusal == errno.ERANGE:

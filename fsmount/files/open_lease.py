@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from fsmount.engine import Told, write_command
 from fsmount.files.fair_lock import FairLock
+from fsmount.files.hold import Written
 from fsmount.files.mount_errors import told_of
 from fsmount.interface.event_loops import readable
 from fsmount.protocol.file_table import GROUP_LEASE, LEASE, file_name
@@ -58,26 +58,26 @@ class OpenLease:
     def is_open(self) -> bool:
         return self._descriptor >= 0
 
-    def tell(self, word: str, numbers: Mapping[str, str] | None = None, told: Told | None = None) -> int:
+    def tell(self, word: str, numbers: Mapping[str, str] | None = None, written: Written | None = None) -> int:
         """Writes a command: 0, or the errno of a refusal, ENOMEM or ERANGE, that has changed nothing."""
         with self._lock:
             self.open()
             try:
-                self._write(word, numbers or {}, told)
+                self._write(word, numbers or {}, written)
             except OSError as error:
                 if error.errno not in (errno.ENOMEM, errno.ERANGE):
                     raise
                 return error.errno
         return 0
 
-    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, told: Told | None = None) -> bool:
+    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, written: Written | None = None) -> bool:
         """Stands in line, and charges; False if that takes longer than so many seconds."""
         deadline = None if timeout is None or timeout > _LONGEST else time.monotonic() + timeout
         with self._fair_lock.held_for(_left(deadline)) as mine:
             if not mine:
                 return False
             with self._in_line() as ready:
-                while not self._has_turn(amounts, told):
+                while not self._has_turn(amounts, written):
                     left = _left(deadline)
                     if not ready.poll(left) or left == 0:
                         self.tell("wait")  # and gives back what was granted just now
@@ -113,9 +113,9 @@ class OpenLease:
                 self._closed = -1
             os.close(closed)
 
-    def _has_turn(self, amounts: Mapping[str, int], told: Told | None = None) -> bool:
+    def _has_turn(self, amounts: Mapping[str, int], written: Written | None = None) -> bool:
         try:
-            self.tell("wait", {resource: f"{amount}" for resource, amount in amounts.items()}, told)
+            self.tell("wait", {resource: f"{amount}" for resource, amount in amounts.items()}, written)
         except BlockingIOError:
             return False
         return True
@@ -190,10 +190,11 @@ class OpenLease:
         self._closed = -1  # who stands in line is a thread of the parent
         self.close()
 
-    def _write(self, word: str, numbers: Mapping[str, str], told: Told | None = None) -> None:
+    def _write(self, word: str, numbers: Mapping[str, str], written: Written | None = None) -> None:
         words = [number if self.resource else f"{resource}={number}" for resource, number in numbers.items()]
         with told_of(self._group.path):
-            write_command(self._descriptor, os.fsencode(" ".join([word, *words])), told)
+            command = os.fsencode(" ".join([word, *words]))
+            (written if written is not None else []).extend(map(os.pwrite, (self._descriptor,), (command,), (0,)))
 
 
 def _left(deadline: float | None) -> float | None:

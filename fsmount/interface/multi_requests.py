@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
-from fsmount import engine
-from fsmount.engine import Hold
+from fsmount.interface.arguments import checked_amount, checked_timeout
 
 _NONE: Mapping[str, int] = {}
 _NAME_AND_AMOUNT = 'name a resource and an amount, such as memory=4096 or {"memory": 4096}'
@@ -53,7 +53,7 @@ class WholeRequests(ABC):
 
     def hold(
         self, amounts: Mapping[str, int] = _NONE, /, *, wait: bool = False, timeout: float | None = None, **more: int
-    ) -> Hold:
+    ) -> AbstractContextManager[None]:
         """A context manager: all of it is charged inside, and uncharged after."""
         return self.hold_requested(self._requested(amounts, more), wait, _timeout(wait, timeout))
 
@@ -66,14 +66,16 @@ class WholeRequests(ABC):
             raise TypeError(f"{resource} is named twice")
         for resource in (*amounts, *more):
             self[resource]
-        return {resource: engine.amount(amount) for resource, amount in (*amounts.items(), *more.items())}
+        return {resource: checked_amount(amount) for resource, amount in (*amounts.items(), *more.items())}
 
     @abstractmethod
     def change(self, amounts: Mapping[str, int]) -> None:
         """Charges what is above 0 and gives back what is below: all at once, or nothing."""
 
     @abstractmethod
-    def hold_requested(self, amounts: dict[str, int], wait: bool, timeout: float | None) -> Hold:
+    def hold_requested(
+        self, amounts: dict[str, int], wait: bool, timeout: float | None
+    ) -> AbstractContextManager[None]:
         """A context manager: all of it is charged inside, and uncharged after."""
 
     @abstractmethod
@@ -90,9 +92,9 @@ class WholeRequests(ABC):
 
 
 def _timeout(wait: object, timeout: object) -> float | None:
-    """As engine.timeout(); what is wrong for the argument may have been meant for a resource."""
+    """As checked_timeout(); what is wrong for the argument may have been meant for a resource."""
     try:
-        return engine.timeout(wait, timeout)
+        return checked_timeout(wait, timeout)
     except (TypeError, ValueError) as error:
         name, given = ("timeout", timeout) if isinstance(wait, bool) else ("wait", wait)
         raise type(error)(f'{error} (a resource of this name is given in a mapping: {{"{name}": {given!r}}})') from None

@@ -1,7 +1,7 @@
-"""What R.holders and .R.groups list: holders and groups as values, and as the lines of the files.
+"""The values that R.stat, R.events, R.holders and .R.groups list, and their lines.
 
-A line begins with its numbers and ends with a name as it is, spaces and all.  No name ends a line early: a newline,
-which a group of a damaged region can have in its name, is written as a question mark.
+A line of R.holders and .R.groups begins with its numbers and ends with a name as it is, spaces and all.  No name ends a
+line early: a newline, which a group of a damaged region can have in its name, is written as a question mark.
 """
 
 from __future__ import annotations
@@ -10,9 +10,47 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fsmount.engine import CounterSnapshot
+#: The keys of R.stat, in the order of its lines.
+STAT_KEYS = (
+    "usage", "usage_local", "common", "reserved", "stock", "holders", "limit", "soft_limit", "hierarchical_limit",
+    "margin", "hierarchical_margin", "soft_limit_excess", "max_usage", "min_usage", "failcnt", "global", "batch",
+    "error_bound", "refills", "drains",
+)  # fmt: skip
 
-# All fields of a group but its name.
+#: The keys of R.events, in the order of its lines.
+EVENT_KEYS = ("limit", "soft_limit", "threshold")
+
+
+class CounterSnapshot(NamedTuple):
+    """A group and its counter of one resource: a line of .R.groups.  After the name come the values of R.stat."""
+
+    id: int
+    parent: int
+    name: str
+    usage: int
+    usage_local: int
+    common: int
+    reserved: int
+    stock: int
+    holders: int
+    limit: int
+    soft_limit: int
+    hierarchical_limit: int
+    margin: int
+    hierarchical_margin: int
+    soft_limit_excess: int
+    max_usage: int
+    min_usage: int
+    failcnt: int
+    #: `global` in R.stat, which Python reserves.
+    global_mode: int
+    batch: int
+    error_bound: int
+    refills: int
+    drains: int
+
+
+# All fields of a group except its name.
 _NUMBERS = len(CounterSnapshot._fields) - 1
 _GROUP_LINE = "%d " * _NUMBERS + "%s\n"
 

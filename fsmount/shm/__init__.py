@@ -25,14 +25,13 @@ from fsmount.engine import (
     SET_UID,
     SLOTS,
     UNLIMITED,
-    CounterSnapshot,
     Hold,
     Snapshot,
     process_alive,
     process_start_time,
     set_patience,
 )
-from fsmount.shm.counter import EVENT_KEYS, PATH_MAX, STAT_KEYS, Counter
+from fsmount.shm.counter import PATH_MAX, Counter
 from fsmount.shm.group import Attributes, Group
 from fsmount.shm.holder import Holder
 from fsmount.shm.lease_holder import Lease
@@ -42,7 +41,6 @@ __all__ = [
     "CAPACITY_MAX",
     "DEFAULT_CAPACITY",
     "DEPTH_MAX",
-    "EVENT_KEYS",
     "LEASE",
     "MODE_UNSET",
     "NAME_MAX",
@@ -56,11 +54,9 @@ __all__ = [
     "SET_MTIME",
     "SET_UID",
     "SLOTS",
-    "STAT_KEYS",
     "UNLIMITED",
     "Attributes",
     "Counter",
-    "CounterSnapshot",
     "DaemonRecord",
     "Group",
     "Hold",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fsmount import engine
 from fsmount.engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, CounterHold, EngineError, Hold
 from fsmount.errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld, TreeGone
+from fsmount.protocol.listings import EVENT_KEYS, STAT_KEYS
 from fsmount.protocol.refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 from fsmount.protocol.thresholds import Mark
 from fsmount.shm.answers import in_public
@@ -22,15 +23,6 @@ from fsmount.shm.holder import Holder, command_name
 if TYPE_CHECKING:
     from fsmount.shm.group import Group
     from fsmount.shm.tree import Tree
-
-STAT_KEYS = (
-    "usage", "usage_local", "common", "reserved", "stock", "holders", "limit", "soft_limit", "hierarchical_limit",
-    "margin", "hierarchical_margin", "soft_limit_excess", "max_usage", "min_usage", "failcnt", "global", "batch",
-    "error_bound", "refills", "drains",
-)  # fmt: skip
-
-
-EVENT_KEYS = ("limit", "soft_limit", "threshold")
 
 #: No system call takes a longer path: of a longer one the end is shown, after `...`.
 PATH_MAX = 4095

@@ -17,7 +17,6 @@ from fsmount.engine import (
     HOLDERS_MAX,
     RESOURCE_NAME_MAX,
     ROOT,
-    CounterSnapshot,
     EngineError,
     Region,
     Snapshot,
@@ -27,6 +26,7 @@ from fsmount.engine import (
 from fsmount.errors import GroupRemoved, RegionCorrupt
 from fsmount.protocol.control_channel import tell_changed
 from fsmount.protocol.file_table import METRICS_FILE, reserved_names
+from fsmount.protocol.listings import CounterSnapshot
 from fsmount.protocol.names import path_text
 from fsmount.shm.answers import in_public, public_error
 from fsmount.shm.group import Group

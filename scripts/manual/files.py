@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fsmount.protocol.file_table import GROUP_KINDS, KINDS, METRICS_FILE, STATUS_FILE, file_name, snapshot_name
-from fsmount.shm import STAT_KEYS
+from fsmount.protocol.listings import STAT_KEYS
 
 from .roff import head, item, paragraphs, title
 

@@ -15,7 +15,7 @@ from fsmount.cli.commands.top.reader import pause
 from fsmount.cli.commands.top.views import MINUTE, History
 from fsmount.cli.ui.cells import sparkline
 from fsmount.cli.ui.terminal import glyphs
-from fsmount.shm import CounterSnapshot
+from fsmount.protocol.listings import CounterSnapshot
 from tests.cli.place import Place, refused, run, run_here
 from tests.cli.terminal import Terminal, fsmount, shell
 from tests.mounts import STAT_KEYS, GroupFiles, Mount

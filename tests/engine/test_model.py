@@ -21,8 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from fsmount import LimitExceeded, NotHeld, Tree
 from fsmount.engine import KEEP, PROCESS, UNLIMITED, Charger, EngineError, change, process_start_time
 from fsmount.errors import GroupRemoved
+from fsmount.protocol.listings import CounterSnapshot
 from fsmount.protocol.thresholds import Mark
-from fsmount.shm import CounterSnapshot, Group
+from fsmount.shm import Group
 
 SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
 

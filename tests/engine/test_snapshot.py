@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from fsmount import RegionCorrupt, Tree
-from fsmount.shm import CounterSnapshot
+from fsmount.protocol.listings import CounterSnapshot
 from tests.engine import test_check
 from tests.engine.test_check import FAR, Scene
 from tests.engine.workers import Progress, Worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -244,6 +245,33 @@ def test_a_child_that_is_forked_inside_a_hold_leaves_it_to_its_parent(group: Gro
             os._exit(attached["tokens"].held)
         assert os.waitpid(child, 0) == (child, 0)
         assert (group.usage, group.number("usage", "tokens")) == (5, 7)
+
+
+def test_a_hold_can_be_entered_again_inside_after_and_by_several_threads(
+    group: GroupFiles, attached: LeaseGroup
+) -> None:
+    hold = attached.hold(memory=5)
+    with hold, hold:
+        assert group.usage == 10
+    assert group.usage == 0
+
+    def work() -> None:
+        for _ in range(20):
+            with hold:
+                assert group.usage >= 5
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert group.usage == 0
+
+
+def test_a_hold_that_is_entered_and_lost_stays_charged_like_any_charge(group: GroupFiles, attached: LeaseGroup) -> None:
+    attached.hold(memory=5).__enter__()
+    gc.collect()
+    assert (attached["memory"].held, group.usage) == (5, 5)
 
 
 # ---- what it says and can be told

@@ -6,8 +6,14 @@ import os
 
 import pytest
 
-from fsmount.engine import CounterSnapshot
-from fsmount.protocol.listings import HolderLine, groups_text, holders_text, parse_groups, parse_holders
+from fsmount.protocol.listings import (
+    CounterSnapshot,
+    HolderLine,
+    groups_text,
+    holders_text,
+    parse_groups,
+    parse_holders,
+)
 
 HOSTILE = [
     b"",

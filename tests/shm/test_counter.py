@@ -11,7 +11,7 @@ import pytest
 
 import fsmount
 from fsmount import Counter, Group, Tree
-from fsmount.shm import STAT_KEYS
+from fsmount.protocol.listings import STAT_KEYS
 
 UNLIMITED = fsmount.UNLIMITED
 

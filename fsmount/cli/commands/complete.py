@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fsmount.files import LeaseGroup, group_at
-from fsmount.shm import STAT_KEYS
+from fsmount.protocol.listings import STAT_KEYS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

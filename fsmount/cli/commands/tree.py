@@ -13,7 +13,7 @@ from fsmount.cli.ui.group import counter, named_group, only_mount
 from fsmount.cli.ui.streams import echo
 
 if TYPE_CHECKING:
-    from fsmount.shm import CounterSnapshot
+    from fsmount.protocol.listings import CounterSnapshot
 
 
 @click.command(

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fsmount.attachment import look
 from fsmount.errors import UNMOUNTED, TreeGone
 from fsmount.files import LeaseGroup
-from fsmount.shm import STAT_KEYS, CounterSnapshot, Group
+from fsmount.protocol.listings import STAT_KEYS, CounterSnapshot
+from fsmount.shm import Group
 
 
 class Groups:

@@ -11,7 +11,7 @@ from fsmount.cli.ui.printable import printable
 from fsmount.cli.ui.snapshot import all_as_tree
 from fsmount.cli.ui.streams import echo, writing
 from fsmount.cli.ui.terminal import Glyphs, glyphs, on_terminal, terminal_width
-from fsmount.shm import CounterSnapshot
+from fsmount.protocol.listings import CounterSnapshot
 
 
 def draw(snapshot: dict[str, list[CounterSnapshot]], top: str, units: dict[str, str]) -> None:

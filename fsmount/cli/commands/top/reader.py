@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fsmount.cli.ui.snapshot import Groups
 from fsmount.errors import GroupRemoved
 from fsmount.files import HolderLine, LeaseGroup
-from fsmount.shm import CounterSnapshot
+from fsmount.protocol.listings import CounterSnapshot
 
 # A look takes at most this share of the time.
 _SHARE = 0.1

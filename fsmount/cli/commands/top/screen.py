@@ -36,8 +36,8 @@ from fsmount.cli.ui.report import FAILED
 from fsmount.cli.ui.snapshot import Groups, full_path
 from fsmount.cli.ui.terminal import glyphs
 from fsmount.files import LeaseGroup
+from fsmount.protocol.listings import CounterSnapshot
 from fsmount.quantities import UNLIMITED
-from fsmount.shm import CounterSnapshot
 
 _KEYS = "q quit  ? help  arrows select  enter holders  s sort  r resource  l limit"
 _KEYS_HOLDERS = "q quit  ? help  esc back  arrows scroll  r resource  l limit"

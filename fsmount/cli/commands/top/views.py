@@ -14,7 +14,7 @@ from fsmount.cli.ui.snapshot import as_tree, full_path, paths, stat
 from fsmount.cli.ui.terminal import Glyphs
 from fsmount.cli.ui.tree_table import guide
 from fsmount.files import HolderLine
-from fsmount.shm import CounterSnapshot
+from fsmount.protocol.listings import CounterSnapshot
 
 #: The seconds that a line of the last minute is of, and each of its characters.
 MINUTE = 60
