@@ -53,7 +53,7 @@ def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iter
 def bounded_files(
     action: Callable[[], tuple[Value, list[int]]], *, user: User | None = None, keep: Iterable[int] = ()
 ) -> tuple[Value, list[int]]:
-    """The same with descriptors that the action has opened; they are the caller's."""
+    """The same with descriptors that the action has opened_root; they are the caller's."""
     here, there = socket.socketpair()
     with here:
         child = os.fork()

@@ -1,7 +1,7 @@
 """The table of mounts, as the kernel has it, and the mount that a descriptor is on.
 
 A path says where to look, never what is there.  A mount is known by its id, and whatever is done to it is done through
-a descriptor whose id was compared; see mount_of() and opened().  Nothing here asks a file system but opened().
+a descriptor whose id was compared; see mount_of(), opened_root().  Only opened_root() asks a file system.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Mount:
     gid: int
 
     @property
-    def ours(self) -> bool:
+    def is_fsmount(self) -> bool:
         """Whether the daemon calls itself fsmount.  Any user can have a daemon that does."""
         return self.type == FILE_SYSTEM_TYPE
 
@@ -151,18 +151,18 @@ def mounts_of_device(device: str) -> list[Mount]:
     return [mount for mount in all_mounts() if mount.device == device]
 
 
-def mounts_of(uid: int) -> list[str]:
+def mount_points_of_user(uid: int) -> list[str]:
     """Where a user has mounted fsmount."""
-    return sorted({mount.path for mount in all_mounts() if mount.ours and mount.uid == uid})
+    return sorted({mount.path for mount in all_mounts() if mount.is_fsmount and mount.uid == uid})
 
 
 def is_over_another(mount: Mount) -> bool:
     """Whether it is mounted over another one of fsmount's."""
-    return any(other.id == mount.parent and other.path == mount.path and other.ours for other in all_mounts())
+    return any(other.id == mount.parent and other.path == mount.path and other.is_fsmount for other in all_mounts())
 
 
 @contextlib.contextmanager
-def opened(mount: Mount) -> Iterator[int | None]:
+def opened_root(mount: Mount) -> Iterator[int | None]:
     """A descriptor of the root of this very mount; None: it cannot be reached any more.
 
     The mount stays busy as long as it is open.

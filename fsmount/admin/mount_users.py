@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 
 from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.daemon_process import command_of
 from fsmount.admin.mount_table import Mount, all_mounts, mount_id
-from fsmount.admin.serving import command_of
 
 _SOMEBODY = "some process has a file or its current directory there; end it or let it leave"
 
 
-def who_uses(mount: Mount) -> str:
+def describe_users(mount: Mount) -> str:
     """Names it, and says what to do.
 
     A process is found by the mounts and devices that the kernel reports for its files, and not by their paths.  To read

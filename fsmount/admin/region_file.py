@@ -18,16 +18,16 @@ from typing import NamedTuple
 
 from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer, bounded, bounded_files
-from fsmount.admin.mount_table import Mount, mount_of, mounts_of_device, opened
+from fsmount.admin.mount_table import Mount, mount_of, mounts_of_device, opened_root
 from fsmount.protocol.file_table import CONTROL_FILE
 from fsmount.shm import Tree
 
 
-class Told(NamedTuple):
+class DaemonAnswer(NamedTuple):
     """The answer of a mount's daemon about its region.  Its user can choose all of it."""
 
     region: str
-    server: int
+    pid: int
     tree_id: int
 
 
@@ -75,16 +75,16 @@ class RegionFile:
         return os.path.samestat(there, os.fstat(self.file))
 
 
-def told_by(mount: Mount) -> Told | None:
+def ask_daemon(mount: Mount) -> DaemonAnswer | None:
     """The answer of a mount's daemon; None if it does not answer the caller.  NoAnswer."""
     if not mount.is_accessible:
         return None
-    with opened(mount) as root:
+    with opened_root(mount) as root:
         return None if root is None else bounded(lambda: _told(root), user=mount.owner, keep=[root])
 
 
 @contextlib.contextmanager
-def located(mount: Mount, told: Told | None = None) -> Iterator[RegionFile | None]:
+def region_of(mount: Mount, told: DaemonAnswer | None = None) -> Iterator[RegionFile | None]:
     """The region of a mount; None if there is none that the caller may use.
 
     told: by its daemon, which knows.  Without it the mount points of the tree lead to it, the mount's own first.
@@ -99,7 +99,7 @@ def located(mount: Mount, told: Told | None = None) -> Iterator[RegionFile | Non
 
 
 @contextlib.contextmanager
-def tree_of(region: RegionFile | None) -> Iterator[Tree | None]:
+def tree_in(region: RegionFile | None) -> Iterator[Tree | None]:
     """The region's tree; None if there is none that can be used, or it is another one than the daemon serves."""
     try:
         tree = Tree.open(region.content) if region is not None else None
@@ -117,14 +117,14 @@ def tree_of(region: RegionFile | None) -> Iterator[Tree | None]:
             tree.close()
 
 
-def _located(mount: Mount, told: Told | None) -> RegionFile | None:
+def _located(mount: Mount, told: DaemonAnswer | None) -> RegionFile | None:
     points = [other.path for other in mounts_of_device(mount.device)]
     points.sort(key=lambda path: path != mount.path)
 
     def look() -> tuple[tuple[str, str] | None, list[int]]:
         for point, path in _candidates(told, points, mount.uid):
             with contextlib.suppress(OSError):
-                return (point, path), open_region(path, mount.uid)
+                return (point, path), open_region_file(path, mount.uid)
         return None, []
 
     try:
@@ -142,7 +142,7 @@ def _located(mount: Mount, told: Told | None) -> RegionFile | None:
     return RegionFile(path, mount, point, told.tree_id if told else None, directory, file)
 
 
-def _told(root: int) -> Told | None:
+def _told(root: int) -> DaemonAnswer | None:
     """The text of a mount's control file."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -153,23 +153,23 @@ def _told(root: int) -> Told | None:
             told = json.loads(os.read(control, 65536))
         finally:
             os.close(control)
-        return Told(os.fspath(told["region"]), int(told["server"]), int(told["tree"], 16))
+        return DaemonAnswer(os.fspath(told["region"]), int(told["server"]), int(told["tree"], 16))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _candidates(told: Told | None, points: list[str], uid: int) -> Iterator[tuple[str, str]]:
+def _candidates(told: DaemonAnswer | None, points: list[str], uid: int) -> Iterator[tuple[str, str]]:
     """The mount point that leads there, empty if the daemon does, and the path."""
     if told is not None:
         yield "", told.region
-        yield "", f"/proc/{told.server}/root{told.region}"  # where another mount namespace has it
+        yield "", f"/proc/{told.pid}/root{told.region}"  # where another mount namespace has it
         return
     for point in points:
         if (path := region_path.find(point, uid)) is not None:
             yield point, path
 
 
-def open_region(path: str, uid: int) -> list[int]:
+def open_region_file(path: str, uid: int) -> list[int]:
     """Descriptors of its directory and of the file.  OSError: it is no regular file of this user."""
     with contextlib.ExitStack() as failed:
         directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.daemon_process import Daemon, command_of, daemon_of, describe_no_answer, is_served
 from fsmount.admin.mount_table import (
     Mount,
     all_mounts,
@@ -17,12 +18,11 @@ from fsmount.admin.mount_table import (
     mount_at,
     mount_containing,
     mounts_of_device,
-    opened,
+    opened_root,
 )
-from fsmount.admin.named_place import named
-from fsmount.admin.region_file import RegionFile, located, told_by, tree_of
-from fsmount.admin.serving import Daemon, command_of, daemon_of, no_answer, served
-from fsmount.admin.unmounting import unmount as unmount_now
+from fsmount.admin.named_path import open_path
+from fsmount.admin.region_file import RegionFile, ask_daemon, region_of, tree_in
+from fsmount.admin.remove_mount import remove_mount
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, says_daemon_is_lost
 from fsmount.protocol.file_table import CONTROL_FILE
@@ -45,9 +45,9 @@ def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None
     path = _real_path(mountpoint)
     for _ in _attempts():
         mount = mount_at(path)
-        if mount is None or not mount.ours:
+        if mount is None or not mount.is_fsmount:
             raise UserError(_what_it_is(path, mount))
-        if served(mount):
+        if is_served(mount):
             _end(mount, keep, about_to_lose)
             if keep:
                 _clear_all(path)  # the daemon may have been killed before it did so
@@ -64,7 +64,7 @@ def clear(mountpoint: str) -> None:
 
 def _real_path(mountpoint: str) -> str:
     try:
-        with named(mountpoint) as place:
+        with open_path(mountpoint) as place:
             return place.path
     except FileNotFoundError:
         raise UserError("there is no such directory") from None
@@ -73,7 +73,7 @@ def _real_path(mountpoint: str) -> str:
 def _clear_all(path: str) -> None:
     for _ in _attempts():
         mount = mount_at(path)
-        if mount is None or not mount.ours or served(mount):
+        if mount is None or not mount.is_fsmount or is_served(mount):
             return
         _clear(mount, keep=True, about_to_lose=lambda tree: None)
     raise _taken_over(path)
@@ -90,7 +90,7 @@ def _taken_over(path: str) -> UserError:
     who = "another process"
     mount = mount_at(path)
     if mount is not None and mount.uid == os.geteuid():
-        with located(mount) as region, tree_of(region) as tree:
+        with region_of(mount) as region, tree_in(region) as tree:
             record = tree.daemon if tree is not None else None
             if record is not None and record.alive:
                 who = f"{command_of(record.pid)} (pid {record.pid})"
@@ -100,16 +100,16 @@ def _taken_over(path: str) -> UserError:
 def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
     """Of a mount that is served."""
     try:
-        told = told_by(mount)
+        told = ask_daemon(mount)
     except NoAnswer:
-        raise UserError(no_answer(mount)) from None
+        raise UserError(describe_no_answer(mount)) from None
     with (
-        located(mount, told) as region,
-        tree_of(region) as tree,
-        daemon_of(mount, told.server if told else 0) as daemon,
+        region_of(mount, told) as region,
+        tree_in(region) as tree,
+        daemon_of(mount, told.pid if told else 0) as daemon,
     ):
         if told is not None and _is_copy(mount, _record_of(tree), daemon):
-            unmount_now(mount)
+            remove_mount(mount)
             return
         if keep:
             _ask_to_keep(mount)
@@ -118,7 +118,7 @@ def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> Non
             if tree is not None:
                 _check_holders(tree)
                 about_to_lose(tree)
-            unmount_now(mount)
+            remove_mount(mount)
         if daemon is not None:
             _await_end(daemon)
 
@@ -161,7 +161,7 @@ def _clear(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> b
 
     It is done with the region's lock, without which nobody mounts there.
     """
-    with located(mount) as region:
+    with region_of(mount) as region:
         locked = False
         if region is not None:
             try:
@@ -171,18 +171,18 @@ def _clear(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> b
                 pass
             except BlockingIOError:
                 if is_over_another(mount):  # which is served: it was there first, and nothing more will come
-                    unmount_now(mount, lazy=True)
+                    remove_mount(mount, lazy=True)
                     return False
                 if not _is_served_elsewhere(region, mount):
                     time.sleep(_NAP)
                     return False
         removes = locked and not keep and region is not None and _was_served_at(region, mount)
         if removes:
-            with tree_of(region) as tree:
+            with tree_in(region) as tree:
                 if tree is not None:
                     _check_holders(tree)
                     about_to_lose(tree)
-        unmount_now(mount, lazy=True)
+        remove_mount(mount, lazy=True)
         if removes and region is not None:
             region.remove()
     return True
@@ -192,7 +192,7 @@ def _was_served_at(region: RegionFile, mount: Mount) -> bool:
     """Whether the region is the mount's own, and not of the tree that a bind mount shows or of an earlier mount."""
     if region.point != mount.path:
         return False
-    with tree_of(region) as tree:
+    with tree_in(region) as tree:
         record = _record_of(tree)
         if record is not None:
             return record.mountpoint == mount.path
@@ -201,7 +201,7 @@ def _was_served_at(region: RegionFile, mount: Mount) -> bool:
 
 def _is_served_elsewhere(region: RegionFile, mount: Mount) -> bool:
     """Whether a daemon by now serves the region at another mount point, where it is not our matter."""
-    with tree_of(region) as tree:
+    with tree_in(region) as tree:
         record = _record_of(tree)
         return record is not None and record.alive and record.mountpoint != mount.path
 
@@ -210,7 +210,7 @@ def _what_it_is(path: str, mount: Mount | None) -> str:
     if mount is not None:
         return f"not an fsmount mount but of type {mount.type}: use umount"
     tree = mount_containing(path)
-    if tree is not None and tree.ours:
+    if tree is not None and tree.is_fsmount:
         return f"a group of a tree: name the mount point, {tree.path}"
     return "not an fsmount mount: nothing to do"
 
@@ -244,7 +244,7 @@ def _await_end(daemon: Daemon) -> None:
 def _ask_to_keep(mount: Mount) -> None:
     if not mount.is_accessible:
         raise UserError(f"mounted by user {mount.uid}: unmount it as that user or as root")
-    with opened(mount) as root:
+    with opened_root(mount) as root:
         if root is None:
             return  # it is gone already
         try:

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from fsmount.admin import mountpoint
 from fsmount.admin.bounded import NoAnswer, bounded
-from fsmount.admin.mount_request import MountRequest
-from fsmount.admin.named_place import Place
-from fsmount.admin.region_lock import LockedRegion, take_region
+from fsmount.admin.named_path import OpenPath
+from fsmount.admin.preflight import checked_mount_point, remove_stale_mounts
+from fsmount.admin.service_manager import ServiceManager
 from fsmount.admin.user_error import UserError
 from fsmount.daemon import logs
 from fsmount.daemon.background import in_background
+from fsmount.daemon.fuse_options import captured_stderr, explain_failure, fuse_options
 from fsmount.daemon.heartbeat import Heartbeat
-from fsmount.daemon.options import advice, fuse_options, told_by_fuse
+from fsmount.daemon.mount_request import MountRequest
 from fsmount.daemon.own_mount import OwnMount
 from fsmount.daemon.reaper import Reaper
-from fsmount.daemon.systemd import ServiceManager
+from fsmount.daemon.take_region import LockedRegion, take_region
 from fsmount.filesystem import Operations, pyfuse3, serve_requests
 from fsmount.protocol.file_table import CONTROL_FILE
 
@@ -70,17 +70,17 @@ def _look(path: str) -> None:
 def _serve(request: MountRequest, ready: Callable[[str], None], system_log: str, manager: ServiceManager) -> None:
     """Mounts, serves until somebody unmounts or a signal comes, and cleans up."""
     faulthandler.enable(2)  # before the engine handles SIGBUS, which hands on what is not its own
-    with mountpoint.checked(request.mountpoint):
+    with checked_mount_point(request.mountpoint):
         options = fuse_options(request.options)
     _raise_file_limit()
     locked = take_region(request)
     heartbeat = Heartbeat(request.watchdog, system_log=system_log, mountpoint=request.mountpoint, region=locked.path)
     with heartbeat, contextlib.ExitStack() as stack:
         try:
-            if mountpoint.clear(request.mountpoint):
+            if remove_stale_mounts(request.mountpoint):
                 log.info("the daemon before did not end well; its mount is cleared away")
             # once more: somebody with another region may have mounted meanwhile
-            place = stack.enter_context(mountpoint.checked(request.mountpoint))
+            place = stack.enter_context(checked_mount_point(request.mountpoint))
             daemon = _Daemon(locked, heartbeat, manager)
             for text in locked.warnings:
                 log.warning("%s", text)
@@ -148,7 +148,7 @@ class _Daemon:
         self._is_known = False  # whoever started us knows that this is mounted
         self._is_unwanted = False  # a signal has asked for the end
 
-    def serve(self, place: Place, options: set[str], ready: Callable[[str], None]) -> None:
+    def serve(self, place: OpenPath, options: set[str], ready: Callable[[str], None]) -> None:
         """Mounts, serves until the end, unmounts, and leaves or removes the region.  UserError if it cannot mount."""
         try:
             self._mount_on(place, options)
@@ -159,12 +159,12 @@ class _Daemon:
                 self._region.abandon()
             raise
 
-    def _mount_on(self, place: Place, options: set[str]) -> None:
-        with told_by_fuse() as told:
+    def _mount_on(self, place: OpenPath, options: set[str]) -> None:
+        with captured_stderr() as told:
             try:
                 self._mount.begin(self._operations, place, options)
             except RuntimeError:
-                raise UserError(advice(told())) from None
+                raise UserError(explain_failure(told())) from None
             self._running = True
             if told():
                 log.warning("%s", told())

@@ -12,8 +12,8 @@ import os
 from io import FileIO
 
 from fsmount.admin.mount_table import Mount, mount_at, parse, served_devices
-from fsmount.admin.named_place import Place
-from fsmount.admin.unmounting import detach
+from fsmount.admin.named_path import OpenPath
+from fsmount.admin.remove_mount import detach
 from fsmount.filesystem import Operations, pyfuse3
 
 
@@ -27,7 +27,7 @@ class OwnMount:
         self._table: FileIO | None = None
         self._spare: FileIO | None = None
 
-    def begin(self, operations: Operations, place: Place, options: set[str]) -> None:
+    def begin(self, operations: Operations, place: OpenPath, options: set[str]) -> None:
         """Mounts on the place.  RuntimeError: FUSE cannot."""
         self._table = FileIO("/proc/self/mountinfo")
         self._spare = FileIO(os.devnull)
@@ -62,7 +62,7 @@ class OwnMount:
 
     def _find(self, path: str) -> Mount | None:
         """The mount that was made at this path; where the kernel tells what is ours, not one put over it since."""
-        mounts = [mount for mount in self._mounts() if mount.ours and mount.uid == os.geteuid()]
+        mounts = [mount for mount in self._mounts() if mount.is_fsmount and mount.uid == os.geteuid()]
         devices = None
         with contextlib.suppress(OSError):  # there is no descriptor to look with
             devices = served_devices()

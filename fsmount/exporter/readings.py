@@ -36,7 +36,7 @@ def read(mountpoint: str) -> bytes:
             root = os.open(mountpoint, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
             stack.callback(os.close, root)
             mount = mount_of(root)
-            if mount is None or not mount.ours or mount.path != mountpoint:
+            if mount is None or not mount.is_fsmount or mount.path != mountpoint:
                 raise UserError("nothing of fsmount is mounted there: see fsmount mount")
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(METRICS_FILE, flags, dir_fd=root)

@@ -17,8 +17,8 @@ from operator import attrgetter
 import h11
 import trio
 
+from fsmount.admin.service_manager import ServiceManager
 from fsmount.admin.user_error import UserError
-from fsmount.daemon.systemd import ServiceManager
 from fsmount.exporter.address import Address, listen, told
 from fsmount.exporter.connection import Connection, Response
 from fsmount.exporter.formats import Format

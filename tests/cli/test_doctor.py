@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fsmount import RegionCorrupt, Tree
-from fsmount.admin.trees import opened
+from fsmount.admin.named_tree import open_tree
 from fsmount.admin.user_error import UserError
 from tests.cli.place import Place, refused, run, run_here
 from tests.holder_process import HolderProcess
@@ -186,7 +186,7 @@ def test_a_region_is_for_its_owner_and_root(place: Place) -> None:
 
     def attempt() -> str:
         try:
-            with opened(str(region)):
+            with open_tree(str(region)):
                 return "opened"
         except UserError as refusal:
             return str(refusal)

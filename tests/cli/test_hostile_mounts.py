@@ -105,7 +105,7 @@ def test_a_tree_is_mounted_and_unmounted_at_any_bytes(place: Place, name: bytes)
     for option in ("--keep", "--stale"):
         assert run("mount", path).returncode == 0
         mount = mount_at(path)
-        assert mount is not None and mount.ours and mount.path == path
+        assert mount is not None and mount.is_fsmount and mount.path == path
         if option == "--stale":
             assert run("doctor", path).returncode == 0
             subprocess.run(["umount", path], check=True)

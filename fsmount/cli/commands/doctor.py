@@ -32,9 +32,9 @@ def doctor(place: str, repair: bool, as_json: bool) -> None:
 
     A mount can go on being used meanwhile.
     """
-    from fsmount.admin.trees import opened
+    from fsmount.admin.named_tree import open_tree
 
-    with one_line(place), opened(place) as tree:
+    with one_line(place), open_tree(place) as tree:
         found = tree.check()
         for text in [json.dumps(found)] if as_json else found:
             echo(text)

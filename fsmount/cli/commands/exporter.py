@@ -40,11 +40,11 @@ def exporter(mountpoint: str | None, listen: tuple[str, int]) -> None:
     MOUNTPOINT need not be said where it is your only one. Runs until SIGINT or SIGTERM, and goes on while nothing is
     mounted: it answers 503 then.
     """
-    from fsmount.admin.named_place import named
-    from fsmount.admin.trees import only_mount
+    from fsmount.admin.named_path import open_path
+    from fsmount.admin.named_tree import only_mount
     from fsmount.exporter import export, told
 
     with one_line(mountpoint or told(listen)):
-        with named(only_mount() if mountpoint is None else mountpoint) as place:
+        with open_path(only_mount() if mountpoint is None else mountpoint) as place:
             mountpoint = place.path
         export(mountpoint, listen)

@@ -143,14 +143,14 @@ def mount(
     It is served in the background; the command returns when the files are there.  What an earlier mount left behind
     at MOUNTPOINT, with its daemon killed or with umount --keep, is taken over with every charge in it, as it is.
     """
-    from fsmount.admin.mount_request import MountRequest
-    from fsmount.admin.mountpoint import mount_point
+    from fsmount.admin.preflight import open_mount_point
     from fsmount.daemon.mount import mount
+    from fsmount.daemon.mount_request import MountRequest
 
     with one_line(mountpoint):
         if region == "":
             raise UserError("--region has an empty name (a shell variable that is not set?): name a path")
-        with mount_point(mountpoint) as place:
+        with open_mount_point(mountpoint) as place:
             path = place.path
         request = MountRequest(
             mountpoint=path,

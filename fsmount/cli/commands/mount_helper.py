@@ -52,11 +52,11 @@ def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: b
 
 def _arguments(options: tuple[str, ...]) -> Iterator[str]:
     """The arguments of fsmount mount.  UserError where there is something mounted to be changed."""
-    from fsmount.daemon.options import split
+    from fsmount.daemon.fuse_options import split_options
 
     own = {option.opts[-1]: option.is_flag for option in mount.params if isinstance(option, click.Option)}
     del own["-o"], own["--foreground"]
-    for option in (option for text in options for option in split(text)):
+    for option in (option for text in options for option in split_options(text)):
         name, given, value = option.partition("=")
         if name == "remount":
             raise UserError("the options of a mount are the kernel's to change: mount -i -o remount,...")

@@ -29,20 +29,20 @@ def save(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     TREE.toml is replaced as a whole, or not at all; - is standard output. MOUNTPOINT need not be said where it is your
     only one. What is charged is not written: charges belong to who holds them.
     """
-    from fsmount.admin.trees import is_place, only_mount, opened
+    from fsmount.admin.named_tree import may_be_mount_point, only_mount, open_tree
     from fsmount.config import describe
     from fsmount.config.writing import write
 
     if not 1 <= len(arguments) <= 2:
         raise click.UsageError("one file is to be named, and a mount point or a region before it", ctx)
     *places, file = arguments
-    if places and is_place(file) and not is_place(places[0]):
+    if places and may_be_mount_point(file) and not may_be_mount_point(places[0]):
         places, file = [file], places[0]
     with one_line(places[0] if places else file):
         if not file:
             raise UserError("an empty name (a shell variable that is not set?): name a file, or - for standard output")
         place = places[0] if places else only_mount()
-        with opened(place) as tree:
+        with open_tree(place) as tree:
             text = write(describe(tree))
         if file == "-":
             echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the locale

@@ -9,8 +9,8 @@ import click
 
 from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer, bounded
-from fsmount.admin.named_place import Place, named
-from fsmount.admin.serving import no_answer
+from fsmount.admin.daemon_process import describe_no_answer
+from fsmount.admin.named_path import OpenPath, open_path
 from fsmount.admin.user_error import UserError
 from fsmount.cli.commands import complete
 from fsmount.cli.ui.printable import printable
@@ -39,7 +39,7 @@ def status(path: str | None, as_json: bool) -> None:
 
     MOUNTPOINT need not be said where it is your only one. It may also be a group, or a place where one is bound.
     """
-    from fsmount.admin.trees import only_mount
+    from fsmount.admin.named_tree import only_mount
 
     with one_line("status" if path is None else path):
         told = _status(only_mount() if path is None else path)
@@ -52,14 +52,14 @@ def status(path: str | None, as_json: bool) -> None:
 
 def _status(path: str) -> Status:
     try:
-        with named(path) as place:
+        with open_path(path) as place:
             mount = place.mount
-            if mount is None or not mount.ours:
+            if mount is None or not mount.is_fsmount:
                 raise UserError(_nothing_there(place))
             try:
                 return bounded(lambda: read_status(place.descriptor), user=mount.owner, keep=[place.descriptor])
             except NoAnswer:
-                raise UserError(no_answer(mount)) from None
+                raise UserError(describe_no_answer(mount)) from None
     except FileNotFoundError as error:
         if error.filename is None or not str(error.filename).endswith("status"):
             raise UserError("there is no such directory: name a mount point, or a group of a mount") from None
@@ -76,7 +76,7 @@ def _status(path: str) -> Status:
         raise
 
 
-def _nothing_there(place: Place) -> str:
+def _nothing_there(place: OpenPath) -> str:
     region = region_path.find(place.path)
     if region is None:
         return "nothing of fsmount is mounted there"

@@ -39,7 +39,7 @@ def umount(mountpoint: str, keep: bool, stale: bool, quiet: bool) -> None:
     Groups, limits and what groups hold themselves end with the mount; a line on standard error names them. Of a bind
     mount that alone is unmounted, with --keep or without: the tree goes on where it is mounted.
     """
-    from fsmount.admin.losses import losses
+    from fsmount.admin.tree_removal import losses
     from fsmount.admin.unmount import clear, unmount
 
     lost = ""

@@ -45,10 +45,10 @@ def _real_path(path: str) -> str:
 
 def only_mount(command: str) -> str:
     """Where the caller has his one mount; if there is none, or several, a line about the command ends the program."""
-    from fsmount.admin import trees
+    from fsmount.admin import named_tree
 
     with one_line(command):
-        return trees.only_mount()
+        return named_tree.only_mount()
 
 
 def counter(group: LeaseGroup, resource: str) -> LeaseCounter:

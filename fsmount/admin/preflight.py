@@ -8,10 +8,10 @@ import shutil
 import stat
 from collections.abc import Iterator
 
+from fsmount.admin.daemon_process import is_served
 from fsmount.admin.mount_table import mount_at
-from fsmount.admin.named_place import Place, named
-from fsmount.admin.serving import served
-from fsmount.admin.unmounting import unmount
+from fsmount.admin.named_path import OpenPath, open_path
+from fsmount.admin.remove_mount import remove_mount
 from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
 
@@ -19,29 +19,29 @@ _DEVICE = "/dev/fuse"
 
 
 @contextlib.contextmanager
-def checked(path: str) -> Iterator[Place]:
+def checked_mount_point(path: str) -> Iterator[OpenPath]:
     """The mount point at this real path.  UserError if nothing can be mounted there; changes nothing."""
-    with mount_point(path) as place:
+    with open_mount_point(path) as place:
         if place.path != path:
             raise UserError(f"replaced meanwhile: it leads to {place.path} by now")
         mount = place.mount
-        if mount is None or not place.is_mount or not mount.ours:
+        if mount is None or not place.is_mount or not mount.is_fsmount:
             _check_directory(place)
         elif mount.uid != os.geteuid():
             whose = f"already an fsmount mount, of user {mount.uid}"
             raise UserError(f"{whose}: choose another directory or unmount it first")
-        elif served(mount):
+        elif is_served(mount):
             raise UserError("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
         _check_fuse()
         yield place
 
 
 @contextlib.contextmanager
-def mount_point(path: str) -> Iterator[Place]:
+def open_mount_point(path: str) -> Iterator[OpenPath]:
     """The directory that a user names to mount on.  UserError if there is nothing."""
     with contextlib.ExitStack() as stack:
         try:
-            place = stack.enter_context(named(path))
+            place = stack.enter_context(open_path(path))
         except FileNotFoundError:
             raise UserError("there is no such directory: make it with mkdir") from None
         except NotADirectoryError:
@@ -51,7 +51,7 @@ def mount_point(path: str) -> Iterator[Place]:
         yield place
 
 
-def _check_directory(place: Place) -> None:
+def _check_directory(place: OpenPath) -> None:
     try:
         status = place.status()
     except OSError as error:
@@ -73,10 +73,10 @@ def _check_fuse() -> None:
         raise UserError("fusermount3 is missing, and only root can mount without it: install the package fuse3")
 
 
-def clear(path: str) -> bool:
+def remove_stale_mounts(path: str) -> bool:
     """Unmounts fsmount mounts whose daemon is dead; whether there were any.  Only with the lock of their region."""
     found = False
-    while (mount := mount_at(path)) is not None and mount.ours and not served(mount):
-        unmount(mount, lazy=True)
+    while (mount := mount_at(path)) is not None and mount.is_fsmount and not is_served(mount):
+        remove_mount(mount, lazy=True)
         found = True
     return found

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer, bounded, bounded_files
+from fsmount.admin.daemon_process import describe_no_answer
 from fsmount.admin.mount_table import Mount, all_mounts, is_below, mount_of
-from fsmount.admin.serving import no_answer
 from fsmount.admin.user_error import UserError
 from fsmount.paths.walk import Trap, walked
 
 
 @dataclass(frozen=True)
-class Place:
+class OpenPath:
     """The thing at a path: `descriptor` is of it alone, wherever the path leads by now."""
 
     path: str  # the real one
@@ -51,7 +51,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def named(path: str) -> Iterator[Place]:
+def open_path(path: str) -> Iterator[OpenPath]:
     """The place that a path leads to now.  OSError; UserError if a daemon on the way does not answer."""
     if not path:
         raise UserError("an empty name (a shell variable that is not set?): name a path")
@@ -65,7 +65,7 @@ def named(path: str) -> Iterator[Place]:
         raise OSError(error.errno, error.strerror, path) from None  # and not a name on the way
     try:
         real = os.readlink(f"/proc/self/fd/{descriptor}")
-        yield Place(real, descriptor, mount_of(descriptor))
+        yield OpenPath(real, descriptor, mount_of(descriptor))
     finally:
         os.close(descriptor)
 
@@ -76,9 +76,13 @@ def _who_does_not_answer(path: str) -> str:
     if not on_the_way:
         return "a file system on the way does not answer"
     mount = max(on_the_way, key=lambda mount: len(mount.path))
-    if not mount.ours:
+    if not mount.is_fsmount:
         return f"the daemon of {mount.path} does not answer: end that first"
-    return no_answer(mount) if mount.path == path else f"{mount.path} is on the way, and {no_answer(mount)}"
+    return (
+        describe_no_answer(mount)
+        if mount.path == path
+        else f"{mount.path} is on the way, and {describe_no_answer(mount)}"
+    )
 
 
 def _descriptor_of(path: str) -> int:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer
-from fsmount.admin.mount_table import Mount, mounts_of
-from fsmount.admin.named_place import Place, named
-from fsmount.admin.region_file import located, open_region, told_by
-from fsmount.admin.serving import no_answer
+from fsmount.admin.daemon_process import describe_no_answer
+from fsmount.admin.mount_table import Mount, mount_points_of_user
+from fsmount.admin.named_path import OpenPath, open_path
+from fsmount.admin.region_file import ask_daemon, open_region_file, region_of
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, RegionCorrupt
 from fsmount.shm import Tree
@@ -29,7 +29,7 @@ class _Found(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[Tree]:
+def open_tree(path: str) -> Iterator[Tree]:
     """The tree at a mount point, in a region, or bound elsewhere.
 
     UserError if it cannot be used, here or in the block.
@@ -54,10 +54,10 @@ def opened(path: str) -> Iterator[Tree]:
             raise UserError(f"the region {region.path} cannot be used: {error.strerror}{_advice(error)}") from None
 
 
-def is_place(path: str) -> bool:
+def may_be_mount_point(path: str) -> bool:
     """Whether a tree can be mounted there, or is."""
     try:
-        with named(path) as place:
+        with open_path(path) as place:
             return place.is_mount or place.is_directory
     except (OSError, UserError):
         return False
@@ -65,7 +65,7 @@ def is_place(path: str) -> bool:
 
 def only_mount() -> str:
     """Where the caller has the only mount of this user.  UserError if there is none, or if there are several."""
-    found = mounts_of(os.geteuid())
+    found = mount_points_of_user(os.geteuid())
     if not found:
         raise UserError("you have no fsmount mount: name a mount point or a region")
     if len(found) > 1:
@@ -74,18 +74,18 @@ def only_mount() -> str:
 
 
 @contextlib.contextmanager
-def _place(path: str) -> Iterator[Place]:
+def _place(path: str) -> Iterator[OpenPath]:
     with contextlib.ExitStack() as stack:
         try:
-            place = stack.enter_context(named(path))
+            place = stack.enter_context(open_path(path))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError("there is no such mount point or region") from None
         yield place
 
 
-def _region(place: Place) -> contextlib.AbstractContextManager[_Found]:
+def _region(place: OpenPath) -> contextlib.AbstractContextManager[_Found]:
     mount = place.mount
-    if mount is not None and mount.ours:
+    if mount is not None and mount.is_fsmount:
         if not place.is_mount:
             raise UserError("a group of a tree: name the mount point")
         return _of_mount(mount)
@@ -99,10 +99,10 @@ def _of_mount(mount: Mount) -> Iterator[_Found]:
     if not mount.is_accessible:
         raise UserError(f"the region of this mount belongs to user {mount.uid}: ask that user or root")
     try:
-        told = told_by(mount)
+        told = ask_daemon(mount)
     except NoAnswer:
-        raise UserError(no_answer(mount)) from None
-    with located(mount, told) as region:
+        raise UserError(describe_no_answer(mount)) from None
+    with region_of(mount, told) as region:
         if region is None:
             raise UserError(
                 f"the region of this mount, of user {mount.uid}, is not to be found: name the region itself"
@@ -111,14 +111,14 @@ def _of_mount(mount: Mount) -> Iterator[_Found]:
 
 
 @contextlib.contextmanager
-def _from_before(place: Place) -> Iterator[_Found]:
+def _from_before(place: OpenPath) -> Iterator[_Found]:
     """The region that an earlier mount there has left."""
     path = region_path.find(place.path)
     if path is None:
         if place.mount is not None and place.is_mount:
             raise UserError(f"not an fsmount mount but of type {place.mount.type}")
         raise UserError("nothing of fsmount is mounted there, and it has no counters from before")
-    directory, file = open_region(path, os.geteuid())
+    directory, file = open_region_file(path, os.geteuid())
     try:
         yield _Found(path, f"/proc/self/fd/{file}")
     finally:
@@ -126,7 +126,7 @@ def _from_before(place: Place) -> Iterator[_Found]:
         os.close(file)
 
 
-def _of_file(place: Place) -> _Found:
+def _of_file(place: OpenPath) -> _Found:
     """A region that is named itself."""
     if not stat.S_ISREG(place.status().st_mode):
         raise UserError("neither a mount point nor a region")

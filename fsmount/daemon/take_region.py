@@ -20,12 +20,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fsmount import config
-from fsmount.admin import changed_config, region_path
-from fsmount.admin.mount_request import MountRequest
+from fsmount.admin import region_path
+from fsmount.admin.daemon_process import command_of, daemon_record_in
 from fsmount.admin.mount_table import mount_at
-from fsmount.admin.named_place import named
-from fsmount.admin.serving import command_of, daemon_record_in
+from fsmount.admin.named_path import open_path
 from fsmount.admin.user_error import UserError
+from fsmount.daemon.config_warnings import config_warnings
+from fsmount.daemon.mount_request import MountRequest
 from fsmount.errors import LockTimeout
 from fsmount.shm import LEASE, DaemonRecord, Holder, Tree, parse_resource
 
@@ -109,7 +110,7 @@ def take_region(request: MountRequest) -> LockedRegion:
             if created is None:
                 _agree(request, tree, path)
             leases = _take_over(tree, request.mountpoint)
-            warnings = changed_config.warnings(request, tree) if created is None else []
+            warnings = config_warnings(request, tree) if created is None else []
         _remember(request.mountpoint, path)
     except BaseException:
         if created is not None:
@@ -148,7 +149,7 @@ def _real(region: str) -> str:
     """The path of a region with no symbolic link on the way to it."""
     directory, name = os.path.split(region)
     try:
-        with named(directory) as place:
+        with open_path(directory) as place:
             if place.is_directory:
                 return os.path.join(place.path, name)
     except OSError:

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 
 from fsmount.admin.bounded import NoAnswer, bounded
-from fsmount.admin.mount_table import Mount, all_mounts, is_root_of, open_root, opened
-from fsmount.admin.mount_users import who_uses
+from fsmount.admin.mount_table import Mount, all_mounts, is_root_of, open_root, opened_root
+from fsmount.admin.mount_users import describe_users
 from fsmount.admin.user_error import UserError
 
 # <sys/mount.h>
@@ -20,13 +20,13 @@ _EXPIRE = 4
 _NOFOLLOW = 8
 
 
-def unmount(mount: Mount, *, lazy: bool = False) -> None:
+def remove_mount(mount: Mount, *, lazy: bool = False) -> None:
     """Unmounts; UserError if it cannot be.  Lazy: at once, even with open files.  Nothing is wrong if it is gone."""
     failure = _as_root(mount, lazy) if os.geteuid() == 0 else _as_user(mount, lazy)
     if failure is None or not _is_there(mount):
         return
     if "busy" in failure:
-        raise UserError(f"busy: {who_uses(mount)}")
+        raise UserError(f"busy: {describe_users(mount)}")
     if os.geteuid() not in (0, mount.uid):
         raise UserError(f"mounted by user {mount.uid}: unmount it as that user or as root")
     raise UserError(f"cannot be unmounted: {failure}")
@@ -80,7 +80,7 @@ def _as_user(mount: Mount, lazy: bool) -> str | None:
     """What failed.  fusermount3 unmounts for a user what is this user's."""
     if not shutil.which("fusermount3"):
         raise UserError("fusermount3 is missing: install fuse3, or ask root to unmount")
-    with opened(mount) as root:
+    with opened_root(mount) as root:
         if root is None:
             return "it cannot be reached"
     done = subprocess.run(

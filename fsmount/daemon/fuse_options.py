@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from fsmount.admin.unmounting import plain_words
+from fsmount.admin.remove_mount import plain_words
 from fsmount.admin.user_error import UserError
 from fsmount.protocol.suggestions import did_you_mean
 
@@ -24,7 +24,7 @@ def fuse_options(given: Iterable[str]) -> set[str]:
 
     ours = [*pyfuse3.default_options, "default_permissions", "fsname=fsmount", "subtype=fsmount"]
     chosen: dict[str, str] = {}
-    for option in [*ours, *(option for text in given for option in split(text))]:
+    for option in [*ours, *(option for text in given for option in split_options(text))]:
         chosen[_subject(option)] = option
     if chosen["subtype"] != "subtype=fsmount":
         raise UserError("the subtype is fsmount's own: leave subtype= out (fsname= is yours to choose)")
@@ -34,7 +34,7 @@ def fuse_options(given: Iterable[str]) -> set[str]:
     return set(chosen.values())
 
 
-def split(text: str) -> list[str]:
+def split_options(text: str) -> list[str]:
     """At the commas; one behind a backslash belongs to the option, as everywhere in FUSE."""
     return [option for option in re.findall(r"(?:[^,\\]|\\.?)+", text) if option]
 
@@ -46,7 +46,7 @@ def _subject(option: str) -> str:
 
 
 @contextlib.contextmanager
-def told_by_fuse() -> Iterator[Callable[[], str]]:
+def captured_stderr() -> Iterator[Callable[[], str]]:
     """Catches what libfuse and fusermount3 write to stderr inside; the value gives it as one line.
 
     They say nothing in any other way: the functions only fail.
@@ -67,7 +67,7 @@ def told_by_fuse() -> Iterator[Callable[[], str]]:
         os.close(caught)
 
 
-def advice(told: str) -> str:
+def explain_failure(told: str) -> str:
     """What FUSE told about a mount that failed, and what to do where that is known."""
     if "user_allow_other" in told:
         return (

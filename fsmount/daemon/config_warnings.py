@@ -6,7 +6,7 @@ import shlex
 from itertools import islice
 
 from fsmount import config
-from fsmount.admin.mount_request import MountRequest
+from fsmount.daemon.mount_request import MountRequest
 from fsmount.shm import Tree
 
 #: How many differences are named.
@@ -15,7 +15,7 @@ _NAMED = 5
 _COUNTED = 1000
 
 
-def warnings(request: MountRequest, tree: Tree) -> list[str]:
+def config_warnings(request: MountRequest, tree: Tree) -> list[str]:
     """A line for each of the first differences and one that says what to do; none if nothing differs."""
     if request.config is None:
         return []

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Iterator
 
 from fsmount.admin.bounded import NoAnswer, bounded
-from fsmount.admin.mount_table import Mount, opened, parse, served_devices
-from fsmount.admin.region_file import located
+from fsmount.admin.mount_table import Mount, opened_root, parse, served_devices
+from fsmount.admin.region_file import region_of
 from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
 from fsmount.shm import DaemonRecord, Tree
@@ -88,27 +88,27 @@ def daemon_of(mount: Mount, pid: int) -> Iterator[Daemon | None]:
             os.close(process)
 
 
-def served(mount: Mount) -> bool:
+def is_served(mount: Mount) -> bool:
     """Whether a daemon answers for the mount.  UserError if there is one that does not answer.
 
     Only a question that the kernel cannot answer from its caches tells.  For its user alone: the kernel itself answers
     all others, root too, unless the mount has allow_other.
     """
-    with opened(mount) as root:
+    with opened_root(mount) as root:
         if root is None:
             return False  # it is gone, or out of reach
         try:
             bounded(lambda: len(os.statvfs(root)), user=mount.owner, keep=[root])
         except NoAnswer:
-            raise UserError(no_answer(mount)) from None
+            raise UserError(describe_no_answer(mount)) from None
         except OSError as error:
             return not says_daemon_is_lost(error)
     return True
 
 
-def no_answer(mount: Mount) -> str:
+def describe_no_answer(mount: Mount) -> str:
     """Says of a daemon that does not answer which it is, and what to do."""
-    with located(mount) as region:
+    with region_of(mount) as region:
         record = daemon_record_in(None if region is None else region.content)
     with daemon_of(mount, record.pid if record else 0) as daemon:
         if daemon is None:
