@@ -123,7 +123,7 @@ func main() {
 #: The copies of a language, and the program that they take.
 LANGUAGES: dict[str, tuple[str, list[str]]] = {
     "Java": ("javac", ["Files.copy", "Files.readString"]),
-    # copyFile() does not end, see docs/tools.md.
+    # copyFile() does not end, see docs/programs.md.
     "Node": ("node", ["readFile", "readFileSync", "createReadStream"]),
     "Go": ("go", ["io.Copy", "os.ReadFile"]),
 }

@@ -1,4 +1,4 @@
-"""Programs that copy: each gets the whole text as it is now, or fails and says so; docs/tools.md has the table."""
+"""Programs that copy: each gets the whole text as it is now, or fails and says so; docs/programs.md has the table."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from .copiers import (
     moved,
 )
 
-PAGE = Path(__file__).parents[2] / "fsmount/docs/tools.md"
+PAGE = Path(__file__).parents[2] / "fsmount/docs/programs.md"
 #: Has the tests write the table into the page instead of comparing.
 WRITE = "FSMOUNT_WRITE_TOOLS"
 
 SHORT = ["usage", "limit", "stat", "events", "holders", "why"]
 MANY = 300
-#: The columns of the table.
-COLUMNS = [*(f"`{name}`" for name in SHORT), f"`holders`, {MANY} lines", f"`.R.groups`, {MANY} lines", "`metrics`"]
+#: The files that each program copies, as the table names them.
+COPIED = [*(f"`{name}`" for name in SHORT), f"`holders`, {MANY} lines", f"`.R.groups`, {MANY} lines", "`metrics`"]
 WHOLE, FAILS, SIZE = "whole", "fails", "the size"
 
 
@@ -169,11 +169,19 @@ def rows() -> dict[str, str]:
 
 def write(program: str, row: str) -> None:
     """Puts a row into the table of the page."""
-    head = [f"| program | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     found = rows() | {program: row}
     before, _, after = page()
-    table = [*head, *(found[name] for name in PROGRAMS if name in found)]
+    table = ["| program | result |", "|---|---|", *(found[name] for name in PROGRAMS if name in found)]
     PAGE.write_text(before + "\n".join(table) + "\n\n" + after)
+
+
+def result(found: list[str]) -> str:
+    """One word if it is the same for all files, otherwise one for each."""
+    return (
+        found[0]
+        if len(set(found)) == 1
+        else ", ".join(f"{name}: {word}" for name, word in zip(COPIED, found, strict=True))
+    )
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -182,10 +190,10 @@ def test_a_program_copies_the_whole_text_after_each_change_as_documented(
 ) -> None:
     found = outcomes(program, copiers[program], furnished, tmp_path / "copy")
     if program not in SIZED:
-        assert dict(zip(COLUMNS, found, strict=True)) == dict.fromkeys(COLUMNS, WHOLE)
+        assert dict(zip(COPIED, found, strict=True)) == dict.fromkeys(COPIED, WHOLE)
     elif "wc" not in program:
         assert {word for words in found for word in words.split(" or ")} <= {WHOLE, FAILS}
-    row = f"| `{program}` | {' | '.join(found)} |"
+    row = f"| `{program}` | {result(found)} |"
     if os.environ.get(WRITE):
         write(program, row)
     assert rows()[program] == row
@@ -318,7 +326,7 @@ def test_two_that_copy_one_file_each_get_the_whole_text_or_einval(group: GroupFi
 
 
 def assert_whole_but_for_few(seen: list[bytes], expected: bytes) -> None:
-    """docs/tools.md: a copy at the same moment as others can have NULs behind the text; it is rare, and never cut."""
+    """docs/programs.md: copies at the same moment can have NULs behind the text; that is rare, and no text is cut."""
     wrong = [text for text in seen if text != expected]
     assert [text for text in wrong if text.rstrip(b"\0") != expected] == []
     assert len(wrong) <= max(2, len(seen) // 50)
