@@ -1,4 +1,4 @@
-"""What README.md and the pages of the documentation tell a user to type, typed."""
+"""Every command that README.md and the pages of fsmount/docs show runs here and does what the page says."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 DOCS = ROOT / "fsmount/docs"
-PAGES = ["wait", "python", "set-limits", "delegation", "containers", "programs"]
+README = ROOT / "README.md"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
 
 #: Programs that some pages need beside fsmount.
 NEEDED = {
@@ -24,12 +27,12 @@ NEEDED = {
 }
 FOR_ROOT = {"delegation", "containers"}
 
-# Too long to be typed in a test: each is run by a test of its own, or runs the tests.
-COMMANDS_OF_THE_PROJECT = {f"scripts/{name}" for name in ("demo", "test", "setup", "bench", "lint", "soak")}
+#: Pages with commands of a checkout, which other tests run.
+OF_THE_PROJECT = {"bench", "contributing"}
 
 
 def checked(line: str) -> str:
-    """The line, as a shell function's business if a comment tells what comes of it."""
+    """The line with its comment, `# -> OUTPUT` or `# fails: ERROR`, as a check."""
     command, arrow, said = line.partition("# -> ")
     if arrow:
         return f'said "$({command.strip()})" {said.strip()!r}'
@@ -40,13 +43,13 @@ def checked(line: str) -> str:
 
 
 def checked_python(code: str) -> str:
-    """The same for what a print() tells."""
+    """The same for each print()."""
     return re.sub(r"print\((.*)\)  # -> (.*)$", r"assert said(\1) == '\2', said(\1)", code, flags=re.MULTILINE)
 
 
-def blocks(page: str) -> list[tuple[str, str]]:
+def blocks(page: Path) -> list[tuple[str, str]]:
     """The language and the text of each block of code."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def script(blocks: list[tuple[str, str]]) -> str:
@@ -59,36 +62,21 @@ def script(blocks: list[tuple[str, str]]) -> str:
     for language, text in blocks:
         if language == "sh":
             parts += map(checked, text.splitlines())
-        else:
-            assert language == "python", language
+        elif language == "python":
             said = "def said(*values): return ' '.join(map(str, values))"
             parts += ["python - <<'END'", said, checked_python(text), "END"]
+        else:
+            assert language == "text", f"{language} is no language that this test can run"
     return "\n".join(parts) + "\n"
 
 
-@pytest.mark.parametrize("page", ["README", *PAGES])
-def test_every_command_of_the_page_does_what_it_says(page: str) -> None:
-    if page in FOR_ROOT and os.geteuid():
-        pytest.skip("only root can act as two users or make a container")
-    if missing := [program for program in NEEDED.get(page, ()) if not shutil.which(program)]:
-        pytest.skip(f"missing: {', '.join(missing)}")
-    typed = blocks(README)[1:] if page == "README" else blocks((DOCS / f"{page}.md").read_text())
-    directory = Path(tempfile.mkdtemp(prefix="fsmount-page-"))  # pytest's own directories are closed to other users
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory that other users can enter, unlike pytest's own; mounts that are left in it are unmounted."""
+    directory = Path(tempfile.mkdtemp(prefix="fsmount-page-"))
     directory.chmod(0o755)
     try:
-        done = subprocess.run(
-            ["bash", "-c", script(typed)],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(directory)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "the page" not in done.stderr
-        assert mounts_in(directory) == []
+        yield directory
     finally:
         for path in reversed(mounts_in(directory)):
             unmount = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
@@ -101,9 +89,63 @@ def mounts_in(directory: Path) -> list[str]:
     return [path for path in paths if path.startswith(f"{directory}/")]
 
 
-def test_the_first_block_names_scripts_that_are_there() -> None:
-    directories = {"scripts/workloads", "scripts/benchmarks", "scripts/systemd"}
-    named = set(re.findall(r"`?(scripts/\w+)(?=[` ])", README)) - directories
-    assert named <= COMMANDS_OF_THE_PROJECT
-    for command in COMMANDS_OF_THE_PROJECT:
-        assert os.access(ROOT / command, os.X_OK), command
+def runs(typed: list[tuple[str, str]], directory: Path, start: Path) -> None:
+    """The blocks do what they say when they are typed in `start`, and leave nothing mounted in `directory`."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script(typed)],
+        cwd=start,
+        env={**os.environ, "TMPDIR": str(directory), "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the page" not in done.stderr
+    assert mounts_in(directory) == []
+
+
+def test_the_example_that_opens_the_readme_runs() -> None:
+    with scratch() as directory:
+        runs(blocks(README)[:1], directory, directory)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page) and page.stem not in OF_THE_PROJECT], ids=lambda page: page.stem
+)
+def test_every_command_of_the_page_does_what_it_says(page: Path) -> None:
+    if page.stem in FOR_ROOT and os.geteuid():
+        pytest.skip("only root can act as two users or make a container")
+    if missing := [program for program in NEEDED.get(page.stem, ()) if not shutil.which(program)]:
+        pytest.skip(f"missing: {', '.join(missing)}")
+    typed = blocks(page)
+    if page == README:  # the example has a test of its own, and the two commands after it are longer than a test
+        assert "scripts/test" in typed[1][1]
+        typed = typed[2:]
+    with scratch() as directory:
+        runs(typed, directory, ROOT)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_script_that_a_page_names_is_there(page: Path) -> None:
+    for name in set(re.findall(r"`(scripts/[\w/.]+|\.ci/\w+)[ `]", page.read_text())):
+        path = ROOT / name
+        assert path.is_dir() or path.suffix in (".py", ".toml") or os.access(path, os.X_OK), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_of_a_page_leads_to_a_page_and_a_heading(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        name, _, heading = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), target
+        titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if heading else []
+        anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert not heading or heading in anchors, (target, anchors)
+
+
+def test_the_readme_lists_every_page() -> None:
+    linked = set(re.findall(r"\]\(fsmount/docs/([\w-]+\.md)\)", README.read_text()))
+    assert linked == {page.name for page in DOCS.glob("*.md")}
