@@ -17,7 +17,15 @@
  * Nothing in the copy is trusted: an index is used after a look at its range, and a
  * walk ends after as many steps as there can be members.
  */
-#include "check/check.h"
+#include "check/derived.h"
+#include "check/report.h"
+#include "check/truth.h"
+#include "counters/counter.h"
+#include "lifecycle/recover.h"
+#include "region/fault.h"
+#include "region/lock.h"
+#include "region/pool.h"
+#include "region/region.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -95,44 +103,45 @@ static void copy_used(fsm_region *to, fsm_region *from)
             if (keeps_bank(&to->groups[i], bank))
                 memcpy(bank_at(to, i, bank), bank_at(from, i, bank), bank_size(from));
     for (uint32_t i = 0; i < cells; i++) {
-        cell *own = &from->cells[i], *copy = &to->cells[i];
-        copy->words.state = state_now(own);
-        copy->words.cap = __atomic_load_n(&own->words.cap, __ATOMIC_RELAXED);
+        cell *cl = &from->cells[i], *copy = &to->cells[i];
+        copy->words.state = state_now(cl);
+        copy->words.cap = READ_ONCE(cl->words.cap);
         for (unsigned side = 0; side < 2; side++)
-            copy->words.total[side] = __atomic_load_n(&own->words.total[side], __ATOMIC_RELAXED);
-        memcpy(&copy->owner, &own->owner, sizeof(cell) - offsetof(cell, owner));
+            copy->words.total[side] = READ_ONCE(cl->words.total[side]);
+        memcpy(&copy->owner, &cl->owner, sizeof(cell) - offsetof(cell, owner));
     }
 }
 
 /* ---- what it is opened by, and what there is --------------------------------------------- */
 
 /* What the next to open the region goes by. */
-static void check_header(checker *j, const fsm_region *r)
+static void check_header(checker *ck, const fsm_region *r)
 {
-    const header *h = j->found.header;
+    const header *h = ck->found.header;
     if (memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) != 0 || h->version != FSM_VERSION ||
         h->architecture != FSM_ARCHITECTURE || h->size != r->size)
-        tell(j, "the header: magic %#llx, version %u, architecture %#x, size %llu", (unsigned long long)h->magic,
-             h->version, h->architecture, (unsigned long long)h->size);
+        report_finding(ck, "the header: magic %#llx, version %u, architecture %#x, size %llu",
+                       (unsigned long long)h->magic, h->version, h->architecture, (unsigned long long)h->size);
     fsm_geometry opened = r->geometry;
     opened.batch = h->geometry.batch; /* the one that may change */
     if (memcmp(&h->geometry, &opened, sizeof opened) != 0 || opened.batch < FSM_BATCH_AUTO)
-        tell(j,
-             "the geometry: groups %u, holders %u, cells %u, resources %u, batch %lld; it was opened with %u, %u, %u, "
-             "%u",
-             h->geometry.groups, h->geometry.holders, h->geometry.cells, h->geometry.resources,
-             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
+        report_finding(
+            ck,
+            "the geometry: groups %u, holders %u, cells %u, resources %u, batch %lld; it was opened with %u, %u, %u, "
+            "%u",
+            h->geometry.groups, h->geometry.holders, h->geometry.cells, h->geometry.resources,
+            (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
 }
 
 /* More than there is room for: then nothing else can be said of these records. */
-static bool check_capacity(checker *j)
+static bool check_capacity(checker *ck)
 {
     bool sound = true;
     for (enum pools which = 0; which < POOLS; which++) {
-        records of = j->found.pools[which];
+        records of = ck->found.pools[which];
         if (of.pool->high <= of.room)
             continue;
-        tell(j, "%s: %u were used, there is room for %u", of.what, of.pool->high, of.room);
+        report_finding(ck, "%s: %u were used, there is room for %u", of.what, of.pool->high, of.room);
         of.pool->high = of.room;
         sound = false;
     }
@@ -142,51 +151,51 @@ static bool check_capacity(checker *j)
 /* ---- checking and mending ------------------------------------------------------------ */
 
 /* r: for what it was opened as; its records may have changed since. */
-static int check_it(checker *j, const fsm_region *r, const char *unsound)
+static int check_it(checker *ck, const fsm_region *r, const char *unsound)
 {
     label why;
-    check_header(j, r);
-    bool sound = check_capacity(j);
-    check_truth(j);
+    check_header(ck, r);
+    bool sound = check_capacity(ck);
+    check_truth(ck);
     if (!unsound && sound) {
-        copy_used(&j->right, &j->found);
-        int error = rebuild(&j->right);
+        copy_used(&ck->right, &ck->found);
+        int error = rebuild(&ck->right);
         if (error == 0)
-            return check_derived(j);
+            return check_derived(ck);
         if (error != -EUCLEAN)
             return error;
         unsound = fsm_fault_here.text;
     }
     why = name_it("%s", unsound ? unsound : "there is more than there is room for");
-    tell(j, "what is derived cannot be recomputed: %s", why.text);
+    report_finding(ck, "what is derived cannot be recomputed: %s", why.text);
     return 0;
 }
 
 int64_t fsm_check(fsm_region *r, FILE *report)
 {
-    checker j = { .report = report };
+    checker ck = { .report = report };
     label unsound;
-    int error = map_copy(r, &j.found);
+    int error = map_copy(r, &ck.found);
     if (!error)
-        error = map_copy(r, &j.right);
+        error = map_copy(r, &ck.right);
     if (!error)
-        error = make_real(&j.found, r);
+        error = make_real(&ck.found, r);
     if (!error) {
         error = lock(r);
         bool locked = !error;
         /* A region whose truth is damaged gives its lock to nobody, so nobody has to be kept out. */
         if (locked || error == -EUCLEAN) {
             unsound = name_it("%s", fsm_fault_here.text);
-            copy_used(&j.found, r);
+            copy_used(&ck.found, r);
             if (locked)
                 unlock(r);
-            error = check_it(&j, r, locked ? NULL : unsound.text);
+            error = check_it(&ck, r, locked ? NULL : unsound.text);
         }
     }
-    free(j.bucket);
-    unmap_copy(&j.right);
-    unmap_copy(&j.found);
-    return error ? error : j.findings;
+    free(ck.bucket);
+    unmap_copy(&ck.right);
+    unmap_copy(&ck.found);
+    return error ? error : ck.findings;
 }
 
 static int repair(fsm_region *r, fsm_region *trial)

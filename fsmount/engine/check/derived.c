@@ -4,7 +4,10 @@
  * Three derived fields are decided, not computed, and cannot be recomputed: batch,
  * global and global_exit.  Of these the invariants are looked at.
  */
-#include "check/check.h"
+#include "check/derived.h"
+#include "check/lists.h"
+#include "counters/counter.h"
+#include "observe/events.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,38 +15,38 @@
 
 /* A field that has to be as it was recomputed. */
 #define SAME(name, records, index, field)                                                                              \
-    if (j->found.records[index].field != j->right.records[index].field)                                                \
-    tell(j, #field " of %s: %lld, recomputed %lld", name(&j->found, index).text,                                       \
-         (long long)j->found.records[index].field, (long long)j->right.records[index].field)
+    if (ck->found.records[index].field != ck->right.records[index].field)                                              \
+    report_finding(ck, #field " of %s: %lld, recomputed %lld", name(&ck->found, index).text,                           \
+                   (long long)ck->found.records[index].field, (long long)ck->right.records[index].field)
 
-static void compare_pools(checker *j)
+static void compare_pools(checker *ck)
 {
-    const header *found = j->found.header, *right = j->right.header;
+    const header *found = ck->found.header, *right = ck->right.header;
     for (enum pools which = 0; which < POOLS; which++)
-        check_pool(j, which);
+        check_free_list(ck, which);
     if (found->quarantined != right->quarantined)
-        tell(j, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
+        report_finding(ck, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
 }
 
-static void compare_line(checker *j)
+static void compare_line(checker *ck)
 {
-    const fsm_region *f = &j->found;
-    const header *found = f->header, *right = j->right.header;
+    const fsm_region *f = &ck->found;
+    const header *found = f->header, *right = ck->right.header;
     uint32_t last;
-    if (check_list(j, &line, NONE, found->line_head, length_of(&j->right, &line, right->line_head), &last)) {
+    if (check_list(ck, &line, NONE, found->line_head, length_of(&ck->right, &line, right->line_head), &last)) {
         if (found->line_tail != last)
-            tell(j, "line: the last is %u, recomputed %u", found->line_tail, last);
+            report_finding(ck, "line: the last is %u, recomputed %u", found->line_tail, last);
         for (uint32_t i = found->line_head; i != NONE && f->waiters[i].next != NONE; i = f->waiters[i].next)
             if (f->waiters[i].ticket > f->waiters[f->waiters[i].next].ticket)
-                tell(j, "line: %s comes before its turn", name_waiter(f, i).text);
+                report_finding(ck, "line: %s comes before its turn", name_waiter(f, i).text);
     }
     if (found->waiting != right->waiting)
-        tell(j, "requests that wait: %u, recomputed %u", found->waiting, right->waiting);
+        report_finding(ck, "requests that wait: %u, recomputed %u", found->waiting, right->waiting);
 }
 
-static void compare_groups(checker *j)
+static void compare_groups(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < f->header->groups.high; i++) {
         const group *g = &f->groups[i];
         if (!is_live(g))
@@ -51,11 +54,11 @@ static void compare_groups(checker *j)
         uint32_t last;
         SAME(name_group, groups, i, depth);
         SAME(name_group, groups, i, children);
-        if (check_list(j, &children, i, g->first_child, j->right.groups[i].children, &last) && g->last_child != last)
-            tell(j, "last child of %s: %u, recomputed %u", name_group(f, i).text, g->last_child, last);
+        if (check_list(ck, &children, i, g->first_child, ck->right.groups[i].children, &last) && g->last_child != last)
+            report_finding(ck, "last child of %s: %u, recomputed %u", name_group(f, i).text, g->last_child, last);
         if (i == 0 && (g->next_sibling != NONE || g->prev_sibling != NONE || g->hash_next != NONE))
-            tell(j, "siblings of /: %u and %u, and %u of its name, where nothing can be", g->prev_sibling,
-                 g->next_sibling, g->hash_next);
+            report_finding(ck, "siblings of /: %u and %u, and %u of its name, where nothing can be", g->prev_sibling,
+                           g->next_sibling, g->hash_next);
     }
 }
 
@@ -75,35 +78,35 @@ static bool is_findable(const fsm_region *r, uint32_t bucket, uint32_t index)
 }
 
 /* Each live group is found by its name, and nobody else is met on the way. */
-static int compare_names(checker *j)
+static int compare_names(checker *ck)
 {
-    const fsm_region *f = &j->found, *right = &j->right;
+    const fsm_region *f = &ck->found, *right = &ck->right;
     uint32_t groups = f->header->groups.high, last;
-    j->bucket = malloc(groups * sizeof *j->bucket);
-    if (!j->bucket)
+    ck->bucket = malloc(groups * sizeof *ck->bucket);
+    if (!ck->bucket)
         return -ENOMEM;
     for (uint32_t i = 0; i < groups; i++)
-        j->bucket[i] = NONE;
+        ck->bucket[i] = NONE;
     for (uint32_t b = 0; b < bucket_count(&f->geometry); b++) {
         for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next) {
-            j->bucket[i] = b;
+            ck->bucket[i] = b;
             for (uint32_t k = right->buckets[b]; k != i; k = right->groups[k].hash_next)
                 if (same_name(&right->groups[k], &right->groups[i]))
-                    tell(j, "name of %s: groups %u and %u have it", name_group(f, i).text, k, i);
+                    report_finding(ck, "name of %s: groups %u and %u have it", name_group(f, i).text, k, i);
         }
-        if (check_list(j, &names, b, f->buckets[b], length_of(right, &names, right->buckets[b]), &last))
+        if (check_list(ck, &names, b, f->buckets[b], length_of(right, &names, right->buckets[b]), &last))
             continue;
         for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next)
             if (!is_findable(f, b, i))
-                tell(j, "name of %s: it is not found by it", name_group(f, i).text);
+                report_finding(ck, "name of %s: it is not found by it", name_group(f, i).text);
     }
     return 0;
 }
 
-static void compare_counter(checker *j, uint32_t index)
+static void compare_counter(checker *ck, uint32_t index)
 {
-    const fsm_region *f = &j->found;
-    const counter *c = &f->counters[index], *right = &j->right.counters[index];
+    const fsm_region *f = &ck->found;
+    const counter *c = &f->counters[index], *right = &ck->right.counters[index];
     uint32_t last;
     SAME(name_counter, counters, index, reserved);
     SAME(name_counter, counters, index, stock_cap);
@@ -114,86 +117,88 @@ static void compare_counter(checker *j, uint32_t index)
     SAME(name_counter, counters, index, low);
     SAME(name_counter, counters, index, high);
     if (!is_between_marks(right))
-        tell(j, "reserved of %s: %lld, and %lld at least used, not between its marks %lld and %lld",
-             name_counter(f, index).text, (long long)right->reserved,
-             (long long)((uint64_t)right->reserved - right->stock_cap), (long long)right->low, (long long)right->high);
-    check_list(j, &cells_of_counter, index, c->cells_head, right->cells, &last);
-    check_list(j, &open_cells, index, c->open_head, length_of(&j->right, &open_cells, right->open_head), &last);
-    check_list(j, &watches_of_counter, index, c->watches_head,
-               length_of(&j->right, &watches_of_counter, right->watches_head), &last);
-    check_list(j, &active_children, index, c->active_child, length_of(&j->right, &active_children, right->active_child),
-               &last);
+        report_finding(ck, "reserved of %s: %lld, and %lld at least used, not between its marks %lld and %lld",
+                       name_counter(f, index).text, (long long)right->reserved,
+                       (long long)((uint64_t)right->reserved - right->stock_cap), (long long)right->low,
+                       (long long)right->high);
+    check_list(ck, &cells_of_counter, index, c->cells_head, right->cells, &last);
+    check_list(ck, &open_cells, index, c->open_head, length_of(&ck->right, &open_cells, right->open_head), &last);
+    check_list(ck, &watches_of_counter, index, c->watches_head,
+               length_of(&ck->right, &watches_of_counter, right->watches_head), &last);
+    check_list(ck, &active_children, index, c->active_child,
+               length_of(&ck->right, &active_children, right->active_child), &last);
     bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is nobody's child */
     if (!active && (c->active_next != NONE || c->active_prev != NONE))
-        tell(j, "active_next and active_prev of %s: %u and %u, and it is in no list", name_counter(f, index).text,
-             c->active_next, c->active_prev);
+        report_finding(ck, "active_next and active_prev of %s: %u and %u, and it is in no list",
+                       name_counter(f, index).text, c->active_next, c->active_prev);
     if (is_global(c) && right->open_below > 0)
-        tell(j, "global of %s: %u, with %u open cells below", name_counter(f, index).text, c->global,
-             right->open_below);
+        report_finding(ck, "global of %s: %u, with %u open cells below", name_counter(f, index).text, c->global,
+                       right->open_below);
     /* only charge_nofail passes a limit, and it leaves no stock */
     if (right->reserved > c->limit && right->open_below > 0)
-        tell(j, "reserved of %s: %lld, above the limit %lld with %u open cells below", name_counter(f, index).text,
-             (long long)right->reserved, (long long)c->limit, right->open_below);
+        report_finding(ck, "reserved of %s: %lld, above the limit %lld with %u open cells below",
+                       name_counter(f, index).text, (long long)right->reserved, (long long)c->limit, right->open_below);
     if (c->peak_reserved < c->max_usage || c->peak_reserved < right->reserved)
-        tell(j, "peak_reserved of %s: %lld, below max_usage %lld or reserved %lld", name_counter(f, index).text,
-             (long long)c->peak_reserved, (long long)c->max_usage, (long long)right->reserved);
+        report_finding(ck, "peak_reserved of %s: %lld, below max_usage %lld or reserved %lld",
+                       name_counter(f, index).text, (long long)c->peak_reserved, (long long)c->max_usage,
+                       (long long)right->reserved);
 }
 
-static void compare_counters(checker *j)
+static void compare_counters(checker *ck)
 {
-    uint32_t resources = j->found.geometry.resources;
-    for (uint32_t i = 0; i < j->found.header->groups.high * resources; i++)
-        if (is_live(&j->found.groups[i / resources]))
-            compare_counter(j, i);
+    uint32_t resources = ck->found.geometry.resources;
+    for (uint32_t i = 0; i < ck->found.header->groups.high * resources; i++)
+        if (is_live(&ck->found.groups[i / resources]))
+            compare_counter(ck, i);
 }
 
-static void compare_holder(checker *j, uint32_t index)
+static void compare_holder(checker *ck, uint32_t index)
 {
-    const holder *h = &j->found.holders[index];
+    const holder *h = &ck->found.holders[index];
     uint32_t last;
     if (state_of(h->stamp) == FREE)
         return;
     SAME(name_holder, holders, index, cells);
-    check_list(j, &cells_of_holder, index, h->cells_head, j->right.holders[index].cells, &last);
+    check_list(ck, &cells_of_holder, index, h->cells_head, ck->right.holders[index].cells, &last);
 }
 
-static void compare_holders(checker *j)
+static void compare_holders(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < f->header->processes.high; i++)
-        compare_holder(j, i);
+        compare_holder(ck, i);
     for (uint32_t i = 0; i < f->header->leases.high; i++)
-        compare_holder(j, f->geometry.holders + i);
+        compare_holder(ck, f->geometry.holders + i);
 }
 
 /* A holder has one cell in a counter, and one that is closed is in no open list. */
-static int compare_cells(checker *j)
+static int compare_cells(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     uint32_t *seen = calloc(holders_room(f), sizeof *seen); /* of each holder: the last counter it was met in, + 1 */
     if (!seen)
         return -ENOMEM;
     for (uint32_t c = 0; c < f->header->groups.high * f->geometry.resources; c++)
-        for (uint32_t i = j->right.counters[c].cells_head; i != NONE; i = j->right.cells[i].counter_next) {
-            const cell *own = &f->cells[i];
-            if (seen[own->owner - 1] == c + 1)
-                tell(j, "%s: not its only one there", name_cell(f, i).text);
-            seen[own->owner - 1] = c + 1;
-            if (!is_open(own->words.state) && (own->open_next != NONE || own->open_prev != NONE))
-                tell(j, "open_next and open_prev of %s: %u and %u, and it is closed", name_cell(f, i).text,
-                     own->open_next, own->open_prev);
+        for (uint32_t i = ck->right.counters[c].cells_head; i != NONE; i = ck->right.cells[i].counter_next) {
+            const cell *cl = &f->cells[i];
+            if (seen[cl->owner - 1] == c + 1)
+                report_finding(ck, "%s: not its only one there", name_cell(f, i).text);
+            seen[cl->owner - 1] = c + 1;
+            if (!is_open(cl->words.state) && (cl->open_next != NONE || cl->open_prev != NONE))
+                report_finding(ck, "open_next and open_prev of %s: %u and %u, and it is closed", name_cell(f, i).text,
+                               cl->open_next, cl->open_prev);
         }
     free(seen);
     return 0;
 }
 
-int check_derived(checker *j)
+int check_derived(checker *ck)
 {
-    compare_pools(j);
-    compare_line(j);
-    compare_groups(j);
-    compare_counters(j);
-    compare_holders(j);
-    int error = compare_names(j);
-    return error ? error : compare_cells(j);
+    compare_pools(ck);
+    compare_line(ck);
+    compare_groups(ck);
+    compare_counters(ck);
+    compare_holders(ck);
+    int error = compare_names(ck);
+    return error ? error : compare_cells(ck);
 }

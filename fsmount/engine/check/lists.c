@@ -1,5 +1,5 @@
 /* check_lists.c - who is in which list, and whether exactly those are who belong there. */
-#include "check/check.h"
+#include "check/lists.h"
 
 #include <stdarg.h>
 
@@ -22,7 +22,7 @@ uint32_t length_of(const fsm_region *r, const list *l, uint32_t head)
     return n;
 }
 
-__attribute__((format(printf, 4, 5))) static bool refuse(checker *j, const list *l, uint32_t owner, const char *format,
+__attribute__((format(printf, 4, 5))) static bool refuse(checker *ck, const list *l, uint32_t owner, const char *format,
                                                          ...)
 {
     char why[2 * sizeof(label)];
@@ -30,73 +30,74 @@ __attribute__((format(printf, 4, 5))) static bool refuse(checker *j, const list 
     va_start(arguments, format);
     vsnprintf(why, sizeof why, format, arguments);
     va_end(arguments);
-    tell(j, "%s%s%s: %s", l->what, l->owner ? " of " : "", l->owner ? l->owner(&j->found, owner).text : "", why);
+    report_finding(ck, "%s%s%s: %s", l->what, l->owner ? " of " : "", l->owner ? l->owner(&ck->found, owner).text : "",
+                   why);
     return false;
 }
 
 /* A list that ends has nobody twice. */
-bool check_list(checker *j, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
+bool check_list(checker *ck, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     records of = records_in(f, l);
     uint32_t n = 0, used = ever_used(&of) * (l->records == COUNTERS ? f->geometry.resources : 1);
     *last = NONE;
     for (uint32_t i = head; i != NONE; i = *link_at(&of, i, l->next)) {
         if (i >= used)
-            return refuse(j, l, owner, "the list leads to number %u, %u were used", i, used);
-        if (!l->belongs(j, owner, i))
-            return refuse(j, l, owner, "the list leads to %s, which is not one", l->member(f, i).text);
+            return refuse(ck, l, owner, "the list leads to number %u, %u were used", i, used);
+        if (!l->belongs(ck, owner, i))
+            return refuse(ck, l, owner, "the list leads to %s, which is not one", l->member(f, i).text);
         if (n++ == expected)
-            return refuse(j, l, owner, "the list goes on after %u, recomputed %u", expected, expected);
+            return refuse(ck, l, owner, "the list goes on after %u, recomputed %u", expected, expected);
         if (l->previous != ONE_WAY && *link_at(&of, i, l->previous) != *last)
-            return refuse(j, l, owner, "the link back from %s is %u, recomputed %u", l->member(f, i).text,
+            return refuse(ck, l, owner, "the link back from %s is %u, recomputed %u", l->member(f, i).text,
                           *link_at(&of, i, l->previous), *last);
         *last = i;
     }
-    return n == expected || refuse(j, l, owner, "the list has %u, recomputed %u", n, expected);
+    return n == expected || refuse(ck, l, owner, "the list has %u, recomputed %u", n, expected);
 }
 
-static bool is_child(const checker *j, uint32_t owner, uint32_t index)
+static bool is_child(const checker *ck, uint32_t owner, uint32_t index)
 {
-    return index != 0 && is_live(&j->found.groups[index]) && j->found.groups[index].parent == owner;
+    return index != 0 && is_live(&ck->found.groups[index]) && ck->found.groups[index].parent == owner;
 }
 
-static bool is_cell_of_holder(const checker *j, uint32_t owner, uint32_t index)
+static bool is_cell_of_holder(const checker *ck, uint32_t owner, uint32_t index)
 {
-    return j->found.cells[index].owner == owner + 1;
+    return ck->found.cells[index].owner == owner + 1;
 }
 
-static bool is_cell_of_counter(const checker *j, uint32_t owner, uint32_t index)
+static bool is_cell_of_counter(const checker *ck, uint32_t owner, uint32_t index)
 {
-    return is_owned(&j->found.cells[index]) && j->found.cells[index].counter == owner;
+    return is_owned(&ck->found.cells[index]) && ck->found.cells[index].counter == owner;
 }
 
-static bool is_open_cell(const checker *j, uint32_t owner, uint32_t index)
+static bool is_open_cell(const checker *ck, uint32_t owner, uint32_t index)
 {
-    return is_cell_of_counter(j, owner, index) && is_open(j->found.cells[index].words.state);
+    return is_cell_of_counter(ck, owner, index) && is_open(ck->found.cells[index].words.state);
 }
 
-static bool is_active(const checker *j, uint32_t owner, uint32_t index)
+static bool is_active(const checker *ck, uint32_t owner, uint32_t index)
 {
-    uint32_t resources = j->found.geometry.resources, g = index / resources;
-    return is_child(j, owner / resources, g) && index % resources == owner % resources &&
-           j->right.counters[index].open_below > 0;
+    uint32_t resources = ck->found.geometry.resources, g = index / resources;
+    return is_child(ck, owner / resources, g) && index % resources == owner % resources &&
+           ck->right.counters[index].open_below > 0;
 }
 
-static bool is_watch_of_counter(const checker *j, uint32_t owner, uint32_t index)
+static bool is_watch_of_counter(const checker *ck, uint32_t owner, uint32_t index)
 {
-    return state_of(j->found.watches[index].stamp) == LIVE && j->found.watches[index].counter == owner;
+    return state_of(ck->found.watches[index].stamp) == LIVE && ck->found.watches[index].counter == owner;
 }
 
-static bool is_in_line(const checker *j, uint32_t owner, uint32_t index)
+static bool is_in_line(const checker *ck, uint32_t owner, uint32_t index)
 {
     (void)owner;
-    return state_of(j->found.waiters[index].stamp) == LIVE;
+    return state_of(ck->found.waiters[index].stamp) == LIVE;
 }
 
-static bool is_in_bucket(const checker *j, uint32_t owner, uint32_t index)
+static bool is_in_bucket(const checker *ck, uint32_t owner, uint32_t index)
 {
-    return j->bucket[index] == owner;
+    return ck->bucket[index] == owner;
 }
 
 const list children = {
@@ -172,19 +173,19 @@ const list names = {
 };
 
 /* Those that are free in what was recomputed; `which`: of what pool. */
-static bool is_one_free(const checker *j, uint32_t which, uint32_t index)
+static bool is_one_free(const checker *ck, uint32_t which, uint32_t index)
 {
-    return is_free(&j->right, which, index);
+    return is_free(&ck->right, which, index);
 }
 
-void check_pool(checker *j, enum pools which)
+void check_free_list(checker *ck, enum pools which)
 {
     static label (*const members[])(const fsm_region *r, uint32_t index) = {
         [GROUPS] = name_group, [PROCESSES] = name_process, [LEASES] = name_lease,
         [CELLS] = name_cell,   [WATCHES] = name_watch,     [WAITERS] = name_waiter,
     };
-    records of = j->found.pools[which];
-    uint32_t last, right = j->right.pools[which].pool->free;
+    records of = ck->found.pools[which];
+    uint32_t last, right = ck->right.pools[which].pool->free;
     label what = name_it("free %s", of.what);
     const list l = {
         .what = what.text,
@@ -194,9 +195,9 @@ void check_pool(checker *j, enum pools which)
         .next = of.link,
         .previous = ONE_WAY,
     };
-    bool good = check_list(j, &l, which, of.pool->free, length_of(&j->right, &l, right), &last);
+    bool good = check_list(ck, &l, which, of.pool->free, length_of(&ck->right, &l, right), &last);
     if (good && which == CELLS && of.pool->last_free != last)
-        tell(j, "%s: the last is %u, recomputed %u", l.what, of.pool->last_free, last);
-    if (of.pool->spare != j->right.pools[which].pool->spare)
-        tell(j, "%s: %u, recomputed %u", l.what, of.pool->spare, j->right.pools[which].pool->spare);
+        report_finding(ck, "%s: the last is %u, recomputed %u", l.what, of.pool->last_free, last);
+    if (of.pool->spare != ck->right.pools[which].pool->spare)
+        report_finding(ck, "%s: %u, recomputed %u", l.what, of.pool->spare, ck->right.pools[which].pool->spare);
 }

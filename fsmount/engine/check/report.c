@@ -1,17 +1,17 @@
 /* check_report.c - the lines of a check's report, and the names of what they are about. */
-#include "check/check.h"
+#include "check/report.h"
 
 #include <stdarg.h>
 #include <string.h>
 
-void tell(checker *j, const char *format, ...)
+void report_finding(checker *ck, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    vfprintf(j->report, format, arguments);
+    vfprintf(ck->report, format, arguments);
     va_end(arguments);
-    putc('\n', j->report);
-    j->findings++;
+    putc('\n', ck->report);
+    ck->findings++;
 }
 
 label name_it(const char *format, ...)
@@ -108,9 +108,8 @@ label name_watch(const fsm_region *r, uint32_t index)
 
 label name_cell(const fsm_region *r, uint32_t index)
 {
-    const cell *own = &r->cells[index];
-    if (!is_owned(own) || !holder_at(r, own->owner - 1) || !counter_at(r, own->counter))
-        return name_it("%s cell %u", own->owner == QUARANTINED ? "quarantined" : own->owner ? "lost" : "free", index);
-    return name_it("cell %u of %s in %s", index, name_holder(r, own->owner - 1).text,
-                   name_counter(r, own->counter).text);
+    const cell *cl = &r->cells[index];
+    if (!is_owned(cl) || !holder_at(r, cl->owner - 1) || !counter_at(r, cl->counter))
+        return name_it("%s cell %u", cl->owner == QUARANTINED ? "quarantined" : cl->owner ? "lost" : "free", index);
+    return name_it("cell %u of %s in %s", index, name_holder(r, cl->owner - 1).text, name_counter(r, cl->counter).text);
 }

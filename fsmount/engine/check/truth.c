@@ -3,7 +3,11 @@
  *
  * The truth has nothing to be compared with; it is searched for what cannot be.
  */
-#include "check/check.h"
+#include "check/truth.h"
+#include "check/report.h"
+#include "observe/events.h"
+#include "observe/refusals.h"
+#include "region/journal.h"
 
 #include <string.h>
 
@@ -13,26 +17,27 @@ static bool good_attributes(const attributes *a)
     return a->mode <= 07777 && !(a->set & ~known);
 }
 
-static void check_attributes(checker *j, uint32_t index)
+static void check_attributes(checker *ck, uint32_t index)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     const group *g = &f->groups[index];
     if (!good_attributes(&g->directory))
-        tell(j, "attributes of %s: mode %#o and flags %#x cannot be", name_group(f, index).text, g->directory.mode,
-             g->directory.set);
+        report_finding(ck, "attributes of %s: mode %#o and flags %#x cannot be", name_group(f, index).text,
+                       g->directory.mode, g->directory.set);
     if (g->custom >> BANKS)
-        tell(j, "custom of %s: %u cannot be", name_group(f, index).text, g->custom);
+        report_finding(ck, "custom of %s: %u cannot be", name_group(f, index).text, g->custom);
     for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
         const attributes *a = file_attributes(f, index, slot + 1);
         if (keeps_bank(g, bank_of(slot + 1)) && !good_attributes(a))
-            tell(j, "attributes of %s %s, file %u: mode %#o and flags %#x cannot be", name_group(f, index).text,
-                 f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS, a->mode, a->set);
+            report_finding(ck, "attributes of %s %s, file %u: mode %#o and flags %#x cannot be",
+                           name_group(f, index).text, f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS,
+                           a->mode, a->set);
     }
 }
 
-static void check_name(checker *j, uint32_t index)
+static void check_name(checker *ck, uint32_t index)
 {
-    const group *g = &j->found.groups[index];
+    const group *g = &ck->found.groups[index];
     const char *wrong = NULL;
     if (g->name_length > FSM_NAME_MAX)
         wrong = "it is too long";
@@ -47,16 +52,17 @@ static void check_name(checker *j, uint32_t index)
     else if (g->name[0] == '.' && (g->name_length == 1 || (g->name_length == 2 && g->name[1] == '.')))
         wrong = "it means another directory";
     if (wrong)
-        tell(j, "name of %s (group %u): %s", name_group(&j->found, index).text, index, wrong);
+        report_finding(ck, "name of %s (group %u): %s", name_group(&ck->found, index).text, index, wrong);
 }
 
 /* The root is reached from here. */
-static void check_parents(checker *j, uint32_t index)
+static void check_parents(checker *ck, uint32_t index)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     uint32_t parent = f->groups[index].parent;
     if (parent >= f->header->groups.high || !is_live(&f->groups[parent])) {
-        tell(j, "parent of %s (group %u): group %u, which is not there", name_group(f, index).text, index, parent);
+        report_finding(ck, "parent of %s (group %u): group %u, which is not there", name_group(f, index).text, index,
+                       parent);
         return;
     }
     uint32_t depth = 1;
@@ -64,35 +70,38 @@ static void check_parents(checker *j, uint32_t index)
         if (i >= f->header->groups.high || !is_live(&f->groups[i]))
             return; /* told of that one */
         if (depth >= FSM_DEPTH_MAX) {
-            tell(j, "parents of %s (group %u): more than %u", name_group(f, index).text, index, FSM_DEPTH_MAX);
+            report_finding(ck, "parents of %s (group %u): more than %u", name_group(f, index).text, index,
+                           FSM_DEPTH_MAX);
             return;
         }
     }
 }
 
-static void check_groups(checker *j)
+static void check_groups(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     const group *root = &f->groups[0];
     if (f->header->groups.high == 0 || root->stamp != make_stamp(0, LIVE) || root->parent != NONE ||
         root->name_length != 0)
-        tell(j, "the root group: %u used, state %u, generation %u, parent %u, a name of %u bytes",
-             f->header->groups.high, state_of(root->stamp), generation(root->stamp), root->parent, root->name_length);
+        report_finding(ck, "the root group: %u used, state %u, generation %u, parent %u, a name of %u bytes",
+                       f->header->groups.high, state_of(root->stamp), generation(root->stamp), root->parent,
+                       root->name_length);
     for (uint32_t i = 0; i < f->header->groups.high; i++) {
         const group *g = &f->groups[i];
         if (state_of(g->stamp) > LIVE || generation(g->stamp) > GENERATION_MASK)
-            tell(j, "group %u: state %u and generation %u cannot be", i, state_of(g->stamp), generation(g->stamp));
+            report_finding(ck, "group %u: state %u and generation %u cannot be", i, state_of(g->stamp),
+                           generation(g->stamp));
         if (!is_live(g))
             continue;
         if (i > 0) {
-            check_parents(j, i);
-            check_name(j, i);
+            check_parents(ck, i);
+            check_name(ck, i);
         }
-        check_attributes(j, i);
+        check_attributes(ck, i);
     }
 }
 
-static void check_amounts(checker *j)
+static void check_amounts(checker *ck)
 {
     static const struct {
         const char *name;
@@ -118,7 +127,7 @@ static void check_amounts(checker *j)
         AMOUNT(global_exit),
 #undef AMOUNT
     };
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     uint32_t resources = f->geometry.resources;
     for (uint32_t i = 0; i < f->header->groups.high * resources; i++) {
         const counter *c = &f->counters[i];
@@ -128,122 +137,123 @@ static void check_amounts(checker *j)
             int64_t amount;
             memcpy(&amount, (const char *)c + amounts[k].offset, sizeof amount);
             if (amount < 0)
-                tell(j, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
+                report_finding(ck, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
         }
         if (c->forgotten > c->refusals)
-            tell(j, "forgotten of %s: %lld, of %lld refusals", name_counter(f, i).text, (long long)c->forgotten,
-                 (long long)c->refusals);
+            report_finding(ck, "forgotten of %s: %lld, of %lld refusals", name_counter(f, i).text,
+                           (long long)c->forgotten, (long long)c->refusals);
         if (c->min_usage > c->max_usage)
-            tell(j, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text, (long long)c->min_usage,
-                 (long long)c->max_usage);
+            report_finding(ck, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text,
+                           (long long)c->min_usage, (long long)c->max_usage);
     }
 }
 
-static void check_holder(checker *j, uint32_t index, uint32_t kind)
+static void check_holder(checker *ck, uint32_t index, uint32_t kind)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     const holder *h = &f->holders[index];
     uint32_t state = state_of(h->stamp);
     if (state == ENDING)
-        tell(j, "%s: its end was not finished", name_holder(f, index).text);
+        report_finding(ck, "%s: its end was not finished", name_holder(f, index).text);
     else if (state > ENDING)
-        tell(j, "%s: state %u cannot be", name_holder(f, index).text, state);
+        report_finding(ck, "%s: state %u cannot be", name_holder(f, index).text, state);
     if (state != FREE && (h->kind != kind || h->flags & ~(uint32_t)FSM_KEEP))
-        tell(j, "%s: kind %u and flags %#x cannot be", name_holder(f, index).text, h->kind, h->flags);
+        report_finding(ck, "%s: kind %u and flags %#x cannot be", name_holder(f, index).text, h->kind, h->flags);
 }
 
-static void check_holders(checker *j)
+static void check_holders(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < f->header->processes.high; i++)
-        check_holder(j, i, FSM_PROCESS);
+        check_holder(ck, i, FSM_PROCESS);
     for (uint32_t i = 0; i < f->header->leases.high; i++)
-        check_holder(j, f->geometry.holders + i, FSM_LEASE);
+        check_holder(ck, f->geometry.holders + i, FSM_LEASE);
 }
 
-static void check_cells(checker *j)
+static void check_cells(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     uint32_t resources = f->geometry.resources;
     for (uint32_t i = 0; i < f->header->cells.high; i++) {
-        const cell *own = &f->cells[i];
-        uint64_t state = own->words.state;
-        int64_t stock = stock_in(state), used = used_of(own, state), total = total_of(own, state);
-        if (!is_owned(own)) {
+        const cell *cl = &f->cells[i];
+        uint64_t state = cl->words.state;
+        int64_t stock = stock_in(state), used = used_of(cl, state), total = total_of(cl, state);
+        if (!is_owned(cl)) {
             if (is_open(state) || used != 0)
-                tell(j, "%s: stock %lld and used %lld, it should be closed and empty", name_cell(f, i).text,
-                     (long long)stock, (long long)used);
+                report_finding(ck, "%s: stock %lld and used %lld, it should be closed and empty", name_cell(f, i).text,
+                               (long long)stock, (long long)used);
             continue;
         }
-        const holder *by = holder_at(f, own->owner - 1);
-        const group *g = group_at(f, own->counter / resources);
+        const holder *by = holder_at(f, cl->owner - 1);
+        const group *g = group_at(f, cl->counter / resources);
         if (!by || state_of(by->stamp) == FREE)
-            tell(j, "%s: its holder %u is not there", name_cell(f, i).text, own->owner - 1);
+            report_finding(ck, "%s: its holder %u is not there", name_cell(f, i).text, cl->owner - 1);
         if (!g || !is_live(g))
-            tell(j, "%s: its counter %u is not there", name_cell(f, i).text, own->counter);
+            report_finding(ck, "%s: its counter %u is not there", name_cell(f, i).text, cl->counter);
         int64_t most = total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX;
         if (used < 0 || (is_open(state) && total < 0))
-            tell(j, "%s: stock %lld and used %lld cannot be", name_cell(f, i).text, (long long)stock, (long long)used);
-        else if (is_open(state) && (own->words.cap < stock || own->words.cap > most))
-            tell(j, "cap of %s: %lld, it should be between its stock %lld and %lld", name_cell(f, i).text,
-                 (long long)own->words.cap, (long long)stock, (long long)most);
+            report_finding(ck, "%s: stock %lld and used %lld cannot be", name_cell(f, i).text, (long long)stock,
+                           (long long)used);
+        else if (is_open(state) && (cl->words.cap < stock || cl->words.cap > most))
+            report_finding(ck, "cap of %s: %lld, it should be between its stock %lld and %lld", name_cell(f, i).text,
+                           (long long)cl->words.cap, (long long)stock, (long long)most);
     }
 }
 
-static void check_watches(checker *j)
+static void check_watches(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < f->header->watches.high; i++) {
         const watch *w = &f->watches[i];
         const group *g = group_at(f, w->counter / f->geometry.resources);
         if (state_of(w->stamp) > LIVE)
-            tell(j, "%s: state %u cannot be", name_watch(f, i).text, state_of(w->stamp));
+            report_finding(ck, "%s: state %u cannot be", name_watch(f, i).text, state_of(w->stamp));
         if (state_of(w->stamp) != LIVE)
             continue;
         if (!g || !is_live(g))
-            tell(j, "%s: its counter %u is not there", name_watch(f, i).text, w->counter);
-        if (!is_possible(w))
-            tell(j, "%s: amount %lld, flags %#x and %lld times passed cannot be", name_watch(f, i).text,
-                 (long long)w->amount, w->flags, (long long)w->passed);
+            report_finding(ck, "%s: its counter %u is not there", name_watch(f, i).text, w->counter);
+        if (!is_valid_watch(w))
+            report_finding(ck, "%s: amount %lld, flags %#x and %lld times passed cannot be", name_watch(f, i).text,
+                           (long long)w->amount, w->flags, (long long)w->passed);
     }
 }
 
 /* Whether so much for so and so can be asked for. */
 static bool is_sound(const fsm_region *f, const waiter *w)
 {
-    const cell *own = cell_at(f, w->cell);
-    return own && is_owned(own) && w->amount > 0;
+    const cell *cl = cell_at(f, w->cell);
+    return cl && is_owned(cl) && w->amount > 0;
 }
 
-static void check_waiters(checker *j)
+static void check_waiters(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < f->header->waiters.high; i++) {
         const waiter *w = &f->waiters[i];
         uint32_t state = state_of(w->stamp);
         const waiter *next = w->part == NONE ? NULL : waiter_at(f, w->part);
         if (state != FREE && state != LIVE && state != PART)
-            tell(j, "%s: state %u cannot be", name_waiter(f, i).text, state);
+            report_finding(ck, "%s: state %u cannot be", name_waiter(f, i).text, state);
         if (state != LIVE && state != PART)
             continue;
         if (!is_sound(f, w))
-            tell(j, "%s: %lld for cell %u cannot be", name_waiter(f, i).text, (long long)w->amount, w->cell);
+            report_finding(ck, "%s: %lld for cell %u cannot be", name_waiter(f, i).text, (long long)w->amount, w->cell);
         else if (w->part != NONE && (!next || state_of(next->stamp) != PART || !is_sound(f, next) ||
                                      f->cells[next->cell].owner != f->cells[w->cell].owner))
-            tell(j, "%s: its next part cannot be %u", name_waiter(f, i).text, w->part);
+            report_finding(ck, "%s: its next part cannot be %u", name_waiter(f, i).text, w->part);
         if (state == LIVE && w->answer != WAITING && w->answer != GRANTED)
-            tell(j, "%s: answer %u cannot be", name_waiter(f, i).text, w->answer);
+            report_finding(ck, "%s: answer %u cannot be", name_waiter(f, i).text, w->answer);
     }
 }
 
-static void check_refusals(checker *j)
+static void check_refusals(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
         const fsm_refusal *is = &f->refusals[i];
-        if (is->number != 0 && !is_possible_refusal(f, is))
-            tell(
-                j,
+        if (is->number != 0 && !is_valid_refusal(f, is))
+            report_finding(
+                ck,
                 "refusal %u: number %llu of %llu, resource %u, %lld times %lld, kind %u, and %u of the largest holders "
                 "cannot be",
                 i, (unsigned long long)is->number, (unsigned long long)f->header->refusals, is->resource,
@@ -252,37 +262,37 @@ static void check_refusals(checker *j)
 }
 
 /* What is held of each resource in all is reserved at the root. */
-static void check_sums(checker *j)
+static void check_sums(checker *ck)
 {
-    const fsm_region *f = &j->found;
+    const fsm_region *f = &ck->found;
     uint32_t resources = f->geometry.resources;
     __extension__ __int128 sums[FSM_RESOURCES_MAX] = { 0 };
     for (uint32_t i = 0; i < f->header->groups.high * resources; i++)
         if (is_live(&f->groups[i / resources]))
             sums[i % resources] += f->counters[i].common;
     for (uint32_t i = 0; i < f->header->cells.high; i++) {
-        const cell *own = &f->cells[i];
-        if (!is_owned(own))
+        const cell *cl = &f->cells[i];
+        if (!is_owned(cl))
             continue;
-        uint64_t state = own->words.state;
-        sums[own->counter % resources] += is_open(state) ? total_of(own, state) : used_of(own, state);
+        uint64_t state = cl->words.state;
+        sums[cl->counter % resources] += is_open(state) ? total_of(cl, state) : used_of(cl, state);
     }
     for (uint32_t k = 0; k < resources; k++)
         if (sums[k] > FSM_UNLIMITED)
-            tell(j, "reserved of %s: what the cells hold is above %lld in all", name_counter(f, k).text,
-                 (long long)FSM_UNLIMITED);
+            report_finding(ck, "reserved of %s: what the cells hold is above %lld in all", name_counter(f, k).text,
+                           (long long)FSM_UNLIMITED);
 }
 
-void check_truth(checker *j)
+void check_truth(checker *ck)
 {
-    if (journal_pending(j->found.header))
-        tell(j, "the journal: step %u is not finished", j->found.header->journal.step);
-    check_groups(j);
-    check_amounts(j);
-    check_holders(j);
-    check_cells(j);
-    check_watches(j);
-    check_waiters(j);
-    check_refusals(j);
-    check_sums(j);
+    if (journal_pending(ck->found.header))
+        report_finding(ck, "the journal: step %u is not finished", ck->found.header->journal.step);
+    check_groups(ck);
+    check_amounts(ck);
+    check_holders(ck);
+    check_cells(ck);
+    check_watches(ck);
+    check_waiters(ck);
+    check_refusals(ck);
+    check_sums(ck);
 }

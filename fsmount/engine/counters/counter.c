@@ -17,7 +17,11 @@
  * max_usage is the highest sum that was taken; the true peak lies below
  * peak_reserved.  The difference of the two is reported as error_bound.
  */
-#include "internal.h"
+#include "counters/counter.h"
+#include "counters/amounts.h"
+#include "counters/group.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
 
 #include <errno.h>
 #include <string.h>
@@ -64,7 +68,18 @@ int find_counter(fsm_region *r, fsm_id id, uint32_t resource, ancestry *out)
     return error;
 }
 
-void reset_derived(fsm_region *r, counter *c)
+UNLOCKED int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource, counter **out)
+{
+    if (resource >= r->geometry.resources)
+        return -EINVAL;
+    group *g;
+    int error = seek_group(r, at, id, &g);
+    if (!error)
+        *out = &r->counters[group_index(r, g) * r->geometry.resources + resource];
+    return error;
+}
+
+void reset_derived(counter *c)
 {
     c->reserved = c->batch = c->global_exit = 0;
     c->stock_cap = 0;
@@ -72,21 +87,23 @@ void reset_derived(fsm_region *r, counter *c)
         end_global(c);
     c->watches_head = c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
     c->cells = c->open_below = c->waiting = 0;
-    find_marks(r, c);
+    c->low = -1; /* no mark is near, until find_marks() */
+    c->high = FSM_UNLIMITED;
+    c->marked = 0;
 }
 
-void reset_counter(fsm_region *r, counter *c)
+void reset_counter(counter *c)
 {
     memset(c, 0, sizeof *c);
     c->limit = c->soft_limit = FSM_UNLIMITED;
-    reset_derived(r, c);
+    reset_derived(c);
 }
 
 /* Stock is at the most all cells' cap: at least the rest of what is reserved is used. */
-static inline void note_least_usage(counter *c, uint64_t stock_cap)
+static inline void raise_max_usage(counter *c, uint64_t stock_cap)
 {
     if (stock_cap <= (uint64_t)c->reserved)
-        c->max_usage = most(c->max_usage, c->reserved - (int64_t)stock_cap);
+        c->max_usage = max_i64(c->max_usage, c->reserved - (int64_t)stock_cap);
 }
 
 bool reserve(const ancestry *p, int64_t amount)
@@ -95,9 +112,9 @@ bool reserve(const ancestry *p, int64_t amount)
     for (uint32_t i = 0; i < p->n; i++) {
         counter *c = p->at[i];
         c->reserved += amount;
-        c->peak_reserved = most(c->peak_reserved, c->reserved);
-        c->min_usage = least(c->min_usage, c->reserved);
-        note_least_usage(c, c->stock_cap);
+        c->peak_reserved = max_i64(c->peak_reserved, c->reserved);
+        c->min_usage = min_i64(c->min_usage, c->reserved);
+        raise_max_usage(c, c->stock_cap);
         marked |= c->marked;
         FAULT_POINT(level_reserved);
     }
@@ -110,19 +127,19 @@ bool reserve(const ancestry *p, int64_t amount)
  * Each counter lists its own open cells and its children that have open cells
  * below them, so that a walk over the open cells of a subtree meets nobody idle.
  */
-void link_open(fsm_region *r, const ancestry *p, cell *own)
+void link_open(fsm_region *r, const ancestry *p, cell *cl)
 {
     counter *c = p->at[0];
-    own->open_prev = NONE;
-    own->open_next = c->open_head;
+    cl->open_prev = NONE;
+    cl->open_next = c->open_head;
     cell *head = cell_at(r, c->open_head);
     if (head)
-        head->open_prev = cell_index(r, own);
-    c->open_head = cell_index(r, own);
+        head->open_prev = cell_index(r, cl);
+    c->open_head = cell_index(r, cl);
     FAULT_POINT(listed);
     for (uint32_t i = 0; i < p->n; i++) {
         c = p->at[i];
-        c->stock_cap += (uint64_t)own->words.cap;
+        c->stock_cap += (uint64_t)cl->words.cap;
         FAULT_POINT(cap_added);
         if (c->open_below++ > 0 || i + 1 == p->n)
             continue;
@@ -137,22 +154,22 @@ void link_open(fsm_region *r, const ancestry *p, cell *own)
     }
 }
 
-static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
+static void unlink_open(fsm_region *r, const ancestry *p, cell *cl)
 {
     counter *c = p->at[0];
-    cell *next = cell_at(r, own->open_next);
-    cell *previous = cell_at(r, own->open_prev);
+    cell *next = cell_at(r, cl->open_next);
+    cell *previous = cell_at(r, cl->open_prev);
     if (next)
-        next->open_prev = own->open_prev;
+        next->open_prev = cl->open_prev;
     if (previous)
-        previous->open_next = own->open_next;
+        previous->open_next = cl->open_next;
     else
-        c->open_head = own->open_next;
-    own->open_next = own->open_prev = NONE;
+        c->open_head = cl->open_next;
+    cl->open_next = cl->open_prev = NONE;
     FAULT_POINT(unlisted);
     for (uint32_t i = 0; i < p->n; i++) {
         c = p->at[i];
-        c->stock_cap -= (uint64_t)own->words.cap;
+        c->stock_cap -= (uint64_t)cl->words.cap;
         FAULT_POINT(cap_taken);
         if (--c->open_below > 0 || i + 1 == p->n)
             continue;
@@ -169,48 +186,53 @@ static void unlink_open(fsm_region *r, const ancestry *p, cell *own)
     }
 }
 
+static int64_t shares_of(const counter *c)
+{
+    return SHARE * ((int64_t)c->open_below + 1);
+}
+
 /* The most stock that the cell may come to keep: what is given back at once must not pass a mark unseen. */
 static int64_t cap_of(const ancestry *p, int64_t stock, int64_t total)
 {
-    int64_t cap = least(total, least(2 * stock, FSM_STOCK_MAX));
+    int64_t cap = min_i64(total, min_i64(2 * stock, FSM_STOCK_MAX));
     for (uint32_t i = 0; i < p->n; i++) {
         const counter *c = p->at[i];
         if (!c->marked || c->low < 0)
             continue;
         int64_t room = c->reserved - (int64_t)c->stock_cap - c->low - 1;
-        cap = least(cap, stock + most(room, 0) / shares_of(c));
+        cap = min_i64(cap, stock + max_i64(room, 0) / shares_of(c));
     }
     return cap;
 }
 
-void open_cell(fsm_region *r, const ancestry *p, cell *own, int64_t stock, int64_t used)
+void open_cell(fsm_region *r, const ancestry *p, cell *cl, int64_t stock, int64_t used)
 {
     uint64_t epochs = FSM_CLOSED - FSM_EPOCH;
-    uint64_t state = ((state_now(own) + FSM_EPOCH) & epochs) | (uint64_t)stock;
+    uint64_t state = ((state_now(cl) + FSM_EPOCH) & epochs) | (uint64_t)stock;
     int64_t total = used + stock;
-    __atomic_store_n(&own->words.cap, cap_of(p, stock, total), __ATOMIC_RELAXED);
-    __atomic_store_n(&own->words.total[side_of(state)], total, __ATOMIC_RELAXED);
+    WRITE_ONCE(cl->words.cap, cap_of(p, stock, total));
+    WRITE_ONCE(cl->words.total[side_of(state)], total);
     FAULT_POINT(next_total_written);
-    link_open(r, p, own);
+    link_open(r, p, cl);
     FAULT_POINT(linked);
     reserve(p, stock);
     /* A closed cell is changed by nobody else.  Pairs with the acquire in fsm_uncharge_fast(). */
-    __atomic_store_n(&own->words.state, state, __ATOMIC_RELEASE);
+    __atomic_store_n(&cl->words.state, state, __ATOMIC_RELEASE);
     FAULT_POINT(opened);
 }
 
-int64_t close_cell(fsm_region *r, const ancestry *p, cell *own)
+int64_t close_cell(fsm_region *r, const ancestry *p, cell *cl)
 {
-    uint64_t state = state_now(own);
+    uint64_t state = state_now(cl);
     if (is_open(state)) {
         /* From here on only the lock's owner changes the words.  Pairs with fsm_state_swap(). */
-        state = __atomic_fetch_or(&own->words.state, FSM_CLOSED, __ATOMIC_SEQ_CST);
+        state = __atomic_fetch_or(&cl->words.state, FSM_CLOSED, __ATOMIC_SEQ_CST);
         FAULT_POINT(closed);
-        unlink_open(r, p, own);
+        unlink_open(r, p, cl);
         FAULT_POINT(unlinked);
         reserve(p, -stock_in(state));
     }
-    return used_of(own, state);
+    return used_of(cl, state);
 }
 
 /* The first counter with open cells of its own in c's subtree. */
@@ -232,18 +254,18 @@ int drain(fsm_region *r, counter *c)
     FAULT_POINT(drain_counted);
     while (c->open_below > 0) {
         counter *leaf = first_active(r, c);
-        cell *own = leaf ? cell_at(r, leaf->open_head) : NULL;
-        if (!own)
+        cell *cl = leaf ? cell_at(r, leaf->open_head) : NULL;
+        if (!cl)
             return corrupt(r, "counter %u has open cells that are not in its lists", counter_index(r, c));
         int error = path_of(r, counter_index(r, leaf), &p);
         if (error)
             return error;
         uint32_t before = c->open_below;
-        close_cell(r, &p, own);
-        __atomic_store_n(&own->words.cap, 0, __ATOMIC_RELAXED); /* it begins with a small batch again */
+        close_cell(r, &p, cl);
+        WRITE_ONCE(cl->words.cap, 0); /* it begins with a small batch again */
         FAULT_POINT(batch_reset);
         if (c->open_below >= before)
-            return corrupt(r, "cell %u is in counter %u's list and not open", cell_index(r, own),
+            return corrupt(r, "cell %u is in counter %u's list and not open", cell_index(r, cl),
                            counter_index(r, leaf));
     }
     if (c->reserved > c->max_usage)
@@ -256,7 +278,7 @@ int drain(fsm_region *r, counter *c)
  * The stock of the open cells below top, those of top itself included or not.  Nearly all of its time goes into
  * waiting for memory: so the next counter is fetched while one's cells are looked at, and the way back up is kept here.
  */
-static int precise_stock(fsm_region *r, counter *top, bool own_too, int64_t *out)
+int sum_stock(fsm_region *r, counter *top, bool own_too, int64_t *out)
 {
     int64_t sum = 0;
     uint64_t steps = (uint64_t)r->geometry.cells + (uint64_t)r->geometry.groups + 1;
@@ -274,13 +296,13 @@ static int precise_stock(fsm_region *r, counter *top, bool own_too, int64_t *out
             __builtin_prefetch(&next->active_next);
         }
         for (uint32_t i = c != top || own_too ? once(c->open_head) : NONE; i != NONE;) {
-            cell *own = cell_at(r, i);
-            if (!own || steps-- == 0)
+            cell *cl = cell_at(r, i);
+            if (!cl || steps-- == 0)
                 return corrupt(r, "the open list of counter %u is damaged", counter_index(r, c));
-            uint64_t state = state_now(own);
+            uint64_t state = state_now(cl);
             if (is_open(state))
                 sum += stock_in(state);
-            i = once(own->open_next);
+            i = once(cl->open_next);
         }
         counter *below = counter_at(r, c->active_child);
         if (below) {
@@ -298,48 +320,38 @@ int note_usage(fsm_region *r, counter *c, int64_t usage, int64_t *out)
 {
     if (usage < 0)
         return corrupt(r, "counter %u has more stock than it has reserved", counter_index(r, c));
-    c->max_usage = most(c->max_usage, usage);
+    c->max_usage = max_i64(c->max_usage, usage);
     FAULT_POINT(max_noted);
-    c->min_usage = least(c->min_usage, usage);
+    c->min_usage = min_i64(c->min_usage, usage);
     *out = usage;
     return 0;
 }
 
-static int precise_usage(fsm_region *r, counter *c, int64_t *out)
+int precise_usage(fsm_region *r, counter *c, int64_t *out)
 {
     int64_t stock;
-    int error = precise_stock(r, c, true, &stock);
+    int error = sum_stock(r, c, true, &stock);
     return error ? error : note_usage(r, c, c->reserved - stock, out);
 }
 
 /* Brings max_usage up to date without a sum: of the caller's own cell the stock is known. */
-void note_peak(const ancestry *p, const cell *own)
+void note_peak(const ancestry *p, const cell *cl)
 {
-    uint64_t state = state_now(own);
-    uint64_t known = is_open(state) ? (uint64_t)(own->words.cap - stock_in(state)) : 0;
+    uint64_t state = state_now(cl);
+    uint64_t known = is_open(state) ? (uint64_t)(cl->words.cap - stock_in(state)) : 0;
     for (uint32_t i = 0; i < p->n; i++) {
-        note_least_usage(p->at[i], p->at[i]->stock_cap - known);
+        raise_max_usage(p->at[i], p->at[i]->stock_cap - known);
         FAULT_POINT(peak_noted);
     }
 }
 
 /* ---- room, grants and global mode ---------------------------------------------------- */
 
-static inline int64_t headroom_of(const counter *c)
-{
-    return c->limit - c->reserved;
-}
-
-int64_t shares_of(const counter *c)
-{
-    return SHARE * ((int64_t)c->open_below + 1);
-}
-
 int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
 {
-    int64_t twice = least(times(most(headroom, 0), 2), c->limit);
-    int64_t demand = least(times(amount, 2 * shares_of(c)), c->limit / 2);
-    c->global_exit = most(twice, demand);
+    int64_t twice = min_i64(multiply(max_i64(headroom, 0), 2), c->limit);
+    int64_t demand = min_i64(multiply(amount, 2 * shares_of(c)), c->limit / 2);
+    c->global_exit = max_i64(twice, demand);
     FAULT_POINT(exit_set);
     if (is_global(c))
         return 0;
@@ -353,12 +365,12 @@ int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
 
 UNLOCKED void end_global(counter *c)
 {
-    __atomic_store_n(&c->global, c->global + 1, __ATOMIC_RELAXED);
+    WRITE_ONCE(c->global, c->global + 1);
     __atomic_thread_fence(__ATOMIC_RELEASE); /* before anything is reserved ahead; pairs with refuses() in charge.c */
 }
 
 /* Small headroom: stock for a charge of this size would not fit often enough to be worth having. */
-static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
+bool near_limit(const counter *c, int64_t headroom, int64_t amount)
 {
     int64_t shares = shares_of(c), enough;
     if (headroom < shares)
@@ -369,7 +381,7 @@ static bool near_limit(const counter *c, int64_t headroom, int64_t amount)
 /* Whether nobody was refused at c while so much was given back that it is like this for good. */
 static bool is_calm(counter *c)
 {
-    int64_t refusals = peek(c->refusals);
+    int64_t refusals = READ_ONCE(c->refusals);
     c->calm = refusals == c->calm_refusals ? c->calm + 1 : 0;
     c->calm_refusals = refusals;
     return c->calm >= CALM;
@@ -381,7 +393,7 @@ void leave_global(fsm_region *r, const ancestry *p, int64_t amount)
         counter *c = p->at[i];
         if (!is_global(c) || is_full(r, c))
             continue;
-        int64_t exit = is_calm(c) ? least(times(amount, CALM), c->global_exit) : c->global_exit;
+        int64_t exit = is_calm(c) ? min_i64(multiply(amount, CALM), c->global_exit) : c->global_exit;
         if (headroom_of(c) >= exit) {
             end_global(c);
             FAULT_POINT(global_left);
@@ -392,15 +404,13 @@ void leave_global(fsm_region *r, const ancestry *p, int64_t amount)
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit)
 {
     uint32_t g = counter_index(r, c) / r->geometry.resources;
-    fsm_fault_here.group = group_id(__atomic_load_n(&r->groups[g].stamp, __ATOMIC_RELAXED), g);
+    fsm_fault_here.group = group_id(READ_ONCE(r->groups[g].stamp), g);
     fsm_fault_here.usage = usage;
     fsm_fault_here.limit = limit;
 }
 
-int fits(fsm_region *r, counter *c, int64_t amount, bool nofail)
+int fits_after_drain(fsm_region *r, counter *c, int64_t amount, bool nofail)
 {
-    if (headroom_of(c) >= amount)
-        return 1;
     /* a charge above the limit itself is refused whatever is drained */
     if (c->open_below == 0 || (amount > c->limit && !nofail))
         return 0;
@@ -408,393 +418,21 @@ int fits(fsm_region *r, counter *c, int64_t amount, bool nofail)
     return error ? error : headroom_of(c) >= amount;
 }
 
-int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, bool *exceeded)
-{
-    *exceeded = false;
-    counter *root = p->at[p->n - 1];
-    if (nofail && root->reserved > FSM_UNLIMITED - amount) {
-        int error = drain(r, root);
-        if (error)
-            return error;
-        if (root->reserved > FSM_UNLIMITED - amount)
-            return -EOVERFLOW;
-    }
-    for (uint32_t i = 0; i < p->n; i++) {
-        counter *c = p->at[i];
-        int fit = fits(r, c, amount, nofail);
-        if (fit == 0 && !nofail && reap_before_refusal(r, p->self)) {
-            i = UINT32_MAX; /* from the first on: who waits may have been given what was found there */
-            continue;
-        }
-        if (fit < 0)
-            return fit;
-        if (fit)
-            continue;
-        int64_t usage;
-        int error = precise_usage(r, c, &usage);
-        if (error)
-            return error;
-        if (c->open_below == 0 && fsm_get_batch(r) != 0 && near_limit(c, headroom_of(c), amount))
-            enter_global(r, c, headroom_of(c), amount);
-        __atomic_add_fetch(&c->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
-        FAULT_POINT(refusal_counted);
-        tell_listener(r, p, i);
-        if (!*exceeded)
-            note_refusal(r, c, usage, c->limit);
-        *exceeded = true;
-        if (!nofail)
-            return -ENOMEM;
-    }
-    return 0;
-}
-
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted)
 {
-    int64_t granted = least(wanted, FSM_STOCK_MAX);
+    int64_t granted = min_i64(wanted, FSM_STOCK_MAX);
     for (uint32_t i = 0; i < p->n; i++) {
         counter *c = p->at[i];
         int64_t headroom = headroom_of(c) - pending, shares = shares_of(c);
         if (near_limit(c, headroom, amount)) {
             enter_global(r, c, headroom, amount);
             granted = 0;
-        } else if (times(granted, shares) > headroom) {
+        } else if (multiply(granted, shares) > headroom) {
             granted = headroom / shares;
         }
-        if (c->marked && times(granted, shares) > c->high - c->reserved - pending)
+        if (c->marked && multiply(granted, shares) > c->high - c->reserved - pending)
             granted = (c->high - c->reserved - pending) / shares;
     }
     /* less than one such charge is of no use to its holder and in the way of others */
-    return granted < least(amount, wanted) ? 0 : granted;
-}
-
-/* ---- reading -------------------------------------------------------------------------- */
-
-/* The locked part of a reader or writer of one counter. */
-#define WITH_COUNTER(p)                                                                                                \
-    ancestry p;                                                                                                        \
-    int error = lock(r);                                                                                               \
-    if (error)                                                                                                         \
-        return error;                                                                                                  \
-    error = find_counter(r, id, resource, &p);                                                                         \
-    if (error) {                                                                                                       \
-        unlock(r);                                                                                                     \
-        return error;                                                                                                  \
-    }
-
-int fsm_usage(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
-{
-    WITH_COUNTER(p)
-    error = precise_usage(r, p.at[0], out);
-    unlock(r);
-    return error;
-}
-
-int fsm_get_max_usage(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
-{
-    WITH_COUNTER(p)
-    error = precise_usage(r, p.at[0], out);
-    *out = p.at[0]->max_usage;
-    unlock(r);
-    return error;
-}
-
-UNLOCKED int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource, counter **out)
-{
-    if (resource >= r->geometry.resources)
-        return -EINVAL;
-    group *g;
-    int error = seek_group(r, at, id, &g);
-    if (!error)
-        *out = &r->counters[group_index(r, g) * r->geometry.resources + resource];
-    return error;
-}
-
-UNLOCKED int fsm_get_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
-{
-    READ_COUNTER(c)
-    {
-        *out = peek(c->limit);
-    }
-    return error;
-}
-
-UNLOCKED int fsm_get_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
-{
-    READ_COUNTER(c)
-    {
-        *out = peek(c->soft_limit);
-    }
-    return error;
-}
-
-UNLOCKED int fsm_get_failcnt(fsm_region *r, fsm_id id, uint32_t resource, int64_t *out)
-{
-    READ_COUNTER(c)
-    {
-        *out = failcnt_of(c);
-    }
-    return error;
-}
-
-/* What is used and what is stocked here, not below; each cell's two words of one moment. */
-static int local_usage(fsm_region *r, counter *c, int64_t *used_here, int64_t *stock_here)
-{
-    *used_here = c->common;
-    *stock_here = 0;
-    uint32_t left = r->geometry.cells;
-    for (uint32_t i = once(c->cells_head); i != NONE;) {
-        cell *own = cell_at(r, i);
-        if (!own || left-- == 0)
-            return corrupt(r, "the cell list of counter %u is damaged", counter_index(r, c));
-        uint64_t state = state_now(own);
-        int64_t used = used_of(own, state);
-        if (used < 0)
-            return corrupt(r, "cell %u has used %lld", i, (long long)used);
-        *used_here += used;
-        *stock_here += is_open(state) ? stock_in(state) : 0;
-        i = own->counter_next;
-    }
-    return 0;
-}
-
-fsm_stat begin_stat(const counter *c)
-{
-    return (fsm_stat){ .common = c->common,
-                       .reserved = c->reserved,
-                       .holders = c->cells,
-                       .limit = c->limit,
-                       .soft_limit = c->soft_limit,
-                       .failcnt = failcnt_of(c),
-                       .batch = c->batch,
-                       .refills = c->refills,
-                       .drains = c->drains };
-}
-
-void finish_stat(const counter *c, fsm_stat *s)
-{
-    s->stock = s->reserved - s->usage;
-    s->margin = most(s->limit - s->usage, 0);
-    s->soft_limit_excess = most(s->usage - s->soft_limit, 0);
-    s->max_usage = c->max_usage;
-    s->min_usage = c->min_usage;
-    s->error_bound = most(c->peak_reserved - c->max_usage, 0);
-    s->hierarchical_limit = s->hierarchical_margin = FSM_UNLIMITED;
-    stat_below(s, s->limit, s->margin, is_global(c));
-}
-
-void stat_below(fsm_stat *s, int64_t limit, int64_t margin, bool global)
-{
-    s->hierarchical_limit = least(s->hierarchical_limit, limit);
-    s->hierarchical_margin = least(s->hierarchical_margin, margin);
-    if (global) {
-        s->global = 1;
-        s->batch = 0;
-    }
-}
-
-int fsm_get_stat(fsm_region *r, fsm_id id, uint32_t resource, fsm_stat *out)
-{
-    WITH_COUNTER(p)
-    counter *c = p.at[0];
-    fsm_stat s = begin_stat(c);
-    int64_t stock_here = 0, stock_below = 0;
-    error = local_usage(r, c, &s.usage_local, &stock_here);
-    if (!error)
-        error = precise_stock(r, c, false, &stock_below);
-    if (!error)
-        error = note_usage(r, c, c->reserved - stock_here - stock_below, &s.usage);
-    finish_stat(c, &s);
-    for (uint32_t i = 1; i < p.n && !error; i++) {
-        counter *above = p.at[i];
-        int64_t usage = 0;
-        error = precise_usage(r, above, &usage);
-        stat_below(&s, above->limit, most(above->limit - usage, 0), is_global(above));
-    }
-    unlock(r);
-    if (!error)
-        *out = s;
-    return error;
-}
-
-static int probe(fsm_region *r, const ancestry *p, int64_t amount, fsm_probed *out)
-{
-    *out = (fsm_probed){ .margin = FSM_UNLIMITED, .fits = true };
-    for (uint32_t i = 0; i < p->n; i++) {
-        counter *c = p->at[i];
-        int64_t usage = 0;
-        int error = precise_usage(r, c, &usage);
-        if (error)
-            return error;
-        int64_t margin = most(c->limit - usage, 0);
-        if (out->fits && (i == 0 || margin < out->margin || amount > margin)) {
-            uint32_t g = counter_index(r, c) / r->geometry.resources;
-            out->group = group_id(r->groups[g].stamp, g);
-            out->usage = usage;
-            out->limit = c->limit;
-            out->fits = amount <= margin;
-        }
-        out->margin = least(out->margin, margin);
-    }
-    return 0;
-}
-
-int fsm_probe(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount, fsm_probed *out)
-{
-    if (amount < 0)
-        return -EINVAL;
-    WITH_COUNTER(p)
-    fsm_probed found;
-    do
-        error = probe(r, &p, amount, &found);
-    while (!error && !found.fits && reap_before_refusal(r, NONE));
-    unlock(r);
-    if (!error)
-        *out = found;
-    return error;
-}
-
-/* ---- writing --------------------------------------------------------------------------- */
-
-int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
-{
-    if (limit < 0)
-        return -EINVAL;
-    WITH_COUNTER(p)
-    counter *c = p.at[0];
-    error = drain(r, c);
-    if (!error && c->reserved > limit) {
-        fsm_fault_here.usage = c->reserved;
-        fsm_fault_here.limit = c->limit;
-        error = -EBUSY;
-    }
-    if (!error) {
-        if (is_global(c))
-            end_global(
-                c); /* decided anew by the next charge; and first, so that nobody refuses by the new one before */
-        FAULT_POINT(global_left);
-        __atomic_store_n(&c->limit, limit, __ATOMIC_RELEASE);
-        FAULT_POINT(limit_set);
-        find_marks(r, c); /* those that are a part of the limit have moved */
-        cross_marks(r, &p);
-        if (r->header->waiting > 0)
-            error = serve_line(r); /* who asked for more than the limit was waited for nothing else */
-    }
-    unlock(r);
-    return error;
-}
-
-int fsm_set_soft_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
-{
-    if (limit < 0)
-        return -EINVAL;
-    WITH_COUNTER(p)
-    p.at[0]->soft_limit = limit;
-    FAULT_POINT(soft_limit_set);
-    find_marks(r, p.at[0]);
-    cross_marks(r, &p);
-    unlock(r);
-    return 0;
-}
-
-int fsm_reset_max_usage(fsm_region *r, fsm_id id, uint32_t resource)
-{
-    WITH_COUNTER(p)
-    counter *c = p.at[0];
-    int64_t usage;
-    error = precise_usage(r, c, &usage);
-    if (!error) {
-        c->max_usage = c->min_usage = usage;
-        FAULT_POINT(usage_taken);
-        c->peak_reserved = c->reserved;
-        FAULT_POINT(reset);
-    }
-    unlock(r);
-    return error;
-}
-
-int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
-{
-    WITH_COUNTER(p)
-    counter *c = p.at[0];
-    __atomic_store_n(&c->forgotten, peek(c->refusals), __ATOMIC_RELEASE);
-    FAULT_POINT(forgotten);
-    unlock(r);
-    return 0;
-}
-
-/* A charge of the group itself; thread: 0, or one of the process that asks for it. */
-static void record_common(fsm_region *r, const ancestry *p, int64_t amount, int32_t thread)
-{
-    fsm_refusal is = { .amount = amount, .pid_namespace = pid_namespace() };
-    fsm_recorded nothing = { 0 };
-    if (thread >= 0)
-        is.pid = thread == 0 ? own_pid() : process_of((uint32_t)thread);
-    record_refusal(r, p, &is, &nothing);
-}
-
-int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount)
-{
-    return fsm_common_charge_for(r, id, resource, amount, 0);
-}
-
-int fsm_common_charge_for(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount, int32_t thread)
-{
-    if (amount < 0)
-        return -EINVAL;
-    WITH_COUNTER(p)
-    bool exceeded;
-    if (amount > 0)
-        error = find_room(r, &p, amount, false, &exceeded);
-    if (error == -ENOMEM)
-        record_common(r, &p, amount, thread);
-    if (!error && amount > 0) {
-        if (fsm_get_batch(r) != 0 && !in_global_mode(&p))
-            grant(r, &p, amount, amount, 0); /* nothing, but global mode where the limit is near now */
-        FAULT_POINT(granted);
-        reserve(&p, amount);
-        p.at[0]->common += amount;
-        FAULT_POINT(charged);
-        cross_marks(r, &p);
-    }
-    unlock(r);
-    return error;
-}
-
-int fsm_common_uncharge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount)
-{
-    if (amount < 0)
-        return -EINVAL;
-    WITH_COUNTER(p)
-    counter *c = p.at[0];
-    if (c->common < amount) {
-        fsm_fault_here.held = c->common;
-        error = -ERANGE;
-    } else {
-        c->common -= amount;
-        FAULT_POINT(uncharged);
-        reserve(&p, -amount);
-        leave_global(r, &p, amount);
-        cross_marks(r, &p);
-        serve_waiting(r, &p);
-    }
-    unlock(r);
-    return error;
-}
-
-int fsm_force_empty(fsm_region *r, fsm_id id, uint32_t resource)
-{
-    WITH_COUNTER(p)
-    counter *c = p.at[0];
-    error = drain(r, c);
-    if (!error) {
-        int64_t common = c->common;
-        c->common = 0;
-        FAULT_POINT(forgotten);
-        reserve(&p, -common);
-        leave_global(r, &p, common);
-        cross_marks(r, &p);
-        serve_waiting(r, &p);
-    }
-    unlock(r);
-    return error;
+    return granted < min_i64(amount, wanted) ? 0 : granted;
 }

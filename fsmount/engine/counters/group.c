@@ -1,6 +1,12 @@
 /* group.c - the hierarchy: groups by name, and their attributes. */
-#include "internal.h"
+#include "counters/group.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/journal.h"
+#include "region/lock.h"
 #include "region/name_hash.h"
+#include "region/reading.h"
+#include "region/region.h"
 
 #include <errno.h>
 #include <string.h>
@@ -15,9 +21,9 @@ UNLOCKED int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out
     if (index >= groups_high(r))
         return gone(r);
     group *g = &r->groups[index];
-    if (peek(g->stamp) != make_stamp((uint32_t)(id >> 32), LIVE))
+    if (READ_ONCE(g->stamp) != make_stamp((uint32_t)(id >> 32), LIVE))
         return gone(r);
-    uint32_t parent = peek(g->parent), length = peek(g->name_length);
+    uint32_t parent = READ_ONCE(g->parent), length = READ_ONCE(g->name_length);
     if (length > FSM_NAME_MAX || (index > 0 && !group_at(r, parent)))
         return DAMAGED(r, at, "group %u has parent %u and a name of %u bytes", index, parent, length);
     *out = g;
@@ -32,15 +38,15 @@ int find_group(fsm_region *r, fsm_id id, group **out)
 UNLOCKED static uint32_t *bucket_of(const fsm_region *r, uint32_t parent, const char *name, size_t length)
 {
     const uint64_t *key = r->header->name_key;
-    uint64_t hash = name_hash(peek(key[0]), peek(key[1]), parent, name, length);
+    uint64_t hash = name_hash(READ_ONCE(key[0]), READ_ONCE(key[1]), parent, name, length);
     return &r->buckets[hash & (bucket_count(&r->geometry) - 1)];
 }
 
 UNLOCKED static bool has_name(const group *g, const char *name, size_t length)
 {
-    bool same = peek(g->name_length) == length;
+    bool same = READ_ONCE(g->name_length) == length;
     for (size_t i = 0; same && i < length; i++)
-        same = peek(g->name[i]) == name[i];
+        same = READ_ONCE(g->name[i]) == name[i];
     return same;
 }
 
@@ -51,45 +57,34 @@ UNLOCKED static int seek_child(fsm_region *r, const reading *at, uint32_t parent
     if (length > FSM_NAME_MAX)
         return -ENOENT;
     uint32_t left = r->geometry.groups;
-    for (uint32_t i = peek(*bucket_of(r, parent, name, length)); i != NONE;) {
+    for (uint32_t i = READ_ONCE(*bucket_of(r, parent, name, length)); i != NONE;) {
         group *g = group_at(r, i);
         if (!g || left-- == 0)
             return DAMAGED(r, at, "the name table is damaged at group %u", i);
-        if (state_of(peek(g->stamp)) == LIVE && peek(g->parent) == parent && has_name(g, name, length)) {
+        if (state_of(READ_ONCE(g->stamp)) == LIVE && READ_ONCE(g->parent) == parent && has_name(g, name, length)) {
             *out = g;
             return 0;
         }
-        i = peek(g->hash_next);
+        i = READ_ONCE(g->hash_next);
     }
     return -ENOENT;
 }
 
-static int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, group **out)
+int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, group **out)
 {
     return seek_child(r, &under_lock, parent, name, length, out);
 }
 
-static int check_name(const char *name, size_t length)
-{
-    if (length > FSM_NAME_MAX)
-        return -ENAMETOOLONG;
-    if (length == 0 || memchr(name, '/', length) || memchr(name, '\n', length) || memchr(name, 0, length))
-        return -EINVAL;
-    if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
-        return -EINVAL;
-    return 0;
-}
-
 /* ---- linking -------------------------------------------------------------------- */
 
-static void hash_link(fsm_region *r, group *g)
+void link_name(fsm_region *r, group *g)
 {
     uint32_t *bucket = bucket_of(r, g->parent, g->name, name_length(g));
     g->hash_next = *bucket;
     *bucket = group_index(r, g);
 }
 
-static int hash_unlink(fsm_region *r, group *g)
+int unlink_name(fsm_region *r, group *g)
 {
     uint32_t left = r->geometry.groups;
     uint32_t *at = bucket_of(r, g->parent, g->name, name_length(g));
@@ -118,13 +113,13 @@ void link_group(fsm_region *r, group *g)
     parent->last_child = index;
     parent->children++;
     FAULT_POINT(among_siblings);
-    hash_link(r, g);
+    link_name(r, g);
     FAULT_POINT(in_name_table);
 }
 
 int unlink_group(fsm_region *r, group *g)
 {
-    int error = hash_unlink(r, g);
+    int error = unlink_name(r, g);
     if (error)
         return error;
     FAULT_POINT(out_of_name_table);
@@ -145,195 +140,10 @@ int unlink_group(fsm_region *r, group *g)
     return 0;
 }
 
-static void touch(group *g, int64_t now)
+void touch(group *g, int64_t now)
 {
     g->directory.mtime = now;
     g->directory.ctime = now;
-}
-
-/* ---- mkdir, rmdir, rename ---------------------------------------------------------- */
-
-static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t length, const attributes *attr,
-                      fsm_id *out)
-{
-    uint32_t index;
-    int error = take_record(r, GROUPS, &index);
-    if (error)
-        return error;
-    group *g = &r->groups[index];
-    stamp before = g->stamp;
-    begin_change(r->header);
-    memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* never the stamp: ids of old must stay stale */
-    FAULT_POINT(cleared);
-    g->parent = parent;
-    g->name_length = (uint32_t)length;
-    memcpy(g->name, name, length);
-    g->directory = *attr;
-    g->maker_uid = attr->uid;
-    g->maker_gid = attr->gid;
-    g->birth = attr->mtime;
-    g->first_child = g->last_child = NONE;
-    FAULT_POINT(described);
-    uint32_t resources = r->geometry.resources;
-    for (uint32_t i = 0; i < resources; i++)
-        reset_counter(r, &r->counters[index * resources + i]);
-    FAULT_POINT(counters_reset);
-    __atomic_store_n(&g->stamp, make_stamp((generation(before) + 1) & GENERATION_MASK, LIVE), __ATOMIC_RELEASE);
-    FAULT_POINT(made);
-    link_group(r, g);
-    touch(&r->groups[parent], attr->mtime);
-    FAULT_POINT(parent_touched);
-    end_change(r->header);
-    *out = group_id(g->stamp, index);
-    return 0;
-}
-
-int fsm_mkdir(fsm_region *r, fsm_id parent, const char *name, size_t length, uint32_t mode, uint32_t uid, uint32_t gid,
-              int64_t now, fsm_id *out)
-{
-    int error = check_name(name, length);
-    if (error)
-        return error;
-    error = lock(r);
-    if (error)
-        return error;
-    group *above, *taken;
-    error = find_group(r, parent, &above);
-    if (!error) {
-        error = find_child(r, id_index(parent), name, length, &taken);
-        if (error == 0)
-            error = -EEXIST;
-        else if (error == -ENOENT && above->depth >= FSM_DEPTH_MAX)
-            error = -ENAMETOOLONG;
-    }
-    if (error == -ENOENT) {
-        attributes attr = {
-            .mode = (uint16_t)(mode & 07777), .uid = uid, .gid = gid, .atime = now, .mtime = now, .ctime = now
-        };
-        error = make_group(r, id_index(parent), name, length, &attr, out);
-    }
-    unlock(r);
-    return error;
-}
-
-/* 0, or -EBUSY while somebody alive may charge here or something is held. */
-static int check_unused(fsm_region *r, uint32_t index)
-{
-    uint32_t resources = r->geometry.resources;
-    for (uint32_t i = 0; i < resources; i++) {
-        counter *c = &r->counters[index * resources + i];
-        int error = reap_counter(r, c);
-        if (error)
-            return error;
-        if (c->reserved > 0)
-            return -EBUSY;
-    }
-    return 0;
-}
-
-/* What was counted in a group that is to be removed is the past of its parent: from here on it is removed. */
-static void bequeath(fsm_region *r, const group *g)
-{
-    uint32_t resources = r->geometry.resources;
-    const counter *from = &r->counters[group_index(r, g) * resources];
-    counter *to = &r->counters[parent_index(r, g) * resources];
-    journal *j = &r->header->journal;
-    j->index = group_index(r, g);
-    for (uint32_t i = 0; i < resources; i++)
-        j->past[i] = (counts){
-            .refusals = to[i].past.refusals + from[i].past.refusals + peek(from[i].refusals),
-            .soft_crossings = to[i].past.soft_crossings + from[i].past.soft_crossings + from[i].soft_crossings,
-            .threshold_crossings =
-                to[i].past.threshold_crossings + from[i].past.threshold_crossings + from[i].threshold_crossings,
-        };
-    FAULT_POINT(journal_written);
-    journal_commit(j, JOURNAL_REMOVE);
-    FAULT_POINT(journal_committed);
-    for (uint32_t i = 0; i < resources; i++) {
-        to[i].past = j->past[i];
-        FAULT_POINT(past_set);
-    }
-}
-
-int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
-{
-    int error = lock(r);
-    if (error)
-        return error;
-    group *g;
-    error = find_group(r, id, &g);
-    if (!error && (id_index(id) == 0 || g->children > 0))
-        error = -EBUSY;
-    if (!error)
-        error = check_unused(r, id_index(id));
-    if (!error) {
-        begin_change(r->header); /* that does not end where something is damaged: who recovers ends it */
-        error = unlink_group(r, g);
-    }
-    if (!error) {
-        bequeath(r, g);
-        __atomic_store_n(&g->stamp, make_stamp(generation(g->stamp), FREE), __ATOMIC_RELEASE);
-        FAULT_POINT(removed);
-        journal_commit(&r->header->journal, JOURNAL_EMPTY);
-        FAULT_POINT(journal_emptied);
-        for (uint32_t i = 0; i < r->geometry.resources && !error; i++)
-            error = end_watches_of(r, &r->counters[id_index(id) * r->geometry.resources + i]);
-        touch(&r->groups[parent_index(r, g)], now);
-        FAULT_POINT(parent_touched);
-        free_record(r, GROUPS, id_index(id));
-        end_change(r->header);
-    }
-    unlock(r);
-    return error;
-}
-
-int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_t now)
-{
-    int error = check_name(name, length);
-    if (error)
-        return error;
-    error = lock(r);
-    if (error)
-        return error;
-    group *g, *taken = NULL;
-    error = find_group(r, id, &g);
-    if (!error && id_index(id) == 0)
-        error = -EBUSY;
-    if (!error) {
-        error = find_child(r, g->parent, name, length, &taken);
-        if (error == 0 && taken != g)
-            error = -EEXIST;
-        else if (error == -ENOENT)
-            error = 0;
-    }
-    if (!error) {
-        begin_change(r->header);
-        if (!taken)
-            error = hash_unlink(r, g);
-    }
-    if (!error) {
-        journal *j = &r->header->journal;
-        j->index = id_index(id);
-        j->name_length = (uint32_t)length;
-        memcpy(j->name, name, length);
-        FAULT_POINT(journal_written);
-        journal_commit(j, JOURNAL_RENAME);
-        FAULT_POINT(journal_committed);
-        memcpy(g->name, name, length);
-        FAULT_POINT(name_copied);
-        g->name_length = (uint32_t)length;
-        journal_commit(j, JOURNAL_EMPTY);
-        FAULT_POINT(journal_emptied);
-        if (!taken)
-            hash_link(r, g);
-        g->directory.ctime = now;
-        FAULT_POINT(changed);
-        touch(&r->groups[parent_index(r, g)], now);
-        FAULT_POINT(parent_touched);
-        end_change(r->header);
-    }
-    unlock(r);
-    return error;
 }
 
 /* ---- reading --------------------------------------------------------------------- */
@@ -341,7 +151,7 @@ int fsm_rename(fsm_region *r, fsm_id id, const char *name, size_t length, int64_
 UNLOCKED static void copy_name(const group *g, char out[FSM_NAME_MAX + 1], uint32_t length)
 {
     for (uint32_t i = 0; i < length; i++)
-        out[i] = peek(g->name[i]);
+        out[i] = READ_ONCE(g->name[i]);
     out[length] = 0;
 }
 
@@ -355,7 +165,7 @@ UNLOCKED int fsm_lookup(fsm_region *r, fsm_id parent, const char *name, size_t l
         if (!error)
             error = seek_child(r, &at, id_index(parent), name, length, &g);
         if (!error)
-            *out = group_id(peek(g->stamp), group_index(r, g));
+            *out = group_id(READ_ONCE(g->stamp), group_index(r, g));
     }
     return error;
 }
@@ -367,12 +177,12 @@ UNLOCKED int fsm_parent(fsm_region *r, fsm_id id, fsm_id *out)
     while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
-        uint32_t index = error || id_index(id) == 0 ? 0 : peek(g->parent);
+        uint32_t index = error || id_index(id) == 0 ? 0 : READ_ONCE(g->parent);
         const group *above = group_at(r, index);
         if (!error && !above)
             error = DAMAGED(r, &at, "group %u has parent %u", id_index(id), index);
         if (!error)
-            *out = index == 0 ? FSM_ROOT : group_id(peek(above->stamp), index);
+            *out = index == 0 ? FSM_ROOT : group_id(READ_ONCE(above->stamp), index);
     }
     return error;
 }
@@ -384,7 +194,7 @@ UNLOCKED int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size
     while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
-        uint32_t bytes = error ? 0 : peek(g->name_length);
+        uint32_t bytes = error ? 0 : READ_ONCE(g->name_length);
         if (bytes > FSM_NAME_MAX)
             error = DAMAGED(r, &at, "group %u has a name of %u bytes", id_index(id), bytes);
         if (!error) {
@@ -405,21 +215,21 @@ UNLOCKED static int64_t list_children(fsm_region *r, fsm_id id, fsm_child *out, 
         group *g;
         n = 0;
         error = seek_group(r, &at, id, &g);
-        for (uint32_t i = error ? NONE : peek(g->first_child); i != NONE; n++) {
+        for (uint32_t i = error ? NONE : READ_ONCE(g->first_child); i != NONE; n++) {
             const group *child = group_at(r, i);
-            uint32_t length = child ? peek(child->name_length) : 0;
+            uint32_t length = child ? READ_ONCE(child->name_length) : 0;
             if (!child || length > FSM_NAME_MAX || n > r->geometry.groups) {
                 error = DAMAGED(r, &at, "the children of group %u are damaged", id_index(id));
                 break;
             }
             if (n < room && ids)
-                ids[n] = group_id(peek(child->stamp), i);
+                ids[n] = group_id(READ_ONCE(child->stamp), i);
             if (n < room && out) {
-                out[n].id = group_id(peek(child->stamp), i);
+                out[n].id = group_id(READ_ONCE(child->stamp), i);
                 out[n].length = length;
                 copy_name(child, out[n].name, length);
             }
-            i = peek(child->next_sibling);
+            i = READ_ONCE(child->next_sibling);
         }
     }
     return error ? error : (int64_t)n;
@@ -443,7 +253,7 @@ UNLOCKED int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
         group *g;
         error = seek_group(r, &at, id, &g);
         if (!error)
-            *out = peek(g->children);
+            *out = READ_ONCE(g->children);
     }
     return error;
 }
@@ -485,13 +295,13 @@ UNLOCKED int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out
             const attributes unset = { .set = 0 };
             bool kept = slot == 0 || keeps_bank(g, bank_of(slot));
             const attributes *a = kept ? attributes_of(r, g, slot) : &unset;
-            uint32_t set = slot == 0 ? UINT32_MAX : peek(a->set);
-            out->mode = set & FSM_SET_MODE ? peek(a->mode) : FSM_MODE_UNSET;
-            out->uid = set & FSM_SET_UID ? peek(a->uid) : peek(g->maker_uid);
-            out->gid = set & FSM_SET_GID ? peek(a->gid) : peek(g->maker_gid);
-            out->atime = set & FSM_SET_ATIME ? peek(a->atime) : peek(g->birth);
-            out->mtime = set & FSM_SET_MTIME ? peek(a->mtime) : peek(g->birth);
-            out->ctime = set ? peek(a->ctime) : peek(g->birth);
+            uint32_t set = slot == 0 ? UINT32_MAX : READ_ONCE(a->set);
+            out->mode = set & FSM_SET_MODE ? READ_ONCE(a->mode) : FSM_MODE_UNSET;
+            out->uid = set & FSM_SET_UID ? READ_ONCE(a->uid) : READ_ONCE(g->maker_uid);
+            out->gid = set & FSM_SET_GID ? READ_ONCE(a->gid) : READ_ONCE(g->maker_gid);
+            out->atime = set & FSM_SET_ATIME ? READ_ONCE(a->atime) : READ_ONCE(g->birth);
+            out->mtime = set & FSM_SET_MTIME ? READ_ONCE(a->mtime) : READ_ONCE(g->birth);
+            out->ctime = set ? READ_ONCE(a->ctime) : READ_ONCE(g->birth);
         }
     }
     return error;

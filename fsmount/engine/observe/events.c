@@ -17,8 +17,17 @@
  * what he counted is read.  Who dies between the two had the lock, and is recovered from, or is a holder, and told of
  * by whoever ends it.
  */
-#include "internal.h"
+#include "observe/events.h"
+#include "counters/amounts.h"
+#include "counters/counter.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/journal.h"
+#include "region/lock.h"
+#include "region/pool.h"
+#include "region/reading.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -27,7 +36,7 @@
 
 /* ---- marks ------------------------------------------------------------------------ */
 
-bool is_possible(const watch *w)
+bool is_valid_watch(const watch *w)
 {
     return w->amount >= 0 && w->passed >= 0 && w->passed < INT64_MAX && w->flags <= (FSM_BELOW | FSM_PERCENT) &&
            !(w->flags & FSM_PERCENT && w->amount > 100);
@@ -73,9 +82,9 @@ void find_marks(fsm_region *r, counter *c)
     for (uint32_t i = c->watches_head; (w = watch_at(r, i)) && left-- > 0; i = w->next) {
         int64_t mark = mark_of(c, w);
         if (is_above_mark(w))
-            low = most(low, mark);
+            low = max_i64(low, mark);
         else
-            high = least(high, mark);
+            high = min_i64(high, mark);
     }
     c->low = low;
     c->high = high;
@@ -87,7 +96,7 @@ static void pass(fsm_region *r, counter *c, watch *w)
 {
     int64_t passed = w->passed + 1;
     if (crossings_of(w->flags, passed) == crossings_of(w->flags, w->passed)) {
-        __atomic_store_n(&w->passed, passed, __ATOMIC_RELAXED);
+        WRITE_ONCE(w->passed, passed);
         FAULT_POINT(passed_back);
         return;
     }
@@ -99,7 +108,7 @@ static void pass(fsm_region *r, counter *c, watch *w)
     FAULT_POINT(journal_written);
     journal_commit(j, JOURNAL_CROSS);
     FAULT_POINT(journal_committed);
-    __atomic_store_n(&w->passed, passed, __ATOMIC_RELAXED);
+    WRITE_ONCE(w->passed, passed);
     FAULT_POINT(passed_set);
     __atomic_store_n(&c->threshold_crossings, j->crossings, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
     FAULT_POINT(crossings_set);
@@ -107,7 +116,7 @@ static void pass(fsm_region *r, counter *c, watch *w)
     FAULT_POINT(journal_emptied);
 }
 
-static void look(fsm_region *r, const ancestry *p, uint32_t level)
+static void check_marks(fsm_region *r, const ancestry *p, uint32_t level)
 {
     counter *c = p->at[level];
     /* an error is that of a damaged region: who recovers looks again */
@@ -123,20 +132,20 @@ static void look(fsm_region *r, const ancestry *p, uint32_t level)
         if ((c->reserved > mark_of(c, w)) != is_above_mark(w))
             pass(r, c, w);
     find_marks(r, c);
-    tell_listener(r, p, level);
+    notify_listener(r, p, level);
 }
 
 void cross_marks(fsm_region *r, const ancestry *p)
 {
     for (uint32_t i = 0; i < p->n; i++)
         if (p->at[i]->marked)
-            look(r, p, i);
+            check_marks(r, p, i);
 }
 
-void look_again(fsm_region *r, const ancestry *p)
+void recheck_marks(fsm_region *r, const ancestry *p)
 {
-    look(r, p, 0);
-    tell_listener(r, p, 0);
+    check_marks(r, p, 0);
+    notify_listener(r, p, 0);
 }
 
 /* ---- watches; who changes their list finds the marks anew ---------------------------- */
@@ -232,7 +241,7 @@ int fsm_watch(fsm_region *r, fsm_id id, uint32_t resource, const fsm_mark *marks
               size_t old_count, fsm_id *out)
 {
     for (size_t i = 0; i < count; i++)
-        if (!is_possible(&(watch){ .amount = marks[i].amount, .flags = marks[i].flags }))
+        if (!is_valid_watch(&(watch){ .amount = marks[i].amount, .flags = marks[i].flags }))
             return -EINVAL;
     int error = lock(r);
     if (error)
@@ -269,15 +278,15 @@ UNLOCKED int fsm_watch_crossings(fsm_region *r, fsm_id id, int64_t *out)
     const watch *w = watch_at(r, id_index(id));
     if (!w || id_index(id) >= high_of(&r->header->watches, r->geometry.cells))
         return gone(r);
-    uint32_t flags = peek(w->flags);
-    *out = crossings_of(flags, peek(w->passed));
+    uint32_t flags = READ_ONCE(w->flags);
+    *out = crossings_of(flags, READ_ONCE(w->passed));
     __atomic_thread_fence(__ATOMIC_ACQUIRE); /* of another watch by now, if the stamp is */
-    return peek(w->stamp) == make_stamp((uint32_t)(id >> 32), LIVE) ? 0 : gone(r);
+    return READ_ONCE(w->stamp) == make_stamp((uint32_t)(id >> 32), LIVE) ? 0 : gone(r);
 }
 
 /* ---- the doorbell ------------------------------------------------------------------- */
 
-UNLOCKED void tell_listener(fsm_region *r, const ancestry *p, uint32_t level)
+UNLOCKED void notify_listener(fsm_region *r, const ancestry *p, uint32_t level)
 {
     if (__atomic_load_n(&r->header->bell, __ATOMIC_SEQ_CST) == SILENT)
         return;
@@ -285,10 +294,10 @@ UNLOCKED void tell_listener(fsm_region *r, const ancestry *p, uint32_t level)
         __atomic_add_fetch(&p->at[i]->news, 1, __ATOMIC_SEQ_CST);
         FAULT_POINT(news_told);
     }
-    ring(r);
+    notify(r);
 }
 
-UNLOCKED void ring(fsm_region *r)
+UNLOCKED void notify(fsm_region *r)
 {
     uint32_t *bell = &r->header->bell;
     uint32_t armed = ARMED;
@@ -301,7 +310,7 @@ UNLOCKED void ring(fsm_region *r)
 UNLOCKED void fsm_listen(fsm_region *r, bool on)
 {
     __atomic_store_n(&r->header->bell, on ? ARMED : SILENT, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before what is read then; pairs with tell_listener() */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before what is read then; pairs with notify_listener() */
 }
 
 bool fsm_await_event(fsm_region *r, int64_t nanoseconds)
@@ -324,14 +333,14 @@ UNLOCKED static int sum_up(fsm_region *r, const reading *at, uint32_t top, uint3
         const group *g = group_at(r, i);
         if (!g || !c)
             return DAMAGED(r, at, "group %u, below group %u, is out of range", i, top);
-        out->limit += peek(c->refusals) + peek(c->past.refusals);
-        out->soft_limit += peek(c->soft_crossings) + peek(c->past.soft_crossings);
-        out->threshold += peek(c->threshold_crossings) + peek(c->past.threshold_crossings);
-        next = peek(g->first_child);
+        out->limit += READ_ONCE(c->refusals) + READ_ONCE(c->past.refusals);
+        out->soft_limit += READ_ONCE(c->soft_crossings) + READ_ONCE(c->past.soft_crossings);
+        out->threshold += READ_ONCE(c->threshold_crossings) + READ_ONCE(c->past.threshold_crossings);
+        next = READ_ONCE(g->first_child);
         while (next == NONE && i != top) {
-            next = peek(g->next_sibling);
+            next = READ_ONCE(g->next_sibling);
             if (next == NONE) {
-                i = peek(g->parent);
+                i = READ_ONCE(g->parent);
                 g = group_at(r, i);
             }
             if (!g || steps-- == 0)
@@ -356,7 +365,7 @@ UNLOCKED int fsm_get_news(fsm_region *r, fsm_id id, uint32_t resource, uint32_t 
 {
     READ_COUNTER(c)
     {
-        *out = peek(c->news);
+        *out = READ_ONCE(c->news);
     }
     return error;
 }

@@ -23,10 +23,18 @@
  * records under the lock does not wait for that: if it takes over the record within these few stores, its amount is the
  * other one's.
  */
-#include "internal.h"
+#include "observe/refusals.h"
+#include "counters/counter.h"
+#include "counters/group.h"
+#include "observe/events.h"
+#include "region/clock.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/lock.h"
+#include "region/process.h"
 
+#include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #define STEPS_MAX 4096u                /* less than a ms, wherever it all lies */
 #define LOOK_SHARE 20                  /* at most one part in so many of the time goes into it */
@@ -45,10 +53,10 @@ UNLOCKED static uint64_t number_in(const fsm_refusal *record)
     return __atomic_load_n(&record->number, __ATOMIC_ACQUIRE) & ~CHANGING; /* pairs with change_record() */
 }
 
-bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is)
+bool is_valid_refusal(const fsm_region *r, const fsm_refusal *is)
 {
     uint64_t number = number_in(is); /* before the newest, which may rise meanwhile */
-    bool good = number <= peek(r->header->refusals) && is->resource < r->geometry.resources && is->count > 0 &&
+    bool good = number <= READ_ONCE(r->header->refusals) && is->resource < r->geometry.resources && is->count > 0 &&
                 is->amount >= 0 && is->kind <= FSM_LEASE && is->looked <= FSM_LOOKED_AT_ALL &&
                 is->holders <= FSM_LARGEST && memchr(is->command, 0, sizeof is->command);
     for (uint32_t i = 0; good && i < is->holders; i++)
@@ -60,14 +68,14 @@ bool is_possible_refusal(const fsm_region *r, const fsm_refusal *is)
 /* ---- who holds most ------------------------------------------------------------------------ */
 
 /* What a holder must have more of to be one of the largest. */
-static int64_t least_held(const fsm_refusal *is)
+static int64_t min_held(const fsm_refusal *is)
 {
     return is->holders < FSM_LARGEST ? 0 : is->holder[FSM_LARGEST - 1].held;
 }
 
-static void consider(fsm_refusal *is, int64_t held, fsm_id where, const holder *by)
+static void rank_holder(fsm_refusal *is, int64_t held, fsm_id where, const holder *by)
 {
-    if (held <= least_held(is))
+    if (held <= min_held(is))
         return;
     uint32_t i = is->holders < FSM_LARGEST ? is->holders++ : FSM_LARGEST - 1;
     for (; i > 0 && is->holder[i - 1].held < held; i--)
@@ -95,16 +103,16 @@ static bool find_largest(const fsm_region *r, uint32_t top, fsm_refusal *is)
         const counter *c = &r->counters[(size_t)group_index(r, g) * r->geometry.resources + is->resource];
         fsm_id where = group_id(g->stamp, i);
         next = NONE;
-        if (c->reserved > least_held(is)) {
+        if (c->reserved > min_held(is)) {
             next = once(g->first_child);
-            consider(is, c->common, where, NULL);
+            rank_holder(is, c->common, where, NULL);
             for (uint32_t k = once(c->cells_head); k != NONE;) {
-                const cell *own = cell_at(r, k);
-                const holder *by = own ? holder_at(r, own->owner - 1) : NULL;
+                const cell *cl = cell_at(r, k);
+                const holder *by = cl ? holder_at(r, cl->owner - 1) : NULL;
                 if (!by || left-- == 0)
                     return false;
-                consider(is, used_of(own, state_now(own)), where, by);
-                k = once(own->counter_next);
+                rank_holder(is, used_of(cl, state_now(cl)), where, by);
+                k = once(cl->counter_next);
             }
         }
         while (next == NONE && i != top) {
@@ -174,26 +182,26 @@ static uint64_t counter_of(const fsm_region *r, const fsm_refusal *is)
 }
 
 /* Which one is given up for another, when there is no room. */
-static fsm_refusal *find_spare(fsm_region *r, const fsm_refusal *is)
+static fsm_refusal *find_victim(fsm_region *r, const fsm_refusal *is)
 {
     tally users = { 0 }, counters = { 0 };
     const uint32_t *of_user[FSM_REFUSALS], *of_counter[FSM_REFUSALS];
-    uint32_t most_of_user = ++*number_of(&users, user_of(r, is)), most_of_counter = 0, spare = 0;
+    uint32_t max_of_user = ++*number_of(&users, user_of(r, is)), max_of_counter = 0, spare = 0;
     ++*number_of(&counters, counter_of(r, is));
     for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
         uint32_t *of_this = number_of(&users, user_of(r, &r->refusals[i]));
-        if (++*of_this > most_of_user)
-            most_of_user = *of_this;
+        if (++*of_this > max_of_user)
+            max_of_user = *of_this;
         of_user[i] = of_this;
         of_this = number_of(&counters, counter_of(r, &r->refusals[i]));
         ++*of_this;
         of_counter[i] = of_this;
     }
     for (uint32_t i = 0; i < FSM_REFUSALS; i++)
-        if (*of_user[i] == most_of_user &&
-            (*of_counter[i] > most_of_counter ||
-             (*of_counter[i] == most_of_counter && number_in(&r->refusals[i]) < number_in(&r->refusals[spare])))) {
-            most_of_counter = *of_counter[i];
+        if (*of_user[i] == max_of_user &&
+            (*of_counter[i] > max_of_counter ||
+             (*of_counter[i] == max_of_counter && number_in(&r->refusals[i]) < number_in(&r->refusals[spare])))) {
+            max_of_counter = *of_counter[i];
             spare = i;
         }
     return &r->refusals[spare];
@@ -213,12 +221,12 @@ static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *is, const fsm_
                  (!*like || number_in(record) > number_in(*like)))
             *like = record;
     }
-    return empty ? empty : find_spare(r, is);
+    return empty ? empty : find_victim(r, is);
 }
 
 UNLOCKED static void write_record(fsm_region *r, fsm_refusal *record, const fsm_refusal *is)
 {
-    __atomic_store_n(&record->number, 0, __ATOMIC_RELAXED);
+    WRITE_ONCE(record->number, 0);
     __atomic_thread_fence(__ATOMIC_RELEASE); /* nothing else of it changes before */
     FAULT_POINT(given_up);
     memcpy((char *)record + sizeof record->number, (const char *)is + sizeof is->number,
@@ -230,13 +238,6 @@ UNLOCKED static void write_record(fsm_region *r, fsm_refusal *record, const fsm_
     FAULT_POINT(recorded);
 }
 
-static int64_t wall_clock_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Makes a record that has this number that of a later refusal, which is the newest then.  False: it has another. */
 UNLOCKED static bool change_record(fsm_region *r, fsm_refusal *record, uint64_t *number, int64_t amount, int64_t more)
 {
@@ -245,12 +246,12 @@ UNLOCKED static bool change_record(fsm_region *r, fsm_refusal *record, uint64_t 
         !__atomic_compare_exchange_n(&record->number, &now, now | CHANGING, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return false;
     FAULT_POINT(marked);
-    __atomic_store_n(&record->amount, amount, __ATOMIC_RELAXED);
+    WRITE_ONCE(record->amount, amount);
     FAULT_POINT(amount_set);
-    __atomic_store_n(&record->usage, fsm_fault_here.usage, __ATOMIC_RELAXED);
-    __atomic_store_n(&record->limit, fsm_fault_here.limit, __ATOMIC_RELAXED);
-    __atomic_store_n(&record->last, wall_clock_ns(), __ATOMIC_RELAXED);
-    __atomic_store_n(&record->count, peek(record->count) + more, __ATOMIC_RELAXED);
+    WRITE_ONCE(record->usage, fsm_fault_here.usage);
+    WRITE_ONCE(record->limit, fsm_fault_here.limit);
+    WRITE_ONCE(record->last, wall_clock_ns());
+    WRITE_ONCE(record->count, READ_ONCE(record->count) + more);
     now |= CHANGING;
     uint64_t newest = __atomic_add_fetch(&r->header->refusals, 1, __ATOMIC_RELAXED);
     FAULT_POINT(numbered);
@@ -262,17 +263,17 @@ UNLOCKED static bool change_record(fsm_region *r, fsm_refusal *record, uint64_t 
 
 UNLOCKED bool refused_again(fsm_region *r, fsm_recorded *last, int64_t amount)
 {
-    uint64_t number = peek(last->number);
-    int64_t repeated = peek(last->repeated) + 1;
-    bool same = peek(last->amount) == amount && peek(last->limit) == fsm_fault_here.limit;
-    if (same || !change_record(r, &r->refusals[peek(last->slot) % FSM_REFUSALS], &number, amount, repeated)) {
-        __atomic_store_n(&last->repeated, repeated, __ATOMIC_RELAXED);
+    uint64_t number = READ_ONCE(last->number);
+    int64_t repeated = READ_ONCE(last->repeated) + 1;
+    bool same = READ_ONCE(last->amount) == amount && READ_ONCE(last->limit) == fsm_fault_here.limit;
+    if (same || !change_record(r, &r->refusals[READ_ONCE(last->slot) % FSM_REFUSALS], &number, amount, repeated)) {
+        WRITE_ONCE(last->repeated, repeated);
         return false;
     }
-    __atomic_store_n(&last->repeated, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&last->number, number, __ATOMIC_RELAXED);
-    __atomic_store_n(&last->amount, amount, __ATOMIC_RELAXED);
-    __atomic_store_n(&last->limit, fsm_fault_here.limit, __ATOMIC_RELAXED);
+    WRITE_ONCE(last->repeated, 0);
+    WRITE_ONCE(last->number, number);
+    WRITE_ONCE(last->amount, amount);
+    WRITE_ONCE(last->limit, fsm_fault_here.limit);
     return true;
 }
 
@@ -298,14 +299,14 @@ void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recor
         record = find_record(r, is, &like);
     bool again = record->number != 0 && is_repeat(record, is);
     before->slot = (uint32_t)(record - r->refusals);
-    __atomic_store_n(&before->amount, is->amount, __ATOMIC_RELAXED);
-    __atomic_store_n(&before->limit, is->limit, __ATOMIC_RELAXED);
+    WRITE_ONCE(before->amount, is->amount);
+    WRITE_ONCE(before->limit, is->limit);
     if (again && !remembered && is->last >= record->last && is->last - record->last < RECORD_EVERY) {
         /* of one that charges without a charger, or with a new one each time */
         before->number = number_in(record);
         if (!change_record(r, record, &before->number, is->amount, 1))
             record->count++;
-        tell_listener(r, p, 0);
+        notify_listener(r, p, 0);
         return;
     }
     if (again) {
@@ -325,7 +326,7 @@ void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *is, fsm_recor
         look_for_largest(r, is);
     write_record(r, record, is);
     before->number = record->number;
-    tell_listener(r, p, 0); /* also who listens below the counter that refused */
+    notify_listener(r, p, 0); /* also who listens below the counter that refused */
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -356,7 +357,7 @@ int64_t fsm_get_refusals(fsm_region *r, fsm_id id, uint32_t resource, fsm_refusa
         return error;
     error = find_group(r, id, &g);
     for (const fsm_refusal *is = r->refusals; is < r->refusals + FSM_REFUSALS && !error; is++) {
-        if (number_in(is) == 0 || is->resource != resource || !is_possible_refusal(r, is) ||
+        if (number_in(is) == 0 || is->resource != resource || !is_valid_refusal(r, is) ||
             !(is_within(r, is->asked, id_index(id)) || is_within(r, is->refused, id_index(id))))
             continue;
         size_t i = n++;
@@ -367,7 +368,7 @@ int64_t fsm_get_refusals(fsm_region *r, fsm_id id, uint32_t resource, fsm_refusa
     for (size_t i = 0; i < n && i < room; i++) {
         out[i] = *found[i];
         out[i].number &= ~CHANGING;
-        if (!is_possible_refusal(r, &out[i])) /* it was written over meanwhile */
+        if (!is_valid_refusal(r, &out[i])) /* it was written over meanwhile */
             out[i] = (fsm_refusal){ .resource = resource, .count = 1 };
     }
     unlock(r);

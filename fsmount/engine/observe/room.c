@@ -4,7 +4,8 @@
  * Nothing here takes the lock: the daemon asks often, and a pass over all groups is long.  So the figures are exact
  * while nothing changes, and off by no more than what changes meanwhile.
  */
-#include "internal.h"
+#include "region/layout.h"
+#include "region/pool.h"
 
 #include <stdlib.h>
 
@@ -13,7 +14,7 @@ UNLOCKED void fsm_get_use(fsm_region *r, fsm_use out[FSM_POOLS])
     _Static_assert(FSM_POOLS == POOLS, "one for each");
     for (enum pools which = 0; which < POOLS; which++) {
         const records *of = &r->pools[which];
-        uint32_t spare = peek(of->pool->spare), high = ever_used(of);
+        uint32_t spare = READ_ONCE(of->pool->spare), high = ever_used(of);
         out[which] = (fsm_use){ .room = of->room, .used = spare < high ? high - spare : 0 };
     }
 }
@@ -33,12 +34,12 @@ UNLOCKED static void find_owner(const fsm_region *r, const uint32_t exempt[2], u
     uint32_t chain[FSM_DEPTH_MAX + 1], n = 0, at = index;
     while (at < high && owners[at] == UNKNOWN && n <= FSM_DEPTH_MAX) {
         chain[n++] = at;
-        at = at == 0 ? NONE : peek(r->groups[at].parent);
+        at = at == 0 ? NONE : READ_ONCE(r->groups[at].parent);
     }
     uint32_t owner = at < high ? owners[at] : UNKNOWN;
     while (n-- > 0) {
         if (owner == UNKNOWN || is_one_of(exempt, owner))
-            owner = peek(r->groups[chain[n]].directory.uid);
+            owner = READ_ONCE(r->groups[chain[n]].directory.uid);
         owners[chain[n]] = owner;
     }
 }
@@ -54,7 +55,7 @@ UNLOCKED int64_t fsm_get_owners(fsm_region *r, const uint32_t exempt[2], uint32_
         if (owners[i] == UNKNOWN)
             find_owner(r, exempt, owners, high, i);
     for (uint32_t i = 0; i < high; i++)
-        if (state_of(peek(r->groups[i].stamp)) == LIVE)
+        if (state_of(READ_ONCE(r->groups[i].stamp)) == LIVE)
             owners[n++] = owners[i];
     return n;
 }

@@ -14,8 +14,12 @@
  *
  * Names are not of that moment: fsm_name() reads them without the lock.
  */
-#include "internal.h"
+#include "counters/counter.h"
+#include "counters/stat.h"
+#include "region/fault.h"
+#include "region/lock.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 /* Adds what is in stock in the counters of a resource, by group. */
@@ -25,10 +29,10 @@ static int add_stock(fsm_region *r, uint32_t resource, int64_t *stock)
     if (r->counters[resource].open_below == 0)
         return 0;
     for (uint32_t i = 0; i < high; i++) {
-        const cell *own = &r->cells[i];
-        uint64_t state = state_now(own);
-        uint32_t number = once(own->counter);
-        if (!is_open(state) || own->owner == 0 || number % resources != resource)
+        const cell *cl = &r->cells[i];
+        uint64_t state = state_now(cl);
+        uint32_t number = once(cl->counter);
+        if (!is_open(state) || cl->owner == 0 || number % resources != resource)
             continue;
         if (number / resources >= r->geometry.groups)
             return corrupt(r, "cell %u belongs to counter %u", i, number);

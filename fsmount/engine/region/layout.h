@@ -35,7 +35,7 @@
  * are never changed take no memory.
  *
  * Groups, their names and attributes, and the plain values of a counter are read
- * without the lock (reading without the lock, in internal.h); all else under it.
+ * without the lock (region/reading.h); all else under it.
  *
  * Nothing that is read from here is used as an index or a length before it was
  * checked, and then it is the checked value that is used: it may be written over
@@ -46,6 +46,7 @@
 #define FSM_LAYOUT_H
 
 #include "engine.h"
+#include "region/once.h"
 
 #include <string.h>
 
@@ -243,7 +244,7 @@ typedef struct header {
     uint32_t broken;       /* a derived field was found wrong: the next to take the lock recomputes */
     pool groups, processes, leases, cells, watches, waiters;
     uint32_t quarantined;          /* (d) cells in quarantine */
-    uint64_t changes;              /* odd while groups are made, removed, renamed or given attributes; see internal.h */
+    uint64_t changes;              /* odd while groups are made, removed, renamed or given attributes; see reading.h */
     uint32_t arrivals;             /* the number of the newest process, and a futex */
     uint32_t bell;                 /* enum bell: who listens to events; a futex */
     uint32_t line_head, line_tail; /* (d) who waits, in the order of their tickets */
@@ -285,13 +286,14 @@ struct fsm_region {
     watch *watches;
     waiter *waiters;
     cell *cells;
-    struct records pools[6]; /* by enum pools */
+    struct records pools[6];       /* by enum pools */
+    int (*recover)(fsm_region *r); /* called by lock() when the last owner died or the region is damaged */
 };
 
 /* Its first bytes and the root are there: not so where the file was cut short. */
 static inline bool is_region(const header *h)
 {
-    return memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) == 0 && __atomic_load_n(&h->groups.high, __ATOMIC_RELAXED) > 0;
+    return memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) == 0 && READ_ONCE(h->groups.high) > 0;
 }
 
 /* ---- the words of a cell; under the lock, which keeps closed cells closed and open ones' totals as they are ---- */
@@ -301,9 +303,9 @@ static inline bool is_open(uint64_t state)
     return !(state & FSM_CLOSED);
 }
 
-static inline uint64_t state_now(const cell *own)
+static inline uint64_t state_now(const cell *cl)
 {
-    return __atomic_load_n(&own->words.state, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&cl->words.state, __ATOMIC_ACQUIRE);
 }
 
 /* The stock in the state; of a closed cell it is not reserved any more. */
@@ -318,21 +320,21 @@ static inline unsigned side_of(uint64_t state)
     return state / FSM_EPOCH % 2;
 }
 
-static inline int64_t total_of(const cell *own, uint64_t state)
+static inline int64_t total_of(const cell *cl, uint64_t state)
 {
-    return __atomic_load_n(&own->words.total[side_of(state)], __ATOMIC_RELAXED);
+    return READ_ONCE(cl->words.total[side_of(state)]);
 }
 
-static inline int64_t used_of(const cell *own, uint64_t state)
+static inline int64_t used_of(const cell *cl, uint64_t state)
 {
-    return total_of(own, state) - stock_in(state);
+    return total_of(cl, state) - stock_in(state);
 }
 
 /* Of a closed cell. */
-static inline void set_used(cell *own, int64_t used)
+static inline void set_used(cell *cl, int64_t used)
 {
-    uint64_t state = state_now(own);
-    __atomic_store_n(&own->words.total[side_of(state)], used + stock_in(state), __ATOMIC_RELEASE);
+    uint64_t state = state_now(cl);
+    __atomic_store_n(&cl->words.total[side_of(state)], used + stock_in(state), __ATOMIC_RELEASE);
 }
 
 /* A power of two, about one for each group. */
@@ -417,13 +419,6 @@ static inline fsm_id group_id(stamp s, uint32_t index)
     return make_id(make_stamp(generation(s) & GENERATION_MASK, LIVE), index);
 }
 
-/* A value as it was read: the compiler cannot read it again after it was checked. */
-static inline uint32_t once(uint32_t value)
-{
-    __asm__("" : "+r"(value));
-    return value;
-}
-
 static inline group *group_at(const fsm_region *r, uint32_t index)
 {
     index = once(index);
@@ -468,7 +463,7 @@ static inline waiter *waiter_at(const fsm_region *r, uint32_t index)
 /* How many of a pool's `room` records were ever used; may be asked without the lock. */
 static inline uint32_t high_of(const pool *of, uint32_t room)
 {
-    uint32_t high = __atomic_load_n(&of->high, __ATOMIC_RELAXED);
+    uint32_t high = READ_ONCE(of->high);
     return high < room ? high : room;
 }
 

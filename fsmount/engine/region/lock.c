@@ -21,11 +21,15 @@
  * as fast as one alone would be.  It costs fairness within some ten us; who waited that
  * long sleeps, and is woken.
  */
-#include "internal.h"
+#include "region/lock.h"
+#include "region/clock.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/process.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -56,7 +60,7 @@ __attribute__((constructor)) static void watch_forks(void)
     pthread_atfork(NULL, NULL, forget_thread);
 }
 
-static void know_thread(void)
+static void init_thread(void)
 {
     static _Thread_local struct robust_list_head own;
     size_t size;
@@ -72,14 +76,14 @@ static void know_thread(void)
 static void announce(uint32_t *word)
 {
     uintptr_t entry = (uintptr_t)word - (uintptr_t)robust->futex_offset;
-    __atomic_store_n(&robust->list_op_pending, (struct robust_list *)entry, __ATOMIC_RELAXED);
+    WRITE_ONCE(robust->list_op_pending, (struct robust_list *)entry);
     __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the kernel reads it in this thread: only the compiler could reorder */
 }
 
 static void disown(void)
 {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    __atomic_store_n(&robust->list_op_pending, NULL, __ATOMIC_RELAXED);
+    WRITE_ONCE(robust->list_op_pending, NULL);
 }
 
 /* ---- the word ---------------------------------------------------------------------- */
@@ -91,7 +95,7 @@ static void disown(void)
 static bool take(header *h, uint32_t flags, uint32_t *seen)
 {
     announce(&h->lock);
-    *seen = __atomic_load_n(&h->lock, __ATOMIC_RELAXED);
+    *seen = READ_ONCE(h->lock);
     while ((*seen & FUTEX_TID_MASK) == 0) {
         uint32_t mine = self | flags | (*seen & FUTEX_WAITERS);
         if (__atomic_compare_exchange_n(&h->lock, seen, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
@@ -181,7 +185,7 @@ __attribute__((noinline)) static int lock_slowly(fsm_region *r, bool taken)
     }
     int error = is_region(h) ? 0 : corrupt(r, CUT_SHORT);
     if (!error && h->broken)
-        error = recover(r);
+        error = r->recover(r);
     if (error)
         unlock(r);
     return error;
@@ -192,7 +196,7 @@ int lock(fsm_region *r)
     header *h = r->header;
     uint32_t seen;
     if (!self)
-        know_thread();
+        init_thread();
     bool taken = r->pid_namespace == pid_namespace() && take(h, 0, &seen);
     return taken && !h->broken && is_region(h) ? 0 : lock_slowly(r, taken);
 }

@@ -1,29 +1,15 @@
 /*
- * pool.c - records that can be used up: which there are, and taking and freeing one.
+ * pool.c - taking and freeing the records of each kind.
  *
- * A record that was never used has its memory made real when it is taken.  One that was freed is in its pool's list
- * and is taken first; the list is derived, so who dies between two stores here loses no record.
+ * The memory of a record is made real when the record is first taken.  A freed record goes to the list of its pool and
+ * is taken again first.  The list is derived, so a process that dies between two stores here loses no record.
  */
-#include "internal.h"
+#include "region/pool.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/region.h"
 
-void know_pools(fsm_region *r, char *base)
-{
-    const fsm_geometry *g = &r->geometry;
-#define POOL(which, field, type, start, next, many)                                                                    \
-    r->pools[which] = (records){ .what = #field,                                                                       \
-                                 .pool = (pool *)(void *)(base + offsetof(header, field)),                             \
-                                 .first = start,                                                                       \
-                                 .size = sizeof(type),                                                                 \
-                                 .link = offsetof(type, next),                                                         \
-                                 .room = many }
-    POOL(GROUPS, groups, group, r->groups, next_sibling, g->groups);
-    POOL(PROCESSES, processes, holder, r->holders, next_free, g->holders);
-    POOL(LEASES, leases, holder, &r->holders[g->holders], next_free, g->cells);
-    POOL(CELLS, cells, cell, r->cells, holder_next, g->cells);
-    POOL(WATCHES, watches, watch, r->watches, next, g->cells);
-    POOL(WAITERS, waiters, waiter, r->waiters, next, g->cells);
-#undef POOL
-}
+#include <errno.h>
 
 bool is_free(const fsm_region *r, enum pools which, uint32_t index)
 {

@@ -7,10 +7,13 @@
  * take the lock finds that it is none, and no cell has stock.  A SIGBUS that has
  * nothing to do with a region goes where it went before.
  */
-#include "internal.h"
+#include "region/truncation.h"
+#include "region/once.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -33,7 +36,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
     uintptr_t address = (uintptr_t)info->si_addr;
     for (mapping *p = __atomic_load_n(&mappings, __ATOMIC_ACQUIRE); p; p = p->next) {
         uintptr_t start = __atomic_load_n(&p->start, __ATOMIC_ACQUIRE);
-        size_t size = __atomic_load_n(&p->size, __ATOMIC_RELAXED);
+        size_t size = READ_ONCE(p->size);
         if (start == 0 || address - start >= size)
             continue;
         void *zeros = mmap((void *)start, size, PROT_READ | PROT_WRITE,
@@ -81,7 +84,7 @@ int survive_truncation(void *start, size_t size)
         }
     }
     if (p) {
-        __atomic_store_n(&p->size, size, __ATOMIC_RELAXED);
+        WRITE_ONCE(p->size, size);
         __atomic_store_n(&p->start, (uintptr_t)start, __ATOMIC_RELEASE);
         if (!watching) {
             struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK };

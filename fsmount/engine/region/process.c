@@ -5,11 +5,12 @@
  * may still be there.  So it is for pids of another pid namespace, and where
  * /proc hides other users' processes.
  */
-#include "internal.h"
+#include "region/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,22 +21,22 @@
 static int32_t pid_here;
 uint32_t own_namespace;
 
-static void learn_self(void)
+static void update_process(void)
 {
-    __atomic_store_n(&pid_here, (int32_t)getpid(), __ATOMIC_RELAXED);
+    WRITE_ONCE(pid_here, (int32_t)getpid());
     struct stat status;
     own_namespace = stat("/proc/self/ns/pid", &status) == 0 ? (uint32_t)status.st_ino : 0;
 }
 
-__attribute__((constructor)) static void know_self(void)
+__attribute__((constructor)) static void init_process(void)
 {
-    learn_self();
-    pthread_atfork(NULL, NULL, learn_self);
+    update_process();
+    pthread_atfork(NULL, NULL, update_process);
 }
 
 int32_t own_pid(void)
 {
-    return __atomic_load_n(&pid_here, __ATOMIC_RELAXED);
+    return READ_ONCE(pid_here);
 }
 
 /*
@@ -218,4 +219,13 @@ bool may_be_inside(const fsm_region *r, uint32_t thread)
     inside |= ferror(maps) != 0; /* it is not ours to look into */
     fclose(maps);
     return inside;
+}
+
+/* ---- the daemon --------------------------------------------------------------------- */
+
+bool daemon_alive(const header *h)
+{
+    if (h->server.pid == 0)
+        return false;
+    return h->server_namespace != pid_namespace() || fsm_process_alive(h->server.pid, h->server.start_time);
 }

@@ -5,9 +5,19 @@
  * while other processes may go on charging through open cells: these only turn
  * stock into usage and back, and what the cell has reserved stays as it is.
  */
-#include "internal.h"
+#include "lifecycle/recover.h"
+#include "counters/counter.h"
+#include "counters/group.h"
+#include "holders/holder.h"
+#include "holders/queue.h"
+#include "observe/events.h"
+#include "observe/refusals.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/journal.h"
+#include "region/pool.h"
+#include "region/reading.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* ---- the journal ------------------------------------------------------------------ */
@@ -19,11 +29,11 @@ static int finish_step(fsm_region *r)
     if (step == JOURNAL_EMPTY)
         return 0;
     if (step == JOURNAL_MOVE) {
-        cell *own = cell_at(r, j->index);
+        cell *cl = cell_at(r, j->index);
         counter *c = counter_at(r, j->counter);
-        if (!own || !c || j->used < 0 || j->common < 0)
+        if (!cl || !c || j->used < 0 || j->common < 0)
             return corrupt(r, "the journal moves between cell %u and counter %u", j->index, j->counter);
-        set_used(own, j->used);
+        set_used(cl, j->used);
         FAULT_POINT(used_set);
         c->common = j->common;
         FAULT_POINT(common_set);
@@ -59,11 +69,11 @@ static int finish_step(fsm_region *r)
             return corrupt(r, "the journal changes %u cells", n);
         for (uint32_t i = 0; i < n; i++) {
             const change *to = &j->change[i];
-            cell *own = cell_at(r, to->cell);
-            counter *c = own ? counter_at(r, own->counter) : NULL;
+            cell *cl = cell_at(r, to->cell);
+            counter *c = cl ? counter_at(r, cl->counter) : NULL;
             if (!c || to->used < 0 || to->common < 0)
                 return corrupt(r, "the journal changes cell %u to %lld", to->cell, (long long)to->used);
-            set_used(own, to->used);
+            set_used(cl, to->used);
             FAULT_POINT(used_set);
             c->common = to->common;
             FAULT_POINT(common_set);
@@ -121,7 +131,7 @@ static int rebuild_groups(fsm_region *r)
     for (uint32_t i = high; i-- > 0;) {
         group *g = &r->groups[i];
         for (uint32_t k = 0; k < resources; k++)
-            reset_derived(r, &r->counters[i * resources + k]);
+            reset_derived(&r->counters[i * resources + k]);
         g->first_child = g->last_child = g->next_sibling = g->prev_sibling = g->hash_next = NONE;
         g->children = 0;
         g->depth = i == 0 ? 0 : NONE;
@@ -188,38 +198,38 @@ static int rebuild_cells(fsm_region *r)
     ancestry p;
     h->quarantined = 0;
     for (uint32_t i = 0; i < high_of(&h->cells, r->geometry.cells); i++) {
-        cell *own = &r->cells[i];
-        uint32_t owner = once(own->owner);
+        cell *cl = &r->cells[i];
+        uint32_t owner = once(cl->owner);
         if (owner == 0) {
-            own->words = (fsm_words){ .state = FSM_CLOSED };
+            cl->words = (fsm_words){ .state = FSM_CLOSED };
             FAULT_POINT(cell_cleared);
             free_record(r, CELLS, i);
             continue;
         }
         if (owner == QUARANTINED) {
-            __atomic_fetch_or(&own->words.state, FSM_CLOSED, __ATOMIC_RELAXED);
-            set_used(own, 0);
+            __atomic_fetch_or(&cl->words.state, FSM_CLOSED, __ATOMIC_RELAXED);
+            set_used(cl, 0);
             h->quarantined++;
             FAULT_POINT(quarantine_counted);
             continue;
         }
         holder *by = holder_at(r, owner - 1);
-        uint32_t number = once(own->counter);
+        uint32_t number = once(cl->counter);
         counter *c = counter_at(r, number);
         if (!by || state_of(by->stamp) == FREE || !c)
             return corrupt(r, "cell %u belongs to holder %u and counter %u", i, owner - 1, number);
         int error = path_of(r, number, &p);
         if (error)
             return error;
-        uint64_t words = state_now(own);
-        int64_t used = used_of(own, words), total = total_of(own, words);
+        uint64_t words = state_now(cl);
+        int64_t used = used_of(cl, words), total = total_of(cl, words);
         if (used < 0 || (is_open(words) && total < 0))
             return corrupt(r, "cell %u has stock %lld and used %lld", i, (long long)stock_in(words), (long long)used);
-        link_cell(r, own, c, by);
+        link_cell(r, cl, c, by);
         if (is_open(words)) {
-            if (own->words.cap < stock_in(words) || own->words.cap > (total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX))
-                __atomic_store_n(&own->words.cap, stock_in(words), __ATOMIC_RELAXED);
-            link_open(r, &p, own);
+            if (cl->words.cap < stock_in(words) || cl->words.cap > (total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX))
+                WRITE_ONCE(cl->words.cap, stock_in(words));
+            link_open(r, &p, cl);
         }
         error = add_reserved(r, &p, is_open(words) ? total : used);
         if (error)
@@ -261,7 +271,7 @@ static int rebuild_watches(fsm_region *r)
         watch *w = &r->watches[i];
         uint32_t number = once(w->counter);
         counter *c = counter_at(r, number);
-        if (state_of(w->stamp) == LIVE && is_possible(w) && c &&
+        if (state_of(w->stamp) == LIVE && is_valid_watch(w) && c &&
             state_of(r->groups[number / resources].stamp) == LIVE) {
             link_watch(r, w, c);
         } else {
@@ -294,7 +304,7 @@ static int rebuild_line(fsm_region *r)
         waiter *w = &r->waiters[i], *part;
         if (!is_asked(w))
             continue;
-        if (join_line(r, w) != 0) {
+        if (enqueue(r, w) != 0) {
             w->answer = ENDED; /* of no use to anybody, and in nobody's way */
             continue;
         }
@@ -311,7 +321,7 @@ static int rebuild_line(fsm_region *r)
 static void rebuild_refusals(fsm_region *r)
 {
     for (fsm_refusal *is = r->refusals; is < r->refusals + FSM_REFUSALS; is++)
-        if (is->number != 0 && !is_possible_refusal(r, is))
+        if (is->number != 0 && !is_valid_refusal(r, is))
             is->number = 0;
 }
 
@@ -363,7 +373,7 @@ static int look_at_all(fsm_region *r)
         int error = path_of(r, i, &p);
         if (error)
             return error;
-        look_again(r, &p);
+        recheck_marks(r, &p);
     }
     return 0;
 }
@@ -385,7 +395,7 @@ int recover(fsm_region *r)
         error = look_at_all(r);
     }
     if (!error)
-        error = serve_again(r);
+        error = serve_after_recovery(r);
     if (!error) {
         r->header->broken = 0;
         FAULT_POINT(mended);

@@ -6,126 +6,23 @@
  * lock and the arithmetic below is plain.  At the end the cell is opened again
  * with what was granted, or stays closed near a limit.
  */
-#include "internal.h"
+#include "charging/charge.h"
+#include "counters/amounts.h"
+#include "counters/counter.h"
+#include "holders/charger.h"
+#include "holders/commit.h"
+#include "holders/queue.h"
+#include "holders/reap.h"
+#include "observe/events.h"
+#include "observe/refusals.h"
+#include "region/clock.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/lock.h"
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* ---- chargers of this process ------------------------------------------------------ */
-
-fsm_words fsm_unbound = { .state = FSM_CLOSED };
-
-static pthread_mutex_t chargers_lock = PTHREAD_MUTEX_INITIALIZER;
-static fsm_charger *chargers;
-
-static void before_fork(void)
-{
-    pthread_mutex_lock(&chargers_lock);
-}
-
-static void after_fork(void)
-{
-    pthread_mutex_unlock(&chargers_lock);
-}
-
-/* What the parent holds is the parent's: the child has to join by itself. */
-static void unbind_all(void)
-{
-    while (chargers) {
-        fsm_charger *next = chargers->next;
-        chargers->words = &fsm_unbound;
-        chargers->next = chargers->previous = NULL;
-        chargers = next;
-    }
-    pthread_mutex_unlock(&chargers_lock);
-}
-
-__attribute__((constructor)) static void watch_forks(void)
-{
-    pthread_atfork(before_fork, after_fork, unbind_all);
-}
-
-void fsm_charger_init(fsm_charger *charger)
-{
-    *charger = (fsm_charger){ .words = &fsm_unbound };
-}
-
-void fsm_charger_unbind(fsm_charger *charger)
-{
-    free(charger->path);
-    charger->path = NULL;
-    pthread_mutex_lock(&chargers_lock);
-    if (fsm_charger_bound(charger)) {
-        charger->words = &fsm_unbound;
-        if (charger->next)
-            charger->next->previous = charger->previous;
-        if (charger->previous)
-            charger->previous->next = charger->next;
-        else
-            chargers = charger->next;
-        charger->next = charger->previous = NULL;
-    }
-    pthread_mutex_unlock(&chargers_lock);
-}
-
-int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_id group_id, uint32_t resource)
-{
-    fsm_charger_unbind(charger);
-    int error = lock(r);
-    if (error)
-        return error;
-    holder *h;
-    group *g;
-    cell *own = NULL;
-    ancestry p;
-    error = find_holder(r, holder_id, &h);
-    if (!error)
-        error = find_group(r, group_id, &g);
-    if (!error && resource >= r->geometry.resources)
-        error = -EINVAL;
-    if (!error) {
-        own = find_cell(r, h, id_index(group_id) * r->geometry.resources + resource);
-        if (!own)
-            error = gone(r);
-    }
-    if (!error)
-        error = path_of(r, own->counter, &p);
-    unlock(r);
-    if (error)
-        return error;
-    size_t size = offsetof(ancestry, at) + p.n * sizeof(p.at[0]);
-    charger->path = malloc(size);
-    if (!charger->path)
-        return -ENOMEM;
-    p.self = id_index(holder_id);
-    memcpy(charger->path, &p, size);
-    pthread_mutex_lock(&chargers_lock);
-    charger->region = r;
-    charger->holder = holder_id;
-    charger->cell = cell_index(r, own);
-    charger->counter = id_index(group_id) * r->geometry.resources + resource;
-    charger->recorded = (fsm_recorded){ 0 };
-    charger->words = &own->words;
-    charger->previous = NULL;
-    charger->next = chargers;
-    if (chargers)
-        chargers->previous = charger;
-    chargers = charger;
-    pthread_mutex_unlock(&chargers_lock);
-    return 0;
-}
-
-/* Whether the cell is still its holder's, and the holder lives: not so when somebody else has ended it. */
-UNLOCKED static bool is_own(const fsm_charger *charger)
-{
-    const fsm_region *r = charger->region;
-    uint32_t index = id_index(charger->holder);
-    const cell *own = &r->cells[charger->cell];
-    return peek(own->owner) == index + 1 && peek(own->counter) == charger->counter &&
-           peek(r->holders[index].stamp) == make_stamp((uint32_t)(charger->holder >> 32), LIVE);
-}
 
 /* ---- refusals ------------------------------------------------------------------------------- */
 
@@ -133,7 +30,7 @@ UNLOCKED static bool is_own(const fsm_charger *charger)
 UNLOCKED static bool is_recorded(const fsm_charger *charger, const counter *by, bool charged, int64_t now)
 {
     const fsm_recorded *last = &charger->recorded;
-    return now - peek(last->at) < RECORD_EVERY && peek(last->by) == by && peek(last->charged) == charged;
+    return now - READ_ONCE(last->at) < RECORD_EVERY && READ_ONCE(last->by) == by && READ_ONCE(last->charged) == charged;
 }
 
 void record_refused(fsm_charger *charger, int64_t amount, bool charged)
@@ -144,7 +41,7 @@ void record_refused(fsm_charger *charger, int64_t amount, bool charged)
     int64_t now = coarse_ns();
     if (is_recorded(charger, refuser, charged, now)) {
         if (refused_again(r, &charger->recorded, amount))
-            tell_listener(r, charger->path, 0);
+            notify_listener(r, charger->path, 0);
         return;
     }
     const holder *by = &r->holders[id_index(charger->holder)];
@@ -155,17 +52,17 @@ void record_refused(fsm_charger *charger, int64_t amount, bool charged)
                        .start_time = by->start_time,
                        .pid_namespace = by->pid_namespace };
     record_refusal(charger->region, charger->path, &is, &charger->recorded);
-    __atomic_store_n(&charger->recorded.by, refuser, __ATOMIC_RELAXED);
-    __atomic_store_n(&charger->recorded.charged, charged, __ATOMIC_RELAXED);
-    __atomic_store_n(&charger->recorded.at, now, __ATOMIC_RELAXED);
+    WRITE_ONCE(charger->recorded.by, refuser);
+    WRITE_ONCE(charger->recorded.charged, charged);
+    WRITE_ONCE(charger->recorded.at, now);
 }
 
 /* ---- refusing without the lock ---------------------------------------------------------- */
 
 /* The lock's owner has died, and nobody has put in order yet what it was at. */
-UNLOCKED static bool is_untidy(const header *h)
+UNLOCKED static bool needs_recovery(const header *h)
 {
-    return (peek(h->lock) & FUTEX_OWNER_DIED) || peek(h->broken);
+    return (READ_ONCE(h->lock) & FUTEX_OWNER_DIED) || READ_ONCE(h->broken);
 }
 
 /*
@@ -175,12 +72,12 @@ UNLOCKED static bool is_untidy(const header *h)
 UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, int64_t *limit)
 {
     uint32_t global = __atomic_load_n(&c->global, __ATOMIC_ACQUIRE); /* pairs with enter_global() */
-    *usage = peek(c->reserved);
-    *limit = peek(c->limit);
+    *usage = READ_ONCE(c->reserved);
+    *limit = READ_ONCE(c->limit);
     if (*limit - *usage >= amount)
         return 0;
     __atomic_thread_fence(__ATOMIC_ACQUIRE); /* pairs with end_global() */
-    return global % 2 == 1 && peek(c->global) == global ? 1 : -EAGAIN;
+    return global % 2 == 1 && READ_ONCE(c->global) == global ? 1 : -EAGAIN;
 }
 
 /*
@@ -190,7 +87,8 @@ UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, in
 UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
 {
     fsm_region *r = charger->region;
-    if (amount <= 0 || !fsm_charger_bound(charger) || is_open(peek(charger->words->state)) || is_untidy(r->header))
+    if (amount <= 0 || !fsm_charger_bound(charger) || is_open(READ_ONCE(charger->words->state)) ||
+        needs_recovery(r->header))
         return false; /* nothing always fits, also above a limit */
     const ancestry *p = charger->path;
     uint32_t i = 0;
@@ -199,14 +97,14 @@ UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
     while (i < p->n && (refused = refuses(p->at[i], amount, &usage, &limit)) == 0)
         i++;
     /* who died meanwhile may have left a sum that is too large; and a cell that was taken away is another answer */
-    if (refused != 1 || is_untidy(r->header) || !is_own(charger))
+    if (refused != 1 || needs_recovery(r->header) || !owns_cell(charger))
         return false;
     int64_t now = coarse_ns();
     if (reap_is_due(r, now) || !is_recorded(charger, p->at[i], false, now))
         return false;
     __atomic_add_fetch(&p->at[i]->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
     note_refusal(r, p->at[i], usage, limit);
-    tell_listener(r, p, refused_again(r, &charger->recorded, amount) ? 0 : i);
+    notify_listener(r, p, refused_again(r, &charger->recorded, amount) ? 0 : i);
     return true;
 }
 
@@ -215,25 +113,93 @@ UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
 /* or, if it holds much, one part in so many of it. */
 #define BATCH_PART 16
 
+/* ---- finding room ------------------------------------------------------------------- */
+
+int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, bool *exceeded)
+{
+    *exceeded = false;
+    counter *root = p->at[p->n - 1];
+    if (nofail && root->reserved > FSM_UNLIMITED - amount) {
+        int error = drain(r, root);
+        if (error)
+            return error;
+        if (root->reserved > FSM_UNLIMITED - amount)
+            return -EOVERFLOW;
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        int fit = fits(r, c, amount, nofail);
+        if (fit == 0 && !nofail && reap_before_refusal(r, p->self)) {
+            i = UINT32_MAX; /* from the first on: who waits may have been given what was found there */
+            continue;
+        }
+        if (fit < 0)
+            return fit;
+        if (fit)
+            continue;
+        int64_t usage;
+        int error = precise_usage(r, c, &usage);
+        if (error)
+            return error;
+        if (c->open_below == 0 && fsm_get_batch(r) != 0 && near_limit(c, headroom_of(c), amount))
+            enter_global(r, c, headroom_of(c), amount);
+        __atomic_add_fetch(&c->refusals, 1, __ATOMIC_SEQ_CST); /* pairs with fsm_listen() */
+        FAULT_POINT(refusal_counted);
+        notify_listener(r, p, i);
+        if (!*exceeded)
+            note_refusal(r, c, usage, c->limit);
+        *exceeded = true;
+        if (!nofail)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int probe(fsm_region *r, const ancestry *p, int64_t amount, fsm_probed *out)
+{
+    *out = (fsm_probed){ .margin = FSM_UNLIMITED, .fits = true };
+    for (uint32_t i = 0; i < p->n; i++) {
+        counter *c = p->at[i];
+        int64_t usage = 0;
+        int error = precise_usage(r, c, &usage);
+        if (error)
+            return error;
+        int64_t margin = max_i64(c->limit - usage, 0);
+        if (out->fits && (i == 0 || margin < out->margin || amount > margin)) {
+            uint32_t g = counter_index(r, c) / r->geometry.resources;
+            out->group = group_id(r->groups[g].stamp, g);
+            out->usage = usage;
+            out->limit = c->limit;
+            out->fits = amount <= margin;
+        }
+        out->margin = min_i64(out->margin, margin);
+    }
+    return 0;
+}
+
+int fsm_probe(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount, fsm_probed *out)
+{
+    if (amount < 0)
+        return -EINVAL;
+    WITH_COUNTER(p)
+    fsm_probed found;
+    do
+        error = probe(r, &p, amount, &found);
+    while (!error && !found.fits && reap_before_refusal(r, NONE));
+    unlock(r);
+    if (!error)
+        *out = found;
+    return error;
+}
+
 /* ---- the slow path --------------------------------------------------------------------- */
 
 typedef struct charging {
     fsm_region *region;
-    cell *own;
+    cell *cl;
     bool lease;
     const ancestry *path;
 } charging;
-
-int own_cell(const fsm_charger *charger, cell **out)
-{
-    fsm_region *r = charger->region;
-    *out = &r->cells[charger->cell];
-    if (!is_own(charger))
-        return gone(r);
-    if (used_of(*out, state_now(*out)) < 0)
-        return corrupt(r, "cell %u has a negative amount", charger->cell);
-    return 0;
-}
 
 /* Takes the lock and makes sure that the cell is still this holder's. */
 static int begin(const fsm_charger *charger, int64_t amount, charging *c)
@@ -248,7 +214,7 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
         return error;
     c->lease = id_index(charger->holder) >= c->region->geometry.holders;
     c->path = charger->path;
-    error = own_cell(charger, &c->own);
+    error = charger_cell(charger, &c->cl);
     if (error)
         unlock(c->region);
     return error;
@@ -258,12 +224,12 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
 static void settle(charging *c, int64_t stock, int64_t used)
 {
     if (stock > 0) {
-        open_cell(c->region, c->path, c->own, stock, used);
+        open_cell(c->region, c->path, c->cl, stock, used);
         c->path->at[0]->refills++;
         c->path->at[0]->batch = stock;
         FAULT_POINT(refilled);
     } else {
-        set_used(c->own, used);
+        set_used(c->cl, used);
         FAULT_POINT(used_set);
     }
 }
@@ -277,10 +243,11 @@ static int64_t ahead(charging *c, int64_t pending, int64_t amount, int64_t more)
     int64_t batch = fsm_get_batch(c->region);
     if (batch == 0 || in_global_mode(c->path))
         return 0;
-    int64_t twice = __atomic_load_n(&c->own->words.cap, __ATOMIC_RELAXED);
-    int64_t wanted = c->lease                  ? 0
-                     : batch != FSM_BATCH_AUTO ? batch
-                                               : least(most(amount, twice), most(times(amount, BATCH_CHARGES), more));
+    int64_t twice = READ_ONCE(c->cl->words.cap);
+    int64_t wanted = c->lease ? 0
+                     : batch != FSM_BATCH_AUTO
+                         ? batch
+                         : min_i64(max_i64(amount, twice), max_i64(multiply(amount, BATCH_CHARGES), more));
     return grant(c->region, c->path, pending, amount, wanted);
 }
 
@@ -293,13 +260,13 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     if (error)
         return error;
     bool exceeded;
-    close_cell(c.region, c.path, c.own);
+    close_cell(c.region, c.path, c.cl);
     if (amount > 0)
         error = find_room(c.region, c.path, amount, false, &exceeded);
     if (error == -ENOMEM)
         record_refused(charger, amount, false);
     if (!error && amount > 0) {
-        int64_t used = used_of(c.own, state_now(c.own)); /* the holder may have been given what it waits for, too */
+        int64_t used = used_of(c.cl, state_now(c.cl)); /* the holder may have been given what it waits for, too */
         int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
         FAULT_POINT(granted);
         bool marked = reserve(c.path, amount);
@@ -318,13 +285,13 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    uint64_t before = state_now(c.own);
+    uint64_t before = state_now(c.cl);
     int64_t reserved = 0;
     if (is_open(before)) {
-        note_peak(c.path, c.own);
-        reserved = total_of(c.own, before);
+        note_peak(c.path, c.cl);
+        reserved = total_of(c.cl, before);
     }
-    int64_t used = close_cell(c.region, c.path, c.own);
+    int64_t used = close_cell(c.region, c.path, c.cl);
     if (used < amount) {
         fsm_fault_here.held = used;
         error = -ERANGE;
@@ -351,7 +318,7 @@ int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    int64_t used = close_cell(c.region, c.path, c.own);
+    int64_t used = close_cell(c.region, c.path, c.cl);
     if (amount > 0)
         error = find_room(c.region, c.path, amount, true, exceeded);
     if (!error) {
@@ -373,7 +340,7 @@ static int move(fsm_charger *charger, int64_t amount, int sign)
     int error = begin(charger, amount, &c);
     if (error)
         return error;
-    error = move_held(c.region, c.path, c.own, sign * amount);
+    error = move_held(c.region, c.path, c.cl, sign * amount);
     unlock(c.region);
     return error;
 }
@@ -394,7 +361,7 @@ int fsm_held(fsm_charger *charger, int64_t *out)
     int error = begin(charger, 0, &c);
     if (error)
         return error;
-    *out = used_of(c.own, state_now(c.own));
+    *out = used_of(c.cl, state_now(c.cl));
     unlock(c.region);
     return 0;
 }

@@ -1,5 +1,5 @@
 /*
- * waiters.c - requests that wait for room, and whose turn it is.
+ * queue.c - requests that wait for room, and whose turn it is.
  *
  * A request asks for so much of one counter or of several, all or nothing, and stands in one line with all others.
  * Whoever makes room under the lock goes through the line, from the oldest request on, and charges for those there is
@@ -19,28 +19,25 @@
  * so is forgotten with the next.  These marks are good until room is made at a full counter, the line is left, or a
  * limit is set: then there is another round.  Nonsense in them, or after a crash, makes somebody wait for the next.
  */
-#include "internal.h"
+#include "holders/queue.h"
+#include "counters/amounts.h"
+#include "counters/counter.h"
+#include "holders/commit.h"
+#include "observe/events.h"
+#include "region/fault.h"
+#include "region/fault_point.h"
+#include "region/pool.h"
 
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-/* How long one who waits sleeps before he looks for the dead, as long as no daemon does; ns. */
-#define LOOK_EVERY INT64_C(500000000)
+/* ---- requests ----------------------------------------------------------------------- */
 
-typedef struct request {
-    uint32_t n;
-    cell *own[FSM_RESOURCES_MAX]; /* of one holder and different counters */
-    int64_t amount[FSM_RESOURCES_MAX];
-} request;
-
-/* ---- records ------------------------------------------------------------------------- */
-
-static uint32_t resource_bit(const fsm_region *r, const cell *own)
+static uint32_t resource_bit(const fsm_region *r, const cell *cl)
 {
-    return 1u << own->counter % r->geometry.resources;
+    return 1u << cl->counter % r->geometry.resources;
 }
 
 /* The request that begins with w.  Its cells are one holder's, and of different resources. */
@@ -50,13 +47,13 @@ static int read_request(fsm_region *r, const waiter *w, request *out)
     uint32_t seen = 0; /* resources */
     out->n = 0;
     while (out->n < FSM_RESOURCES_MAX) {
-        cell *own = cell_at(r, w->cell);
+        cell *cl = cell_at(r, w->cell);
         int64_t amount = w->amount;
-        if (!own || own->owner == 0 || own->owner == QUARANTINED || amount <= 0 ||
-            (out->n > 0 && own->owner != out->own[0]->owner) || (seen & resource_bit(r, own)))
+        if (!cl || cl->owner == 0 || cl->owner == QUARANTINED || amount <= 0 ||
+            (out->n > 0 && cl->owner != out->cells[0]->owner) || (seen & resource_bit(r, cl)))
             break;
-        seen |= resource_bit(r, own);
-        out->own[out->n] = own;
+        seen |= resource_bit(r, cl);
+        out->cells[out->n] = cl;
         out->amount[out->n++] = amount;
         uint32_t next = once(w->part);
         if (next == NONE)
@@ -75,38 +72,13 @@ void free_waiter(fsm_region *r, waiter *w)
     free_record(r, WAITERS, waiter_index(r, w));
 }
 
-static void free_parts(fsm_region *r, uint32_t index)
+void free_parts(fsm_region *r, uint32_t index)
 {
     waiter *w;
     for (uint32_t n = 0; n < FSM_RESOURCES_MAX && (w = waiter_at(r, index)) && state_of(w->stamp) == PART; n++) {
         index = once(w->part);
         free_waiter(r, w);
     }
-}
-
-static int make_request(fsm_region *r, const request *q, waiter **out)
-{
-    uint32_t part = NONE, index;
-    for (uint32_t i = q->n; i-- > 0; part = index) {
-        int error = take_record(r, WAITERS, &index);
-        if (error) {
-            free_parts(r, part);
-            return error;
-        }
-        waiter *w = &r->waiters[index];
-        w->amount = q->amount[i];
-        w->cell = cell_index(r, q->own[i]);
-        w->part = part;
-        if (i == 0) {
-            __atomic_store_n(&w->answer, WAITING, __ATOMIC_RELAXED); /* whose record it was may look at it still */
-            w->ticket = ++r->header->ticket;
-        }
-        FAULT_POINT(described);
-        __atomic_store_n(&w->stamp, make_stamp(generation(w->stamp) + 1, i == 0 ? LIVE : PART), __ATOMIC_RELEASE);
-        FAULT_POINT(made);
-    }
-    *out = &r->waiters[part];
-    return 0;
 }
 
 /* ---- the line ------------------------------------------------------------------------- */
@@ -116,7 +88,7 @@ static int count(fsm_region *r, const request *q, int by)
 {
     ancestry p;
     for (uint32_t i = 0; i < q->n; i++) {
-        int error = path_of(r, q->own[i]->counter, &p);
+        int error = path_of(r, q->cells[i]->counter, &p);
         if (error)
             return error;
         for (uint32_t k = 0; k < p.n; k++) {
@@ -131,7 +103,7 @@ static int count(fsm_region *r, const request *q, int by)
     return 0;
 }
 
-int join_line(fsm_region *r, waiter *w)
+int enqueue(fsm_region *r, waiter *w)
 {
     request q;
     int error = read_request(r, w, &q);
@@ -155,10 +127,10 @@ int join_line(fsm_region *r, waiter *w)
 }
 
 /* Wakes who asked. */
-static void tell(fsm_region *r, waiter *w, const cell *own)
+static void wake_owner(fsm_region *r, waiter *w, const cell *cl)
 {
     syscall(SYS_futex, &w->answer, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-    uint32_t owner = own->owner - 1;
+    uint32_t owner = cl->owner - 1;
     holder *h = holder_at(r, owner);
     if (!h)
         return;
@@ -166,11 +138,11 @@ static void tell(fsm_region *r, waiter *w, const cell *own)
     FAULT_POINT(answers_counted);
     syscall(SYS_futex, &h->answers, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
     if (owner >= r->geometry.holders)
-        ring(r);
+        notify(r);
 }
 
 /* Takes a request out of the line, answered or not, and frees it. */
-static int leave_line(fsm_region *r, waiter *w)
+int dequeue(fsm_region *r, waiter *w)
 {
     header *h = r->header;
     request q;
@@ -190,7 +162,7 @@ static int leave_line(fsm_region *r, waiter *w)
     if (!waited)
         return 0;
     error = count(r, &q, -1);
-    tell(r, w, q.own[0]);
+    wake_owner(r, w, q.cells[0]);
     return error;
 }
 
@@ -198,16 +170,16 @@ static int leave_line(fsm_region *r, waiter *w)
 
 static int64_t aside_at(const fsm_region *r, const counter *c)
 {
-    return c->aside_in == r->header->round ? most(c->aside, 0) : 0;
+    return c->aside_in == r->header->round ? max_i64(c->aside, 0) : 0;
 }
 
 /* Whether the counter has room for so much beside what was set aside. */
 static int has_room(fsm_region *r, counter *c, int64_t amount)
 {
-    return fits(r, c, plus(amount, aside_at(r, c)), false);
+    return fits(r, c, add_amounts(amount, aside_at(r, c)), false);
 }
 
-static int make_full(fsm_region *r, counter *c, int64_t amount)
+static int mark_full(fsm_region *r, counter *c, int64_t amount)
 {
     c->full_in = r->header->round;
     FAULT_POINT(full);
@@ -219,14 +191,14 @@ static int set_aside(fsm_region *r, const request *q)
     ancestry p;
     uint64_t round = r->header->round;
     for (uint32_t i = 0; i < q->n; i++) {
-        int error = path_of(r, q->own[i]->counter, &p);
+        int error = path_of(r, q->cells[i]->counter, &p);
         if (error)
             return error;
         for (uint32_t k = 0; k < p.n; k++) {
             counter *c = p.at[k];
             if (c->full_in == round)
                 continue;
-            c->aside = plus(aside_at(r, c), q->amount[i]);
+            c->aside = add_amounts(aside_at(r, c), q->amount[i]);
             c->aside_in = round;
             FAULT_POINT(set_aside);
         }
@@ -235,11 +207,11 @@ static int set_aside(fsm_region *r, const request *q)
 }
 
 /* 1 if a request is above a limit itself: then nothing is to be drained for it, or made full. */
-static int is_hopeless(fsm_region *r, const request *q)
+static int exceeds_limit(fsm_region *r, const request *q)
 {
     ancestry p;
     for (uint32_t i = 0; i < q->n; i++) {
-        int error = path_of(r, q->own[i]->counter, &p);
+        int error = path_of(r, q->cells[i]->counter, &p);
         if (error)
             return error;
         for (uint32_t k = 0; k < p.n; k++)
@@ -251,16 +223,16 @@ static int is_hopeless(fsm_region *r, const request *q)
 
 /* 0 if it is a request's turn, and there is room for all of it; 1 if it has to wait, and if so the last full counter.
  */
-static int take_turn(fsm_region *r, const request *q, const counter **at)
+int try_turn(fsm_region *r, const request *q, const counter **at)
 {
     *at = NULL;
     bool first = false;
-    int error = is_hopeless(r, q);
+    int error = exceeds_limit(r, q);
     if (error)
         return error;
     for (uint32_t i = 0; i < q->n; i++) {
         ancestry p;
-        error = path_of(r, q->own[i]->counter, &p);
+        error = path_of(r, q->cells[i]->counter, &p);
         for (uint32_t k = 0; k < p.n && !error; k++) {
             counter *c = p.at[k];
             int fit = c->full_in == r->header->round ? 0 : has_room(r, c, q->amount[i]);
@@ -269,7 +241,7 @@ static int take_turn(fsm_region *r, const request *q, const counter **at)
             *at = c;
             if (fit == 0 && c->full_in != r->header->round) {
                 first = true;
-                fit = make_full(r, c, q->amount[i]);
+                fit = mark_full(r, c, q->amount[i]);
             }
             error = fit;
             break;
@@ -284,19 +256,19 @@ static int take_turn(fsm_region *r, const request *q, const counter **at)
 }
 
 /* Charges for a request; `record`: its waiter, or NONE. */
-static int charge_for(fsm_region *r, const request *q, uint32_t record)
+int charge_request(fsm_region *r, const request *q, uint32_t record)
 {
     ancestry p;
     for (uint32_t i = 0; i < q->n; i++) {
-        int error = path_of(r, q->own[i]->counter, &p);
+        int error = path_of(r, q->cells[i]->counter, &p);
         if (error)
             return error;
-        close_cell(r, &p, q->own[i]);
+        close_cell(r, &p, q->cells[i]);
     }
-    return commit_changes(r, q->own, q->amount, q->n, record);
+    return commit_changes(r, q->cells, q->amount, q->n, record);
 }
 
-int serve_line(fsm_region *r)
+int serve_queue(fsm_region *r)
 {
     header *h = r->header;
     uint32_t left = r->geometry.cells;
@@ -310,14 +282,14 @@ int serve_line(fsm_region *r)
             continue;
         int turn = read_request(r, w, &q);
         if (!turn)
-            turn = take_turn(r, &q, &at);
+            turn = try_turn(r, &q, &at);
         if (turn > 0 && at && at->waiting == h->waiting)
             break; /* nobody can pass by it */
         if (turn == 0)
-            turn = charge_for(r, &q, i);
+            turn = charge_request(r, &q, i);
         if (turn == 0) {
             turn = count(r, &q, -1);
-            tell(r, w, q.own[0]);
+            wake_owner(r, w, q.cells[0]);
         }
         if (turn < 0)
             return turn;
@@ -325,30 +297,30 @@ int serve_line(fsm_region *r)
     return 0;
 }
 
-void serve(fsm_region *r, const ancestry *p)
+void serve_full(fsm_region *r, const ancestry *p)
 {
     for (uint32_t i = 0; i < p->n; i++)
         if (p->at[i]->full_in == r->header->round) {
-            serve_line(r); /* an error is that of a damaged region: who recovers serves them */
+            serve_queue(r); /* an error is that of a damaged region: who recovers serves them */
             return;
         }
 }
 
-int serve_again(fsm_region *r)
+int serve_after_recovery(fsm_region *r)
 {
     header *h = r->header;
-    int error = serve_line(r);
+    int error = serve_queue(r);
     uint32_t left = r->geometry.cells;
     waiter *w;
     for (uint32_t i = h->line_head; !error && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
-        const cell *own = cell_at(r, w->cell);
-        if (w->answer != WAITING && own)
-            tell(r, w, own);
+        const cell *cl = cell_at(r, w->cell);
+        if (w->answer != WAITING && cl)
+            wake_owner(r, w, cl);
     }
     return error;
 }
 
-int end_requests(fsm_region *r, uint32_t owner, const cell *own)
+int end_requests(fsm_region *r, uint32_t owner, const cell *cl)
 {
     uint32_t left = r->geometry.cells;
     waiter *w;
@@ -359,142 +331,15 @@ int end_requests(fsm_region *r, uint32_t owner, const cell *own)
         if (error)
             return error;
         next = once(w->next);
-        bool concerned = q.own[0]->owner == owner + 1 && !own;
-        for (uint32_t k = 0; k < q.n && own; k++)
-            concerned |= q.own[k] == own;
+        bool concerned = q.cells[0]->owner == owner + 1 && !cl;
+        for (uint32_t k = 0; k < q.n && cl; k++)
+            concerned |= q.cells[k] == cl;
         if (!concerned)
             continue;
-        error = leave_line(r, w);
+        error = dequeue(r, w);
         if (error)
             return error;
         ended = true;
     }
-    return ended ? serve_line(r) : 0;
-}
-
-/* ---- asking --------------------------------------------------------------------------------- */
-
-static int find_request(fsm_region *r, fsm_id id, waiter **out)
-{
-    waiter *w = waiter_at(r, id_index(id));
-    if (!w || id_index(id) >= high_of(&r->header->waiters, r->geometry.cells) ||
-        peek(w->stamp) != make_stamp((uint32_t)(id >> 32), LIVE))
-        return gone(r);
-    *out = w;
-    return 0;
-}
-
-static int ask(fsm_region *r, const request *q, uint32_t self, fsm_id *out)
-{
-    const counter *at;
-    waiter *w;
-    int turn = take_turn(r, q, &at);
-    if (turn == 1 && reap_before_refusal(r, self)) {
-        turn = serve_line(r); /* another round: in this one it has made something full itself */
-        if (turn == 0)
-            turn = take_turn(r, q, &at);
-    }
-    if (turn <= 0)
-        return turn ? turn : charge_for(r, q, NONE);
-    int error = make_request(r, q, &w);
-    if (!error)
-        error = join_line(r, w);
-    if (error) {
-        serve_line(r); /* what it made full is not */
-        return error;
-    }
-    *out = make_id(w->stamp, waiter_index(r, w));
-    return -EINPROGRESS;
-}
-
-int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, fsm_id *out)
-{
-    request q = { .n = (uint32_t)n };
-    for (size_t i = 0; i < n && i < FSM_RESOURCES_MAX; i++) {
-        if (amounts[i] <= 0)
-            return -EINVAL;
-        q.amount[i] = amounts[i];
-    }
-    int error = enter(chargers, q.own, n);
-    if (error)
-        return error;
-    fsm_region *r = chargers[0]->region;
-    error = ask(r, &q, id_index(chargers[0]->holder), out);
-    unlock(r);
-    return error;
-}
-
-/* While no daemon lives, it is one who waits who gives back what the dead held.  Without the lock, the next time. */
-static void look_for_dead(fsm_region *r)
-{
-    if (!reap_is_due(r, coarse_ns()) || server_alive(r->header) || lock(r) != 0)
-        return;
-    reap_before_refusal(r, NONE);
-    unlock(r);
-}
-
-int fsm_await_request(fsm_region *r, fsm_id id, int64_t nanoseconds)
-{
-    waiter *w;
-    int error = find_request(r, id, &w);
-    int64_t now = monotonic_ns();
-    int64_t deadline = nanoseconds > INT64_MAX - now ? INT64_MAX : now + nanoseconds;
-    while (!error) {
-        uint32_t answer = __atomic_load_n(&w->answer, __ATOMIC_ACQUIRE); /* before the stamp: else another's by then */
-        error = find_request(r, id, &w);
-        if (error || answer != WAITING)
-            return error || answer == GRANTED ? error : gone(r);
-        int64_t left = least(deadline - now, LOOK_EVERY);
-        if (left <= 0)
-            return -EAGAIN;
-        struct timespec patience = { .tv_sec = left / 1000000000, .tv_nsec = left % 1000000000 };
-        if (syscall(SYS_futex, &w->answer, FUTEX_WAIT, WAITING, &patience, NULL, 0) < 0) {
-            if (errno == EINTR)
-                return -EINTR;
-            if (errno == ETIMEDOUT)
-                look_for_dead(r);
-        }
-        now = monotonic_ns();
-    }
-    return error;
-}
-
-int fsm_end_request(fsm_region *r, fsm_id id)
-{
-    int error = lock(r);
-    if (error)
-        return error;
-    waiter *w;
-    error = find_request(r, id, &w);
-    if (!error) {
-        bool granted = w->answer == GRANTED;
-        error = leave_line(r, w);
-        if (!error && !granted) {
-            error = serve_line(r);
-            error = error ? error : -ECANCELED;
-        }
-    }
-    unlock(r);
-    return error;
-}
-
-uint32_t fsm_await_answers(fsm_region *r, fsm_id id, uint32_t seen, int64_t nanoseconds)
-{
-    holder *h = holder_at(r, id_index(id));
-    if (!h)
-        return seen + 1;
-    nanoseconds = least(nanoseconds, LOOK_EVERY);
-    struct timespec patience = { .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000 };
-    if (syscall(SYS_futex, &h->answers, FUTEX_WAIT, seen, &patience, NULL, 0) < 0 && errno == ETIMEDOUT)
-        look_for_dead(r);
-    return __atomic_load_n(&h->answers, __ATOMIC_ACQUIRE);
-}
-
-void fsm_wake_answers(fsm_region *r, fsm_id id)
-{
-    holder *h = holder_at(r, id_index(id));
-    if (!h)
-        return;
-    __atomic_add_fetch(&h->answers, 1, __ATOMIC_RELEASE);
-    syscall(SYS_futex, &h->answers, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    return ended ? serve_queue(r) : 0;
 }
