@@ -1,1 +1,1 @@
-"""The file system, from outside: real mounts, real processes, and the files as anybody sees them."""
+"""The file system from outside: real mounts, real processes, and files as any user sees them."""

@@ -1,4 +1,4 @@
-"""Somebody who reads a short file while others do what takes long."""
+"""A process that reads a short file during long operations."""
 
 from __future__ import annotations
 

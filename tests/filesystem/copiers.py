@@ -1,4 +1,4 @@
-"""Programs that copy a file: each as a function of a file and a new name, that returns the text it got."""
+"""Programs that copy a file: each is a function of a file and a new name, and returns the copied text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 Copier = Callable[[Path, Path], bytes]
 
-#: FROM is the file, TO a new name elsewhere: otherwise the text is the output.  One that counts prints a number.
+#: FROM is the file, TO a new name elsewhere; without TO the output is the text.  A program that counts prints a number.
 COMMANDS: dict[str, list[str]] = {
     "busybox cat": ["busybox", "cat", "FROM"],
     "busybox cp": ["busybox", "cp", "FROM", "TO"],
@@ -33,7 +33,7 @@ COMMANDS: dict[str, list[str]] = {
     "rsync": ["rsync", "FROM", "TO"],
     "git hash-object": ["git", "hash-object", "FROM"],
 }
-#: These believe the size, before or beside what they read.
+#: Programs that rely on the size of the file.
 SIZED = ["rust-coreutils wc -c", "tar", "rsync", "git hash-object"]
 
 JAVA = """
@@ -120,7 +120,7 @@ func main() {
 	}
 }
 """
-#: The copies of a language, and the program that they take.
+#: The copies of a language, and the program that they need.
 LANGUAGES: dict[str, tuple[str, list[str]]] = {
     "Java": ("javac", ["Files.copy", "Files.readString"]),
     # copyFile() does not end, see docs/programs.md.
@@ -130,7 +130,7 @@ LANGUAGES: dict[str, tuple[str, list[str]]] = {
 
 
 class Failed(Exception):
-    """The program says that it failed."""
+    """The program reports a failure."""
 
 
 # ---- commands
@@ -173,7 +173,7 @@ def by_splice(source: int, target: int) -> None:
 
 
 def by_offset(source: int, target: int) -> None:
-    """sendfile() that leaves the position of the source alone."""
+    """sendfile() that does not move the position of the source."""
     offset = 0
     while moved := os.sendfile(target, source, offset, 1 << 20):
         offset += moved
@@ -183,7 +183,7 @@ MOVES = [by_sendfile, by_splice, by_offset]
 
 
 def moved(move: Callable[[int, int], None], source: int) -> bytes:
-    """The text that a move takes from an open file."""
+    """The text that `move` copies from an open file."""
     target = os.memfd_create("copy")
     try:
         move(source, target)
@@ -219,7 +219,7 @@ PYTHON: dict[str, Copier] = {
 
 
 class Worker:
-    """A program that copies one file after another, as it is told."""
+    """A program that reads orders and copies one file for each."""
 
     def __init__(self, language: str, directory: Path) -> None:
         needed, _ = LANGUAGES[language]
@@ -268,7 +268,7 @@ PROGRAMS = [*COMMANDS, *PYTHON, *(f"{name} {way}" for name, (_, ways) in LANGUAG
 
 
 class Copiers:
-    """All of them; the workers start when they are needed."""
+    """All programs; a worker starts when it is first needed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

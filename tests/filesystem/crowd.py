@@ -1,9 +1,9 @@
 """
-Processes that charge, by the thousand, to be killed: forked from one Python that has imported everything already.
+Thousands of processes that charge and are killed, forked from one Python that has imported everything.
 
-The test's side is Crowd; run as a program, this file is the other side. A line of JSON asks for a process, its pid is
-the answer. What a process has done is in its slot of a ledger in shared memory, where it can be read at whichever
-instruction the process was killed.
+Crowd is the test's side; as a program, this file is the other side. A line of JSON asks for a process, and the answer
+is its pid. Each process writes its operations into its slot of a ledger in shared memory, which stays readable when the
+process is killed at any instruction.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ COUNTERS = GROUPS * len(RESOURCES)
 SLOTS = 8
 
 CHARGE, UNCHARGE, GIVE, TAKE = range(4)
-#: Words of a slot: how many operations were begun and ended; the last one; whether to stop, and whether it has.
+#: Words of a slot: operations begun, operations ended, the last operation, stop requested, stopped.
 BEGUN, DONE, KIND, COUNTER, AMOUNT, STOP, STOPPED = range(7)
-#: Words of an account: what is held of each counter, what was given to each, and how many charges were refused.
+#: Words of an account: the amounts held of each counter, the amounts given to each, the number of refused charges.
 ACCOUNT = 2 * COUNTERS + 1
 SLOT = 8 + 2 * ACCOUNT
 
 
 class Slot:
     """
-    What a worker has done. It says what it begins; then does it; then writes its new account beside the old one, and
-    counts the operation, which turns from one account to the other in a single store.
+    The operations of a worker. The worker notes an operation, does it, and writes its new account beside the old one.
+    Then it counts the operation: that single store switches to the new account.
     """
 
     def __init__(self, words: memoryview) -> None:
@@ -68,7 +68,7 @@ class Slot:
 
     @property
     def unfinished(self) -> tuple[int, int, int] | None:
-        """Kind, counter and amount of what it was at when it ended: done or not, nobody can tell."""
+        """Kind, counter and amount of the operation at the worker's end: whether it took effect is unknown."""
         if self.words[BEGUN] == self.words[DONE]:
             return None
         return self.words[KIND], self.words[COUNTER], self.words[AMOUNT]
@@ -98,7 +98,7 @@ class Ledger:
 
 
 class Crowd:
-    """The one that forks, as the test sees it."""
+    """The process that forks, as the test sees it."""
 
     def __init__(self, ledger: int) -> None:
         command = [sys.executable, "-P", __file__, str(ledger)]
@@ -108,7 +108,7 @@ class Crowd:
         self._holding = 0
 
     def fork(self, kind: str, **task: Any) -> int:
-        """A process that does what the function of this name says; its pid."""
+        """The pid of a new process that runs the function of this name."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"kind": kind, **task}) + "\n")
         self._process.stdin.flush()
@@ -117,7 +117,7 @@ class Crowd:
         return int(line)
 
     def until(self, count: int) -> None:
-        """Waits until so many more processes have said that they hold."""
+        """Waits until `count` more processes have reported that they hold their charges."""
         while self._holding < count:
             assert self._line() == "holding"
             self._holding += 1
@@ -130,7 +130,7 @@ class Crowd:
         return line.rstrip("\n")
 
     def close(self) -> None:
-        """Ends all that are left: they do not outlive the one that forked them."""
+        """Ends all remaining processes: they do not outlive the process that forked them."""
         self._process.kill()
         self._process.communicate()
 
@@ -152,7 +152,7 @@ def a_crowd() -> Iterator[tuple[Crowd, Ledger]]:
 def charge_at_random(
     ledger: Ledger, slot: int, groups: list[str], numbers: list[int], seed: int, transport: str, on_exit: str, size: int
 ) -> None:
-    """Charges some of the groups until it is told to stop, and then holds what it holds."""
+    """Charges some of the groups until a stop is requested, and then keeps its charges."""
     rng = random.Random(seed)
     own = ledger.slots[slot]
     counters: list[tuple[int, Any]] = []
@@ -214,7 +214,7 @@ KINDS: dict[str, Callable[..., None]] = {"charge": charge_at_random, "hold": hol
 
 def main() -> None:
     ledger = Ledger(int(sys.argv[1]))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for the children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the children need no wait()
     prctl = ctypes.CDLL(None).prctl
     gc.freeze()
     for line in sys.stdin:

@@ -1,7 +1,6 @@
 """
-A process that charges in a region which somebody writes over: attaches itself through the memory, charges, and begins
-again after an error, until its input ends. Any OSError is a fine answer, and so is that there is no such resource; of
-anything else it dies.
+A process that charges in a region while a test overwrites it. It attaches through the memory and charges, and starts
+again after an error, until its input ends. It accepts any OSError, and a missing resource. Any other error ends it.
 
 usage: hostile_charger.py GROUP SEED
 """
@@ -18,11 +17,11 @@ from collections import Counter as Tally
 
 import fsmount
 
-#: No operation takes so long: the patience for the lock is 3 s.
+#: No operation takes this long: the wait for the lock ends after 3 s.
 SECONDS = 60
 
 
-def told_to_stop() -> bool:
+def is_stopped() -> bool:
     return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
@@ -49,7 +48,7 @@ def work(group: fsmount.Group, source: random.Random) -> None:
 def main(path: str, seed: str) -> None:
     source = random.Random(seed)
     answers: Tally[str] = Tally()
-    while not told_to_stop():
+    while not is_stopped():
         signal.alarm(SECONDS)
         try:
             with fsmount.attach(path, transport="memory") as group:
@@ -60,7 +59,7 @@ def main(path: str, seed: str) -> None:
                 print("charged", flush=True)
         except OSError as error:
             answers[errno.errorcode.get(error.errno or 0, str(error))] += 1
-        except KeyError:  # the name of a resource was written over before it was read
+        except KeyError:  # the name of a resource was overwritten before it was read
             answers["KeyError"] += 1
     print(json.dumps(answers))
 

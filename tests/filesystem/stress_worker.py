@@ -1,9 +1,9 @@
 """
-A worker of the stress tests: charges and uncharges some groups at random until it is told to stop, and then says
-what it holds and who refused it.
+A worker of the stress tests: it charges and uncharges some groups at random until it is stopped, and then reports its
+charges and the groups that refused it.
 
-Run with one argument, a JSON object of what Worker takes. A line on its input stops it; it then prints its report,
-one JSON object, and goes on holding what it holds until its input ends.
+The one argument is a JSON object with the arguments of Worker. A line of input stops the worker. It then prints its
+report, one JSON object, and keeps its charges until its input ends.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import fsmount
 
 
 class Account(Protocol):
-    """What is charged in one group."""
+    """The charges of this worker in one group."""
 
     def charge(self, amount: int) -> None: ...
     def uncharge(self, amount: int) -> None: ...
 
 
 class LeaseAccount:
-    """A lease file, written by hand."""
+    """A lease file, written directly."""
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(os.path.join(path, "memory.lease"), os.O_RDWR)
@@ -66,7 +66,7 @@ class Worker:
         try:
             self.accounts[path].charge(amount)
         except fsmount.LimitExceeded as refused:
-            # Through files nobody is told who refused: such workers are where only one group can.
+            # A write does not name the group that refused: such workers run where only one group can.
             self.refused[refused.group if self.kind == "memory" else path] += 1
             return False
         except OSError as error:
@@ -98,7 +98,7 @@ class Worker:
         self.operations += 1
 
     def move(self, path: str, amount: int) -> None:
-        """To the group itself, or what was given before back from there."""
+        """Gives charges to the group itself, or takes earlier ones back."""
         if self.given[path]:
             amount = self.rng.randint(0, self.given[path])
             self.accounts[path].take(amount)
@@ -110,7 +110,7 @@ class Worker:
             self.held[path] -= amount
 
     def burst(self, path: str) -> None:
-        """Many small ones in a row, which is what stock is for."""
+        """Charges many small amounts in a row, which stock is for."""
         charged = sum(self.charge(path, 7) for _ in range(50))
         for _ in range(charged):
             self.uncharge(path, 7)
@@ -120,7 +120,7 @@ class Worker:
         return {name: getattr(self, name) for name in names}
 
 
-def until_told(step: Callable[[], None]) -> None:
+def until_stopped(step: Callable[[], None]) -> None:
     told = threading.Event()
 
     def listen() -> None:
@@ -136,7 +136,7 @@ def until_told(step: Callable[[], None]) -> None:
 def main() -> None:
     worker = Worker(**json.loads(sys.argv[1]))
     print("ready", flush=True)
-    until_told(worker.step)
+    until_stopped(worker.step)
     print(json.dumps(worker.report()), flush=True)
     sys.stdin.read()
 

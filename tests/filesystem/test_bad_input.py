@@ -1,7 +1,7 @@
 """
-Anything at all, written into every file and taken as a name: counters stay as they were or change as the text says.
+Arbitrary bytes, written into every file and used as names: counters stay the same or change as the rules say.
 
-What a text says is decided by a reader of numbers of this test's own, written from the rules alone.
+The test has a parser of its own for numbers, written from the rules alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COMMANDS = "usage limit soft_limit max_usage failcnt stat charge uncharge force_
 
 @dataclass
 class Model:
-    """One counter of a group without children: plain numbers, and what a write makes of them."""
+    """One counter of a group without children: plain numbers, and the effect of a write on them."""
 
     limit: int = UNLIMITED
     soft_limit: int = UNLIMITED
@@ -106,7 +106,7 @@ def mount() -> Iterator[Mount]:
 
 
 class Writer:
-    """Every file of one counter held open, and a model of it."""
+    """All files of one counter, kept open, and a model of the counter."""
 
     def __init__(self, group: GroupFiles, resource: str) -> None:
         self.group, self.resource = group, resource
@@ -120,7 +120,7 @@ class Writer:
             os.close(fd)
 
     def write(self, name: str, text: bytes, offset: int) -> None:
-        """Writes, and holds the errno and the counters to what the model says."""
+        """Writes, and compares the errno and the counters with the model."""
         expected = 0
         try:
             self.model.write(name, text)
@@ -133,8 +133,8 @@ class Writer:
         except OSError as error:
             got = error.errno or -1
         context = f"{text[:60]!r} ({len(text)} bytes) to {self.resource}.{name}"
-        told = (errno.errorcode.get(got, "no error"), errno.errorcode.get(expected, "no error"))
-        assert got == expected, f"{context}: {told[0]} instead of {told[1]}"
+        names = (errno.errorcode.get(got, "no error"), errno.errorcode.get(expected, "no error"))
+        assert got == expected, f"{context}: {names[0]} instead of {names[1]}"
         for key in ("usage", "limit", "soft_limit", "max_usage", "failcnt"):
             value = int(os.pread(self.fds[key], 100, 0))
             assert value == getattr(self.model, key), f"{key} after {context}"
@@ -142,7 +142,7 @@ class Writer:
             assert int(os.pread(self.fds[name], 100, 0)) == self.model.lease, f"the lease after {context}"
 
 
-def test_random_bytes_written_into_every_file_do_what_they_say_or_nothing(
+def test_random_bytes_in_every_file_act_as_the_rules_say_or_change_nothing(
     mount: Mount, group: GroupFiles, seed: int, soak: bool
 ) -> None:
     rng = random.Random(seed)
@@ -152,7 +152,7 @@ def test_random_bytes_written_into_every_file_do_what_they_say_or_nothing(
             writer = rng.choice(writers)
             name = rng.choice(COMMANDS)
             writer.write(name, random_text(rng), rng.choice((0, 0, rng.randrange(5000))))
-            # What is full refuses everything, which would prove little.
+            # A full counter refuses everything, which would prove little.
             if writer.model.usage > writer.model.limit // 2 and rng.random() < 0.1:
                 writer.write(rng.choice(("force_empty", "lease")), b"0", 0)
                 writer.write("limit", b"max", 0)
@@ -189,7 +189,7 @@ def random_name(rng: random.Random) -> bytes:
     return name if name not in (b".", b"..") else b"dots"
 
 
-def test_random_names_make_groups_or_are_refused_as_the_rules_say(group: GroupFiles, seed: int, soak: bool) -> None:
+def test_random_names_make_groups_or_fail_as_the_rules_say(group: GroupFiles, seed: int, soak: bool) -> None:
     rng = random.Random(seed)
     top = os.fsencode(group.path)
     files = {os.fsencode(name) for name in os.listdir(group.path)}

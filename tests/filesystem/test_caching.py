@@ -1,4 +1,4 @@
-"""What the kernel remembers of the tree is never out of date: whoever changes it, and whichever way."""
+"""The kernel's cache of the tree is never stale, whichever process changes the tree, and in whichever way."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ with Tree.open(sys.argv[1]) as tree:
 
 
 def in_the_region(mount: Mount, group: GroupFiles, statement: str) -> None:
-    """Another process does it to the group, past the mount."""
+    """Another process runs the statement in the region, past the mount."""
     command = [sys.executable, "-c", IN_THE_REGION.format(statement=statement), str(mount.region), group.path.name]
     subprocess.run(command, check=True, timeout=60)
 
 
-def test_a_group_made_or_removed_in_the_region_is_there_or_gone_at_once(mount: Mount, group: GroupFiles) -> None:
+def test_a_group_made_or_removed_in_the_region_appears_or_vanishes_at_once(mount: Mount, group: GroupFiles) -> None:
     child = group / "child"
     for _ in range(2):
         assert not child.exists()
@@ -52,7 +52,7 @@ def test_a_group_renamed_in_the_region_has_its_new_name_at_once(mount: Mount, gr
     assert [child.path.name for child in group.children()] == ["after"]
 
 
-def test_a_group_made_again_in_the_region_is_another(mount: Mount, group: GroupFiles) -> None:
+def test_a_group_removed_and_made_again_in_the_region_has_a_new_inode(mount: Mount, group: GroupFiles) -> None:
     child = group.mkdir("child")
     child.set_limit(5)
     before = os.stat(child.path).st_ino
@@ -87,7 +87,7 @@ def test_a_mode_changed_through_one_path_shows_in_the_other(group: GroupFiles) -
         os.close(directory)
 
 
-def test_a_name_that_was_not_there_is_found_as_soon_as_it_is(group: GroupFiles) -> None:
+def test_a_missing_name_is_found_as_soon_as_the_group_exists(group: GroupFiles) -> None:
     for number in range(50):
         path = group / f"child{number}"
         assert not path.exists()

@@ -1,4 +1,4 @@
-"""Usage, limits, soft limits, peaks and failcnt, through the files alone; on a mount with stock and one without."""
+"""Usage, limits, soft limits, peaks and failcnt through the files, on a mount with stock and on one without."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mount(request: pytest.FixtureRequest) -> Iterator[Mount]:
 
 @pytest.fixture
 def chain(group: GroupFiles) -> list[GroupFiles]:
-    """Groups one below the other, the uppermost first."""
+    """Nested groups, the topmost first."""
     groups = [group]
     for name in "abc":
         groups.append(groups[-1].mkdir(name))
@@ -51,7 +51,7 @@ def test_siblings_add_up_in_their_parent(group: GroupFiles) -> None:
     assert [child.usage for child in sorted(group.children(), key=lambda child: child.path)] == [1, 2, 3, 4, 5]
 
 
-def test_what_is_charged_stays_until_it_is_uncharged(chain: list[GroupFiles]) -> None:
+def test_a_charge_stays_until_it_is_uncharged(chain: list[GroupFiles]) -> None:
     chain[3].charge(5000)
     chain[3].charge(1)
     chain[3].uncharge(5000)
@@ -70,7 +70,7 @@ def test_uncharging_more_than_the_group_itself_holds_is_erange_and_changes_nothi
     assert chain[0].tree_counters() == before
 
 
-def test_a_group_cannot_uncharge_what_a_lease_in_it_holds(group: GroupFiles) -> None:
+def test_a_group_cannot_uncharge_the_charges_of_a_lease(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("50")
         with fails_with(errno.ERANGE):
@@ -172,7 +172,7 @@ def test_a_limit_equal_to_the_usage_is_allowed(chain: list[GroupFiles]) -> None:
         assert group.limit == 5000
 
 
-def test_a_limit_of_0_is_allowed_where_nothing_is_used(group: GroupFiles) -> None:
+def test_a_limit_of_0_is_allowed_in_an_unused_group(group: GroupFiles) -> None:
     group.set_limit(0)
     with fails_with(errno.ENOMEM):
         group.charge(1)
@@ -216,7 +216,7 @@ def test_the_root_group_itself_can_be_charged(mount: Mount, group: GroupFiles) -
     assert mount.root.usage == 0
 
 
-def test_raising_a_limit_lets_what_was_refused_pass(group: GroupFiles) -> None:
+def test_a_raised_limit_lets_a_refused_charge_pass(group: GroupFiles) -> None:
     group.set_limit(100)
     with fails_with(errno.ENOMEM):
         group.charge(101)
@@ -229,7 +229,7 @@ def test_raising_a_limit_lets_what_was_refused_pass(group: GroupFiles) -> None:
 
 @pytest.fixture
 def idle_stock(chain: list[GroupFiles]) -> Iterator[list[GroupFiles]]:
-    """Two processes that charged and gave back nearly all of it, attached yet, below a limit of 1 GiB."""
+    """Two attached processes that have charged and uncharged nearly all of it, below a limit of 1 GiB."""
     chain[0].set_limit(1 << 30)
     with HolderProcess(chain[2].path) as first, HolderProcess(chain[3].path) as second:
         for holder in (first, second):
@@ -244,13 +244,13 @@ def test_stock_never_shows_as_usage(idle_stock: list[GroupFiles]) -> None:
     assert usages(idle_stock) == [8192, 8192, 8192, 4096]
 
 
-def test_what_is_reserved_is_the_usage_and_the_stock(idle_stock: list[GroupFiles]) -> None:
+def test_reserved_is_the_sum_of_usage_and_stock(idle_stock: list[GroupFiles]) -> None:
     for group in idle_stock:
         stat = group.stat()
         assert stat["reserved"] == stat["usage"] + stat["stock"] <= stat["limit"]
 
 
-def test_there_is_stock_unless_the_batch_is_0(mount: Mount, idle_stock: list[GroupFiles]) -> None:
+def test_holders_keep_stock_unless_the_batch_is_0(mount: Mount, idle_stock: list[GroupFiles]) -> None:
     stat = idle_stock[0].stat()
     if "0" in mount.options:
         assert (stat["stock"], stat["batch"], stat["error_bound"]) == (0, 0, 0)
@@ -298,7 +298,7 @@ def test_no_refusal_while_stock_lies_idle(
 
 @pytest.mark.parametrize("where", [0, 1, 3])
 @pytest.mark.parametrize("charge", [charge_by_file, charge_by_lease, charge_by_process])
-def test_one_byte_more_than_what_is_free_is_refused_whatever_stock_there_is(
+def test_one_byte_above_the_free_room_is_refused_at_any_stock(
     idle_stock: list[GroupFiles], charge: Callable[[GroupFiles, int], None], where: int
 ) -> None:
     free = (1 << 30) - 8192
@@ -321,7 +321,7 @@ def test_a_soft_limit_is_never_ebusy_and_refuses_nothing(group: GroupFiles) -> N
     assert group.failcnt == 0
 
 
-def test_soft_limit_excess_is_what_is_used_above_the_soft_limit(group: GroupFiles) -> None:
+def test_soft_limit_excess_is_the_usage_above_the_soft_limit(group: GroupFiles) -> None:
     group.write("soft_limit", 100)
     child = group.mkdir("child")
     excess = []
@@ -372,7 +372,7 @@ RESETS = [b"0", b"1\n", b"\n", b" ", b"abc", b"-1", b"max", b"\0", b"\xff\xfe", 
 
 
 @pytest.mark.parametrize("text", RESETS, ids=lambda text: repr(text[:8]))
-def test_any_text_resets_max_usage_to_the_usage_of_now(group: GroupFiles, text: bytes) -> None:
+def test_any_text_resets_max_usage_to_the_current_usage(group: GroupFiles, text: bytes) -> None:
     group.charge(500)
     group.uncharge(300)
     group.write("max_usage", text)
@@ -389,7 +389,7 @@ def test_any_text_resets_failcnt_to_0(group: GroupFiles, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", RESETS, ids=lambda text: repr(text[:8]))
-def test_any_text_makes_force_empty_forget_what_the_group_itself_holds(group: GroupFiles, text: bytes) -> None:
+def test_any_text_makes_force_empty_forget_the_charges_of_the_group_itself(group: GroupFiles, text: bytes) -> None:
     child = group.mkdir("child")
     child.charge(10)
     group.charge(500)
@@ -399,7 +399,7 @@ def test_any_text_makes_force_empty_forget_what_the_group_itself_holds(group: Gr
         group.uncharge(1)
 
 
-def test_force_empty_leaves_holders_theirs_and_drains_stock(idle_stock: list[GroupFiles]) -> None:
+def test_force_empty_drains_stock_and_keeps_the_charges_of_holders(idle_stock: list[GroupFiles]) -> None:
     idle_stock[2].charge(1 << 20)
     with idle_stock[2].lease() as lease:
         lease.write("99")
@@ -426,7 +426,7 @@ def test_an_open_reset_file_can_be_written_again_and_again(group: GroupFiles) ->
 # ---- R.stat
 
 
-def test_stat_tells_where_the_usage_is(group: GroupFiles) -> None:
+def test_stat_shows_local_common_and_reserved_usage(group: GroupFiles) -> None:
     child = group.mkdir("child")
     child.charge(1000)
     group.charge(200)
@@ -451,7 +451,7 @@ def test_stat_agrees_with_the_files(group: GroupFiles) -> None:
     assert {"usage": 999, "limit": 5000, "soft_limit": 900, "max_usage": 1000, "failcnt": 1}.items() <= stat.items()
 
 
-def test_hierarchical_limit_and_margin_are_the_least_on_the_way_up(chain: list[GroupFiles]) -> None:
+def test_hierarchical_limit_and_margin_are_the_minimum_on_the_way_up(chain: list[GroupFiles]) -> None:
     chain[0].set_limit(10_000)
     chain[1].set_limit(3_000)
     chain[2].set_limit(4_000)
@@ -464,7 +464,7 @@ def test_hierarchical_limit_and_margin_are_the_least_on_the_way_up(chain: list[G
     assert seen == [(10_000, 500, 500), (3_000, 2_500, 500), (3_000, 3_500, 500), (3_000, UNLIMITED, 500)]
 
 
-def test_margin_is_0_at_the_least(group: GroupFiles) -> None:
+def test_margin_is_never_negative(group: GroupFiles) -> None:
     group.set_limit(1000)
     with HolderProcess(group.path) as holder:
         assert not holder.charge_nofail(1500)
@@ -472,7 +472,7 @@ def test_margin_is_0_at_the_least(group: GroupFiles) -> None:
         assert (stat["usage"], stat["margin"], stat["hierarchical_margin"]) == (1500, 0, 0)
 
 
-def test_margin_counts_the_usage_alone_not_the_stock(idle_stock: list[GroupFiles]) -> None:
+def test_margin_counts_usage_but_not_stock(idle_stock: list[GroupFiles]) -> None:
     assert [group.stat()["hierarchical_margin"] for group in idle_stock] == [(1 << 30) - 8192] * 4
 
 
@@ -487,7 +487,7 @@ def test_stat_counts_the_live_holders(group: GroupFiles) -> None:
 # ---- charging past a limit
 
 
-def test_charge_nofail_charges_every_level_and_raises_failcnt_at_each_that_is_over(chain: list[GroupFiles]) -> None:
+def test_charge_nofail_charges_every_level_and_raises_failcnt_at_each_exceeded_one(chain: list[GroupFiles]) -> None:
     chain[0].set_limit(100)
     chain[2].set_limit(200)
     with HolderProcess(chain[3].path) as holder:
@@ -503,7 +503,7 @@ def test_charge_nofail_charges_every_level_and_raises_failcnt_at_each_that_is_ov
         assert failcnts(chain) == [2, 0, 2, 0]
 
 
-# ---- who refused
+# ---- the group that refuses
 
 
 @pytest.mark.parametrize("refusing", range(4))

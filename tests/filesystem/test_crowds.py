@@ -1,7 +1,7 @@
 """
-Thousands of holders: killed at random moments, all at once, and each for itself.
+Thousands of holders: killed at random moments, all at once, and one by one.
 
-FSMOUNT_SOAK=1 takes as many as it says, otherwise a few of them; FSMOUNT_SEED runs one again.
+FSMOUNT_SOAK=1 runs the full numbers; the normal run uses a few of them. FSMOUNT_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ VICTIMS = 4
 
 @pytest.fixture(params=["auto"])
 def own(request: pytest.FixtureRequest) -> Iterator[Mount]:
-    """A mount of this test alone, with such batches; nothing may be wrong with its region at the end."""
+    """A mount for this test alone, with the given batch; its region must be sound at the end."""
     with mounted(*OPTIONS, "--batch", request.param) as mount:
         yield mount
         mount.check()
@@ -76,7 +76,7 @@ def as_before(mount: Mount, before: Footprint) -> None:
 
 
 def kill(pids: list[int]) -> None:
-    """Kills them, and returns when they have ended."""
+    """Kills the processes, and returns when they have ended."""
     ends = [os.pidfd_open(pid) for pid in pids]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -94,10 +94,10 @@ class Worker:
     pid: int
     keeps: bool
     dead: bool = False
-    counted: bool = False  # what it gave and was refused
+    counted: bool = False  # its gifts and refusals are counted
 
     def newly_kept(self) -> list[int]:
-        """By how much more the group itself holds of each counter: given since it was counted, or kept."""
+        """The amounts of each counter that the group holds in addition: given since the last count, or kept."""
         given = [0] * COUNTERS if self.counted else self.slot.given
         if self.dead and self.keeps:
             return [one + kept for one, kept in zip(given, self.slot.held, strict=True)]
@@ -113,7 +113,7 @@ class Worker:
         return refused
 
     def effect(self, counter: int) -> int:
-        """By how much more the group itself may hold now: what the worker was at was done, or it was not."""
+        """The amount that the group may hold in addition, if the worker's last operation took effect."""
         if self.slot.unfinished is None or self.slot.unfinished[1] != counter:
             return 0
         kind, _, amount = self.slot.unfinished
@@ -123,7 +123,7 @@ class Worker:
 
 
 class Accounts:
-    """What must be held, by what the workers say, and what the files say is."""
+    """The charges that the workers report, compared with the charges in the files."""
 
     def __init__(self, top: GroupFiles, rng: random.Random) -> None:
         self.top, self.rng = top, rng
@@ -136,14 +136,14 @@ class Accounts:
 
     @property
     def counters(self) -> list[tuple[int, str]]:
-        """Group and resource of each, in the order of the ledger."""
+        """Group and resource of each counter, in the order of the ledger."""
         return [(number, name) for number in range(GROUPS) for name in RESOURCES]
 
     def stats(self) -> list[dict[str, int]]:
         return [self.groups[number].stat(name) for number, name in self.counters]
 
     def squeeze(self) -> None:
-        """Other limits, and some of what was kept given back."""
+        """Sets other limits, and uncharges some of the kept charges."""
         for index, (number, name) in enumerate(self.counters):
             if self.common[index]:
                 amount = self.rng.randint(0, self.common[index])
@@ -157,7 +157,7 @@ class Accounts:
         self.limits[index] = limit
 
     def settle(self, dead: list[Worker], living: Worker | None = None) -> None:
-        """All that the dead held is given back or kept, all that the living holds is there, and nothing else."""
+        """Checks that the charges of dead workers are released or kept, and those of a living worker are there."""
         eventually(lambda: self.nobody_but(living), what="the end of the dead")
         workers = [*dead, living] if living else dead
         expected = list(self.common)
@@ -226,7 +226,7 @@ def test_workers_killed_at_random_moments_leave_every_counter_exact(
         accounts.squeeze()
         return sum(worker.slot.words[DONE] for worker in (living, *victims))
 
-    for _ in range(8):  # a daemon that has served a while
+    for _ in range(8):  # warms the daemon up
         kill_a_batch()
     before = footprint(own)
     killed = operations = 0
@@ -247,7 +247,7 @@ def test_workers_killed_at_random_moments_leave_every_counter_exact(
 
 
 class Readings:
-    """What somebody else sees of the mount meanwhile: how long each read of a file takes."""
+    """The times that another thread's reads of a file take meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -299,16 +299,16 @@ def test_thousands_of_holders_at_once_and_their_deaths_at_once(
             start = time.monotonic()
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-            told = time.monotonic()
+            signalled = time.monotonic()
             eventually(group.empty, within=120)
             given_back = time.monotonic()
         print(
-            f"{count} holders: attached in {attached:.1f} s, killed within {told - start:.2f} s, "
-            f"all given back {given_back - told:.3f} s later; {readings}"
+            f"{count} holders: attached in {attached:.1f} s, killed within {signalled - start:.2f} s, "
+            f"all released {given_back - signalled:.3f} s later; {readings}"
         )
         assert group.holders() == []
 
-    live_and_die()  # what there was room for once, Python keeps in pieces for the next time
+    live_and_die()  # Python keeps freed memory in pieces for the next round
     before = footprint(own)
     live_and_die()
     as_before(own, before)
@@ -334,10 +334,10 @@ def test_thousands_of_open_leases_at_once_and_their_last_closes_at_once(
             kill(pids)
             eventually(group.empty, within=120)
             given_back = time.monotonic() - start
-        print(f"{count} leases: opened in {opened:.1f} s, all given back in {given_back:.3f} s; {readings}")
+        print(f"{count} leases: opened in {opened:.1f} s, all released in {given_back:.3f} s; {readings}")
         assert group.holders() == []
 
-    for _ in range(5 if soak else 1):  # Python keeps the room in pieces, and needs fewer new ones each time
+    for _ in range(5 if soak else 1):  # Python keeps freed memory in pieces, and needs fewer new pieces each time
         open_and_close()
     before = footprint(own)
     for _ in range(3):
@@ -364,14 +364,14 @@ def test_holders_and_leases_that_come_and_go_leave_nothing_in_the_daemon(
     as_before(own, before)
 
 
-# ---- each for itself ----------------------------------------------------------------------------------
+# ---- one by one ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["hold", "leases"])
-def test_what_a_killed_process_held_is_given_back_soon(
+def test_the_charges_of_a_killed_process_are_released_soon(
     own: Mount, crowd: tuple[Crowd, Ledger], soak: bool, kind: str
 ) -> None:
-    """How soon is printed: a loaded machine may take longer than it should."""
+    """The times are only printed: a loaded machine may take long."""
     zygote, _ = crowd
     tasks: dict[str, dict[str, object]] = {
         "hold": {"group": str(own.path), "amount": 100},

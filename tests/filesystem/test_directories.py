@@ -1,4 +1,4 @@
-"""Directory operations: groups come, go and change their names; nothing else does."""
+"""Directory operations: they make, remove and rename groups, and nothing but groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, fails_with, mounted, resource_files
 
 FILES = [*resource_files("memory", "bytes"), *resource_files("tokens", "count"), *GROUP_FILES]
-# A control file that no group lists; its name is taken all the same.
+# A hidden file, whose name is reserved all the same.
 CONTROL_FILE = ".fsmount"
 NAMES = [
     "web",
@@ -72,14 +72,14 @@ def test_mkdir_of_the_name_of_a_control_file_is_eexist(group: GroupFiles, name: 
     assert group.children() == []
 
 
-def test_mkdir_of_what_is_there_is_eexist(group: GroupFiles) -> None:
+def test_mkdir_of_an_existing_group_is_eexist(group: GroupFiles) -> None:
     group.mkdir("child").charge(5)
     with fails_with(errno.EEXIST):
         os.mkdir(group / "child")
     assert group.child("child").usage == 5
 
 
-def test_mkdir_below_what_is_not_there_is_enoent(group: GroupFiles) -> None:
+def test_mkdir_below_a_missing_group_is_enoent(group: GroupFiles) -> None:
     with fails_with(errno.ENOENT):
         os.mkdir(group / "nowhere" / "child")
 
@@ -91,13 +91,13 @@ def test_mkdir_below_a_control_file_is_enotdir(group: GroupFiles) -> None:
 
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize(("asked", "made"), [(0o777, 0o755), (0o700, 0o700), (0o755, 0o755), (0o770, 0o750)])
-def test_mkdir_gives_the_directory_the_mode_less_the_umask(group: GroupFiles, asked: int, made: int) -> None:
+def test_mkdir_applies_the_umask_to_the_mode(group: GroupFiles, asked: int, made: int) -> None:
     status = os.stat(group.mkdir("child", asked).path)
     assert stat.S_ISDIR(status.st_mode)
     assert oct(stat.S_IMODE(status.st_mode)) == oct(made)
 
 
-def test_groups_nest_16_deep_and_count_all_the_way_up(mount: Mount, group: GroupFiles) -> None:
+def test_groups_nest_16_deep_and_charges_count_at_every_level(mount: Mount, group: GroupFiles) -> None:
     deepest = group
     for level in range(16):
         deepest = deepest.mkdir(f"level{level}")
@@ -117,7 +117,7 @@ def test_many_children_are_all_listed_once(group: GroupFiles) -> None:
     assert os.stat(group.path).st_nlink == 2 + 1000
 
 
-def test_a_listing_shows_what_was_there_all_the_while_though_others_come_and_go(group: GroupFiles) -> None:
+def test_a_listing_shows_groups_that_stay_while_others_come_and_go(group: GroupFiles) -> None:
     lasting = {f"lasting{number}" for number in range(300)}
     for name in lasting:
         os.mkdir(group / name)
@@ -136,7 +136,7 @@ def test_a_listing_shows_what_was_there_all_the_while_though_others_come_and_go(
 # ---- nlink
 
 
-def test_nlink_of_a_directory_is_2_and_its_children(group: GroupFiles) -> None:
+def test_nlink_of_a_directory_is_2_plus_the_number_of_children(group: GroupFiles) -> None:
     links = [os.stat(group.path).st_nlink]
     for change in (
         partial(os.mkdir, group / "a"),
@@ -155,7 +155,7 @@ def test_nlink_of_a_directory_is_2_and_its_children(group: GroupFiles) -> None:
 # ---- rmdir
 
 
-def test_rmdir_removes_a_group_nobody_uses_whatever_its_limits(group: GroupFiles) -> None:
+def test_rmdir_removes_an_unused_group_with_any_limits(group: GroupFiles) -> None:
     child = group.mkdir("child")
     child.charge(10)
     child.uncharge(10)
@@ -199,7 +199,7 @@ def test_rmdir_of_the_mount_itself_is_ebusy(mount: Mount) -> None:
         os.rmdir(mount.path)
 
 
-def test_rmdir_of_what_is_not_there_is_enoent(group: GroupFiles) -> None:
+def test_rmdir_of_a_missing_group_is_enoent(group: GroupFiles) -> None:
     with fails_with(errno.ENOENT):
         os.rmdir(group / "nowhere")
 
@@ -210,7 +210,7 @@ def test_rmdir_of_a_control_file_is_enotdir(group: GroupFiles, name: str) -> Non
         os.rmdir(group / name)
 
 
-def test_a_group_made_again_begins_anew(group: GroupFiles) -> None:
+def test_a_group_removed_and_made_again_starts_fresh(group: GroupFiles) -> None:
     child = group.mkdir("child")
     child.set_limit(10)
     with fails_with(errno.ENOMEM):
@@ -242,7 +242,7 @@ def test_rename_leaves_limits_and_charges_untouched(group: GroupFiles) -> None:
     assert group.usage == 0
 
 
-def test_files_opened_before_a_rename_go_on(group: GroupFiles) -> None:
+def test_files_opened_before_a_rename_keep_working(group: GroupFiles) -> None:
     child = group.mkdir("before")
     with child.lease() as lease:
         lease.write("10")
@@ -315,12 +315,12 @@ def test_rename_to_the_name_of_a_control_file_is_refused(group: GroupFiles, name
     assert [child.path.name for child in group.children()] == ["child"]
 
 
-def test_rename_of_what_is_not_there_is_enoent(group: GroupFiles) -> None:
+def test_rename_of_a_missing_group_is_enoent(group: GroupFiles) -> None:
     with fails_with(errno.ENOENT):
         os.rename(group / "nowhere", group / "child")
 
 
-# ---- everything else
+# ---- other operations
 
 
 NEW_NAMES = ["new", "memory.new", "memory.limit", ".new"]
@@ -371,10 +371,10 @@ def test_link_symlink_and_mknod_are_eperm(group: GroupFiles, operation: Callable
     assert not (group / "new").exists()
 
 
-# ---- the region full
+# ---- a full region
 
 
-def test_mkdir_is_enospc_when_the_region_is_full_and_works_again_when_there_is_room() -> None:
+def test_mkdir_is_enospc_in_a_full_region_and_works_again_after_an_rmdir() -> None:
     with mounted("--groups", "10") as mount:
         made = []
         with fails_with(errno.ENOSPC):

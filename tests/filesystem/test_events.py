@@ -1,4 +1,4 @@
-"""R.events: what it counts, and who polls it is woken by what is counted, neither early nor late."""
+"""R.events: the events it counts, and the wake-up of its pollers, neither early nor late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import fsmount
 from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
 
-#: Long enough on any machine; nothing here takes it if all is well.
+#: Long enough on any machine; no test takes this long if it passes.
 PATIENCE = 60
 
 
@@ -40,7 +40,7 @@ class Events:
         return bool(self.reported(0) & select.POLLPRI)
 
     def reported(self, seconds: float = PATIENCE) -> int:
-        """What poll() reports, as soon as it does."""
+        """The events of poll(), as soon as it reports any."""
         return sum(reported for _, reported in self.poll.poll(seconds * 1000))
 
 
@@ -74,7 +74,7 @@ def by_select(fd: int) -> bool:
     return select.select([], [], [fd], PATIENCE) == ([], [], [fd])
 
 
-# ---- what is counted ---------------------------------------------------------------------------------
+# ---- the counts --------------------------------------------------------------------------------------
 
 
 def test_refusals_and_soft_limits_crossed_either_way_are_counted_up_to_the_root_and_in_no_group_beside(
@@ -102,7 +102,7 @@ def test_a_soft_limit_that_is_set_to_the_other_side_of_the_usage_is_crossed(grou
         assert group.read("events") == f"limit 0\nsoft_limit {crossings}\nthreshold 0\n"
 
 
-def test_what_a_removed_group_counted_stays_in_the_groups_above(group: GroupFiles) -> None:
+def test_events_of_a_removed_group_stay_in_the_groups_above(group: GroupFiles) -> None:
     child = group.mkdir("child")
     grandchild = child.mkdir("grandchild")
     grandchild.set_limit(10)
@@ -116,7 +116,7 @@ def test_what_a_removed_group_counted_stays_in_the_groups_above(group: GroupFile
     assert group.mkdir("child").read("events") == "limit 0\nsoft_limit 0\nthreshold 0\n"
 
 
-def test_failcnt_is_reset_and_the_events_are_not(group: GroupFiles) -> None:
+def test_a_reset_of_failcnt_leaves_the_events_alone(group: GroupFiles) -> None:
     group.set_limit(10)
     refuse(group)
     group.write("failcnt", 0)
@@ -124,11 +124,11 @@ def test_failcnt_is_reset_and_the_events_are_not(group: GroupFiles) -> None:
     assert (group.failcnt, group.read("events")) == (1, "limit 2\nsoft_limit 0\nthreshold 0\n")
 
 
-# ---- who is woken ------------------------------------------------------------------------------------
+# ---- pollers -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wait", [by_poll, by_epoll, by_select])
-def test_poll_epoll_and_select_report_what_was_counted_since_the_file_was_read(
+def test_poll_epoll_and_select_report_events_since_the_last_read(
     group: GroupFiles, wait: Callable[[int], bool]
 ) -> None:
     group.set_limit(10)
@@ -143,7 +143,7 @@ def test_poll_epoll_and_select_report_what_was_counted_since_the_file_was_read(
         assert wait(events.fd)
 
 
-def test_a_file_that_was_opened_after_an_event_tells_of_later_ones_alone(group: GroupFiles) -> None:
+def test_a_file_opened_after_an_event_reports_only_later_events(group: GroupFiles) -> None:
     group.set_limit(10)
     refuse(group)
     with opened(group) as events:
@@ -151,7 +151,7 @@ def test_a_file_that_was_opened_after_an_event_tells_of_later_ones_alone(group: 
 
 
 @pytest.mark.parametrize("wait", [by_poll, by_epoll, by_select])
-def test_who_sleeps_in_poll_is_woken_by_a_charge_that_another_process_makes_in_the_region(
+def test_a_poller_wakes_when_another_process_charges_in_the_region(
     group: GroupFiles, wait: Callable[[int], bool]
 ) -> None:
     child = group.mkdir("child")
@@ -168,8 +168,8 @@ def test_who_sleeps_in_poll_is_woken_by_a_charge_that_another_process_makes_in_t
             assert events.read()["limit"] == number
 
 
-def test_poll_reports_the_very_charge_that_crosses_whoever_has_stock_out(group: GroupFiles, seed: int) -> None:
-    """Two holders with stock of their own charge in the region, with no request to the daemon."""
+def test_poll_reports_the_exact_charge_that_crosses_while_holders_have_stock(group: GroupFiles, seed: int) -> None:
+    """Two holders with stock charge in the region, without a request to the daemon."""
     source = random.Random(seed)
     child = group.mkdir("child")
     soft_limit = 100_000
@@ -204,7 +204,7 @@ def test_poll_reports_the_very_charge_that_crosses_whoever_has_stock_out(group: 
             counter.uncharge(counter.held)
 
 
-def test_nobody_who_polls_other_files_is_woken(group: GroupFiles) -> None:
+def test_pollers_of_other_files_are_not_woken(group: GroupFiles) -> None:
     child, other = group.mkdir("child"), group.mkdir("other")
     child.set_limit(10)
     with opened(group) as events, opened(other) as others:
@@ -214,7 +214,7 @@ def test_nobody_who_polls_other_files_is_woken(group: GroupFiles) -> None:
         assert not others.are_new
 
 
-def test_who_polls_a_group_that_is_removed_is_woken_and_gets_enodev(group: GroupFiles) -> None:
+def test_a_poller_of_a_removed_group_wakes_and_gets_enodev(group: GroupFiles) -> None:
     child = group.mkdir("child")
     with opened(child) as events:
         assert not events.are_new
@@ -234,7 +234,7 @@ def test_an_events_file_cannot_be_written(group: GroupFiles) -> None:
 
 # ---- many --------------------------------------------------------------------------------------------
 
-#: Charges past the soft limit and back, as often as it can until its input ends, then tells how often it did.
+#: A program that charges past the soft limit and back until its input ends, and prints how often.
 CROSS = """
 import os, select, sys, fsmount
 memory = fsmount.attach(sys.argv[1], transport="memory")["memory"]
@@ -248,8 +248,8 @@ print(times)
 """
 
 
-def test_of_10000_crossings_in_a_row_none_is_lost_and_who_polls_sees_the_last(group: GroupFiles) -> None:
-    """In less than a second, if the machine has nothing else to do: how many they are in one is printed."""
+def test_ten_thousand_crossings_in_a_row_are_all_counted_and_a_poller_sees_the_last(group: GroupFiles) -> None:
+    """An idle machine does it in less than a second; the test prints the rate."""
     group.write("soft_limit", 1)
     with opened(group) as events:
         command = [sys.executable, "-c", CROSS, str(group.path)]
@@ -273,8 +273,8 @@ def test_of_10000_crossings_in_a_row_none_is_lost_and_who_polls_sees_the_last(gr
         print(f"{rate} crossings in a second, {wakes} wake-ups")
 
 
-def test_what_is_counted_by_those_who_are_killed_is_heard(group: GroupFiles, seed: int) -> None:
-    """Whoever is killed at whatever instruction: what was counted is reported, and a crossing is not forgotten."""
+def test_events_of_killed_processes_reach_the_pollers(group: GroupFiles, seed: int) -> None:
+    """A process is killed at a random instruction: its counted events are reported, and no crossing is lost."""
     source = random.Random(seed)
     group.write("soft_limit", 1)
     with opened(group) as events:
@@ -282,15 +282,15 @@ def test_what_is_counted_by_those_who_are_killed_is_heard(group: GroupFiles, see
             command = [sys.executable, "-c", CROSS, str(group.path)]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
                 assert events.reported() == select.POLLPRI
-                time.sleep(source.uniform(0, 0.01))  # where it is killed is what this is about
+                time.sleep(source.uniform(0, 0.01))  # a random instruction is the point here
                 process.kill()
                 process.wait()
             seen = events.read()
-            # what it held is given back
+            # its charges are released
             while seen["soft_limit"] % 2:
                 assert events.reported() == select.POLLPRI
                 seen = events.read()
-            # or is found only now, by who takes the lock that it had
+            # or the next owner of its lock finds the event
             eventually(lambda: group.usage == 0, what="the dead one's charges are given back")
             are_new, now = events.are_new, events.read()
             assert are_new == (now != seen)

@@ -1,4 +1,4 @@
-"""What runs out while a tree is mounted: a clear error, nothing changed, and on it goes when there is room again."""
+"""Exhausted resources of a mounted tree: a clear error, no change, and normal work when there is room again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.mounts import GroupFiles, Mount, eventually, fails_with, mounted
 
 @contextlib.contextmanager
 def room_for_descriptors(pid: int, more: int) -> Iterator[None]:
-    """The process may open so many more, until the block ends."""
+    """The process can open `more` descriptors until the block ends."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
     free = (number for number in count() if number not in used)
@@ -39,7 +39,7 @@ def room_for_descriptors(pid: int, more: int) -> Iterator[None]:
 
 
 def watched_processes(pid: int) -> int:
-    """How many pidfds a daemon has registered in an epoll: it may close one that it has only just opened."""
+    """How many pidfds a daemon watches with epoll; a pidfd that it has just opened may not count yet."""
     files = Path(f"/proc/{pid}/fd")
     pidfds, registered = set(), set()
     for name in os.listdir(files):
@@ -50,7 +50,7 @@ def watched_processes(pid: int) -> int:
     return len(pidfds & registered)
 
 
-def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_goes_on() -> None:
+def test_open_fails_without_a_descriptor_for_the_daemon_and_open_files_keep_working() -> None:
     with mounted() as mount:
         assert mount.daemon is not None
         group = mount.root.mkdir("group")
@@ -69,9 +69,9 @@ def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_
                     with fails_with(errno.ENFILE):
                         HolderProcess(group.path, transport=transport)
                 with HolderProcess(group.path, transport="files") as refused, fails_with(errno.ENFILE):
-                    refused.charge(1)  # the lease is opened now
+                    refused.charge(1)  # this opens the lease
                 assert group.tree_counters() == before
-                # nothing else needs one
+                # no other operation needs a descriptor
                 group.set_limit(1000)
                 group.charge(1)
                 child = group.mkdir("child")
@@ -90,7 +90,7 @@ def test_without_a_descriptor_left_for_the_daemon_open_says_so_and_what_is_open_
         group.remove()
 
 
-def test_holders_leave_the_daemon_the_descriptors_it_needs_and_are_given_back_all_the_same() -> None:
+def test_holders_leave_the_daemon_its_descriptors_and_are_still_released() -> None:
     with mounted() as mount:
         assert mount.daemon is not None
         group = mount.root.mkdir("group")
@@ -103,14 +103,14 @@ def test_holders_leave_the_daemon_the_descriptors_it_needs_and_are_given_back_al
                 assert group.usage == 65
             for process in processes:
                 process.kill()
-            eventually(group.empty, what="what unwatched holders held is given back")
+            eventually(group.empty, what="the charges of unwatched holders are released")
         group.remove()
 
 
 # ---- the region's capacities, through the mount
 
 
-def test_a_full_region_of_every_kind_refuses_and_goes_on_with_what_is_there() -> None:
+def test_a_region_full_of_any_kind_refuses_more_and_keeps_working() -> None:
     with mounted("--groups", "4", "--holders", "1", "--cells", "3") as mount:
         one, two, three = (mount.root.mkdir(name) for name in ("one", "two", "three"))
         with HolderProcess(one.path, transport="memory") as process, one.lease() as first, two.lease() as second:
@@ -142,7 +142,7 @@ def test_a_full_region_of_every_kind_refuses_and_goes_on_with_what_is_there() ->
             group.remove()
 
 
-def test_a_hundred_groups_too_many_cost_nothing_and_block_nobody() -> None:
+def test_a_hundred_refused_groups_cost_nothing_and_block_no_request() -> None:
     with mounted("--groups", "3") as mount:
         group = mount.root.mkdir("group")
         full = group.mkdir("full")
@@ -164,7 +164,7 @@ def test_a_hundred_groups_too_many_cost_nothing_and_block_nobody() -> None:
 
 
 class Memory:
-    """A small file system of its own for regions, which can be filled up."""
+    """A small file system for regions, which a test can fill."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -192,7 +192,7 @@ def memory(tmp_path: Path) -> Iterator[Memory]:
 
 
 def everything(group: GroupFiles) -> list[Any]:
-    """All that can be read of a group and of what is below it."""
+    """All that can be read of a group and the groups below it."""
     seen: list[Any] = []
     for each in group.walk():
         for name in sorted(os.listdir(each.path)):
@@ -204,7 +204,7 @@ def everything(group: GroupFiles) -> list[Any]:
 
 
 def until_refused(action: Any) -> int:
-    """How often it could be done before there was no room: what was begun on a page that is there goes on."""
+    """How often the action succeeds before there is no room; it may still use pages that exist."""
     for number in range(10_000):
         try:
             action(number)
@@ -215,7 +215,7 @@ def until_refused(action: Any) -> int:
 
 
 @pytest.mark.root
-def test_with_the_shared_memory_full_what_needs_more_is_enospc_and_all_else_goes_on(memory: Memory) -> None:
+def test_in_full_shared_memory_growth_is_enospc_and_the_rest_keeps_working(memory: Memory) -> None:
     region = memory.path / "region"
     with mounted("--region", str(region)) as mount:
         group = mount.root.mkdir("group")
@@ -239,7 +239,7 @@ def test_with_the_shared_memory_full_what_needs_more_is_enospc_and_all_else_goes
                         leases[written].write("1")
                 assert everything(mount.root) == before
                 assert not mount.ended
-                # who is there already needs nothing
+                # an existing holder needs no memory
                 process.charge(1000)
                 process.uncharge(1000)
                 lease.write("+10")
@@ -260,7 +260,7 @@ def test_with_the_shared_memory_full_what_needs_more_is_enospc_and_all_else_goes
 
 
 @pytest.mark.root
-def test_a_daemon_takes_a_region_over_in_shared_memory_that_is_full(memory: Memory) -> None:
+def test_a_daemon_takes_over_a_region_in_full_shared_memory(memory: Memory) -> None:
     with mounted("--region", str(memory.path / "region")) as mount:
         group = mount.root.mkdir("group")
         group.charge(5)
@@ -278,7 +278,7 @@ def test_a_daemon_takes_a_region_over_in_shared_memory_that_is_full(memory: Memo
 
 
 @pytest.mark.root
-def test_in_shared_memory_that_is_full_no_tree_is_mounted_and_nothing_is_left(memory: Memory) -> None:
+def test_a_mount_in_full_shared_memory_fails_and_leaves_nothing_behind(memory: Memory) -> None:
     memory.fill()
     mount = Mount()
     try:

@@ -141,7 +141,7 @@ def test_reads_honour_the_offset(limit: int) -> None:
     assert os.pread(limit, 100, 1 << 40) == b""
 
 
-def test_a_first_read_not_at_the_start_honours_the_offset_too(group: GroupFiles) -> None:
+def test_a_first_read_elsewhere_than_at_the_start_honours_the_offset(group: GroupFiles) -> None:
     group.set_limit(123456)
     fd = os.open(group / "memory.limit_in_bytes", os.O_RDONLY)
     try:
@@ -150,7 +150,7 @@ def test_a_first_read_not_at_the_start_honours_the_offset_too(group: GroupFiles)
         os.close(fd)
 
 
-def test_a_continued_read_goes_on_in_its_snapshot(group: GroupFiles, limit: int) -> None:
+def test_a_continued_read_stays_in_its_snapshot(group: GroupFiles, limit: int) -> None:
     group.set_limit(123456)
     assert os.read(limit, 3) == b"123"
     group.set_limit(999999)
@@ -200,7 +200,7 @@ def test_readv_fills_its_buffers_in_turn(limit: int) -> None:
     assert (bytes(one), bytes(two[:3])) == (b"1234", b"56\n")
 
 
-def test_seeking_from_the_end_begins_behind_the_text(limit: int) -> None:
+def test_a_seek_from_the_end_starts_behind_the_text(limit: int) -> None:
     os.write(limit, b"123456")
     assert os.lseek(limit, 0, os.SEEK_END) == 4096
     assert os.read(limit, 100) == b""
@@ -286,7 +286,7 @@ def test_poll_of_an_open_file_of_a_removed_group_reports_pollerr(group: GroupFil
         os.close(fd)
 
 
-def test_an_open_file_of_a_removed_group_never_becomes_that_of_the_next_of_its_name(group: GroupFiles) -> None:
+def test_an_open_file_of_a_removed_group_never_becomes_a_file_of_its_successor(group: GroupFiles) -> None:
     for _ in range(20):
         child = group.mkdir("child")
         fd = os.open(child / "memory.limit_in_bytes", os.O_RDWR)
@@ -303,7 +303,7 @@ def test_an_open_file_of_a_removed_group_never_becomes_that_of_the_next_of_its_n
         os.rmdir(child.path)
 
 
-def test_nothing_is_found_or_made_below_an_open_directory_that_was_removed(group: GroupFiles) -> None:
+def test_a_removed_open_directory_finds_and_makes_nothing(group: GroupFiles) -> None:
     child = group.mkdir("child")
     fd = os.open(child.path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,4 +1,4 @@
-"""The files of a group: which there are, their modes and owners, and what they say in a group nobody charged."""
+"""The files of a group: their names, modes, owners, and their texts in an unused group."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_a_file_is_made_with_its_mode(group: GroupFiles, name: str) -> None:
 def test_a_file_has_the_size_of_its_kind_and_one_link(group: GroupFiles, name: str) -> None:
     status = os.stat(group / name)
     assert status.st_nlink == 1
-    if name.endswith((".holders", ".why", ".threshold", ".probe")):  # whose text may be long
+    if name.endswith((".holders", ".why", ".threshold", ".probe")):  # files whose text may be long
         assert status.st_size >= 1 << 16 and status.st_size.bit_count() == 1
     else:
         assert status.st_size == (4096 if FILES[name] & 0o444 else 0)
 
 
-def test_files_and_directory_belong_to_who_made_the_group(group: GroupFiles) -> None:
+def test_files_and_directory_belong_to_the_maker_of_the_group(group: GroupFiles) -> None:
     for path in [group.path, *(group / name for name in FILES)]:
         status = os.stat(path)
         assert (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid()), path
@@ -68,7 +68,7 @@ def test_an_inode_number_is_the_same_in_a_listing_and_in_stat(group: GroupFiles)
             assert entry.inode() == os.stat(entry.path).st_ino, entry.name
 
 
-def test_a_listing_tells_files_from_directories(group: GroupFiles) -> None:
+def test_a_listing_distinguishes_files_from_directories(group: GroupFiles) -> None:
     group.mkdir("child")
     with os.scandir(group.path) as entries:
         kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
@@ -102,7 +102,7 @@ def test_stat_has_one_key_and_value_a_line_in_the_order_of_the_contract(group: G
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_the_stat_of_a_new_group_is_of_an_unused_and_unlimited_one(group: GroupFiles, resource: str) -> None:
+def test_the_stat_of_a_new_group_shows_no_usage_and_no_limit(group: GroupFiles, resource: str) -> None:
     counters = group.counters(resource)
     unlimited = {"limit", "soft_limit", "hierarchical_limit", "margin", "hierarchical_margin"}
     assert {key for key, value in counters.items() if value == UNLIMITED} == unlimited
@@ -110,7 +110,7 @@ def test_the_stat_of_a_new_group_is_of_an_unused_and_unlimited_one(group: GroupF
 
 
 @pytest.mark.parametrize("name", [name for name, mode in FILES.items() if not mode & 0o400])
-def test_a_file_only_to_be_written_answers_einval_to_a_read(group: GroupFiles, name: str) -> None:
+def test_a_write_only_file_answers_einval_to_a_read(group: GroupFiles, name: str) -> None:
     os.chmod(group / name, 0o600)
     with fails_with(22):
         (group / name).read_bytes()
@@ -118,7 +118,7 @@ def test_a_file_only_to_be_written_answers_einval_to_a_read(group: GroupFiles, n
 
 @pytest.mark.parametrize("name", [name for name, mode in FILES.items() if not mode & 0o200])
 @pytest.mark.parametrize("text", ["0", "1", "\n", "max", "x"])
-def test_a_file_only_to_be_read_answers_einval_to_a_write(group: GroupFiles, name: str, text: str) -> None:
+def test_a_read_only_file_answers_einval_to_a_write(group: GroupFiles, name: str, text: str) -> None:
     os.chmod(group / name, 0o644)
     before = (group / name).read_text()
     fd = os.open(group / name, os.O_RDWR)
@@ -155,26 +155,26 @@ def test_st_mtime_of_a_directory_moves_when_a_group_is_made_or_removed_in_it(gro
 
 
 @pytest.mark.parametrize("name", [".", "memory.limit_in_bytes", "tokens.stat"])
-def test_utime_sets_the_times_a_stat_shows(group: GroupFiles, name: str) -> None:
+def test_utime_sets_the_times_that_stat_shows(group: GroupFiles, name: str) -> None:
     os.utime(group / name, ns=(1_000_000_001, 2_000_000_002))
     status = os.stat(group / name)
     assert (status.st_atime_ns, status.st_mtime_ns) == (1_000_000_001, 2_000_000_002)
 
 
-def test_times_of_a_new_group_are_of_now(group: GroupFiles, tmp_path: Path) -> None:
+def test_a_new_group_has_the_current_time(group: GroupFiles, tmp_path: Path) -> None:
     before = tmp_path / "before"
     before.touch()
     child = group.mkdir("child")
     after = tmp_path / "after"
     after.touch()
-    # A file's time stamp is that of the last clock tick.
+    # A time stamp of a file is the time of the last clock tick.
     tick = 20_000_000
     for path in (child.path, child / "memory.stat"):
         made = os.stat(path).st_mtime_ns
         assert before.stat().st_mtime_ns - tick <= made <= after.stat().st_mtime_ns + tick
 
 
-def test_resources_are_counted_apart(group: GroupFiles) -> None:
+def test_resources_are_counted_separately(group: GroupFiles) -> None:
     group.set_limit(10, "tokens")
     group.charge(7, "tokens")
     group.charge(1000)

@@ -1,4 +1,4 @@
-"""lease: an open file that holds of all resources, and changes several of them at once or not at all."""
+"""lease: an open file that holds charges of all resources, and changes several at once or none."""
 
 from __future__ import annotations
 
@@ -51,14 +51,12 @@ def commons(group: GroupFiles) -> tuple[int, int]:
     return group.stat()["common"], group.stat("tokens")["common"]
 
 
-def test_a_lease_just_opened_holds_nothing_of_each_resource_and_is_no_holder(
-    group: GroupFiles, lease: GroupLease
-) -> None:
+def test_a_new_lease_holds_nothing_of_any_resource_and_is_no_holder(group: GroupFiles, lease: GroupLease) -> None:
     assert lease.read() == "memory=0 tokens=0\n"
     assert group.holders() == group.holders("tokens") == []
 
 
-def test_what_is_not_named_stays_and_what_is_named_is_set_or_adjusted(group: GroupFiles, lease: GroupLease) -> None:
+def test_named_resources_are_set_or_adjusted_and_the_others_stay(group: GroupFiles, lease: GroupLease) -> None:
     held = []
     for text in ("memory=8G tokens=4", "tokens=+3", " memory=-4G\n\ttokens=1 ", "tokens=0x10 memory=1k", "tokens=0"):
         lease.write(text)
@@ -96,7 +94,7 @@ def test_a_refusal_of_one_resource_changes_none_and_counts_at_the_group_that_ref
     "text",
     ["memory=-11 tokens=1", "tokens=1 memory=-11", "give memory=11 tokens=1", "take memory=1 tokens=3", "tokens=8E"],
 )
-def test_less_than_is_to_be_given_back_is_erange_and_changes_nothing(
+def test_giving_back_more_than_held_is_erange_and_changes_nothing(
     group: GroupFiles, lease: GroupLease, text: str
 ) -> None:
     group.charge(2, "tokens")
@@ -116,14 +114,14 @@ def test_less_than_is_to_be_given_back_is_erange_and_changes_nothing(
         "keep memory=1"
     ).split("|"),
 )
-def test_what_is_no_request_is_einval_and_changes_nothing(group: GroupFiles, lease: GroupLease, text: str) -> None:
+def test_a_malformed_request_is_einval_and_changes_nothing(group: GroupFiles, lease: GroupLease, text: str) -> None:
     lease.write("memory=10 tokens=5")
     with fails_with(errno.EINVAL):
         lease.write(text)
     assert lease.read() == "memory=10 tokens=5\n" and usages(group) == (10, 5)
 
 
-def test_give_makes_it_the_groups_own_and_take_the_leases_again(group: GroupFiles, lease: GroupLease) -> None:
+def test_give_moves_charges_to_the_group_and_take_moves_them_back(group: GroupFiles, lease: GroupLease) -> None:
     lease.write("memory=10 tokens=5")
     lease.write("give")
     assert lease.read() == "memory=0 tokens=0\n" and commons(group) == (10, 5)
@@ -140,7 +138,7 @@ def test_nofail_passes_the_limit_of_its_one_resource(group: GroupFiles, lease: G
 
 
 @pytest.mark.parametrize(("word", "kept"), [("keep", (10, 5)), ("release", (0, 0))])
-def test_the_last_close_gives_all_back_or_leaves_all_to_the_group(
+def test_the_last_close_releases_all_or_leaves_all_to_the_group(
     group: GroupFiles, lease: GroupLease, word: str, kept: tuple[int, int]
 ) -> None:
     lease.write("memory=10 tokens=5")
@@ -153,7 +151,7 @@ def test_the_last_close_gives_all_back_or_leaves_all_to_the_group(
     eventually(lambda: commons(group) == usages(group) == kept)
 
 
-def test_who_is_killed_holds_nothing_any_more(group: GroupFiles) -> None:
+def test_a_killed_process_holds_nothing(group: GroupFiles) -> None:
     script = 'exec 9<>"$1"; echo memory=4096 tokens=5 >&9; cat "$2"; kill -9 $$'
     command = ["sh", "-c", script, "sh", str(group / "lease"), str(group.file("usage", "tokens"))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -161,7 +159,7 @@ def test_who_is_killed_holds_nothing_any_more(group: GroupFiles) -> None:
     eventually(lambda: usages(group) == (0, 0))
 
 
-def test_it_is_one_holder_that_every_resource_lists(group: GroupFiles, lease: GroupLease) -> None:
+def test_every_resource_lists_the_lease_as_one_holder(group: GroupFiles, lease: GroupLease) -> None:
     lease.write("memory=10 tokens=5")
     comm = Path("/proc/self/comm").read_text().strip()
     listed = [(line.pid, line.held, line.command) for r in ("memory", "tokens") for line in group.holders(r)]
@@ -182,7 +180,7 @@ def test_a_lease_of_a_removed_group_answers_enodev(group: GroupFiles) -> None:
     lease.close()
 
 
-def test_its_mode_outlives_the_daemon_and_is_that_of_no_other_file() -> None:
+def test_the_mode_of_the_lease_file_is_its_own_and_outlives_the_daemon() -> None:
     with mounted("--resource", "memory", "--resource", "tokens:count") as tree:
         group = tree.root.mkdir("group")
         os.chmod(group / "lease", 0o640)

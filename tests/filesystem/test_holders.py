@@ -1,4 +1,4 @@
-"""Attached processes and R.holders: who holds what, and that a holder's death is an event like any other."""
+"""Attached processes and R.holders: the charges of each holder, and their release when it dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRANSPORTS = ["memory", "files"]
 
 
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; the name before it may hold blanks."""
+    """Field 22 of /proc/PID/stat; the name before it may contain spaces."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
@@ -55,7 +55,7 @@ def test_the_common_pot_has_a_line_while_it_holds_something(group: GroupFiles) -
     assert group.holders() == []
 
 
-def test_the_lines_add_up_to_what_is_charged_at_the_group_itself(group: GroupFiles) -> None:
+def test_the_lines_add_up_to_the_local_usage_of_the_group(group: GroupFiles) -> None:
     child = group.mkdir("child")
     child.charge(10_000)
     group.charge(1)
@@ -69,7 +69,7 @@ def test_the_lines_add_up_to_what_is_charged_at_the_group_itself(group: GroupFil
         assert sum(line.stock for line in lines) == group.stat()["stock"]
 
 
-def test_holders_are_told_by_resource(group: GroupFiles) -> None:
+def test_holders_are_listed_by_resource(group: GroupFiles) -> None:
     with HolderProcess(group.path, transport="memory") as process:
         process.charge(5)
         process.charge(3, "tokens")
@@ -78,7 +78,7 @@ def test_holders_are_told_by_resource(group: GroupFiles) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b  c", "a\nb", "\n", " ", "0 0 7 0 x", "\udcff\x1b"], ids=ascii)
-def test_a_holder_has_one_line_of_five_fields_whatever_its_process_is_called(group: GroupFiles, name: str) -> None:
+def test_a_holder_has_one_line_of_five_fields_under_any_process_name(group: GroupFiles, name: str) -> None:
     own = Path("/proc/self/comm")
     before = own.read_bytes()[:-1]
     own.write_bytes(os.fsencode(name))
@@ -97,7 +97,7 @@ def test_a_holder_has_one_line_of_five_fields_whatever_its_process_is_called(gro
     assert (told.pid, told.held, told.command) == (os.getpid(), 5, os.fsdecode(fields[4][:-1]))
 
 
-# ---- what a holder does shows in the files
+# ---- a holder's operations, as the files show them
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -115,7 +115,7 @@ def test_charges_of_a_process_are_the_usage_of_its_group_and_of_all_above(group:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_process_is_refused_at_the_limit_and_by_try_charge_told_false(group: GroupFiles, transport: str) -> None:
+def test_a_process_is_refused_at_the_limit_and_try_charge_returns_false(group: GroupFiles, transport: str) -> None:
     group.set_limit(1000)
     with HolderProcess(group.path, transport=transport) as process:
         assert process.try_charge(1000)
@@ -126,7 +126,7 @@ def test_a_process_is_refused_at_the_limit_and_by_try_charge_told_false(group: G
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_process_cannot_uncharge_what_others_hold(group: GroupFiles, transport: str) -> None:
+def test_a_process_cannot_uncharge_charges_of_other_holders(group: GroupFiles, transport: str) -> None:
     group.charge(1000)
     with HolderProcess(group.path, transport=transport) as process, HolderProcess(group.path) as other:
         other.charge(500)
@@ -139,7 +139,7 @@ def test_a_process_cannot_uncharge_what_others_hold(group: GroupFiles, transport
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_is_given_becomes_the_groups_own_and_outlives_the_process(group: GroupFiles, transport: str) -> None:
+def test_given_charges_belong_to_the_group_and_outlive_the_process(group: GroupFiles, transport: str) -> None:
     with HolderProcess(group.path, transport=transport) as process:
         process.charge(100)
         process.give(60)
@@ -151,7 +151,7 @@ def test_what_is_given_becomes_the_groups_own_and_outlives_the_process(group: Gr
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_the_group_itself_holds_is_taken_by_a_process(group: GroupFiles, transport: str) -> None:
+def test_a_process_takes_charges_of_the_group_itself(group: GroupFiles, transport: str) -> None:
     group.charge(100)
     group.set_limit(100)
     with HolderProcess(group.path, transport=transport) as process:
@@ -163,7 +163,7 @@ def test_what_the_group_itself_holds_is_taken_by_a_process(group: GroupFiles, tr
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_process_reads_what_the_files_say(group: GroupFiles, transport: str) -> None:
+def test_a_process_reads_the_same_values_as_the_files(group: GroupFiles, transport: str) -> None:
     group.set_limit(10_000)
     group.write("soft_limit", 200)
     group.charge(900)
@@ -181,7 +181,7 @@ def test_a_process_reads_what_the_files_say(group: GroupFiles, transport: str) -
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_process_sets_what_the_files_then_say(group: GroupFiles, transport: str) -> None:
+def test_the_files_show_the_values_that_a_process_sets(group: GroupFiles, transport: str) -> None:
     group.charge(900)
     group.uncharge(600)
     with HolderProcess(group.path, transport=transport) as process:
@@ -201,7 +201,7 @@ def test_a_process_sets_what_the_files_then_say(group: GroupFiles, transport: st
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_kill_9_gives_back_what_a_process_held(group: GroupFiles, transport: str) -> None:
+def test_kill_9_releases_the_charges_of_a_process(group: GroupFiles, transport: str) -> None:
     child = group.mkdir("child")
     child.charge(3)
     process = HolderProcess(child.path, transport=transport)
@@ -217,7 +217,7 @@ def test_kill_9_gives_back_what_a_process_held(group: GroupFiles, transport: str
 
 @pytest.mark.parametrize("end", [HolderProcess.end, HolderProcess.kill], ids=["exit", "kill -9"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_on_exit_keep_leaves_it_to_the_group(
+def test_on_exit_keep_leaves_the_charges_to_the_group(
     group: GroupFiles, transport: str, end: Callable[[HolderProcess], None]
 ) -> None:
     process = HolderProcess(group.path, on_exit="keep", transport=transport)
@@ -231,7 +231,7 @@ def test_on_exit_keep_leaves_it_to_the_group(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_the_room_a_killed_process_leaves_can_be_charged(group: GroupFiles, transport: str) -> None:
+def test_the_room_of_a_killed_process_can_be_charged(group: GroupFiles, transport: str) -> None:
     group.set_limit(1000)
     process = HolderProcess(group.path, transport=transport)
     process.charge(1000)
@@ -242,7 +242,7 @@ def test_the_room_a_killed_process_leaves_can_be_charged(group: GroupFiles, tran
     group.charge(1000)
 
 
-def test_only_the_killed_ones_are_given_back(group: GroupFiles) -> None:
+def test_only_charges_of_killed_processes_are_released(group: GroupFiles) -> None:
     processes = [HolderProcess(group.path) for _ in range(4)]
     for number, process in enumerate(processes):
         process.charge(10**number)
@@ -256,7 +256,7 @@ def test_only_the_killed_ones_are_given_back(group: GroupFiles) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_rmdir_is_ebusy_while_a_process_is_attached_that_holds_nothing(group: GroupFiles, transport: str) -> None:
+def test_rmdir_is_ebusy_while_an_attached_process_holds_nothing(group: GroupFiles, transport: str) -> None:
     child = group.mkdir("child")
     with HolderProcess(child.path, transport=transport) as process:
         process.charge(1)
@@ -267,7 +267,7 @@ def test_rmdir_is_ebusy_while_a_process_is_attached_that_holds_nothing(group: Gr
     os.rmdir(child.path)
 
 
-def test_rmdir_of_the_group_beside_an_attached_one_is_no_matter(group: GroupFiles) -> None:
+def test_rmdir_of_a_sibling_leaves_an_attached_process_alone(group: GroupFiles) -> None:
     one, two = group.mkdir("one"), group.mkdir("two")
     with HolderProcess(one.path) as process:
         process.charge(4096)
@@ -288,7 +288,7 @@ def test_a_rename_changes_nothing_for_an_attached_process(group: GroupFiles, tra
         process.uncharge(4097)
 
 
-def test_a_process_tells_the_new_name_of_its_group(group: GroupFiles) -> None:
+def test_a_process_reports_the_new_name_of_its_group(group: GroupFiles) -> None:
     child = group.mkdir("before")
     child.set_limit(100)
     with HolderProcess(child.path, transport="memory") as process:
@@ -300,7 +300,7 @@ def test_a_process_tells_the_new_name_of_its_group(group: GroupFiles) -> None:
         assert refused.value.details["group"] == str(group / "after")
 
 
-def test_attaching_to_a_group_that_is_not_there_is_enoent(group: GroupFiles) -> None:
+def test_attaching_to_a_missing_group_is_enoent(group: GroupFiles) -> None:
     with pytest.raises(Refused) as refused:
         HolderProcess(group / "nowhere")
     assert refused.value.errno == errno.ENOENT

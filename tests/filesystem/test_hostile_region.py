@@ -1,4 +1,4 @@
-"""A mount whose region is written over and cut short while it is used, from the memory and through the files."""
+"""A mount whose region is overwritten and truncated during use, through the memory and through the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHARGER = Path(__file__).with_name("hostile_charger.py")
 OPTIONS = ["--resource", "memory", "--resource", "tokens:count", "--groups", "64", "--holders", "16", "--cells", "256"]
 VALUES = [0, 1, 2, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
 
-#: Reads everything and writes here and there until it may not any more; what takes a minute is a hang.
+#: A script that reads everything and writes some files until the file `go` is removed. A minute counts as a hang.
 SHELL = """
 while [ -e go ]; do
     for file in tree/*.usage* tree/*.stat tree/*/*.usage* tree/*/*.holders tree/*/*/*.max_usage*; do
@@ -38,12 +38,12 @@ while [ -e go ]; do
 done
 """
 
-#: What a user never reads on the terminal.
+#: Texts that a user never sees on the terminal.
 NEVER = re.compile("Structure needs|Unknown error|Bad address|Bus error|Segmentation|Killed|not implemented|Traceback")
 
 
 def corruptions(region: Path, source: random.Random) -> Iterator[None]:
-    """Writes a word, some words or a bit somewhere where something is, each time."""
+    """Each step overwrites a word, some words or a bit at a random used place."""
     with region.open("r+b", buffering=0) as file:
         data = file.read()
         used = [start for start in range(0, len(data), 64) if any(data[start : start + 64])]
@@ -63,7 +63,7 @@ def damage(region: Path, source: random.Random, number: int, *, cut: bool) -> No
     writes = corruptions(region, source)
     for _ in range(number):
         next(writes)
-        time.sleep(source.choice([0, 0, 0.001, 0.01]))  # so many operations lie between two
+        time.sleep(source.choice([0, 0, 0.001, 0.01]))  # a varying number of operations between two writes
     if cut:
         size = region.stat().st_size
         os.truncate(region, source.choice([0, 100, 4096, source.randrange(size), size - 4096]))
@@ -116,14 +116,14 @@ def use_while_it_is_damaged(mount: Mount, source: random.Random, number: int, *,
 
 
 def check_the_end(mount: Mount) -> None:
-    """The daemon is there, or said why not; the mount is unmounted, and the next is served or told what to do."""
+    """The daemon runs or has logged why it ended; the next mount works, or its error says what to do."""
     assert mount.region is not None and mount.daemon is not None
     log = mount.log.read_text(errors="replace")
     assert "Traceback" not in log, log
     assert not mount.ended or (mount.daemon.returncode >= 0 and log), (mount.daemon.returncode, log)
     try:
         mount.umount()
-    except AssertionError as refused:  # the lock's word names somebody who lives: then the counters are kept
+    except AssertionError as refused:  # the lock's word names a live process: the counters are kept
         assert "--keep" in str(refused)
         try:
             mount.umount("--keep")
@@ -145,7 +145,7 @@ def check_the_end(mount: Mount) -> None:
     mount.umount()
 
 
-def test_a_mount_outlives_whatever_is_written_into_its_region(seed: int, soak: bool) -> None:
+def test_a_mount_survives_arbitrary_writes_to_its_region(seed: int, soak: bool) -> None:
     source = random.Random(seed)
     answers: Tally[str] = Tally()
     rounds = 200 if soak else 2
@@ -155,7 +155,7 @@ def test_a_mount_outlives_whatever_is_written_into_its_region(seed: int, soak: b
         source = random.Random(f"{seed} {number}")
         mount = Mount(*OPTIONS)
         try:
-            mount.expected_log = [""]  # what goes wrong is to be logged
+            mount.expected_log = [""]  # errors must be logged
             mount.start("--region", str(mount.directory / "region"))
             answers += use_while_it_is_damaged(mount, source, source.choice([3, 10, 40]), cut=number % 2 == 0)
             check_the_end(mount)

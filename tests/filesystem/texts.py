@@ -1,4 +1,4 @@
-"""What people and scripts write into control files, right and wrong, and what the rules for numbers make of it."""
+"""Texts that people and scripts write into control files, right and wrong, and their meaning as numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT_MAX = 4096
 
 
 class Refused(Exception):
-    """An operation that must fail: with one of these errno."""
+    """An operation that must fail with one of these errnos."""
 
     def __init__(self, *numbers: int) -> None:
         super().__init__(*(errno.errorcode[number] for number in numbers))
@@ -20,7 +20,7 @@ class Refused(Exception):
 
 
 def number(text: bytes) -> int:
-    """The rules for numbers in writes, read off one by one."""
+    """The number in a text, by the rules for numbers in writes, one by one."""
     match = re.fullmatch(rb"(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)([kKmMgGtTpPeE]?)", text)
     if not match:
         raise Refused(errno.EINVAL)
@@ -56,7 +56,7 @@ def printable(rng: random.Random) -> bytes:
 
 
 def near_number(rng: random.Random) -> bytes:
-    """A number, or what a slip makes of it."""
+    """A number, or a number with a typing error."""
     value = rng.choice((rng.randrange(10), rng.randrange(2000), rng.randrange(100_000), 1 << rng.randrange(65)))
     text = rng.choice((b"%d", b"%d", b"%d", b"0x%x", b"0x%X", b"0%o")) % value
     if rng.random() < 0.3:

@@ -1,4 +1,4 @@
-"""A process of some user that does the operations it is told, one list of them after the other."""
+"""A process of another user that does lists of operations for a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Operation = tuple[Any, ...]  # its name, and the arguments
 
 
 class Failed:
-    """An operation's OSError."""
+    """The OSError of an operation."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -25,9 +25,9 @@ class Failed:
 
 
 class UserProcess:
-    """The tester's side. The process ends with this object's close(), or with the tester."""
+    """The test's side. The process ends with close(), or with the test's process."""
 
-    _streams: list[int] = []  # noqa: RUF012  what children must not keep open: they would not see each other's end
+    _streams: list[int] = []  # noqa: RUF012  children close these, or they would not see each other's end
 
     def __init__(self, user: User, mountpoint: str) -> None:
         orders, to_child = os.pipe()
@@ -55,7 +55,7 @@ class UserProcess:
         self._orders, self._answers = os.fdopen(to_child, "wb"), os.fdopen(from_child, "rb")
 
     def tell(self, operations: list[Operation]) -> None:
-        """Has them done; answers() waits for what came of each."""
+        """Sends operations; answers() waits for their results."""
         pickle.dump(operations, self._orders)
         self._orders.flush()
 
@@ -83,7 +83,7 @@ def obey(top: bytes, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
 
 
 class Hands:
-    """The operations, named as those of the model. `slot` is the tester's number for a descriptor."""
+    """The operations, named as in the model. `slot` is the test's number of a descriptor."""
 
     def __init__(self, top: bytes) -> None:
         self.top = top
@@ -100,7 +100,7 @@ class Hands:
         return self.top + b"/" + path if path else self.top
 
     def fd(self, slot: int) -> int:
-        """Nobody's, where the open was refused although the tester thought better of it."""
+        """The descriptor of a slot; an invalid one if the open was refused, contrary to the model."""
         return self.slots.get(slot, 1 << 20)
 
     def put(self, slot: int, descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""The control file of each directory, by which processes find the region: hidden, private, proof against nonsense."""
+"""The control channel of each directory, which leads processes to the region: hidden, private, safe from any input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.mounts import GroupFiles, Mount, fails_with
 NAME = ".fsmount"
 
 
-def told(directory: Path) -> dict[str, object]:
+def answer(directory: Path) -> dict[str, object]:
     answer = json.loads((directory / NAME).read_bytes())
     assert isinstance(answer, dict)
     return answer
@@ -31,19 +31,19 @@ def command(directory: Path, text: bytes) -> None:
         os.close(fd)
 
 
-def test_no_directory_lists_it(mount: Mount, group: GroupFiles) -> None:
+def test_no_directory_lists_the_control_channel(mount: Mount, group: GroupFiles) -> None:
     assert NAME not in os.listdir(mount.path)
     assert NAME not in os.listdir(group.path)
 
 
-def test_it_is_its_owners_alone(mount: Mount, group: GroupFiles) -> None:
+def test_only_the_owner_of_a_directory_opens_its_control_channel(mount: Mount, group: GroupFiles) -> None:
     for directory in (mount.path, group.path):
         status = os.stat(directory / NAME)
         assert (oct(stat.S_IMODE(status.st_mode)), status.st_uid) == ("0o600", os.geteuid())
 
 
-def test_it_tells_which_region_and_group_this_is(mount: Mount, group: GroupFiles) -> None:
-    here, above = told(group.path), told(mount.path)
+def test_the_control_channel_names_the_region_and_the_group(mount: Mount, group: GroupFiles) -> None:
+    here, above = answer(group.path), answer(mount.path)
     assert Path(str(here["region"])).stat().st_uid == os.geteuid()
     assert here["server"] == above["server"] == (mount.daemon and mount.daemon.pid)
     assert here["group"] != above["group"]
@@ -52,7 +52,7 @@ def test_it_tells_which_region_and_group_this_is(mount: Mount, group: GroupFiles
 
 
 def test_the_region_is_closed_to_other_users(mount: Mount) -> None:
-    region = Path(str(told(mount.path)["region"]))
+    region = Path(str(answer(mount.path)["region"]))
     assert oct(stat.S_IMODE(region.stat().st_mode)) == "0o600"
     assert oct(stat.S_IMODE(region.parent.stat().st_mode)) == "0o700"
 
@@ -64,12 +64,12 @@ def test_the_region_is_closed_to_other_users(mount: Mount) -> None:
         *(b"umount keep please", b"HOLDER 1", b"\0", b"\xff" * 100, b"holder " + b"9" * 30, b"holder 1e3"),
     ],
 )
-def test_what_it_does_not_know_is_refused(mount: Mount, text: bytes) -> None:
+def test_an_unknown_command_is_refused(mount: Mount, text: bytes) -> None:
     with fails_with(errno.EINVAL, errno.ENODEV, errno.ERANGE):
         command(mount.path, text)
 
 
-def test_a_holder_that_is_not_there_cannot_be_bound(mount: Mount) -> None:
+def test_a_missing_holder_cannot_be_bound(mount: Mount) -> None:
     with fails_with(errno.ENODEV):
         command(mount.path, b"holder 12345678901234567\n")
 
@@ -95,7 +95,7 @@ def test_random_writes_leave_the_mount_and_its_counters_alone(mount: Mount, grou
     mount.check()
 
 
-def test_of_a_removed_group_it_answers_enodev(group: GroupFiles) -> None:
+def test_the_control_channel_of_a_removed_group_answers_enodev(group: GroupFiles) -> None:
     child = group.mkdir("child")
     fd = os.open(child / NAME, os.O_RDWR)
     try:
@@ -109,7 +109,7 @@ def test_of_a_removed_group_it_answers_enodev(group: GroupFiles) -> None:
         os.close(fd)
 
 
-def test_it_can_neither_be_removed_nor_renamed_nor_made_again(group: GroupFiles) -> None:
+def test_the_control_channel_can_neither_be_removed_nor_renamed_nor_replaced(group: GroupFiles) -> None:
     with fails_with(errno.EPERM):
         os.unlink(group / NAME)
     with fails_with(errno.ENOTDIR):
