@@ -1,8 +1,8 @@
-"""Programs that end with the tests, however those end: such as would keep a core busy for ever."""
+"""Programs that end with the tests at any end of those, since they would keep a core busy forever."""
 
 from __future__ import annotations
 
 
 def companion(*command: object) -> list[str]:
-    """The command that runs this one, and has the kernel kill it when the thread that started it ends."""
+    """A command that runs the given one; the kernel kills it when the thread that started it ends."""
     return ["setpriv", "--pdeathsig", "KILL", *map(str, command)]

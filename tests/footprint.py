@@ -1,4 +1,4 @@
-"""What a daemon takes of the machine, so that a test can say that work has left nothing behind."""
+"""The resources that a daemon occupies, so that a test can check that work leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.mounts import eventually
 
 
 class Footprint(NamedTuple):
-    """Of one process.  Memory is what is its own: the region's pages are the tree's, not the daemon's."""
+    """The footprint of one process, without the pages of the region, which belong to the tree."""
 
     memory: int  # bytes of RssAnon
     descriptors: int
     threads: int
-    mappings: int  # of files: a region that nobody unmapped is one more
+    mappings: int  # files: each region that stays mapped is one more
 
     @classmethod
     def of(cls, pid: int) -> Footprint:
@@ -32,12 +32,12 @@ class Footprint(NamedTuple):
 
 def leaves_nothing(pid: int, before: Footprint, *, tolerance: float = 0.05) -> Footprint:
     """
-    Waits until the process takes what it took before, memory within the tolerance.
+    Waits until the footprint of the process is as before, with memory within the tolerance.
 
-    `before` is to be taken after a warm-up: a round of the very work, which fills caches and pools of threads. Idle
-    threads end by themselves after 10 s at most, so there may be as many as a pool has kept.
+    Take `before` after a warm-up: a round of the same work, which fills caches and pools of threads. Idle threads end
+    within 10 s, so the number of threads does not count.
     """
-    gc.collect()  # what this process has open at the daemon and forgot to close
+    gc.collect()  # closes forgotten files of this process at the daemon
     seen: list[Footprint] = []
 
     def settled() -> bool:

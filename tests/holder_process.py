@@ -1,8 +1,8 @@
 """
-A process that is attached to a group and charges as it is told, to be killed, forked and asked.
+A process that attaches to a group and charges on request, and that tests can kill and fork.
 
-The test's side is HolderProcess; run as a program, this file is the other side. They speak in lines of JSON:
-[resource or null, name, arguments] and {"value": ...} or {"error": class, "errno": ..., what the exception carries}.
+HolderProcess is the test's side; as a program, this file is the other side. Requests and answers are lines of JSON:
+[resource or null, name, arguments] and {"value": ...} or {"error": class, "errno": ..., "details": attributes}.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import fsmount
 
 
 class Refused(OSError):
-    """An exception of the other process: its class and what it carried."""
+    """An exception of the other process, with its class and attributes."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(answer["errno"], answer["text"])
@@ -28,7 +28,7 @@ class Refused(OSError):
 
 
 class HolderProcess:
-    """An attached process. The amounts are the memory counter's unless a resource is given."""
+    """An attached process. Amounts are of the memory counter unless a resource is given."""
 
     def __init__(self, path: Path | str, *, on_exit: str = "release", transport: str = "auto") -> None:
         command = [sys.executable, "-P", __file__, str(path), on_exit, transport]
@@ -59,7 +59,7 @@ class HolderProcess:
         return answer["value"]
 
     def tell(self, resource: str | None, name: str, *arguments: object) -> None:
-        """Starts it; answer() waits for what comes of it."""
+        """Starts an operation; answer() waits for its result."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([resource, name, arguments]) + "\n")
         self.process.stdin.flush()
@@ -96,13 +96,13 @@ class HolderProcess:
         return int(self.get("held"))
 
     def kill(self) -> None:
-        """As nobody can prepare for."""
+        """Kills the process, which cannot prepare for that."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(60)
         self._close()
 
     def end(self) -> None:
-        """By itself, as its input ends."""
+        """Ends the input of the process, which then exits."""
         if self.process.returncode is None:
             assert self.process.stdin is not None
             self.process.stdin.close()
@@ -121,7 +121,7 @@ class HolderProcess:
 
 
 def serve(path: str, on_exit: str, transport: str) -> None:
-    """Attaches and does what each line of the input asks for."""
+    """Attaches, and does the operation in each line of the input."""
 
     def reply(answer: dict[str, Any]) -> None:
         print(json.dumps(answer, default=str), flush=True)

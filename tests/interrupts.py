@@ -1,6 +1,6 @@
-"""Interrupts wherever one can come: a signal's handler may raise at each call of Python, and at each return of one.
+"""Interrupts at every possible place: a signal handler may raise at each call and each return of a Python function.
 
-What is tested is done over and over, and is interrupted one call later each time, until it gets through.
+The tested action runs again and again, and is interrupted one call later each time, until it completes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import pytest
 
 
 def begins(frame: FrameType) -> bool:
-    """Whether it is just called; one that is resumed, as of a coroutine, is not interrupted before it goes on."""
+    """Whether the frame was just called; a resumed coroutine is not interrupted at its start."""
     instruction, argument = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
     return instruction == dis.opmap["RESUME"] and argument < 2
 
 
 @contextmanager
 def interrupt_at(number: int) -> Iterator[None]:
-    """KeyboardInterrupt at the call of this number that our code makes inside, or at its return if it is one of C."""
+    """Raises KeyboardInterrupt at the call of this number in our code, or at its return if it calls a C function."""
 
     def count(frame: FrameType, event: str, _: object) -> None:
         nonlocal number
@@ -33,7 +33,7 @@ def interrupt_at(number: int) -> Iterator[None]:
             if number == 0:
                 raise KeyboardInterrupt
 
-    gc.disable()  # or it comes while something else is collected, where it is lost
+    gc.disable()  # an interrupt during garbage collection is lost
     sys.setprofile(count)
     try:
         yield
@@ -43,7 +43,7 @@ def interrupt_at(number: int) -> Iterator[None]:
 
 
 def interruptions(action: Callable[[], object]) -> Iterator[None]:
-    """After each interruption of the action, until it is done."""
+    """Yields after each interruption of the action, until the action completes."""
     for number in range(1, 1000):
         try:
             with interrupt_at(number):

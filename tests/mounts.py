@@ -26,14 +26,14 @@ STAT_KEYS = (
     "usage usage_local common reserved stock holders limit soft_limit hierarchical_limit margin hierarchical_margin "
     "soft_limit_excess max_usage min_usage failcnt global batch error_bound refills drains"
 ).split()
-# What draining changes: where stock lies, and how much of it. The counters proper are the other keys.
+# Keys that depend on the stock, so draining changes them; the other keys are the counters proper.
 STOCK_KEYS = {"refills", "drains", "stock", "reserved", "global", "batch", "error_bound"}
 
 AS_ROOT = os.geteuid() == 0
 
 
 def eventually(condition: Callable[[], Any], *, within: float = 60.0, what: str = "") -> None:
-    """Waits until the condition holds; it must within so many seconds."""
+    """Waits until the condition holds; the test fails after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
@@ -43,7 +43,7 @@ def eventually(condition: Callable[[], Any], *, within: float = 60.0, what: str 
 
 @contextlib.contextmanager
 def fails_with(*numbers: int) -> Iterator[pytest.ExceptionInfo[OSError]]:
-    """The block raises an OSError with one of these errno."""
+    """The block must raise an OSError with one of these errnos."""
     with pytest.raises(OSError) as raised:
         yield raised
     wanted = [errno.errorcode[number] for number in numbers]
@@ -51,7 +51,7 @@ def fails_with(*numbers: int) -> Iterator[pytest.ExceptionInfo[OSError]]:
 
 
 def as_user(uid: int, action: Callable[[], Any], *, gid: int | None = None) -> Any:
-    """What the action returns, or the OSError it raises, when a process of that user does it."""
+    """The result of the action in a process of that user; raises its OSError."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -72,7 +72,7 @@ def as_user(uid: int, action: Callable[[], Any], *, gid: int | None = None) -> A
     with os.fdopen(reader) as stream:
         text = stream.read()
     _, status = os.waitpid(child, 0)
-    assert status == 0, "the other user's process failed by something that is no OSError"
+    assert status == 0, "the other user's process failed without an OSError"
     answer = json.loads(text)
     if "errno" in answer:
         raise OSError(answer["errno"], answer["text"])
@@ -80,7 +80,7 @@ def as_user(uid: int, action: Callable[[], Any], *, gid: int | None = None) -> A
 
 
 def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, int]:
-    """The files of a group for one resource, and the modes they are made with."""
+    """The files of a group for one resource, with their initial modes."""
     ending = "_in_bytes" if unit == "bytes" else ""
     return {
         f"{resource}.usage{ending}": 0o444,
@@ -101,7 +101,7 @@ def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, i
     }
 
 
-#: The files of a group that are of no resource, likewise.
+#: The files of a group for all resources, with their initial modes.
 GROUP_FILES = {"lease": 0o600}
 
 
@@ -144,7 +144,7 @@ class Lease:
 
 
 class GroupFiles:
-    """A group, through its files alone. Plain attributes are the memory counter's."""
+    """A group, through its files only. Plain attributes belong to the memory counter."""
 
     def __init__(self, path: Path | str, units: dict[str, str] | None = None) -> None:
         self.path = Path(path)
@@ -170,7 +170,7 @@ class GroupFiles:
         return int(text)
 
     def write(self, name: str, value: str | bytes | int, resource: str = "memory", flags: int = 0) -> None:
-        """One write() of it, which must take all."""
+        """Writes the value with one write(), which must take all of it."""
         data = value if isinstance(value, bytes) else str(value).encode()
         fd = os.open(self.file(name, resource), os.O_WRONLY | flags)
         try:
@@ -216,11 +216,11 @@ class GroupFiles:
         return {key: int(value) for key, value in (line.split(" ") for line in lines)}
 
     def counters(self, resource: str = "memory") -> dict[str, int]:
-        """The stat of the counter, without what merely says where stock lies."""
+        """The stat of the counter, without the keys that depend on the stock."""
         return {key: value for key, value in self.stat(resource).items() if key not in STOCK_KEYS}
 
     def tree_counters(self) -> dict[tuple[str, str], dict[str, int]]:
-        """The counters of this group and of all below."""
+        """The counters of this group and of all groups below."""
         return {
             (str(group.path.relative_to(self.path)), resource): group.counters(resource)
             for group in self.walk()
@@ -243,14 +243,14 @@ class GroupFiles:
             return [self.child(entry.name) for entry in entries if entry.is_dir()]
 
     def walk(self) -> list[GroupFiles]:
-        """This group and all below, children before parents."""
+        """This group and all groups below, children before parents."""
         return [group for child in self.children() for group in child.walk()] + [self]
 
     def empty(self, resource: str = "memory") -> bool:
         return self.number("usage", resource) == 0
 
     def remove(self) -> None:
-        """Removes the group and all below; whoever held something must have let go of it."""
+        """Removes the group and all groups below, after all holders have released their charges."""
         for group in self.walk():
             for resource in self.units:
                 group.write("force_empty", "1", resource)
@@ -269,13 +269,13 @@ def removed(path: Path) -> bool:
 
 class Mount:
     """
-    A tree mounted by `fsmount mount` with the daemon in the foreground, so that what it logs can be read
-    and its end be seen. Nothing may be in the log at the end but what the test said it expects.
+    A tree mounted by `fsmount mount` with the daemon in the foreground, so that a test sees its log and its exit
+    status. At the end the log may contain only lines that the test expects.
     """
 
     def __init__(self, *options: str) -> None:
         self.options = options
-        # pytest's own directories are closed to other users, which some tests are about.
+        # pytest's own directories are closed to other users, who need access in some tests.
         self.directory = Path(tempfile.mkdtemp(prefix="fsmount-test-"))
         self.directory.chmod(0o755)
         self.path = self.directory / "tree"
@@ -297,7 +297,7 @@ class Mount:
         return GroupFiles(self.path, self.units)
 
     def start(self, *options: str, under: Sequence[str] = ()) -> None:
-        """Mounts, under another command if one is given, and waits for the files."""
+        """Mounts, optionally under another command, and waits for the files."""
         command = [*under, sys.executable, "-m", "fsmount", "mount", str(self.path), "-f", *self.options, *options]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -306,7 +306,7 @@ class Mount:
         self.region = Path(json.loads((self.path / ".fsmount").read_bytes())["region"])
 
     def answers(self) -> bool:
-        """Whether the files are there. A stat() would not do: the kernel remembers what a dead daemon told it."""
+        """Whether the files are there. A stat() proves nothing: the kernel caches the answers of a dead daemon."""
         try:
             self.root.read("usage", next(iter(self.units)))
         except OSError as error:
@@ -316,7 +316,7 @@ class Mount:
         return True
 
     def requests(self) -> int:
-        """How many it has served."""
+        """How many requests the daemon has served."""
         found = re.search(rb"^fsmount_requests_total (\d+)", (self.path / "metrics").read_bytes(), re.MULTILINE)
         assert found is not None
         return int(found[1])
@@ -330,13 +330,13 @@ class Mount:
         return "\n".join(line for line in lines if not any(re.search(text, line) for text in self.expected_log))
 
     def check(self) -> None:
-        """The daemon lives and has nothing to complain of."""
+        """Checks that the daemon lives and has logged nothing unexpected."""
         assert not self.unexpected_log(), f"the daemon of {self.path} logged:\n{self.unexpected_log()}"
         assert not self.ended, f"the daemon of {self.path} ended: {self.daemon and self.daemon.returncode}"
         assert self.path.is_dir()
 
     def umount(self, *options: str) -> None:
-        """Unmounts by `fsmount umount`; it and the daemon must both end well."""
+        """Unmounts with `fsmount umount`; the command and the daemon must both succeed."""
         command = [sys.executable, "-m", "fsmount", "umount", "--quiet", str(self.path), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, ""), done
@@ -348,7 +348,7 @@ class Mount:
 
     @contextlib.contextmanager
     def without_region(self) -> Iterator[None]:
-        """For the block nobody who comes finds the region, as from within a container."""
+        """In the block no new process finds the region, as inside a container."""
         assert self.region is not None
         aside = self.region.with_suffix(".aside")
         self.region.rename(aside)
@@ -358,14 +358,14 @@ class Mount:
             aside.rename(self.region)
 
     def kill(self) -> None:
-        """Kills the daemon as the machine would; the mount point is stale then."""
+        """Kills the daemon; the mount point is stale afterwards."""
         assert self.daemon is not None
         os.kill(self.daemon.pid, signal.SIGKILL)
         self.daemon.wait()
         self.daemon = None
 
     def destroy(self) -> None:
-        """Leaves nothing behind, whatever happened."""
+        """Removes everything, after any failure."""
         if self.daemon is not None and not self.ended:
             self.daemon.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -381,7 +381,7 @@ class Mount:
 
 @contextlib.contextmanager
 def mounted(*options: str) -> Iterator[Mount]:
-    """A mount for the block, unmounted after it with the exit status looked at."""
+    """A mount for the block; the unmount afterwards must succeed."""
     mount = Mount(*options)
     try:
         mount.start()
@@ -395,7 +395,7 @@ def mounted(*options: str) -> Iterator[Mount]:
 
 
 def poll_events(fd: int, mask: int = select.POLLIN | select.POLLOUT | select.POLLPRI) -> int:
-    """What poll() reports at once."""
+    """The events that poll() reports at once."""
     poll = select.poll()
     poll.register(fd, mask)
     events = poll.poll(0)

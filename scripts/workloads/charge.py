@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Charges and uncharges a group from parallel processes: in the region, by a lease, or by the files.
 
-When its operations are done, each process says in one line what it holds:
+After its operations each process prints its charges in one line:
 
   held=4096 refused=3 charges=70 uncharges=27 seconds=0.52 pid=77 through=region resource=memory group=GROUP
 
-It holds that until its standard input ends (or SIGTERM), and then gives it back. charge.sh does the same.
+It keeps them until its standard input ends, or until SIGTERM, and then releases them. charge.sh does the same.
 """
 
 import argparse
@@ -24,13 +24,13 @@ Uncharge = Callable[[int], object]
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-# A process looks at the clock and at its signals once for so many operations.
+# The number of operations between two looks at the clock and the signals.
 PLAN = 1024
 
 
 @contextmanager
 def through_region(group: str, resource: str) -> Iterator[tuple[Charge, Uncharge]]:
-    """The process holds what it charges, in shared memory."""
+    """The process holds the charges, in shared memory."""
     import fsmount
 
     with fsmount.attach(group, transport="memory") as attached:
@@ -40,7 +40,7 @@ def through_region(group: str, resource: str) -> Iterator[tuple[Charge, Uncharge
 
 @contextmanager
 def through_lease(group: str, resource: str) -> Iterator[tuple[Charge, Uncharge]]:
-    """The open descriptor holds what is charged."""
+    """The open descriptor holds the charges."""
     lease = os.open(f"{group}/{resource}.lease", os.O_RDWR | os.O_CLOEXEC)
     try:
         yield lambda amount: write(lease, b"+%d\n" % amount), lambda amount: os.write(lease, b"-%d\n" % amount)
@@ -50,7 +50,7 @@ def through_lease(group: str, resource: str) -> Iterator[tuple[Charge, Uncharge]
 
 @contextmanager
 def through_files(group: str, resource: str) -> Iterator[tuple[Charge, Uncharge]]:
-    """The group itself holds what is charged."""
+    """The group itself holds the charges."""
     charge = os.open(f"{group}/{resource}.charge", os.O_WRONLY | os.O_CLOEXEC)
     uncharge = os.open(f"{group}/{resource}.uncharge", os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -74,7 +74,7 @@ def write(descriptor: int, command: bytes) -> bool:
 
 
 class Worker:
-    """One process's operations, and its own count of them."""
+    """The operations of one process, and its own count of them."""
 
     def __init__(self, charge: Charge, uncharge: Uncharge) -> None:
         self.charge = charge
@@ -82,7 +82,7 @@ class Worker:
         self.held = self.refused = self.charges = self.uncharges = 0
 
     def operate(self, plan: list[int]) -> None:
-        """Charges each positive amount, uncharges each negative one (of what is held)."""
+        """Charges each positive amount, and uncharges each negative one, as far as it is held."""
         charge, uncharge, held = self.charge, self.uncharge, self.held
         refused = uncharges = idle = 0
         for amount in plan:
@@ -105,10 +105,10 @@ class Worker:
 
 
 def work(options: argparse.Namespace, seed: int) -> int:
-    """The life of one process; returns its exit status."""
+    """Runs one process; returns its exit status."""
     stopped = False
 
-    # Between a charge and its count nothing may end the loop, or the sums would differ.
+    # No signal may end the loop between a charge and its count, or the sums would differ.
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
@@ -173,8 +173,8 @@ def main() -> int:
     add = parser.add_argument
     add("group", metavar="GROUP", help="a directory of a mounted tree")
     add("-t", dest="through", choices=list(THROUGH), default="region", help="how it charges (region)")
-    add("-r", dest="resource", metavar="RESOURCE", default="memory", help="what is charged (memory)")
-    add("-j", dest="processes", metavar="PROCESSES", type=int, default=1, help="how many at once (1)")
+    add("-r", dest="resource", metavar="RESOURCE", default="memory", help="the resource to charge (memory)")
+    add("-j", dest="processes", metavar="PROCESSES", type=int, default=1, help="the number of parallel processes (1)")
     add("-n", dest="operations", metavar="OPERATIONS", type=int, help="of each process (1000; with -d: no end)")
     add("-d", dest="seconds", metavar="SECONDS", type=float, default=0, help="stop after that long")
     add("-s", dest="size", metavar="SIZE", type=int, default=4096, help="a charge is 1 to SIZE (4096)")
@@ -184,7 +184,7 @@ def main() -> int:
     if options.operations is None:
         options.operations = -1 if options.seconds else 1000
 
-    # Blocked until it is known what a signal is to do.
+    # Signals stay blocked until their handlers are set.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     pids = [in_child(options, options.seed + index) for index in range(options.processes)]
 

@@ -5,21 +5,21 @@
 #                        [-d SECONDS] [-s SIZE] [-p PERCENT] [-e SEED]
 #
 #   GROUP          a directory of a mounted tree
-#   -t files       by R.charge and R.uncharge: the group itself holds it (default)
-#   -t lease       by R.lease on an open descriptor: the process holds it
-#   -r RESOURCE    what is charged (memory)
-#   -j PROCESSES   how many at once (1)
+#   -t files       by R.charge and R.uncharge: the group itself holds the charges (default)
+#   -t lease       by R.lease on an open descriptor: the process holds the charges
+#   -r RESOURCE    the resource to charge (memory)
+#   -j PROCESSES   the number of parallel processes (1)
 #   -n OPERATIONS  of each process (1000; with -d: no end)
 #   -d SECONDS     stop after that long
 #   -s SIZE        a charge is 1 to SIZE (4096)
 #   -p PERCENT     of the operations are charges (60: grows until a limit refuses)
 #   -e SEED        of the amounts (1)
 #
-# When its operations are done, each process says in one line what it holds:
+# After its operations each process prints its charges in one line:
 #
 #   held=4096 refused=3 charges=70 uncharges=27 seconds=0.52 pid=77 through=lease resource=memory group=GROUP
 #
-# It holds that until its standard input ends (or SIGTERM), and then gives it back.
+# It keeps them until its standard input ends, or until SIGTERM, and then releases them.
 set -u
 
 fail() {
@@ -38,7 +38,7 @@ clock() {
     now=${up%.*}${up#*.}
 }
 
-# A refused write of a shell's own printf says so by its status alone.
+# The builtin printf reports a refused write by its status only.
 charge() {
     case $through in
         files) printf '%s\n' "$1" >"$group/$resource.charge" ;;
@@ -70,11 +70,11 @@ operate() {
         elif [ -e "$group/$resource.failcnt" ]; then
             refused=$((refused + 1))
         else
-            fail "$group: it was removed"
+            fail "$group: the group was removed during the run"
         fi
     elif [ "$held" -gt 0 ]; then
         [ "$amount" -le "$held" ] || amount=$held
-        uncharge "$amount" || fail "$group/$resource: $amount of $held could not be given back"
+        uncharge "$amount" || fail "$group/$resource: cannot uncharge $amount of the $held that are held"
         held=$((held - amount))
         uncharges=$((uncharges + 1))
     fi
@@ -84,7 +84,7 @@ work() {
     seed=$1 held=0 refused=0 charges=0 uncharges=0 left=$operations going=yes
     read -r pid _ </proc/self/stat
     [ "$through" = files ] || exec 3<>"$group/$resource.lease"
-    # Between a write and its count nothing may end the loop, or the sums would differ.
+    # No signal may end the loop between a write and its count, or the sums would differ.
     trap 'going=' TERM INT HUP
     clock
     start=$now end=$((now + seconds * 100))
@@ -128,7 +128,7 @@ if [ -z "$operations" ]; then
 fi
 [ -e "$group/$resource.lease" ] || fail "$group: no group with a resource $resource in a mounted tree"
 
-# The standard input of a process in the background is /dev/null unless it is given another.
+# A background process reads /dev/null unless the script passes another input.
 exec 4<&0 </dev/null
 pids='' index=0 status=0
 # shellcheck disable=SC2086 # a list of numbers

@@ -1,10 +1,10 @@
 """
-A mounted tree in plain Python: what each operation of each user returns, or how it fails.
+A mounted tree in plain Python: the result of each operation of each user, or its error.
 
-Written from the contract, and for what the kernel decides (default_permissions) from its rules in fs/namei.c, fs/attr.c
-and fs/open.c, in their order; the daemon decides only after those. An operation is a method: it returns what the caller
-must see, or raises Refused, and then nothing may have changed but a failcnt. Where the kernel's answer depends on what
-it has cached or how it is set up, Refused carries each errno that is right.
+The model follows the contract. For decisions of the kernel (default_permissions) it follows fs/namei.c, fs/attr.c and
+fs/open.c, in their order; the daemon decides only after the kernel. An operation is a method: it returns the result
+that the caller must see, or raises Refused, and then only a failcnt may have changed. Where the kernel's answer depends
+on its cache or its settings, Refused carries every correct errno.
 
 Paths are relative to the mount point and bytes, as the kernel takes them.
 """
@@ -26,8 +26,8 @@ from tests.mounts import GROUP_FILES, UNLIMITED, resource_files
 READ, WRITE, SEARCH = 4, 2, 1
 NAME_MAX, PATH_MAX = 255, 4096
 CONTROL_FILE = b".fsmount"
-FILES_OF_ROOT = [b"metrics"]  # listed, and left alone: their contents are what all else is about
-WHOLE = 1 << 20  # bytes: more than any file has, the longest R.why included
+FILES_OF_ROOT = [b"metrics"]  # listed, and not compared: other files show the same contents
+WHOLE = 1 << 20  # bytes: more than any file has, including the longest R.why
 PLAIN_FILES = ("limit", "soft_limit", "max_usage", "failcnt", "usage")
 
 
@@ -46,7 +46,7 @@ class User:
         return self.is_root or self.uid == node.uid
 
     def may(self, node: Node, mask: int) -> bool:
-        """generic_permission(): one class of the mode counts, and root passes by."""
+        """generic_permission(): one class of the mode counts, and root passes."""
         if self.uid == node.uid:
             bits = node.mode >> 6
         elif node.gid in self.groups:
@@ -63,7 +63,7 @@ class User:
 
 
 class Expected:
-    """A result that is told by what is in it."""
+    """A result that a predicate recognizes."""
 
     def __init__(self, matches: Callable[[object], bool], description: str) -> None:
         self.matches, self.description = matches, description
@@ -84,9 +84,9 @@ class Counter:
     failcnt: int = 0
     usage: int = 0
     common: int = 0
-    leases: list[Lease] = field(default_factory=list)  # those that are holders
+    leases: list[Lease] = field(default_factory=list)  # leases that are holders
     above_soft_limit: bool = False
-    # what happened in the subtree, removed groups included
+    # events of the subtree, including removed groups
     refusals: int = 0
     soft_crossings: int = 0
 
@@ -124,7 +124,7 @@ class Counter:
             counter.look()
 
     def probe(self, amount: int) -> Expected:
-        """What R.probe answers, but for the path of the group that it names."""
+        """The answer of R.probe, except for the path of the group that it names."""
         margins = [counter.limit - counter.usage for counter in self.way_up()]
         counters = list(self.way_up())
         refusing = [counter for counter in counters if counter.usage + amount > counter.limit]
@@ -138,7 +138,7 @@ class Counter:
         )
 
     def why(self) -> bytes | Expected:
-        """What R.why says: nothing at all, or lines of refusals."""
+        """The text of R.why: empty, or lines of refusals."""
         *_, top = self.way_up()
         lines = re.compile(rb"(time=\S+Z since=\S+Z times=[1-9]\d* pid=\d+ .* refused=/.* short=[1-9].*\n)*")
         if top.refusals == 0:
@@ -187,7 +187,7 @@ class Counter:
 
     def stat(self) -> Expected:
         up = list(self.way_up())
-        told = {
+        sent = {
             "usage": self.usage,
             "usage_local": self.common + sum(lease.held[self.resource] for lease in self.leases),
             "common": self.common,
@@ -204,29 +204,29 @@ class Counter:
             "failcnt": self.failcnt,
             "error_bound": 0,
         }
-        lines = {b"%s %d" % (key.encode(), value) for key, value in told.items()}
-        return Expected(lambda seen: isinstance(seen, bytes) and lines <= set(seen.splitlines()), f"the stat {told}")
+        lines = {b"%s %d" % (key.encode(), value) for key, value in sent.items()}
+        return Expected(lambda seen: isinstance(seen, bytes) and lines <= set(seen.splitlines()), f"the stat {sent}")
 
     def holders(self) -> Expected:
         common = [(self.common, b"common")] if self.common else []
-        told = sorted([*((lease.held[self.resource], b"lease") for lease in self.leases), *common])
+        sent = sorted([*((lease.held[self.resource], b"lease") for lease in self.leases), *common])
 
         def matches(seen: object) -> bool:
             lines = [line.split(b" ", 4) for line in seen.splitlines()] if isinstance(seen, bytes) else []
-            return told == sorted((int(held), command.split(b":")[0]) for _, _, held, stock, command in lines)
+            return sent == sorted((int(held), command.split(b":")[0]) for _, _, held, stock, command in lines)
 
-        return Expected(matches, f"the holders {told}")
+        return Expected(matches, f"the holders {sent}")
 
 
 @dataclass(eq=False)
 class Lease:
-    """What an open lease file holds, of one resource or of all."""
+    """The charges of an open lease file, of one resource or of all."""
 
     counters: dict[str, Counter]
     tree: Model
     is_whole: bool
     user: User
-    owner: int  # whose share it counts against
+    owner: int  # the user whose share it counts against
     held: dict[str, int] = field(init=False)
     begun: bool = False
     keeps: bool = False
@@ -244,7 +244,7 @@ class Lease:
         if text in (b"keep", b"release"):
             self.keeps = text == b"keep"
             return
-        word, amounts = self.read_whole(text) if self.is_whole else self.read_one(text)
+        word, amounts = self.read_multi(text) if self.is_whole else self.read_one(text)
         if word == "nofail" and not self.tree.is_exempt(self.user.uid):
             raise Refused(errno.EPERM)
         if not self.begun:
@@ -269,7 +269,7 @@ class Lease:
             return word[1].decode(), {resource: number(word[2])}
         return "change", {resource: self.change(resource, text)}
 
-    def read_whole(self, text: bytes) -> tuple[str, dict[str, int]]:
+    def read_multi(self, text: bytes) -> tuple[str, dict[str, int]]:
         word, *rest = text.split() or [b""]
         if word == b"give" and not rest:
             return "give", dict(self.held)
@@ -329,7 +329,7 @@ class Node:
 
 @dataclass(eq=False)
 class File(Node):
-    """A file of a group; the control file's kind is the empty string."""
+    """A file of a group; the control channel has the empty string as its kind."""
 
     directory: Directory
     kind: str
@@ -365,7 +365,7 @@ class Directory(Node):
 
 @dataclass(eq=False)
 class OpenFile:
-    """An open file description, with the descriptors that lead to it."""
+    """An open file description, with its descriptors."""
 
     file: File
     flags: int
@@ -378,12 +378,12 @@ class OpenFile:
 
 
 class Model:
-    """The tree, who has which files open, and what comes of each operation."""
+    """The tree, the open files of each user, and the result of each operation."""
 
     def __init__(self, users: list[User], units: dict[str, str], *, groups: int, cells: int, root_mode: int) -> None:
         self.users, self.units = users, units
         self.room = {"groups": groups, "leases": cells, "cells": cells}
-        self.held: dict[tuple[str, int], int] = {}  # leases and cells, by the user they count against
+        self.held: dict[tuple[str, int], int] = {}  # leases and cells, by the user that they count against
         self.directories: list[Directory] = []
         self.descriptors: list[dict[int, OpenFile]] = [{} for _ in users]
         owner = users[0]
@@ -412,7 +412,7 @@ class Model:
         return uid in (0, self.users[0].uid)
 
     def owner_of(self, directory: Directory | None, user: User) -> int:
-        """The owner of the topmost group on the way that is no exempt user's, else the user."""
+        """The owner of the topmost group on the way whose owner is not exempt, or the user."""
         owner = user.uid
         while directory is not None:
             if not self.is_exempt(directory.uid):
@@ -444,7 +444,7 @@ class Model:
         return directory if last in (b"", b".") else self.step(directory, last)
 
     def walk_to_parent(self, user: User, path: bytes) -> tuple[Directory, bytes]:
-        """The directory that the last component is to be looked up in."""
+        """The directory of the last component, and that component."""
         if len(path) >= PATH_MAX:
             raise Refused(errno.ENAMETOOLONG)
         here: Directory = self.root
@@ -507,15 +507,15 @@ class Model:
 
     # ---- directories
 
-    def mkdir(self, who: int, path: bytes, mode: int) -> None:
-        user = self.users[who]
+    def mkdir(self, actor: int, path: bytes, mode: int) -> None:
+        user = self.users[actor]
         directory, name = self.may_create(user, path)
         self.check_name(name)
         self.need_share(user, self.owner_of(directory, user), {"groups": 1})
         self.make(directory, name, mode & ~user.umask & 0o1777, user)
 
-    def rmdir(self, who: int, path: bytes) -> None:
-        user = self.users[who]
+    def rmdir(self, actor: int, path: bytes) -> None:
+        user = self.users[actor]
         directory, name = self.walk_to_parent(user, path)
         if name == b".":
             raise Refused(errno.EINVAL)
@@ -529,8 +529,8 @@ class Model:
         victim.removed = True
         self.directories.remove(victim)
 
-    def rename(self, who: int, old: bytes, new: bytes) -> None:
-        user = self.users[who]
+    def rename(self, actor: int, old: bytes, new: bytes) -> None:
+        user = self.users[actor]
         old_directory, old_name = self.walk_to_parent(user, old)
         new_directory, new_name = self.walk_to_parent(user, new)
         if old_name in (b"", b".") or new_name in (b"", b"."):
@@ -545,8 +545,8 @@ class Model:
             return
         is_directory = isinstance(source, Directory)
         if CONTROL_FILE in (old_name, new_name) and not user.is_root:
-            # whose it is the kernel remembers from the last look at it, so a sticky directory may refuse or not
-            self.may_rename_control_file(user, old_directory, source, new_directory, target)
+            # the kernel remembers the owner from its last look, so a sticky directory may refuse or not
+            self.may_rename_file(user, old_directory, source, new_directory, target)
         self.may_delete(user, old_directory, source, is_directory=is_directory)
         if target is None:
             user.need(new_directory, WRITE | SEARCH)
@@ -566,15 +566,13 @@ class Model:
         source.name = new_name
         old_directory.children[new_name] = source
 
-    def may_rename_control_file(
-        self, user: User, old: Directory, source: Node, new: Directory, target: Node | None
-    ) -> None:
+    def may_rename_file(self, user: User, old: Directory, source: Node, new: Directory, target: Node | None) -> None:
         if not (user.may(old, WRITE | SEARCH) and user.may(new, WRITE | SEARCH)):
             raise Refused(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
         raise Refused(errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
-    def listdir(self, who: int, path: bytes) -> Expected:
-        user = self.users[who]
+    def listdir(self, actor: int, path: bytes) -> Expected:
+        user = self.users[actor]
         node = self.walk(user, path)
         if not isinstance(node, Directory):
             raise Refused(errno.ENOTDIR)
@@ -582,56 +580,56 @@ class Model:
         names = sorted([*node.files, *node.children, *(FILES_OF_ROOT if node.above is None else ())])
         return Expected(lambda seen: isinstance(seen, list) and sorted(seen) == names, f"the names {names}")
 
-    # ---- what is no operation of such a tree
+    # ---- operations that the tree does not have
 
-    def unlink(self, who: int, path: bytes) -> None:
-        user = self.users[who]
+    def unlink(self, actor: int, path: bytes) -> None:
+        user = self.users[actor]
         directory, name = self.walk_to_parent(user, path)
         if name == b".":
             raise Refused(errno.EISDIR)
         self.may_delete(user, directory, self.step(directory, name), is_directory=False)
         raise Refused(errno.EPERM)
 
-    def symlink(self, who: int, path: bytes) -> None:
-        self.may_create(self.users[who], path)
+    def symlink(self, actor: int, path: bytes) -> None:
+        self.may_create(self.users[actor], path)
         raise Refused(errno.EPERM)
 
-    def mknod(self, who: int, path: bytes, kind: int) -> None:
-        self.may_create(self.users[who], path)
+    def mknod(self, actor: int, path: bytes, kind: int) -> None:
+        self.may_create(self.users[actor], path)
         raise Refused(errno.EPERM)
 
-    def link(self, who: int, old: bytes, new: bytes) -> None:
-        user = self.users[who]
+    def link(self, actor: int, old: bytes, new: bytes) -> None:
+        user = self.users[actor]
         source = self.walk(user, old)
         try:
             self.may_create(user, new)
         except Refused as refused:
             if refused.numbers == (errno.EACCES,) and not user.owns(source):
-                raise Refused(errno.EACCES, errno.EPERM) from None  # fs.protected_hardlinks comes before or not at all
+                raise Refused(errno.EACCES, errno.EPERM) from None  # fs.protected_hardlinks comes first, or is off
             raise
         raise Refused(errno.EPERM)
 
-    def getxattr(self, who: int, path: bytes) -> None:
-        user = self.users[who]
+    def getxattr(self, actor: int, path: bytes) -> None:
+        user = self.users[actor]
         user.need(self.walk(user, path), READ)
         raise Refused(errno.EOPNOTSUPP)
 
-    def setxattr(self, who: int, path: bytes) -> None:
-        user = self.users[who]
+    def setxattr(self, actor: int, path: bytes) -> None:
+        user = self.users[actor]
         node = self.walk(user, path)
         if isinstance(node, Directory) and node.mode & stat.S_ISVTX and not user.owns(node):
             raise Refused(errno.EPERM)
         user.need(node, WRITE)
         raise Refused(errno.EOPNOTSUPP)
 
-    def listxattr(self, who: int, path: bytes) -> None:
-        self.walk(self.users[who], path)
+    def listxattr(self, actor: int, path: bytes) -> None:
+        self.walk(self.users[actor], path)
         raise Refused(errno.EOPNOTSUPP)
 
     # ---- attributes
 
-    def stat(self, who: int, path: bytes) -> tuple[int, int, int, int, int]:
-        return self.status(self.walk(self.users[who], path))
+    def stat(self, actor: int, path: bytes) -> tuple[int, int, int, int, int]:
+        return self.status(self.walk(self.users[actor], path))
 
     @staticmethod
     def status(node: Node) -> tuple[int, int, int, int, int]:
@@ -639,15 +637,15 @@ class Model:
             return stat.S_IFDIR | node.mode, 2 + len(node.children), node.uid, node.gid, 0
         return stat.S_IFREG | node.mode, 1, node.uid, node.gid, size_of(node)
 
-    def access(self, who: int, path: bytes, mask: int) -> bool:
-        user = self.users[who]
+    def access(self, actor: int, path: bytes, mask: int) -> bool:
+        user = self.users[actor]
         try:
             return user.may(self.walk(user, path), mask)
         except Refused:
             return False
 
-    def chmod(self, who: int, path: bytes, mode: int) -> None:
-        user = self.users[who]
+    def chmod(self, actor: int, path: bytes, mode: int) -> None:
+        user = self.users[actor]
         self.set_mode(user, self.walk(user, path), mode)
 
     @staticmethod
@@ -658,8 +656,8 @@ class Model:
             mode &= ~stat.S_ISGID
         node.mode = mode
 
-    def chown(self, who: int, path: bytes, uid: int, gid: int) -> None:
-        user = self.users[who]
+    def chown(self, actor: int, path: bytes, uid: int, gid: int) -> None:
+        user = self.users[actor]
         self.set_owner(user, self.walk(user, path), uid, gid)
 
     @staticmethod
@@ -674,9 +672,9 @@ class Model:
         node.uid = node.uid if uid == -1 else uid
         node.gid = node.gid if gid == -1 else gid
 
-    def utime(self, who: int, path: bytes, times: tuple[int, int] | None) -> tuple[int, int] | None:
-        """To times, which are then shown; to now without."""
-        user = self.users[who]
+    def utime(self, actor: int, path: bytes, times: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Sets the times, which stat() then shows, or the current time."""
+        user = self.users[actor]
         node = self.walk(user, path)
         if times is None and not user.owns(node):
             user.need(node, WRITE)
@@ -684,15 +682,15 @@ class Model:
             raise Refused(errno.EPERM)
         return times
 
-    def truncate(self, who: int, path: bytes, size: int) -> None:
-        user = self.users[who]
+    def truncate(self, actor: int, path: bytes, size: int) -> None:
+        user = self.users[actor]
         node = self.walk(user, path)
         if isinstance(node, Directory):
             raise Refused(errno.EISDIR)
         user.need(node, WRITE)
 
-    def statfs(self, who: int, path: bytes) -> int:
-        self.walk(self.users[who], path)
+    def statfs(self, actor: int, path: bytes) -> int:
+        self.walk(self.users[actor], path)
         return NAME_MAX
 
     # ---- open files
@@ -713,11 +711,11 @@ class Model:
         if isinstance(node, Directory):
             if not mask & WRITE and not create:
                 user.need(node, READ)
-            raise Refused(errno.EISDIR)  # at the latest when it is read
+            raise Refused(errno.EISDIR)  # at the latest at the read
         if flags & os.O_DIRECTORY:
             raise Refused(errno.ENOTDIR)
         sticky = create and directory.mode & stat.S_ISVTX and node.uid not in (user.uid, directory.uid)
-        guarded = sticky and directory.mode & 0o022  # fs.protected_regular refuses it, or nobody does
+        guarded = sticky and directory.mode & 0o022  # fs.protected_regular alone refuses it
         if not user.may(node, mask):
             raise Refused(errno.EACCES)
         if guarded and protected_regular() >= (1 if directory.mode & 0o002 else 2):
@@ -735,16 +733,16 @@ class Model:
             )
         return OpenFile(node, flags, lease)
 
-    def open(self, who: int, slot: int, path: bytes, flags: int) -> None:
-        self.descriptors[who][slot] = self.opened(self.users[who], path, flags)
+    def open(self, actor: int, slot: int, path: bytes, flags: int) -> None:
+        self.descriptors[actor][slot] = self.opened(self.users[actor], path, flags)
 
-    def dup(self, who: int, slot: int, into: int) -> None:
-        opened = self.descriptors[who][slot]
+    def dup(self, actor: int, slot: int, into: int) -> None:
+        opened = self.descriptors[actor][slot]
         opened.descriptors += 1
-        self.descriptors[who][into] = opened
+        self.descriptors[actor][into] = opened
 
-    def close(self, who: int, slot: int) -> None:
-        self.let_go(self.descriptors[who].pop(slot))
+    def close(self, actor: int, slot: int) -> None:
+        self.let_go(self.descriptors[actor].pop(slot))
 
     @staticmethod
     def let_go(opened: OpenFile) -> None:
@@ -752,11 +750,11 @@ class Model:
         if opened.descriptors == 0 and opened.lease is not None:
             opened.lease.close()
 
-    def pread(self, who: int, slot: int, size: int, offset: int) -> bytes | Expected:
-        return self.read_at(self.descriptors[who][slot], size, offset)
+    def pread(self, actor: int, slot: int, size: int, offset: int) -> bytes | Expected:
+        return self.read_at(self.descriptors[actor][slot], size, offset)
 
-    def read(self, who: int, slot: int, size: int) -> bytes | Expected:
-        opened = self.descriptors[who][slot]
+    def read(self, actor: int, slot: int, size: int) -> bytes | Expected:
+        opened = self.descriptors[actor][slot]
         data = self.read_at(opened, size, opened.position)
         assert isinstance(data, bytes)
         opened.position += len(data)
@@ -800,8 +798,8 @@ class Model:
             raise Refused(errno.EINVAL)
         return b"%d\n" % getattr(counter, file.kind)
 
-    def pwrite(self, who: int, slot: int, data: bytes, offset: int) -> int:
-        return self.write_to(self.users[who], self.descriptors[who][slot], data)
+    def pwrite(self, actor: int, slot: int, data: bytes, offset: int) -> int:
+        return self.write_to(self.users[actor], self.descriptors[actor][slot], data)
 
     @staticmethod
     def write_to(user: User, opened: OpenFile, data: bytes) -> int:
@@ -822,31 +820,31 @@ class Model:
         elif file.kind == "probe":
             opened.probe = file.directory.counters[file.resource].probe(number(stripped(data)))
         elif file.kind == "threshold":
-            if stripped(data):  # an empty list is all that is written here
+            if stripped(data):  # the generator writes only empty lists here
                 raise Refused(errno.EINVAL)
         else:
             command = getattr(file.directory.counters[file.resource], f"write_{file.kind}", None)
             if command is None:
                 raise Refused(errno.EINVAL)
             command(data)
-        if file.kind in ("lease", "probe", "threshold"):  # what it shows is this open file's alone
+        if file.kind in ("lease", "probe", "threshold"):  # each open file has its own text
             opened.start = None
         return len(data)
 
-    def poll(self, who: int, slot: int) -> int:
-        opened = self.descriptors[who][slot]
+    def poll(self, actor: int, slot: int) -> int:
+        opened = self.descriptors[actor][slot]
         ready = {os.O_RDONLY: select.POLLIN, os.O_WRONLY: select.POLLOUT, os.O_RDWR: select.POLLIN | select.POLLOUT}
         gone = select.POLLERR if opened.file.directory.removed else 0
         return ready[opened.flags & os.O_ACCMODE] | gone
 
-    def fchmod(self, who: int, slot: int, mode: int) -> None:
-        file = self.descriptors[who][slot].file
-        self.set_mode(self.users[who], copy.copy(file) if file.directory.removed else file, mode)
+    def fchmod(self, actor: int, slot: int, mode: int) -> None:
+        file = self.descriptors[actor][slot].file
+        self.set_mode(self.users[actor], copy.copy(file) if file.directory.removed else file, mode)
         self.must_be_there(file)
 
-    def fchown(self, who: int, slot: int, uid: int, gid: int) -> None:
-        file = self.descriptors[who][slot].file
-        self.set_owner(self.users[who], copy.copy(file) if file.directory.removed else file, uid, gid)
+    def fchown(self, actor: int, slot: int, uid: int, gid: int) -> None:
+        file = self.descriptors[actor][slot].file
+        self.set_owner(self.users[actor], copy.copy(file) if file.directory.removed else file, uid, gid)
         self.must_be_there(file)
 
     @staticmethod
@@ -854,31 +852,31 @@ class Model:
         if file.directory.removed:
             raise Refused(errno.ENODEV)
 
-    def fstat(self, who: int, slot: int) -> tuple[int, int, int, int, int]:
-        return self.status(self.descriptors[who][slot].file)
+    def fstat(self, actor: int, slot: int) -> tuple[int, int, int, int, int]:
+        return self.status(self.descriptors[actor][slot].file)
 
-    def ftruncate(self, who: int, slot: int, size: int) -> None:
-        opened = self.descriptors[who][slot]
+    def ftruncate(self, actor: int, slot: int, size: int) -> None:
+        opened = self.descriptors[actor][slot]
         if opened.flags & os.O_ACCMODE == os.O_RDONLY:
             raise Refused(errno.EINVAL)
         self.must_be_there(opened.file)
 
-    # ---- what a shell does
+    # ---- commands of a shell
 
-    def cat(self, who: int, path: bytes) -> bytes | Expected:
-        opened = self.opened(self.users[who], path, os.O_RDONLY)
+    def cat(self, actor: int, path: bytes) -> bytes | Expected:
+        opened = self.opened(self.users[actor], path, os.O_RDONLY)
         return self.read_at(opened, WHOLE, 0)
 
-    def echo(self, who: int, path: bytes, data: bytes, flags: int) -> int:
-        opened = self.opened(self.users[who], path, os.O_WRONLY | flags)
+    def echo(self, actor: int, path: bytes, data: bytes, flags: int) -> int:
+        opened = self.opened(self.users[actor], path, os.O_WRONLY | flags)
         try:
-            return self.write_to(self.users[who], opened, data)
+            return self.write_to(self.users[actor], opened, data)
         finally:
             self.let_go(opened)
 
 
 def size_of(node: Node) -> int:
-    """What stat() shows: a size above the length of the text, in whole pages; 0 where there is none to read."""
+    """The size that stat() shows: above the length of the text, in whole pages; 0 for a file without a text."""
     assert isinstance(node, File)
     if node.kind in ("charge", "uncharge", "force_empty"):
         return 0

@@ -42,10 +42,10 @@ class LeaseAccount:
 
 class Worker:
     def __init__(
-        self, kind: str, groups: list[str], seed: int, size: int, most: int, on_exit: str, gives: bool
+        self, kind: str, groups: list[str], seed: int, size: int, max_held: int, on_exit: str, gives: bool
     ) -> None:
         self.rng = random.Random(seed)
-        self.size, self.most, self.gives = size, most, gives
+        self.size, self.max_held, self.gives = size, max_held, gives
         self.kind = kind
         self.accounts: dict[str, Any] = {path: self.account(kind, path, on_exit) for path in groups}
         self.held = dict.fromkeys(groups, 0)
@@ -85,7 +85,7 @@ class Worker:
         path = self.rng.choice(list(self.accounts))
         held, amount = self.held[path], self.amount()
         kind = self.rng.random()
-        if kind < 0.5 and held + amount <= self.most:
+        if kind < 0.5 and held + amount <= self.max_held:
             self.charge(path, amount)
         elif kind < 0.94:
             self.uncharge(path, min(held, amount))

@@ -1,8 +1,8 @@
 """
-The same lines against the kernel's cgroup v1 memory files and against ours: texts and errno must be the same.
+The same operations on the kernel's cgroup v1 memory files and on ours: texts and errnos must agree.
 
-Where they differ on purpose, DIFFERENCES lists what each answers, and both are held to it. Only a new directory in
-the kernel's hierarchy is touched, and no process is ever moved into it.
+DIFFERENCES lists the intended differences with both answers, and the test checks both. The test touches only a new
+directory in the kernel's hierarchy, and moves no process into it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SCENARIOS: dict[str, Scenario] = {}
 KERNEL_UNLIMITED, OUR_UNLIMITED = repr(b"9223372036854771712\n"), repr(b"9223372036854775807\n")
 UNLIMITED = (KERNEL_UNLIMITED, OUR_UNLIMITED)
 
-# For each scenario and label: what the kernel answers, and what we do.
+# For each scenario and label: the answer of the kernel, and ours.
 DIFFERENCES: dict[str, dict[str, tuple[str, str]]] = {
-    # The kernel counts pages, and its largest number is the largest of whole pages.
+    # The kernel counts pages, so its largest number is a number of whole pages.
     "new_files": {f"read {LIMIT}": UNLIMITED, f"read {SOFT}": UNLIMITED},
     "limit_texts": dict.fromkeys([repr(data) for data in (b"-1", b" -1", b"-1 ", b"-1\n", b"-1\0")], UNLIMITED)
     | {
@@ -42,21 +42,21 @@ DIFFERENCES: dict[str, dict[str, tuple[str, str]]] = {
         repr(b"8191"): (repr(b"4096\n"), repr(b"8191\n")),
         repr(b"1"): (repr(b"0\n"), repr(b"1\n")),
         repr(b"0x1E"): (repr(b"0\n"), repr(b"30\n")),
-        # Nothing is an error, not 0.
+        # An empty text is an error, not 0.
         repr(b"\n"): (repr(b"0\n"), "EINVAL"),
         repr(b" "): (repr(b"0\n"), "EINVAL"),
         repr(b"\0"): (repr(b"0\n"), "EINVAL"),
-        # Nothing is octal.
+        # A leading zero is an error, not octal.
         repr(b"010000"): (repr(b"4096\n"), "EINVAL"),
         repr(b"00"): (repr(b"0\n"), "EINVAL"),
-        # Overflow is an error; no wrap, and no limit other than was asked for.
+        # Overflow is an error: no wrap, and no limit other than the requested one.
         repr(b"8E"): (KERNEL_UNLIMITED, "ERANGE"),
         repr(b"16E"): (repr(b"0\n"), "ERANGE"),
         repr(b"9223372036854775808"): (KERNEL_UNLIMITED, "ERANGE"),
         repr(b"9223372036854775807"): UNLIMITED,
         # A suffix alone is no number.
         repr(b"k"): (repr(b"0\n"), "EINVAL"),
-        # It is understood.
+        # `max` means unlimited.
         repr(b"max"): ("EINVAL", OUR_UNLIMITED),
         # A byte that is white space only in Latin-1.
         repr(b"\xa08192"): (repr(b"8192\n"), "EINVAL"),
@@ -64,7 +64,7 @@ DIFFERENCES: dict[str, dict[str, tuple[str, str]]] = {
     "long_writes": {"4096 blanks to the limit": ("4096", "EINVAL")},
     "directories": {
         "rename to another parent": ("EIO", "EPERM"),
-        # Making a file is EPERM, however it is tried.
+        # Every way to make a file is EPERM.
         "create": ("EACCES", "EPERM"),
         "create O_EXCL": ("EACCES", "EPERM"),
         "mknod": ("EACCES", "EPERM"),
@@ -94,8 +94,8 @@ def write(path: Path, data: bytes, flags: int = 0) -> int:
         os.close(fd)
 
 
-def told(path: Path) -> str:
-    """The part of a stat() that has a meaning for both: not the size, which is above the length of the text here."""
+def stat_text(path: Path) -> str:
+    """The part of a stat() with a meaning on both sides: not the size, which exceeds the length of the text here."""
     status = os.stat(path)
     kind = stat.filemode(status.st_mode)
     return f"{kind} links {status.st_nlink} owner {status.st_uid}:{status.st_gid}"
@@ -116,9 +116,9 @@ def in_error(fd: int) -> bool:
 @scenario
 def new_files(group: Path) -> Iterator[Step]:
     for name in NAMES:
-        yield f"stat {name}", partial(told, group / name)
+        yield f"stat {name}", partial(stat_text, group / name)
         yield f"read {name}", partial(read, group / name)
-    yield "stat the directory", lambda: told(group)
+    yield "stat the directory", lambda: stat_text(group)
     yield "open a directory to write", lambda: os.open(group, os.O_RDWR)
     yield "open a file as a directory", lambda: os.open(group / LIMIT, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -198,7 +198,7 @@ def open_flags(group: Path) -> Iterator[Step]:
     for name in (LIMIT, USAGE, FAILCNT, EMPTY):
         for size in (0, 1, 1 << 30):
             yield f"truncate {name} {size}", partial(os.truncate, group / name, size)
-        yield f"then {name}", partial(told, group / name)
+        yield f"then {name}", partial(stat_text, group / name)
     yield "then the limit again", lambda: read(group / LIMIT)
 
 
@@ -238,7 +238,7 @@ def offsets(group: Path) -> Iterator[Step]:
         yield "ftruncate", lambda: os.ftruncate(fd, 3)
         yield "fsync", lambda: os.fsync(fd)
         yield "fdatasync", lambda: os.fdatasync(fd)
-        yield "fstat", lambda: told(group / LIMIT)
+        yield "fstat", lambda: stat_text(group / LIMIT)
         yield "poll for errors", lambda: in_error(fd)
         yield "write of nothing", lambda: os.write(fd, b"")
         yield "zero bytes at an offset", lambda: os.pwrite(fd, b"", 77)
@@ -275,9 +275,9 @@ def attributes(group: Path) -> Iterator[Step]:
         before = stat.S_IMODE(os.stat(group / name).st_mode)
         for bits in (0o640, 0o400, 0o000, 0o777, 0o4751, 0o1777, before):
             yield f"chmod {name} {bits:o}", partial(os.chmod, group / name, bits)
-            yield f"{name} is {bits:o}", partial(told, group / name)
+            yield f"{name} is {bits:o}", partial(stat_text, group / name)
         yield f"chown {name}", partial(os.chown, group / name, 60_101, 60_102)
-        yield f"chowned {name}", partial(told, group / name)
+        yield f"chowned {name}", partial(stat_text, group / name)
         yield f"utime {name}", partial(os.utime, group / name, (1, 2))
         yield f"times of {name}", partial(times, group / name)
         yield f"chown {name} back", partial(os.chown, group / name, 0, 0)
@@ -291,22 +291,22 @@ def directories(group: Path) -> Iterator[Step]:
     names = ["a", "b c", ".d", "...", "é", "\udcff", "x" * 255, "memory", "memory.new", "*"]
     for name in names:
         yield f"mkdir {name!a}", partial(os.mkdir, group / name)
-    yield "links", lambda: told(group)
-    yield "stat of a child", lambda: told(group / "a")
-    yield "files of a child", lambda: told(group / "a" / LIMIT)
+    yield "links", lambda: stat_text(group)
+    yield "stat of a child", lambda: stat_text(group / "a")
+    yield "files of a child", lambda: stat_text(group / "a" / LIMIT)
     yield "listed", lambda: sorted(ascii(entry.name) for entry in os.scandir(group) if entry.is_dir())
     yield "mkdir with a mode", lambda: os.mkdir(group / "mode", 0o700)
-    yield "its mode", lambda: told(group / "mode")
+    yield "its mode", lambda: stat_text(group / "mode")
     yield "mkdir again", lambda: os.mkdir(group / "a")
     yield "mkdir newline", lambda: os.mkdir(group / "a\nb")
     yield "mkdir of a file's name", lambda: os.mkdir(group / LIMIT)
     yield "mkdir below nothing", lambda: os.mkdir(group / "nothing" / "a")
     yield "mkdir below a file", lambda: os.mkdir(group / LIMIT / "a")
     yield "mkdir in a child", lambda: os.mkdir(group / "a" / "b")
-    yield "links of the child", lambda: told(group / "a")
+    yield "links of the child", lambda: stat_text(group / "a")
     yield "rmdir with a child", lambda: os.rmdir(group / "a")
     yield "rename", lambda: os.rename(group / "a", group / "z")
-    yield "the child moved along", lambda: told(group / "z" / "b" / LIMIT)
+    yield "the child moved along", lambda: stat_text(group / "z" / "b" / LIMIT)
     yield "rename to itself", lambda: os.rename(group / "z", group / "z")
     yield "rename onto a directory", lambda: os.rename(group / "z", group / ".d")
     yield "rename to another parent", lambda: os.rename(group / ".d", group / "z" / "d")
@@ -330,7 +330,7 @@ def directories(group: Path) -> Iterator[Step]:
     yield "rmdir of nothing", lambda: os.rmdir(group / "nothing")
     yield "rmdir of the grandchild", lambda: os.rmdir(group / "z" / "b")
     yield "rmdir of the child", lambda: os.rmdir(group / "z")
-    yield "links in the end", lambda: told(group)
+    yield "links in the end", lambda: stat_text(group)
 
 
 @scenario
@@ -375,7 +375,7 @@ def times_of_a_directory(group: Path) -> Iterator[Step]:
 
 
 def kernel_hierarchy() -> Path | None:
-    """Where the cgroup v1 memory hierarchy is mounted, if a new directory can be made there."""
+    """The mount point of the cgroup v1 memory hierarchy, if a test can make a directory there."""
     for line in Path("/proc/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split(" ")
         if kind == "cgroup" and "memory" in options.split(","):
@@ -419,7 +419,7 @@ def umask() -> Iterator[None]:
 
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_same_lines_get_the_same_answers(kernel_group: Path, group: GroupFiles, name: str) -> None:
+def test_the_same_operations_get_the_answers_of_the_kernel(kernel_group: Path, group: GroupFiles, name: str) -> None:
     theirs = answers(SCENARIOS[name](kernel_group))
     ours = answers(SCENARIOS[name](group.path))
     different = {label: (theirs[label], ours.get(label, "")) for label in theirs if theirs[label] != ours.get(label)}

@@ -1,4 +1,4 @@
-"""R.lease: what an open file holds, and that it is given back however the last close comes."""
+"""R.lease: the charges of an open file, and their release at any kind of last close."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.mounts import GroupFiles, Lease, eventually, fails_with
 
 
-def test_a_lease_just_opened_holds_nothing(group: GroupFiles) -> None:
+def test_a_new_lease_holds_nothing(group: GroupFiles) -> None:
     with group.lease() as lease:
         assert lease.held == 0
         assert group.holders() == []
@@ -39,7 +39,7 @@ def test_a_lease_counts_at_every_ancestor(group: GroupFiles) -> None:
     eventually(group.empty)
 
 
-def test_each_open_of_the_file_is_a_lease_of_its_own(group: GroupFiles) -> None:
+def test_each_open_of_the_file_is_a_separate_lease(group: GroupFiles) -> None:
     with group.lease() as one, group.lease() as two, group.lease(flags=os.O_RDONLY) as three:
         one.write("10")
         two.write("5")
@@ -49,7 +49,7 @@ def test_each_open_of_the_file_is_a_lease_of_its_own(group: GroupFiles) -> None:
         assert two.held == 5
 
 
-def test_a_lease_of_each_resource_is_apart(group: GroupFiles) -> None:
+def test_leases_of_different_resources_are_separate(group: GroupFiles) -> None:
     with group.lease("tokens") as tokens, group.lease() as memory:
         tokens.write("3")
         memory.write("4096")
@@ -75,7 +75,7 @@ def test_growing_past_a_limit_is_enomem_and_changes_nothing(group: GroupFiles) -
         lease.write("+1000")
 
 
-def test_resizing_within_the_limit_needs_room_for_the_difference_alone(group: GroupFiles) -> None:
+def test_resizing_within_the_limit_needs_room_for_the_difference_only(group: GroupFiles) -> None:
     group.set_limit(1000)
     with group.lease() as lease:
         lease.write("900")
@@ -84,7 +84,7 @@ def test_resizing_within_the_limit_needs_room_for_the_difference_alone(group: Gr
         assert (group.usage, group.failcnt) == (999, 0)
 
 
-def test_giving_back_more_than_it_holds_is_erange_and_changes_nothing(group: GroupFiles) -> None:
+def test_giving_back_more_than_the_lease_holds_is_erange_and_changes_nothing(group: GroupFiles) -> None:
     group.charge(1000)
     with group.lease() as lease, group.lease() as other:
         lease.write("10")
@@ -94,7 +94,7 @@ def test_giving_back_more_than_it_holds_is_erange_and_changes_nothing(group: Gro
         assert (lease.held, other.held, group.usage) == (10, 90, 1100)
 
 
-def test_a_write_only_lease_works_too(group: GroupFiles) -> None:
+def test_a_write_only_lease_works(group: GroupFiles) -> None:
     with group.lease(flags=os.O_WRONLY | os.O_TRUNC | os.O_CREAT) as lease:
         lease.write("10")
         lease.write("+10")
@@ -102,7 +102,7 @@ def test_a_write_only_lease_works_too(group: GroupFiles) -> None:
     eventually(group.empty)
 
 
-def test_writes_at_any_offset_and_appending_are_commands_alike(group: GroupFiles) -> None:
+def test_writes_at_any_offset_and_appended_writes_are_commands(group: GroupFiles) -> None:
     with group.lease(flags=os.O_RDWR | os.O_APPEND) as lease:
         os.pwrite(lease.fd, b"100", 4000)
         os.lseek(lease.fd, 10, os.SEEK_SET)
@@ -110,7 +110,7 @@ def test_writes_at_any_offset_and_appending_are_commands_alike(group: GroupFiles
         assert lease.held == 101
 
 
-def test_the_first_read_after_a_write_begins_the_text_wherever_that_is(group: GroupFiles) -> None:
+def test_the_first_read_after_a_write_starts_the_text_at_any_offset(group: GroupFiles) -> None:
     with group.lease() as lease:
         os.write(lease.fd, b"1234")
         assert (os.read(lease.fd, 2), os.read(lease.fd, 9), os.read(lease.fd, 9)) == (b"12", b"34\n", b"")
@@ -146,7 +146,7 @@ def test_a_lease_of_a_removed_group_answers_enodev_to_every_word(group: GroupFil
 # ---- the last close
 
 
-def test_the_last_close_gives_all_of_it_back(group: GroupFiles) -> None:
+def test_the_last_close_releases_everything(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("100")
         copy = os.dup(lease.fd)
@@ -158,7 +158,7 @@ def test_the_last_close_gives_all_of_it_back(group: GroupFiles) -> None:
     assert group.holders() == []
 
 
-def test_a_lease_passed_over_a_socket_lives_on_in_the_process_that_got_it(group: GroupFiles) -> None:
+def test_a_lease_passed_over_a_socket_lives_on_in_the_receiving_process(group: GroupFiles) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, group.lease() as lease:
         lease.write("100")
@@ -200,7 +200,7 @@ def end_by_eof(process: subprocess.Popen[bytes]) -> None:
     ],
     ids=["exit", "_exit", "abort", "close", "exec", "SIGKILL", "SIGTERM", "SIGSEGV"],
 )
-def test_a_lease_is_given_back_however_its_process_ends(
+def test_a_lease_is_released_at_any_end_of_its_process(
     group: GroupFiles, how: str, end: Callable[[subprocess.Popen[bytes]], None]
 ) -> None:
     command = [sys.executable, "-c", HOLD.format(how=how), str(group / "memory.lease")]
@@ -214,7 +214,7 @@ def test_a_lease_is_given_back_however_its_process_ends(
     assert group.holders() == []
 
 
-def test_a_lease_inherited_by_a_child_is_given_back_when_both_are_gone(group: GroupFiles) -> None:
+def test_a_lease_inherited_by_a_child_is_released_when_both_processes_are_gone(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("100")
         command = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"]
@@ -228,7 +228,7 @@ def test_a_lease_inherited_by_a_child_is_given_back_when_both_are_gone(group: Gr
             eventually(group.empty)
 
 
-def test_a_child_adjusts_the_lease_it_inherited(group: GroupFiles) -> None:
+def test_a_child_adjusts_an_inherited_lease(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("100")
         command = [sys.executable, "-c", f"import os; os.write({lease.fd}, b'+11')"]
@@ -236,7 +236,7 @@ def test_a_child_adjusts_the_lease_it_inherited(group: GroupFiles) -> None:
         assert lease.held == 111
 
 
-def test_many_leases_are_all_given_back(group: GroupFiles) -> None:
+def test_many_leases_are_all_released(group: GroupFiles) -> None:
     leases: list[Lease] = []
     try:
         for number in range(1, 201):
@@ -252,7 +252,7 @@ def test_many_leases_are_all_given_back(group: GroupFiles) -> None:
     assert group.holders() == []
 
 
-def test_rmdir_is_ebusy_while_a_lease_holds_something(group: GroupFiles) -> None:
+def test_rmdir_is_ebusy_while_a_lease_holds_charges(group: GroupFiles) -> None:
     child = group.mkdir("child")
     with child.lease() as lease:
         lease.write("1")

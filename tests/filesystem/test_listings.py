@@ -1,4 +1,4 @@
-"""The lines of R.holders and .R.groups, there and back."""
+"""The lines of R.holders and .R.groups, written and parsed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def group(name: str) -> CounterSnapshot:
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_a_name_comes_back_as_it_is(name: bytes) -> None:
+def test_a_name_survives_the_round_trip(name: bytes) -> None:
     named = os.fsdecode(name)
     holders, groups = [holder(named), holder("last")], [group(named), group("last")]
     assert parse_holders(holders_text(holders)) == holders
@@ -55,7 +55,7 @@ def test_no_name_ends_its_line(name: str) -> None:
     assert parse_groups(groups_text([group(name), group("last")])) == [group(tame), group("last")]
 
 
-def test_the_common_pot_and_a_list_of_none() -> None:
+def test_the_common_pot_and_an_empty_list_survive_the_round_trip() -> None:
     pot = HolderLine(0, 0, 5, 0, "common")
     assert holders_text([pot]) == b"0 0 5 0 common\n"
     assert parse_holders(b"") == [] == parse_groups(b"")

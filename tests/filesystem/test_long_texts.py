@@ -1,4 +1,4 @@
-"""Long texts: made while others are served, shared by readers, and kept in little memory."""
+"""Long texts: made while other requests are served, shared by readers, and kept in little memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def whole(fd: int) -> bytes:
 
 @contextmanager
 def leases(path: Path, count: int) -> Iterator[None]:
-    """Many open leases, in a process of their own."""
+    """Many open leases, in another process."""
     program = "import os, sys\nfor _ in range(int(sys.argv[2])): os.write(os.open(sys.argv[1], os.O_RDWR), b'1')\n"
     command = ["prlimit", f"--nofile={count + 100}", sys.executable, "-c", f"{program}print(flush=True); input()"]
     with subprocess.Popen(companion(*command, path, count), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -70,8 +70,8 @@ def crowded() -> Iterator[Mount]:
 # ---- many holders
 
 
-def test_others_are_served_while_many_holders_are_listed(mount: Mount, group: GroupFiles) -> None:
-    """A text that was made in the event loop would let nothing through between its first byte and its last."""
+def test_other_requests_are_served_while_many_holders_are_listed(mount: Mount, group: GroupFiles) -> None:
+    """If the event loop made the text, no request could pass between its first byte and its last."""
     with leases(group / "memory.lease", 3000):
         texts: list[list[str]] = []
         served = served_while(lambda: texts.append(group.read("holders").splitlines()), mount.path / "memory.failcnt")
@@ -91,7 +91,7 @@ def test_each_holder_is_listed_once(group: GroupFiles, count: int) -> None:
     eventually(lambda: group.usage == 5, what="the leases are closed")
 
 
-def test_holders_that_stay_are_listed_once_though_others_come_and_go(group: GroupFiles) -> None:
+def test_holders_that_stay_are_listed_once_while_others_come_and_go(group: GroupFiles) -> None:
     done = threading.Event()
 
     def come_and_go() -> None:
@@ -131,7 +131,7 @@ def test_the_error_of_a_busy_group_names_few_of_its_holders() -> None:
 # ---- readers share
 
 
-def test_readers_at_the_same_moment_share_few_texts_and_none_is_refused(crowded: Mount) -> None:
+def test_simultaneous_readers_share_few_texts_and_none_is_refused(crowded: Mount) -> None:
     together = threading.Barrier(24)
     texts: list[bytes] = []
     errors: list[OSError] = []
@@ -155,7 +155,7 @@ def test_readers_at_the_same_moment_share_few_texts_and_none_is_refused(crowded:
 
 
 @pytest.mark.parametrize("name", [".memory.groups", "metrics"])
-def test_a_reader_never_gets_a_text_from_before_its_read(crowded: Mount, name: str) -> None:
+def test_a_reader_never_gets_a_text_older_than_its_read(crowded: Mount, name: str) -> None:
     done = threading.Event()
 
     def read_on() -> None:
@@ -181,7 +181,7 @@ def test_a_reader_never_gets_a_text_from_before_its_read(crowded: Mount, name: s
         group.write("force_empty", "1")
 
 
-def test_one_user_cannot_take_all_places_of_readers_and_none_of_roots() -> None:
+def test_one_user_cannot_take_all_places_of_readers_nor_any_of_root() -> None:
     waiting = 0
     refused = 0
 
@@ -223,7 +223,7 @@ def test_one_user_cannot_take_all_places_of_readers_and_none_of_roots() -> None:
     assert waiting == 2200
 
 
-def test_users_take_turns_and_roots_text_waits_for_nobodys() -> None:
+def test_users_take_turns_and_a_text_for_root_never_waits_for_them() -> None:
     made: list[tuple[int, int]] = []
 
     async def main() -> None:
@@ -259,7 +259,7 @@ def test_users_take_turns_and_roots_text_waits_for_nobodys() -> None:
 
 
 def test_a_reader_that_has_read_one_byte_costs_kilobytes(crowded: Mount) -> None:
-    """400 readers, each with a text of its own moment: 3,000 lines of 100 bytes."""
+    """400 readers, each with a text of another moment: 3,000 lines of 100 bytes."""
     with os.fdopen(os.open(crowded.path / ".memory.groups", os.O_RDONLY), "rb", 0) as first:
         whole(first.fileno())
     before = Footprint.of(daemon_of(crowded))
@@ -285,7 +285,7 @@ def test_a_reader_that_has_read_one_byte_costs_kilobytes(crowded: Mount) -> None
 
 
 def whole_after(fd: int, begun: int) -> bytes:
-    """The text from its start, of which only the rest is read: a byte of the first line is not looked at."""
+    """The text from its start, of which only the rest is read: one byte of the first line has been read before."""
     text = b"0" * begun
     while part := os.pread(fd, 1 << 17, len(text)):
         text += part
@@ -293,7 +293,7 @@ def whole_after(fd: int, begun: int) -> bytes:
 
 
 def test_open_directories_of_many_groups_cost_kilobytes(crowded: Mount) -> None:
-    os.listdir(crowded.path)  # from here on the daemon knows which names the kernel has
+    os.listdir(crowded.path)  # now the daemon knows which names the kernel has
     before = Footprint.of(daemon_of(crowded))
     opened = [os.scandir(crowded.path) for _ in range(100)]
     for entries in opened:
@@ -307,7 +307,7 @@ def test_open_directories_of_many_groups_cost_kilobytes(crowded: Mount) -> None:
     leaves_nothing(daemon_of(crowded), before, tolerance=0.25)
 
 
-def test_metrics_leave_out_groups_with_paths_that_no_call_takes() -> None:
+def test_metrics_omit_groups_with_paths_longer_than_a_system_call_takes() -> None:
     with mounted() as tree:
         assert tree.region is not None
         (tree.path / "metrics").read_bytes()
@@ -325,7 +325,7 @@ def test_metrics_leave_out_groups_with_paths_that_no_call_takes() -> None:
         leaves_nothing(daemon_of(tree), before, tolerance=0.25)
 
 
-def test_refusals_deep_down_show_the_end_of_a_path() -> None:
+def test_refusals_in_deep_groups_show_the_end_of_the_path() -> None:
     with Tree.create() as tree:
         group = tree.root
         for number in range(1000):
@@ -353,7 +353,7 @@ def random_text(length: int = 100_000) -> Text:
     return Text([os.urandom(1000) for _ in range(length // 1000)])
 
 
-def test_the_user_whose_readers_keep_most_loses_the_first_text() -> None:
+def test_the_user_with_the_most_kept_text_loses_its_oldest_text() -> None:
     kept = KeptTexts(room=1_000_000)
     modest = _Reader(1)
     modest_text = random_text()
@@ -388,7 +388,7 @@ def test_equal_pieces_are_kept_once_and_a_text_is_read_at_any_place() -> None:
 # ---- directories
 
 
-def test_a_directory_is_rewound_and_sought_and_shows_what_stays_once(group: GroupFiles) -> None:
+def test_a_rewound_or_sought_directory_shows_lasting_groups_once(group: GroupFiles) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     library.opendir.restype = library.readdir64.restype = ctypes.c_void_p
     library.telldir.restype = ctypes.c_long
@@ -424,7 +424,7 @@ def test_a_directory_is_rewound_and_sought_and_shows_what_stays_once(group: Grou
         library.closedir(directory)
 
 
-def test_everything_is_removed_while_it_is_listed(group: GroupFiles) -> None:
+def test_all_groups_can_be_removed_while_they_are_listed(group: GroupFiles) -> None:
     for number in range(1500):
         group.mkdir(f"g{number}")
     with os.scandir(group.path) as entries:

@@ -1,4 +1,4 @@
-"""The file metrics of the root directory: every counter as OpenMetrics text, made while others are served."""
+"""The file metrics of the root directory: every counter as OpenMetrics text, made while other requests are served."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNTED = ("usage", "limit", "soft_limit", "max_usage", "stock")
 
 
 def families(mount: Mount) -> dict[str, Metric]:
-    """What the reference parser makes of the text; it refuses what is no OpenMetrics."""
+    """The result of the reference parser, which refuses any text that is not OpenMetrics."""
     text = (mount.path / NAME).read_bytes().decode()
     parsed = list(text_string_to_metric_families(text))
     found = {family.name: family for family in parsed}
@@ -37,7 +37,7 @@ def value(found: dict[str, Metric], family: str, **labels: str) -> float:
     return only
 
 
-def test_every_figure_of_every_counter_is_there(mount: Mount, group: GroupFiles) -> None:
+def test_metrics_contain_every_figure_of_every_counter(mount: Mount, group: GroupFiles) -> None:
     child = group.mkdir("child")
     group.set_limit(1 << 20)
     group.write("soft_limit", 1000)
@@ -61,7 +61,7 @@ def test_every_figure_of_every_counter_is_there(mount: Mount, group: GroupFiles)
         assert value(found, "fsmount_processes") == 1
 
 
-def test_names_types_and_units_are_those_of_openmetrics(mount: Mount) -> None:
+def test_names_types_and_units_follow_openmetrics(mount: Mount) -> None:
     found = families(mount)
     own = {name: (family.type, family.unit) for name, family in found.items() if name.startswith("fsmount_")}
     assert own == {
@@ -79,7 +79,7 @@ def test_names_types_and_units_are_those_of_openmetrics(mount: Mount) -> None:
     assert {sample.name for sample in found["fsmount_failcnt"].samples} == {"fsmount_failcnt_total"}
 
 
-def test_the_daemons_own_figures_are_of_now(mount: Mount, group: GroupFiles) -> None:
+def test_figures_of_the_daemon_are_current(mount: Mount, group: GroupFiles) -> None:
     before = families(mount)
     assert mount.daemon is not None
     with group.lease() as lease, (mount.path / "memory.stat").open():
@@ -94,7 +94,7 @@ def test_the_daemons_own_figures_are_of_now(mount: Mount, group: GroupFiles) -> 
     assert 0 < time.time() - value(after, "process_start_time_seconds") < 3600
 
 
-def test_the_room_of_the_mount_and_its_use_are_figures_of_each_kind(mount: Mount, group: GroupFiles) -> None:
+def test_capacity_and_use_are_figures_for_each_kind(mount: Mount, group: GroupFiles) -> None:
     def of(name: str) -> dict[str, float]:
         return {sample.labels["what"]: sample.value for sample in families(mount)[name].samples}
 
@@ -113,7 +113,7 @@ def test_the_room_of_the_mount_and_its_use_are_figures_of_each_kind(mount: Mount
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "escaped"),
     [
         *(
             (text.encode(), text)
@@ -123,17 +123,17 @@ def test_the_room_of_the_mount_and_its_use_are_figures_of_each_kind(mount: Mount
         (b"%FF", "%25FF"),
     ],
 )
-def test_a_hostile_name_is_a_label_that_tells_it(mount: Mount, group: GroupFiles, name: bytes, told: str) -> None:
+def test_a_hostile_name_is_an_escaped_label(mount: Mount, group: GroupFiles, name: bytes, escaped: str) -> None:
     directory = os.fsencode(group.path) + b"/" + name
     os.mkdir(directory)
     try:
-        labels = {"group": f"/{group.path.name}/{told}", "resource": "memory"}
+        labels = {"group": f"/{group.path.name}/{escaped}", "resource": "memory"}
         assert value(families(mount), "fsmount_usage_bytes", **labels) == 0
     finally:
         os.rmdir(directory)
 
 
-def test_it_is_in_the_root_alone_and_its_name_is_taken_there_alone(mount: Mount, group: GroupFiles) -> None:
+def test_only_the_root_has_metrics_and_reserves_the_name(mount: Mount, group: GroupFiles) -> None:
     assert NAME in os.listdir(mount.path)
     assert NAME not in os.listdir(group.path)
     assert not (group / NAME).exists()
@@ -153,7 +153,7 @@ def test_it_is_in_the_root_alone_and_its_name_is_taken_there_alone(mount: Mount,
     os.rmdir(other.path)
 
 
-def test_its_attributes_follow_the_root_directory(mount: Mount) -> None:
+def test_the_attributes_of_metrics_follow_the_root_directory(mount: Mount) -> None:
     path = mount.path / NAME
     status = path.stat()
     assert stat.filemode(status.st_mode) == "-r--r--r--"
@@ -170,7 +170,7 @@ def test_its_attributes_follow_the_root_directory(mount: Mount) -> None:
             os.chown(mount.path, 0, 0)
 
 
-def test_it_cannot_be_written(mount: Mount) -> None:
+def test_metrics_cannot_be_written(mount: Mount) -> None:
     if not AS_ROOT:
         with fails_with(errno.EACCES):
             os.open(mount.path / NAME, os.O_WRONLY)
@@ -194,7 +194,7 @@ def crowded() -> Iterator[Mount]:
         yield tree
 
 
-def test_a_read_goes_on_in_the_text_it_began_with(crowded: Mount) -> None:
+def test_a_read_continues_in_the_text_that_it_started_with(crowded: Mount) -> None:
     group = crowded.root.child("group-1999")
     fd = os.open(crowded.path / NAME, os.O_RDONLY)
     try:
@@ -214,20 +214,20 @@ def test_a_read_goes_on_in_the_text_it_began_with(crowded: Mount) -> None:
         group.uncharge(77)
 
 
-def test_others_are_served_while_it_is_made(crowded: Mount) -> None:
-    """A text that was made in the event loop would let nothing through between its first byte and its last."""
+def test_other_requests_are_served_while_metrics_are_made(crowded: Mount) -> None:
+    """If the event loop made the text, no request could pass between its first byte and its last."""
     sizes: list[int] = []
 
     def read() -> None:
         sizes.append(len(Path(crowded.path / NAME).read_bytes()))
 
-    families(crowded)  # the library is imported with the first
+    families(crowded)  # the first call imports the library
     served = served_while(read, crowded.path / "memory.failcnt")
     assert sizes[0] > 2000 * 7 * 40
     assert served > 5, served
 
 
-def test_several_readers_get_whole_texts(crowded: Mount) -> None:
+def test_several_readers_get_complete_texts(crowded: Mount) -> None:
     texts: list[bytes] = []
     readers = [threading.Thread(target=lambda: texts.append(Path(crowded.path / NAME).read_bytes())) for _ in range(4)]
     for reader in readers:

@@ -1,10 +1,10 @@
 """
-Random operations of several users in one tree, right and wrong ones: each answer is what a model of the tree says.
+Random operations of several users in one tree, valid and invalid: each answer must agree with a model of the tree.
 
-The order of the operations is known, so the model runs ahead: a list of operations is made up for one user while
-another's process is still at work. After some thousand operations everything there is to see is compared.
+The order of the operations is known, so the model runs ahead: it makes a list of operations for one user while
+another user's process is still at work. After some thousand operations the test compares the whole visible state.
 
-On a disagreement the test prints its seed, the operation and those before it; FSMOUNT_SEED runs the same again.
+On a disagreement the test prints its seed, the operation and the operations before it; FSMOUNT_SEED repeats the run.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ pytestmark = pytest.mark.timeout(3600)
 UNITS = {"memory": "bytes", "tokens": "count"}
 GROUPS, CELLS = 40, 24
 COMMON_GROUP, STRANGERS_GROUP = 60_200, 60_300
-# Who mounts, and two users nobody needs to make; they have one group in common.
+# The owner of the mount, and two users that need no account; they share one group.
 OWNER = User(os.geteuid(), os.getegid(), frozenset({*os.getgroups(), os.getegid()}))
 ALICE = User(60_101, 60_101, frozenset({60_101, COMMON_GROUP}), umask=0o002)
 BOB = User(60_102, 60_102, frozenset({60_102, COMMON_GROUP}), umask=0o077)
 USERS = [OWNER, ALICE, BOB] if AS_ROOT else [OWNER]
 
-# What no operation may answer, whatever others do meanwhile.
+# Errors that no operation may return under any concurrent operations.
 NO_USERS_DOING = {errno.EIO, errno.ENOTCONN, errno.EUCLEAN, errno.ETIMEDOUT, errno.EAGAIN, errno.ESTALE}
 
-# Most of what a user makes up is denied to him, which proves the same again and again.
+# Most random operations of a user are denied, which proves the same again and again.
 DENIED_LEFT_OUT = 0.8
 
 LIST = 100  # operations of one user at a time
@@ -57,7 +57,7 @@ CONTROL_TEXTS = [b"holder", b"holder -1", b"holder 1 2", b"changed x", b"x", b"u
 
 
 class Generator:
-    """Makes operations up, mostly ones that could succeed, from what the model says is there."""
+    """Makes random operations from the state of the model, most of which can succeed."""
 
     def __init__(self, rng: random.Random, model: Model) -> None:
         self.rng, self.model = rng, model
@@ -79,11 +79,11 @@ class Generator:
             self.impossible: 4,
         }
 
-    def next(self, who: int) -> Operation:
+    def next(self, actor: int) -> Operation:
         (kind,) = self.rng.choices(list(self.kinds), list(self.kinds.values()))
-        return kind(who)
+        return kind(actor)
 
-    # ---- what it is about
+    # ---- operands
 
     def directory(self) -> Directory:
         return self.rng.choice(self.model.directories)
@@ -110,7 +110,7 @@ class Generator:
         return self.below(directory, self.rng.choice(list(directory.files)))
 
     def odd_path(self) -> bytes:
-        """Through what is not there, no directory, or left again."""
+        """A path through a missing name, through a file, or through `..`."""
         name = self.rng.choice([*NAMES, *BAD_NAMES])
         through = self.rng.choice([b"nowhere", b"memory.stat", b"a", b"a/..", b".", b"a/.", b"x" * 256, b"y/" * 2500])
         return self.below(self.directory(), through + b"/" + name)
@@ -121,36 +121,36 @@ class Generator:
             return self.directory().path
         return self.file_path() if pick < 0.9 else self.new_path()
 
-    def slot(self, who: int) -> int | None:
-        slots = self.model.descriptors[who]
+    def slot(self, actor: int) -> int | None:
+        slots = self.model.descriptors[actor]
         return self.rng.choice(list(slots)) if slots else None
 
-    def free_slot(self, who: int) -> int | None:
-        free = set(range(SLOTS)) - self.model.descriptors[who].keys()
+    def free_slot(self, actor: int) -> int | None:
+        free = set(range(SLOTS)) - self.model.descriptors[actor].keys()
         return min(free) if free else None
 
     def text(self, file: File | None) -> bytes:
-        """Something to write there: near what is there more often than not."""
+        """A text to write: mostly near the current value."""
         if file is not None and is_control(file):
             return self.rng.choice(CONTROL_TEXTS)
         if self.rng.random() < 0.001:
-            return b"1" * 300_000  # several requests, were it not for the first
+            return b"1" * 300_000  # several requests, if the first one did not fail
         if self.rng.random() < 0.25:
             text = random_text(self.rng)
-            # the control file must not be told to end the mount
+            # no command may end the mount
             return text if b"umount" not in text else b"1"
         if self.rng.random() < 0.15:
             return self.rng.choice((b"max", b"-1", b"0\n", b"1P", b"8E", b"0x7fffffffffffffff"))
         amount = b"%d\n" % self.rng.choice((0, 1, 7, 100, 1000, 4096, self.rng.randrange(20_000)))
         if file is not None and file.kind == "lease" and not file.resource and self.rng.random() < 0.8:
-            return self.whole_lease(amount.strip())
+            return self.multi_lease(amount.strip())
         if file is not None and file.kind == "lease" and self.rng.random() < 0.7:
             words = (b"+", b"+", b"-", b"give ", b"take ", b"nofail ", b"give\t ")
             return self.rng.choice((b"keep", b"release", *(word + amount for word in words)))
         return amount
 
-    def whole_lease(self, amount: bytes) -> bytes:
-        """One or several resources, sometimes none that there is, or one twice."""
+    def multi_lease(self, amount: bytes) -> bytes:
+        """A request for one or several resources, sometimes unknown or repeated."""
         word = self.rng.choice((b"", b"", b"", b"", b"give ", b"take ", b"nofail ", b"keep ", b"give"))
         signs = (b"", b"", b"+", b"-") if not word else (b"",)
         names = self.rng.choices((b"memory", b"tokens", b"disk"), (12, 12, 1), k=self.rng.randrange(1, 4))
@@ -166,57 +166,61 @@ class Generator:
 
     # ---- the operations
 
-    def cat(self, who: int) -> Operation:
+    def cat(self, actor: int) -> Operation:
         return "cat", self.file_path()
 
-    def echo(self, who: int) -> Operation:
+    def echo(self, actor: int) -> Operation:
         path = self.file_path()
         return "echo", path, self.text(self.found(path)), self.rng.choice(FLAGS)
 
-    def open(self, who: int) -> Operation:
-        slot = self.free_slot(who)
+    def open(self, actor: int) -> Operation:
+        slot = self.free_slot(actor)
         path = self.file_path()
         if slot is None or self.found(path) is None:
-            return self.stat(who)
+            return self.stat(actor)
         if self.rng.random() < 0.4:
             path = path.rpartition(b"/")[0]
             path += (b"/" if path else b"") + self.rng.choice((b"memory.lease", b"lease"))
         mode = self.rng.choice((os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR))
         return "open", slot, path, mode | self.rng.choice(FLAGS)
 
-    def close(self, who: int) -> Operation:
-        slot = self.slot(who)
-        return self.open(who) if slot is None else ("close", slot)
+    def close(self, actor: int) -> Operation:
+        slot = self.slot(actor)
+        return self.open(actor) if slot is None else ("close", slot)
 
-    def write(self, who: int) -> Operation:
-        slot = self.slot(who)
+    def write(self, actor: int) -> Operation:
+        slot = self.slot(actor)
         if slot is None:
-            return self.echo(who)
+            return self.echo(actor)
         offset = self.rng.choice((0, 0, 0, self.rng.randrange(5000), 1 << 40))
-        return "pwrite", slot, self.text(self.model.descriptors[who][slot].file), offset
+        return "pwrite", slot, self.text(self.model.descriptors[actor][slot].file), offset
 
-    def read(self, who: int) -> Operation:
-        slot = self.slot(who)
+    def read(self, actor: int) -> Operation:
+        slot = self.slot(actor)
         if slot is None:
-            return self.cat(who)
-        opened = self.model.descriptors[who][slot]
-        whole = opened.file.kind not in (*PLAIN_FILES, "lease")  # what is not told to the byte is read in one piece
+            return self.cat(actor)
+        opened = self.model.descriptors[actor][slot]
+        # a text that the model does not know exactly is read in one piece
+        whole = opened.file.kind not in (
+            *PLAIN_FILES,
+            "lease",
+        )
         if whole or self.rng.random() < 0.5:
             return "pread", slot, WHOLE, 0
         if opened.flags & os.O_ACCMODE == os.O_RDONLY and self.rng.random() < 0.7:
             return "read", slot, self.rng.choice((1, 2, 5, 100))
         return "pread", slot, self.rng.choice((1, 3, 100)), self.rng.choice((0, 1, 2, 50))
 
-    def of_descriptor(self, who: int) -> Operation:
-        slot = self.slot(who)
+    def of_descriptor(self, actor: int) -> Operation:
+        slot = self.slot(actor)
         if slot is None:
-            return self.open(who)
-        into = self.free_slot(who)
+            return self.open(actor)
+        into = self.free_slot(actor)
         pick = self.rng.random()
         if pick < 0.4 and into is not None:
             return "dup", slot, into
-        file = self.model.descriptors[who][slot].file
-        # a refused lease that is polled stands in line, and is granted whenever others make room
+        file = self.model.descriptors[actor][slot].file
+        # a refused lease that is polled enters the queue, and is granted when others make room
         if (pick < 0.6 and getattr(file, "kind", None) != "lease") or is_control(file):
             return "poll", slot
         match self.rng.randrange(4):
@@ -224,26 +228,26 @@ class Generator:
                 return "fchmod", slot, self.rng.choice(FILE_MODES)
             case 1:
                 return "fchown", slot, *self.owners()
-            case 2 if not file.directory.removed:  # then it shows what it was, as far as the kernel remembers
+            case 2 if not file.directory.removed:  # or the kernel may show old attributes
                 return "fstat", slot
         return "ftruncate", slot, self.rng.choice((0, 1, 4096))
 
-    def mkdir(self, who: int) -> Operation:
+    def mkdir(self, actor: int) -> Operation:
         path = self.odd_path() if self.rng.random() < 0.05 else self.new_path()
         return "mkdir", path, self.rng.choice((0o777, 0o777, 0o755, 0o700, 0o1777, 0o2770))
 
-    def rmdir(self, who: int) -> Operation:
+    def rmdir(self, actor: int) -> Operation:
         path = self.new_path() if self.rng.random() < 0.2 else self.directory().path
         return "rmdir", path or self.file_path()
 
-    def rename(self, who: int) -> Operation:
+    def rename(self, actor: int) -> Operation:
         old = self.directory().path if self.rng.random() < 0.8 else self.any_path()
         above = old.rpartition(b"/")[0]
         name = self.new_name()
         beside = above + b"/" + name if above else name
         return "rename", old or b"a", beside if self.rng.random() < 0.7 else self.any_path() or b"a"
 
-    def chmod(self, who: int) -> Operation:
+    def chmod(self, actor: int) -> Operation:
         if self.rng.random() < 0.5:
             return "chmod", self.directory().path, self.rng.choice(DIRECTORY_MODES)
         return "chmod", self.file_path(), self.rng.choice(FILE_MODES)
@@ -254,18 +258,18 @@ class Generator:
         uid = self.rng.choice((-1, *users))
         return uid, self.rng.choice(groups if uid == -1 else [-1, *groups])
 
-    def chown(self, who: int) -> Operation:
+    def chown(self, actor: int) -> Operation:
         return "chown", self.any_path(), *self.owners()
 
-    def stat(self, who: int) -> Operation:
+    def stat(self, actor: int) -> Operation:
         return self.rng.choice(("stat", "stat", "listdir")), self.any_path()
 
-    def attribute(self, who: int) -> Operation:
+    def attribute(self, actor: int) -> Operation:
         path = self.any_path()
         match self.rng.randrange(6):
             case 0:
                 return "access", path, self.rng.choice((os.F_OK, os.R_OK, os.W_OK, os.X_OK, os.R_OK | os.W_OK))
-            case 1 if not path.endswith(CONTROL_FILE):  # whose it is the kernel remembers from its last look
+            case 1 if not path.endswith(CONTROL_FILE):  # the kernel remembers the owner from its last look
                 time = self.rng.randrange(10**18)
                 return "utime", path, self.rng.choice((None, (time, time + 1)))
             case 2:
@@ -276,7 +280,7 @@ class Generator:
                 return "listxattr", path
         return self.rng.choice(("getxattr", "setxattr")), path
 
-    def impossible(self, who: int) -> Operation:
+    def impossible(self, actor: int) -> Operation:
         path = self.any_path() or b"new"
         match self.rng.randrange(4):
             case 0:
@@ -289,7 +293,7 @@ class Generator:
 
 
 class Users:
-    """The users' processes, what they were told last, and how many operations they have done."""
+    """The users' processes, their last operations, and the number of operations so far."""
 
     def __init__(self, mount: Mount) -> None:
         self.mount = mount
@@ -304,11 +308,11 @@ class Users:
         for process in self.processes:
             process.close()
 
-    def compare(self, who: int, operations: list[Operation], expected: list[Any]) -> None:
-        """Waits for what came of the operations, which must be as expected."""
-        for operation, wanted, seen in zip(operations, expected, self.processes[who].answers(), strict=True):
+    def compare(self, actor: int, operations: list[Operation], expected: list[Any]) -> None:
+        """Waits for the results of the operations, and compares them with the expected ones."""
+        for operation, wanted, seen in zip(operations, expected, self.processes[actor].answers(), strict=True):
             self.done += 1
-            line = f"{self.done}: user {USERS[who].uid}: {shown(operation)} -> {shown(seen)}"
+            line = f"{self.done}: user {USERS[actor].uid}: {shown(operation)} -> {shown(seen)}"
             assert agrees(wanted, seen), "\n".join(
                 [*self.before, line, f"the model says {shown(wanted)}", f"the log: {self.mount.log.read_text()}"]
             )
@@ -328,10 +332,10 @@ def shown(thing: object) -> str:
     return text if len(text) < 300 else f"{text[:280]}... ({len(text)} characters)"
 
 
-def predict(model: Model, who: int, operation: Operation) -> Any:
+def predict(model: Model, actor: int, operation: Operation) -> Any:
     name, *arguments = operation
     try:
-        return getattr(model, name)(who, *arguments)
+        return getattr(model, name)(actor, *arguments)
     except Refused as refused:
         return refused
 
@@ -341,7 +345,7 @@ def denied(wanted: Any) -> bool:
 
 
 def everything(model: Model) -> Iterator[Operation]:
-    """What shows the whole state of the tree."""
+    """Operations that show the whole state of the tree."""
     for directory in list(model.directories):
         yield "stat", directory.path
         yield "listdir", directory.path
@@ -352,42 +356,42 @@ def everything(model: Model) -> Iterator[Operation]:
                 yield "cat", path
 
 
-def closing(model: Model, who: int) -> Iterator[Operation]:
-    for slot in list(model.descriptors[who]):
+def closing(model: Model, actor: int) -> Iterator[Operation]:
+    for slot in list(model.descriptors[actor]):
         yield "close", slot
 
 
 def work(users: Users, model: Model, rng: random.Random, operations: int) -> None:
-    """So many operations; then everything is compared, with nothing open."""
+    """Does the operations; then closes all files and compares everything."""
     generator = Generator(rng, model)
     ends = users.done + operations
 
     def lists() -> Iterator[tuple[int, Iterator[Operation]]]:
         compared = 0
         while users.done < ends:
-            who = rng.randrange(len(USERS))
-            yield who, (generator.next(who) for _ in range(LIST))
+            actor = rng.randrange(len(USERS))
+            yield actor, (generator.next(actor) for _ in range(LIST))
             if users.done - compared > 5000:
                 compared = users.done
                 yield 0, everything(model)
-        for who in range(len(USERS)):
-            yield who, closing(model, who)
+        for actor in range(len(USERS)):
+            yield actor, closing(model, actor)
         yield 0, everything(model)
 
     pending: tuple[int, list[Operation], list[Any]] | None = None
-    for who, source in lists():
-        told: list[Operation] = []
+    for actor, source in lists():
+        sent: list[Operation] = []
         expected = []
         for operation in source:
-            wanted = predict(model, who, operation)
+            wanted = predict(model, actor, operation)
             if denied(wanted) and rng.random() < DENIED_LEFT_OUT:
                 continue
-            told.append(operation)
+            sent.append(operation)
             expected.append(wanted)
         if pending is not None:
             users.compare(*pending)
-        users.processes[who].tell(told)
-        pending = who, told, expected
+        users.processes[actor].send(sent)
+        pending = actor, sent, expected
     assert pending is not None
     users.compare(*pending)
 
@@ -407,7 +411,7 @@ def mount_of_users() -> Iterator[Mount]:
 
 
 def fill_caches(mount: Mount) -> None:
-    """The daemon has the groups and counters of some thousand inodes at hand; let it have them all, with long names."""
+    """Fills the daemon's cache of some thousand inodes with groups that have long names."""
     for _ in range(400):
         group = mount.root.mkdir("x" * 255)
         for name in os.listdir(group.path):
@@ -416,7 +420,7 @@ def fill_caches(mount: Mount) -> None:
         os.rmdir(group.path)
 
 
-def test_every_operation_of_every_user_does_what_the_model_says(seed: int, soak: bool) -> None:
+def test_every_operation_of_every_user_agrees_with_the_model(seed: int, soak: bool) -> None:
     rng = random.Random(seed)
     with mount_of_users() as mount, Users(mount) as users:
         model = new_model(mount)
@@ -430,28 +434,28 @@ def test_every_operation_of_every_user_does_what_the_model_says(seed: int, soak:
             assert tree.check() == []
 
 
-def test_users_at_work_at_the_same_time_leave_a_mount_that_is_well(seed: int, soak: bool) -> None:
+def test_simultaneous_operations_of_users_leave_a_sound_mount(seed: int, soak: bool) -> None:
     rng = random.Random(seed)
     with mount_of_users() as mount, Users(mount) as users:
         shared = new_model(mount)
         work(users, shared, rng, 500)
-        # each is told what could be done if there were nobody else
+        # each user gets operations that could succeed without the others
         models = [copy.deepcopy(shared) for _ in USERS]
         generators = [Generator(rng, model) for model in models]
         unwell: list[str] = []
         for _ in range(1_000 if soak else 20):
             lists: list[list[Operation]] = [[] for _ in USERS]
-            for who, told in enumerate(lists):
+            for actor, sent in enumerate(lists):
                 for _ in range(100):
-                    told.append(generators[who].next(who))
-                    predict(models[who], who, told[-1])
-                users.processes[who].tell(told)
-            for process, told in zip(users.processes, lists, strict=True):
-                for operation, answer in zip(told, process.answers(), strict=True):
+                    sent.append(generators[actor].next(actor))
+                    predict(models[actor], actor, sent[-1])
+                users.processes[actor].send(sent)
+            for process, sent in zip(users.processes, lists, strict=True):
+                for operation, answer in zip(sent, process.answers(), strict=True):
                     if isinstance(answer, Failed) and answer.number in NO_USERS_DOING:
                         unwell.append(f"{shown(operation)} -> {answer}")
         for process in users.processes:
-            process.tell([("close", slot) for slot in range(SLOTS)])
+            process.send([("close", slot) for slot in range(SLOTS)])
             process.answers()
         assert not unwell
         assert mount.region is not None
@@ -467,7 +471,7 @@ def all_below(group: Group) -> Iterator[Group]:
 
 
 def adds_up(group: Group) -> bool:
-    """With nothing open, what is used is what the groups themselves hold."""
+    """Whether, with no open file, the usage equals the charges of the groups themselves."""
     for resource in UNITS:
         seen = group[resource].stat()
         below = sum(child[resource].usage for child in group.children())

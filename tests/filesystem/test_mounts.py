@@ -1,4 +1,4 @@
-"""Mounts with other options, and mounts whose daemon died."""
+"""Mounts with other options, and mounts whose daemon has died."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_each_resource_has_files_named_after_its_unit() -> None:
         group.remove()
 
 
-def test_without_a_choice_the_resource_is_memory_in_bytes() -> None:
+def test_the_default_resource_is_memory_in_bytes() -> None:
     with mounted() as mount:
         assert set(os.listdir(mount.path)) == {*resource_files(), *GROUP_FILES, "metrics"}
 
@@ -79,7 +79,7 @@ def test_with_batch_0_nothing_is_ever_reserved_ahead(exact: Mount) -> None:
     group.remove()
 
 
-def test_with_batch_0_max_usage_is_exact_whatever_a_process_does(exact: Mount) -> None:
+def test_with_batch_0_max_usage_is_exact_for_any_operations_of_a_process(exact: Mount) -> None:
     group = exact.root.mkdir("group")
     with HolderProcess(group.path) as process:
         process.charge(123_457)
@@ -94,7 +94,7 @@ def test_with_batch_0_max_usage_is_exact_whatever_a_process_does(exact: Mount) -
     group.remove()
 
 
-def test_batch_n_is_what_stat_says() -> None:
+def test_stat_shows_the_batch_of_the_mount() -> None:
     with mounted("--batch", "64K") as mount, HolderProcess(mount.path) as process:
         process.charge(1)
         assert mount.root.stat()["batch"] == 64 << 10
@@ -104,7 +104,7 @@ def test_batch_n_is_what_stat_says() -> None:
 # ---- capacities
 
 
-def test_when_there_is_no_room_for_a_holder_attach_is_enospc_and_the_mount_lives_on() -> None:
+def test_attach_without_room_for_a_holder_is_enospc_and_the_mount_lives_on() -> None:
     with mounted("--holders", "2") as mount:
         group = mount.root.mkdir("group")
         processes: list[HolderProcess] = []
@@ -124,7 +124,7 @@ def test_when_there_is_no_room_for_a_holder_attach_is_enospc_and_the_mount_lives
         group.remove()
 
 
-def test_when_there_is_no_room_for_a_cell_a_charge_is_enospc_and_changes_nothing() -> None:
+def test_a_charge_without_room_for_a_cell_is_enospc_and_changes_nothing() -> None:
     with mounted("--cells", "8") as mount:
         groups = [mount.root.mkdir(f"group{number}") for number in range(8)]
         leases = []
@@ -147,7 +147,7 @@ def test_when_there_is_no_room_for_a_cell_a_charge_is_enospc_and_changes_nothing
 # ---- read-only
 
 
-def test_a_tree_mounted_ro_can_be_read_and_not_changed() -> None:
+def test_a_tree_mounted_read_only_can_be_read_but_not_changed() -> None:
     with mounted("--batch", "0") as mount:
         group = mount.root.mkdir("group")
         group.set_limit(1000)
@@ -175,7 +175,7 @@ def test_a_tree_mounted_ro_can_be_read_and_not_changed() -> None:
 # ---- in the background
 
 
-def test_mount_returns_when_the_files_are_there_and_umount_takes_them_away() -> None:
+def test_mount_returns_with_the_files_in_place_and_umount_removes_them() -> None:
     mount = Mount()
     try:
         done = fsmount("mount", mount.path)
@@ -218,7 +218,7 @@ def test_umount_with_live_holders_is_ebusy_and_changes_nothing() -> None:
 # ---- the death of the daemon
 
 
-def test_every_charge_is_there_after_the_daemon_was_killed_and_mounted_again() -> None:
+def test_every_charge_survives_a_killed_daemon_and_a_new_mount() -> None:
     with mounted("--resource", "memory", "--resource", "tokens:count") as mount:
         group = mount.root.mkdir("web")
         child = group.mkdir("größe")
@@ -241,7 +241,7 @@ def test_every_charge_is_there_after_the_daemon_was_killed_and_mounted_again() -
         group.remove()
 
 
-def test_a_process_charges_on_while_no_daemon_runs_and_the_next_one_knows_it() -> None:
+def test_a_process_charges_without_a_daemon_and_the_next_daemon_knows_it() -> None:
     with mounted() as mount:
         group = mount.root.mkdir("group")
         group.set_limit(1 << 20)
@@ -265,7 +265,7 @@ def test_a_process_charges_on_while_no_daemon_runs_and_the_next_one_knows_it() -
         group.remove()
 
 
-def test_a_process_that_dies_after_a_new_daemon_took_over_is_given_back() -> None:
+def test_a_process_that_dies_after_a_takeover_is_released() -> None:
     with mounted() as mount:
         group = mount.root.mkdir("group")
         process = HolderProcess(group.path, transport="memory")
@@ -326,7 +326,7 @@ while True:
 
 @contextlib.contextmanager
 def stopped_in_the_lock(mount: Mount, group: GroupFiles, process: subprocess.Popen[bytes]) -> Iterator[Future[None]]:
-    """Stops the process at random until it is in the lock; gives somebody's write, which must wait for it."""
+    """Stops the process at random moments until it holds the lock; yields another process's write that waits for it."""
 
     def is_in_the_lock() -> bool:
         try:
@@ -357,7 +357,7 @@ def stopped_in_the_lock(mount: Mount, group: GroupFiles, process: subprocess.Pop
     pytest.fail("never stopped while it held the lock")
 
 
-def test_a_process_stopped_in_the_lock_costs_the_others_seconds_at_most_and_no_handler_waits_for_it() -> None:
+def test_a_process_stopped_in_the_lock_delays_others_by_seconds_and_blocks_no_handler() -> None:
     with mounted("--batch", "0") as mount:
         mount.expected_log = [r"lock is held by process \d+"]
         group = mount.root.mkdir("group")
@@ -371,7 +371,7 @@ def test_a_process_stopped_in_the_lock_costs_the_others_seconds_at_most_and_no_h
                 start = time.monotonic()
                 reading = [pool.submit(os.pread, fd, 4096, 0) for fd in files]
                 answers = [writing.exception(), *(answer.exception() for answer in reading)]
-                # A handler that waits would make them wait one after the other.
+                # If a handler waited, the requests would wait one after the other.
                 assert time.monotonic() - start < 20
                 assert {type(error) for error in answers} <= {TimeoutError, type(None)}
                 assert any(answers)
@@ -388,8 +388,8 @@ def test_a_process_stopped_in_the_lock_costs_the_others_seconds_at_most_and_no_h
         group.remove()
 
 
-def test_a_process_stopped_in_the_lock_hides_no_name_attribute_or_limit() -> None:
-    """What needs the lock fails, as the last does here."""
+def test_names_attributes_and_limits_stay_readable_while_a_process_is_stopped_in_the_lock() -> None:
+    """An operation that needs the lock fails, like the last one here."""
     with mounted("--batch", "0") as mount:
         mount.expected_log = [r"lock is held by process \d+"]
         group, other = mount.root.mkdir("group"), mount.root.mkdir("other")
@@ -420,12 +420,12 @@ def test_a_process_stopped_in_the_lock_hides_no_name_attribute_or_limit() -> Non
         group.remove()
 
 
-# ---- a region that was scribbled on
+# ---- an overwritten region
 
 
-def test_no_handler_that_meets_a_scribbled_region_ends_the_mount() -> None:
+def test_no_handler_ends_the_mount_on_an_overwritten_region() -> None:
     with mounted("--groups", "64", "--cells", "256") as mount:
-        # What goes wrong here is to be logged.
+        # Errors must be logged here.
         mount.expected_log = [""]
         groups: list[GroupFiles] = []
         for number in range(8):
@@ -435,7 +435,7 @@ def test_no_handler_that_meets_a_scribbled_region_ends_the_mount() -> None:
         region = Path(json.loads((mount.path / ".fsmount").read_bytes())["region"])
         size = region.stat().st_size
         with region.open("r+b") as file:
-            # The header stays, or nobody could tell that this is a region.
+            # The header stays, or the file is no region any more.
             for offset in range(4096, size, 4096):
                 file.seek(offset)
                 file.write(b"\xff\x00\x5a\xff" * 256)

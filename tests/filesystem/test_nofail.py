@@ -1,4 +1,4 @@
-"""Charges past the limits are reserved for root and the owner of the mount, whatever else was delegated."""
+"""Charges past the limits are reserved for root and the owner of the mount, under any delegation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.mounts import UNLIMITED, GroupFiles, Mount, as_user, fails_with, moun
 
 root = pytest.mark.root
 
-# Nobody's: no user needs to be made for them.
+# User numbers without an account.
 ALICE = 60_101
 HUGE = "8191P"
 
@@ -29,7 +29,7 @@ def shared() -> Iterator[Mount]:
 
 @pytest.fixture
 def delegated(shared: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[GroupFiles]:
-    """ALICE's group, with all its files, below a limit of 1000 that is root's."""
+    """A group of ALICE, with all its files, below root's limit of 1000."""
     above = new_group(shared)
     above.set_limit(1000)
     group = above.mkdir("hers")
@@ -46,7 +46,7 @@ def untouched(group: GroupFiles) -> bool:
 
 @root
 @pytest.mark.parametrize("amount", ["0", "1", "1001", HUGE, str(UNLIMITED)])
-def test_a_user_may_not_charge_past_a_limit_with_a_lease_of_her_own(delegated: GroupFiles, amount: str) -> None:
+def test_a_user_may_not_exceed_a_limit_with_a_lease(delegated: GroupFiles, amount: str) -> None:
     def charge() -> None:
         with delegated.lease() as lease:
             lease.write(f"nofail {amount}")
@@ -57,7 +57,7 @@ def test_a_user_may_not_charge_past_a_limit_with_a_lease_of_her_own(delegated: G
 
 
 @root
-def test_nor_with_the_lease_of_all_resources(delegated: GroupFiles) -> None:
+def test_a_user_may_not_exceed_a_limit_with_a_lease_of_all_resources(delegated: GroupFiles) -> None:
     def charge(text: bytes) -> None:
         fd = os.open(delegated / "lease", os.O_RDWR)
         try:
@@ -72,7 +72,7 @@ def test_nor_with_the_lease_of_all_resources(delegated: GroupFiles) -> None:
 
 
 @root
-def test_a_lease_that_was_refused_goes_on_as_it_was(delegated: GroupFiles) -> None:
+def test_a_refused_lease_keeps_its_charges(delegated: GroupFiles) -> None:
     def charge() -> list[int]:
         with delegated.lease() as lease:
             lease.write("600")
@@ -88,7 +88,7 @@ def test_a_lease_that_was_refused_goes_on_as_it_was(delegated: GroupFiles) -> No
 
 @root
 @pytest.mark.parametrize("commands", [["give 900", "keep", "take 900", "+500"], ["900", "give 900", "900"]])
-def test_nothing_else_that_a_lease_can_do_passes_a_limit(delegated: GroupFiles, commands: list[str]) -> None:
+def test_no_other_command_of_a_lease_exceeds_a_limit(delegated: GroupFiles, commands: list[str]) -> None:
     def charge() -> None:
         with delegated.lease() as lease:
             for command in commands:
@@ -103,7 +103,7 @@ def test_nothing_else_that_a_lease_can_do_passes_a_limit(delegated: GroupFiles, 
 
 
 @root
-def test_a_limit_that_is_hers_is_bounded_by_those_above(delegated: GroupFiles) -> None:
+def test_a_delegated_limit_is_bounded_by_the_limits_above(delegated: GroupFiles) -> None:
     as_user(ALICE, lambda: delegated.set_limit("max"))
     with fails_with(errno.ENOMEM):
         as_user(ALICE, lambda: delegated.charge(1001))
@@ -113,7 +113,7 @@ def test_a_limit_that_is_hers_is_bounded_by_those_above(delegated: GroupFiles) -
 
 @root
 def test_the_rights_of_the_user_who_opened_the_lease_count(delegated: GroupFiles) -> None:
-    """A program with more rights that writes to a descriptor does not lend them, and root may hand its own on."""
+    """A privileged program that writes to a descriptor does not lend its rights, and root may pass on its own lease."""
 
     def open_as(uid: int) -> int:
         before = os.geteuid()
@@ -135,7 +135,7 @@ def test_the_rights_of_the_user_who_opened_the_lease_count(delegated: GroupFiles
 
 
 @root
-def test_in_python_it_is_a_permission_error_through_files(delegated: GroupFiles) -> None:
+def test_charge_nofail_through_files_is_a_permission_error(delegated: GroupFiles) -> None:
     def charge() -> str:
         with fsmount.attach(delegated.path) as attached:
             assert isinstance(attached, LeaseGroup)
@@ -151,7 +151,7 @@ def test_in_python_it_is_a_permission_error_through_files(delegated: GroupFiles)
 
 
 @root
-def test_in_python_it_is_a_permission_error_in_a_region_that_was_opened_to_the_user(delegated: GroupFiles) -> None:
+def test_charge_nofail_in_a_region_opened_to_the_user_is_a_permission_error(delegated: GroupFiles) -> None:
     tree = fsmount.Tree.create()
     try:
         os.fchmod(tree.region.fd, 0o666)
@@ -169,7 +169,7 @@ def test_in_python_it_is_a_permission_error_in_a_region_that_was_opened_to_the_u
         tree.close()
 
 
-def test_root_and_the_owner_of_the_mount_may(group: GroupFiles) -> None:
+def test_root_and_the_owner_of_the_mount_may_exceed_limits(group: GroupFiles) -> None:
     group.set_limit(10)
     with group.lease() as lease:
         lease.write("nofail 11")

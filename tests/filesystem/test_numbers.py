@@ -1,4 +1,4 @@
-"""Numbers in writes: what is accepted and as what, and what is refused with which errno."""
+"""Numbers in writes: the accepted texts and their values, and the refused texts and their errnos."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def short(data: bytes) -> str:
 
 @pytest.fixture
 def charged(group: GroupFiles) -> GroupFiles:
-    """A group in which any change would be seen."""
+    """A group in which any change is visible."""
     group.charge(1000)
     group.charge(100)
     group.uncharge(100)
@@ -107,7 +107,7 @@ def charged(group: GroupFiles) -> GroupFiles:
 
 @pytest.mark.parametrize("data", ACCEPTED, ids=short)
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_is_set_to_exactly_the_number(group: GroupFiles, name: str, data: bytes) -> None:
+def test_a_limit_is_set_to_the_exact_number(group: GroupFiles, name: str, data: bytes) -> None:
     group.write(name, data)
     assert group.number(name) == ACCEPTED[data]
 
@@ -124,7 +124,7 @@ def test_minus_1_and_max_mean_unlimited_where_a_limit_is_set(
 
 
 @pytest.mark.parametrize("data", ACCEPTED, ids=short)
-def test_exactly_the_number_is_charged_and_uncharged(group: GroupFiles, data: bytes) -> None:
+def test_the_exact_number_is_charged_and_uncharged(group: GroupFiles, data: bytes) -> None:
     group.write("charge", data)
     assert group.usage == ACCEPTED[data]
     group.write("uncharge", data)
@@ -132,14 +132,14 @@ def test_exactly_the_number_is_charged_and_uncharged(group: GroupFiles, data: by
 
 
 @pytest.mark.parametrize("data", ACCEPTED, ids=short)
-def test_a_lease_is_resized_to_exactly_the_number(group: GroupFiles, data: bytes) -> None:
+def test_a_lease_is_resized_to_the_exact_number(group: GroupFiles, data: bytes) -> None:
     with group.lease() as lease:
         lease.write(data)
         assert (lease.held, group.usage) == (ACCEPTED[data], ACCEPTED[data])
 
 
 @pytest.mark.parametrize("data", [data for data in ACCEPTED if len(data) < 4000 and data.strip() == data], ids=short)
-def test_a_lease_is_adjusted_by_exactly_the_number(group: GroupFiles, data: bytes) -> None:
+def test_a_lease_is_adjusted_by_the_exact_number(group: GroupFiles, data: bytes) -> None:
     with group.lease() as lease:
         lease.write(b"+" + data)
         assert lease.held == ACCEPTED[data]
@@ -148,7 +148,7 @@ def test_a_lease_is_adjusted_by_exactly_the_number(group: GroupFiles, data: byte
 
 
 def adjusts(data: bytes) -> bool:
-    """A signed number, which is a command for a lease and nonsense anywhere else."""
+    """Whether the text is a signed number, which is a command of a lease only."""
     return re.fullmatch(rb"[-+](0x)?\d+[kK]?", data) is not None
 
 
@@ -157,7 +157,7 @@ def adjusts(data: bytes) -> bool:
     [(n, d) for n in [*LIMITS, *AMOUNTS] for d in NO_NUMBER if not (n == "lease" and adjusts(d))],
     ids=lambda value: value if isinstance(value, str) else short(value),
 )
-def test_what_is_no_number_is_einval_and_changes_nothing(charged: GroupFiles, name: str, data: bytes) -> None:
+def test_a_malformed_number_is_einval_and_changes_nothing(charged: GroupFiles, name: str, data: bytes) -> None:
     before = charged.counters()
     with fails_with(errno.EINVAL):
         charged.write(name, data)
@@ -222,7 +222,7 @@ def test_the_count_unit_reads_numbers_the_same_way(group: GroupFiles, name: str)
         group.write(name, "8E", "tokens")
 
 
-def test_the_least_charge_of_all_is_not_rounded(group: GroupFiles) -> None:
+def test_the_smallest_charge_is_not_rounded(group: GroupFiles) -> None:
     group.charge(1)
     group.set_limit(1)
     assert (group.usage, group.limit) == (1, 1)

@@ -1,6 +1,6 @@
 """
-Another user in a tree mounted with allow_other: each operation is allowed by exactly the bits of the mode that it
-needs, and what the daemon does for processes of its own user it does for nobody else.
+Another user in a tree mounted with allow_other: each operation depends on exactly the mode bits that it needs, and the
+control channel serves only processes of the daemon's own user.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mou
 
 pytestmark = pytest.mark.root
 
-# Nobody's: no user needs to be made for them.
+# User numbers without an account.
 COMMON_GROUP = 60_200
 ALICE = User(60_101, 60_101, frozenset({60_101, COMMON_GROUP}), umask=0)
 BOB = User(60_102, 60_102, frozenset({60_102}), umask=0)
@@ -47,11 +47,11 @@ def group(shared: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[G
 
 @contextlib.contextmanager
 def process_of(user: User, directory: Path) -> Iterator[Callable[..., object]]:
-    """Does one operation after the other as that user, with paths below the directory; an OSError is its errno."""
+    """Yields a function that does an operation as the user, below the directory; an OSError becomes its errno."""
     process = UserProcess(user, str(directory))
 
     def do(*operation: object) -> object:
-        process.tell([operation])
+        process.send([operation])
         (answer,) = process.answers()
         return errno.errorcode[answer.number] if isinstance(answer, Failed) else answer
 
@@ -66,11 +66,11 @@ def delegate(group: GroupFiles, user: User) -> None:
         os.chown(path, user.uid, user.gid)
 
 
-# ---- which bits an operation needs
+# ---- the mode bits of an operation
 
 
 class Need(NamedTuple):
-    """An operation in a directory `d` with a group `child`: whose bits it needs, which, and how it ends then."""
+    """An operation in a directory `d` with a group `child`: the node and the bits that it needs, and its result."""
 
     operation: Operation
     of: str
@@ -119,12 +119,12 @@ DIRECTORY_NEEDS = [
     Need(("getxattr", b"d"), ".", READ, "ENOTSUP"),
     Need(("setxattr", b"d"), ".", WRITE, "ENOTSUP"),
 ]
-# Whoever owns it may set its times, whatever the mode.
+# The owner may set the times under any mode.
 OWNERS_OWN = "utime"
 
 
 @pytest.mark.parametrize("need", [*FILE_NEEDS, *DIRECTORY_NEEDS], ids=lambda need: f"{need.operation[0]} by {need.of}")
-def test_an_operation_is_allowed_by_the_bits_it_needs_and_no_others(group: GroupFiles, need: Need) -> None:
+def test_an_operation_depends_on_exactly_the_mode_bits_that_it_needs(group: GroupFiles, need: Need) -> None:
     directory = group.mkdir("d")
     directory.set_limit(1000)
     os.chmod(directory.path, 0o777)
@@ -135,7 +135,7 @@ def test_an_operation_is_allowed_by_the_bits_it_needs_and_no_others(group: Group
             for bits in range(8):
                 if not (directory / "child").exists():
                     directory.mkdir("child")
-                # the others' bits say the opposite, and do not count
+                # the bits of the other classes say the opposite, and do not count
                 os.chmod(path, 0o777 & ~(7 << shift) & ~(bits * 0o111) | bits << shift)
                 before = directory.counters()
                 answer = do(*need.operation)
@@ -153,7 +153,7 @@ def test_an_operation_is_allowed_by_the_bits_it_needs_and_no_others(group: Group
 
 
 @pytest.mark.parametrize("name", [".", *resource_files()])
-def test_only_the_owner_changes_attributes_whatever_the_mode(group: GroupFiles, name: str) -> None:
+def test_only_the_owner_changes_attributes_under_any_mode(group: GroupFiles, name: str) -> None:
     path, relative = group / name, os.fsencode(name)
     os.chmod(path, 0o777)
     os.chown(path, BOB.uid, COMMON_GROUP)
@@ -179,21 +179,21 @@ def test_only_the_owner_changes_attributes_whatever_the_mode(group: GroupFiles, 
     assert (oct(stat.S_IMODE(after.st_mode)), after.st_uid, after.st_gid) == ("0o750", ALICE.uid, COMMON_GROUP)
 
 
-def test_in_a_sticky_directory_each_removes_and_renames_his_own_groups(group: GroupFiles) -> None:
+def test_users_of_a_sticky_directory_remove_and_rename_only_their_own_groups(group: GroupFiles) -> None:
     os.chmod(group.path, 0o1777)
     with process_of(ALICE, group.path) as alice, process_of(BOB, group.path) as bob:
-        assert alice("mkdir", b"hers", 0o777) is None
-        assert bob("mkdir", b"his", 0o777) is None
-        for do, others in ((alice, b"his"), (bob, b"hers")):
+        assert alice("mkdir", b"of-alice", 0o777) is None
+        assert bob("mkdir", b"of-bob", 0o777) is None
+        for do, others in ((alice, b"of-bob"), (bob, b"of-alice")):
             assert do("rmdir", others) == "EPERM"
             assert do("rename", others, b"new") == "EPERM"
-        assert alice("rename", b"hers", b"his") == "EPERM"
-        assert alice("rename", b"hers", b"renamed") is None
+        assert alice("rename", b"of-alice", b"of-bob") == "EPERM"
+        assert alice("rename", b"of-alice", b"renamed") is None
         assert alice("rmdir", b"renamed") is None
-    os.rmdir(group / "his")
+    os.rmdir(group / "of-bob")
 
 
-# ---- the control file
+# ---- the control channel
 
 
 def command(group: GroupFiles, *texts: bytes) -> None:
@@ -206,7 +206,7 @@ def command(group: GroupFiles, *texts: bytes) -> None:
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
-def test_the_control_file_of_a_group_is_closed_to_who_does_not_own_it(group: GroupFiles, flags: int) -> None:
+def test_the_control_channel_of_a_group_is_closed_to_other_users(group: GroupFiles, flags: int) -> None:
     os.chmod(group.path, 0o777)
     with fails_with(errno.EACCES):
         as_user(ALICE.uid, lambda: os.open(group / ".fsmount", flags))
@@ -220,7 +220,7 @@ def test_the_control_file_of_a_group_is_closed_to_who_does_not_own_it(group: Gro
 
 
 @pytest.mark.parametrize("text", [b"umount", b"umount keep", b"umount\n", b" umount\0"])
-def test_who_was_given_a_group_cannot_end_the_mount(shared: Mount, group: GroupFiles, text: bytes) -> None:
+def test_the_owner_of_a_delegated_group_cannot_end_the_mount(shared: Mount, group: GroupFiles, text: bytes) -> None:
     delegate(group, ALICE)
     with fails_with(errno.EPERM):
         as_user(ALICE.uid, lambda: command(group, text))
@@ -235,7 +235,7 @@ def test_a_command_in_parts_is_no_command(shared: Mount, group: GroupFiles) -> N
     shared.check()
 
 
-def test_nobody_ends_the_holder_of_another_users_process(shared: Mount, group: GroupFiles) -> None:
+def test_no_user_ends_the_holder_of_another_users_process(shared: Mount, group: GroupFiles) -> None:
     delegated = group.mkdir("delegated")
     delegate(delegated, ALICE)
     with HolderProcess(group.path, transport="memory") as process:
@@ -251,7 +251,7 @@ def test_nobody_ends_the_holder_of_another_users_process(shared: Mount, group: G
         assert group.usage == 101
 
 
-def test_a_lease_is_no_holder_to_be_named(shared: Mount, group: GroupFiles) -> None:
+def test_the_holder_of_a_lease_cannot_be_bound(shared: Mount, group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("10")
         with fsmount.Tree.open(str(shared.region)) as tree:
@@ -261,7 +261,7 @@ def test_a_lease_is_no_holder_to_be_named(shared: Mount, group: GroupFiles) -> N
         assert group.usage == 10
 
 
-def test_saying_that_groups_have_changed_changes_nothing(shared: Mount, group: GroupFiles) -> None:
+def test_a_false_report_of_changed_groups_changes_nothing(shared: Mount, group: GroupFiles) -> None:
     delegated, other = group.mkdir("delegated"), group.mkdir("other")
     delegate(delegated, ALICE)
     other.charge(5)
@@ -283,7 +283,7 @@ def test_saying_that_groups_have_changed_changes_nothing(shared: Mount, group: G
 # ---- leases and the region
 
 
-def test_a_lease_that_another_user_has_open_is_not_to_be_had(group: GroupFiles) -> None:
+def test_an_open_lease_of_another_user_is_out_of_reach(group: GroupFiles) -> None:
     delegate(group, ALICE)
     os.chmod(group.path, 0o777)
     with process_of(ALICE, group.path) as alice, process_of(BOB, group.path) as bob:
@@ -292,7 +292,7 @@ def test_a_lease_that_another_user_has_open_is_not_to_be_had(group: GroupFiles) 
         for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
             assert bob("open", 1, b"memory.lease", flags) == "EACCES"
         os.chmod(group / "memory.lease", 0o666)
-        # his own open is a lease of his own
+        # the user's own open is a separate lease
         assert bob("echo", b"memory.lease", b"-100", 0) == "ERANGE"
         assert bob("open", 1, b"memory.lease", os.O_RDWR) is None
         assert bob("pwrite", 1, b"0", 0) == 1
@@ -304,7 +304,7 @@ def test_a_lease_that_another_user_has_open_is_not_to_be_had(group: GroupFiles) 
     eventually(group.empty)
 
 
-def test_another_user_gets_at_the_region_by_no_path(shared: Mount) -> None:
+def test_no_path_leads_another_user_to_the_region(shared: Mount) -> None:
     assert shared.region is not None and shared.daemon is not None
     pid = shared.daemon.pid
     region = shared.region.stat()
@@ -326,7 +326,7 @@ def test_another_user_gets_at_the_region_by_no_path(shared: Mount) -> None:
             as_user(ALICE.uid, action)
 
 
-def test_who_was_given_a_group_with_its_control_file_charges_through_files_all_the_same(group: GroupFiles) -> None:
+def test_the_owner_of_a_delegated_group_and_control_channel_charges_through_files(group: GroupFiles) -> None:
     delegate(group, ALICE)
     group.set_limit(10)
 

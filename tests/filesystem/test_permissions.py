@@ -1,4 +1,4 @@
-"""Modes, owners and delegation: who may, who may not, and that the daemon's death does not change it."""
+"""Modes, owners and delegation: allowed and denied operations, before and after the daemon's death."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, as_user, fails_with, mounted, resource_files
 
 FILES = resource_files() | GROUP_FILES
-# Nobody's: no user needs to be made for them.
+# User numbers without an account.
 ALICE, BOB = 60_101, 60_102
 
 root = pytest.mark.root
@@ -60,7 +60,7 @@ def delegate(group: GroupFiles, owner: int) -> None:
 
 @pytest.mark.parametrize("name", [*FILES, "."])
 @pytest.mark.parametrize("bits", [0o600, 0o444, 0o000, 0o777, 0o1755, 0o4755, 0o2755], ids=oct)
-def test_chmod_is_what_stat_then_shows(group: GroupFiles, name: str, bits: int) -> None:
+def test_stat_shows_the_mode_that_chmod_sets(group: GroupFiles, name: str, bits: int) -> None:
     path = group / name
     before = stat.S_IMODE(os.stat(path).st_mode)
     os.chmod(path, bits)
@@ -69,7 +69,7 @@ def test_chmod_is_what_stat_then_shows(group: GroupFiles, name: str, bits: int) 
     assert mode(path) == oct(before)
 
 
-def test_fchmod_does_the_same(group: GroupFiles) -> None:
+def test_stat_shows_the_mode_that_fchmod_sets(group: GroupFiles) -> None:
     fd = os.open(group / "memory.limit_in_bytes", os.O_RDONLY)
     try:
         os.fchmod(fd, 0o640)
@@ -113,7 +113,7 @@ def test_an_ordinary_user_cannot_give_a_group_away(group: GroupFiles, name: str)
 
 
 @user
-def test_an_ordinary_user_cannot_make_a_mount_others_see_unless_the_system_lets_them() -> None:
+def test_an_ordinary_user_needs_user_allow_other_for_a_mount_that_others_see() -> None:
     allowed = any(line.strip() == "user_allow_other" for line in Path("/etc/fuse.conf").read_text().splitlines())
     if allowed:
         pytest.skip("/etc/fuse.conf says user_allow_other")
@@ -126,7 +126,7 @@ def test_an_ordinary_user_cannot_make_a_mount_others_see_unless_the_system_lets_
         mount.destroy()
 
 
-# ---- others
+# ---- other users
 
 
 @root
@@ -137,7 +137,7 @@ def test_another_user_sees_nothing_of_a_mount_without_allow_other(mount: Mount, 
 
 
 @root
-def test_another_user_reads_what_everybody_may_read(shared_group: GroupFiles) -> None:
+def test_another_user_reads_world_readable_files(shared_group: GroupFiles) -> None:
     shared_group.charge(4097)
     for name, bits in FILES.items():
         if bits & 0o004:
@@ -157,7 +157,7 @@ def test_another_user_writes_nothing(shared_group: GroupFiles, name: str) -> Non
 
 
 @root
-def test_another_user_may_ask_what_a_charge_would_meet(shared_group: GroupFiles) -> None:
+def test_another_user_may_probe_a_charge(shared_group: GroupFiles) -> None:
     def ask() -> str:
         fd = os.open(shared_group / "memory.probe", os.O_RDWR)
         os.write(fd, b"11")
@@ -199,7 +199,7 @@ def test_another_user_changes_no_attributes(shared_group: GroupFiles, name: str)
 
 
 @root
-def test_chown_is_what_stat_then_shows(shared_group: GroupFiles) -> None:
+def test_stat_shows_the_owner_that_chown_sets(shared_group: GroupFiles) -> None:
     for name in (".", *FILES):
         path = shared_group / name
         os.chown(path, ALICE, -1)
@@ -210,7 +210,7 @@ def test_chown_is_what_stat_then_shows(shared_group: GroupFiles) -> None:
 
 
 @root
-def test_who_was_given_a_group_sets_its_limits_and_charges_it(shared_group: GroupFiles) -> None:
+def test_the_owner_of_a_delegated_group_sets_its_limits_and_charges_it(shared_group: GroupFiles) -> None:
     delegate(shared_group, ALICE)
     as_user(ALICE, lambda: write(shared_group / "memory.limit_in_bytes", "4097"))
     as_user(ALICE, lambda: write(shared_group / "memory.charge", "4000"))
@@ -223,7 +223,7 @@ def test_who_was_given_a_group_sets_its_limits_and_charges_it(shared_group: Grou
 
 
 @root
-def test_who_was_given_a_group_may_hold_a_lease_in_it(shared_group: GroupFiles) -> None:
+def test_the_owner_of_a_delegated_group_may_hold_a_lease_in_it(shared_group: GroupFiles) -> None:
     delegate(shared_group, ALICE)
 
     def hold() -> tuple[int, int]:
@@ -235,7 +235,7 @@ def test_who_was_given_a_group_may_hold_a_lease_in_it(shared_group: GroupFiles) 
 
 
 @root
-def test_who_was_given_a_group_makes_groups_in_it_that_are_theirs(shared_group: GroupFiles) -> None:
+def test_the_owner_of_a_delegated_group_owns_the_groups_made_in_it(shared_group: GroupFiles) -> None:
     delegate(shared_group, ALICE)
     child = shared_group.child("child")
 
@@ -256,7 +256,7 @@ def test_who_was_given_a_group_makes_groups_in_it_that_are_theirs(shared_group: 
 
 
 @root
-def test_a_group_given_away_is_bound_by_the_limits_above(shared_group: GroupFiles) -> None:
+def test_a_delegated_group_is_bound_by_the_limits_above(shared_group: GroupFiles) -> None:
     child = shared_group.mkdir("child")
     shared_group.set_limit(1000)
     delegate(child, ALICE)
@@ -271,7 +271,7 @@ def test_a_group_given_away_is_bound_by_the_limits_above(shared_group: GroupFile
 
 
 @root
-def test_one_file_can_be_given_without_the_others(shared_group: GroupFiles) -> None:
+def test_one_file_can_be_delegated_without_the_others(shared_group: GroupFiles) -> None:
     os.chown(shared_group / "memory.charge", ALICE, -1)
     as_user(ALICE, lambda: write(shared_group / "memory.charge", "10"))
     with fails_with(errno.EACCES):
@@ -294,7 +294,7 @@ def test_the_group_of_a_file_may_write_if_the_mode_says_so(shared_group: GroupFi
 
 
 def attributes(group: GroupFiles) -> dict[str, tuple[str, int, int, int]]:
-    """Modes, owners and times of a group and all below."""
+    """Modes, owners and times of a group and all groups below."""
     found = {}
     for directory, _, names in os.walk(group.path):
         for path in [Path(directory), *(Path(directory, name) for name in names)]:

@@ -1,4 +1,4 @@
-"""R.why and R.probe: what was refused and by whom, when it is over; and what would be."""
+"""R.why and R.probe: past refusals with the groups that refused, and the prediction of a charge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fsmount import Refusal
 from tests.holder_process import HolderProcess
 from tests.mounts import UNLIMITED, GroupFiles, Lease, Mount, fails_with, mounted
 
-#: Long enough on any machine; nothing here takes it if all is well.
+#: Long enough on any machine; no test takes this long if it passes.
 PATIENCE = 60
 
 
@@ -29,7 +29,7 @@ def why(group: GroupFiles, resource: str = "memory") -> list[Refusal]:
 # ---- R.why -------------------------------------------------------------------------------------------
 
 
-def test_a_line_says_when_who_where_which_ancestor_and_how_much_was_short(mount: Mount, group: GroupFiles) -> None:
+def test_a_line_names_time_process_group_refusing_ancestor_and_missing_amount(mount: Mount, group: GroupFiles) -> None:
     child = group.mkdir("child")
     group.set_limit(1000)
     with fails_with(errno.ENOMEM), Lease(child.file("lease")) as lease:
@@ -48,7 +48,7 @@ def test_a_line_says_when_who_where_which_ancestor_and_how_much_was_short(mount:
 
 
 @pytest.mark.parametrize("transport", ["memory", "files"])
-def test_who_was_refused_is_named_when_he_is_dead(group: GroupFiles, transport: str) -> None:
+def test_a_refused_process_is_named_after_its_death(group: GroupFiles, transport: str) -> None:
     group.set_limit(100)
     with HolderProcess(group.path, transport=transport) as holder:
         holder.charge(60)
@@ -61,7 +61,7 @@ def test_who_was_refused_is_named_when_he_is_dead(group: GroupFiles, transport: 
     assert [(held.held, held.pid, held.by) for held in refusal.largest] == [(60, holder.pid, refusal.by)]
 
 
-def test_a_group_shows_what_was_asked_for_in_its_subtree_and_no_other_resource(group: GroupFiles) -> None:
+def test_a_group_shows_the_refusals_of_its_subtree_and_resource_only(group: GroupFiles) -> None:
     left, right = group.mkdir("left"), group.mkdir("right")
     below = left.mkdir("below")
     group.set_limit(0)
@@ -75,7 +75,7 @@ def test_a_group_shows_what_was_asked_for_in_its_subtree_and_no_other_resource(g
     assert why(group, "tokens") == []
 
 
-def test_the_three_largest_holders_below_the_one_that_refused_are_named(group: GroupFiles) -> None:
+def test_the_three_largest_holders_below_the_refusing_group_are_named(group: GroupFiles) -> None:
     child, other = group.mkdir("child"), group.mkdir("other")
     group.set_limit(1000)
     with contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ def test_the_three_largest_holders_below_the_one_that_refused_are_named(group: G
         assert refusal.looked == "all"
 
 
-def test_what_goes_past_a_limit_by_charge_nofail_is_told_of_as_charged(group: GroupFiles) -> None:
+def test_a_charge_nofail_past_a_limit_is_recorded_as_charged(group: GroupFiles) -> None:
     group.set_limit(100)
     with Lease(group.file("lease")) as lease:
         lease.write("nofail 150")
@@ -107,7 +107,7 @@ def test_what_goes_past_a_limit_by_charge_nofail_is_told_of_as_charged(group: Gr
         assert [refusal.charged for refusal in why(group)] == [False, True]
 
 
-def test_a_flood_of_refusals_is_one_line_and_pushes_nobody_out(group: GroupFiles) -> None:
+def test_a_flood_of_refusals_is_one_line_and_displaces_no_other(group: GroupFiles) -> None:
     quiet, loud = group.mkdir("quiet"), group.mkdir("loud")
     for limited in (quiet, loud):
         limited.set_limit(10)
@@ -119,7 +119,7 @@ def test_a_flood_of_refusals_is_one_line_and_pushes_nobody_out(group: GroupFiles
         while time.monotonic() < until:
             assert not attached["memory"].try_charge(11)
             times += 1
-        time.sleep(0.03)  # for so long refusals that repeat are only counted
+        time.sleep(0.03)  # repeated refusals are only counted for this long
         assert not attached["memory"].try_charge(12)
     first, second = why(group)
     assert (first.times, first.amount) == (times + 1, 12) == (loud.failcnt, 12)
@@ -127,7 +127,7 @@ def test_a_flood_of_refusals_is_one_line_and_pushes_nobody_out(group: GroupFiles
     assert (second.times, second.asked) == (1, why(quiet)[0].asked)
 
 
-def test_a_removed_group_shows_in_no_other_that_has_its_place(group: GroupFiles) -> None:
+def test_refusals_of_a_removed_group_never_show_in_its_successor(group: GroupFiles) -> None:
     removed = group.mkdir("removed")
     group.set_limit(10)
     with fails_with(errno.ENOMEM):
@@ -152,7 +152,7 @@ def test_a_name_with_spaces_and_control_characters_stays_one_word(group: GroupFi
     assert (why(group)[0].asked or "").endswith("/a b,\\\x1b[1m=\udcff")
 
 
-def test_who_polls_is_woken_by_a_refusal_in_the_subtree_and_by_none_beside(group: GroupFiles) -> None:
+def test_a_poller_wakes_for_refusals_in_the_subtree_only(group: GroupFiles) -> None:
     child, other = group.mkdir("child"), group.mkdir("other")
     group.set_limit(10)
     fd = os.open(child.file("why"), os.O_RDONLY)
@@ -163,7 +163,7 @@ def test_who_polls_is_woken_by_a_refusal_in_the_subtree_and_by_none_beside(group
         poll.register(beside, select.POLLPRI)
         assert poll.poll(0) == []
         with fails_with(errno.ENOMEM):
-            child.charge(11)  # refused above it
+            child.charge(11)  # a group above refuses it
         assert poll.poll(PATIENCE * 1000) == [(fd, select.POLLPRI)]
         assert os.pread(fd, 65536, 0).count(b"\n") == 1
         assert poll.poll(0) == []
@@ -214,7 +214,7 @@ def ask(fd: int, amount: int | str) -> dict[str, str]:
     return dict(line.split(" ") for line in os.read(fd, 4096).decode().splitlines())
 
 
-def test_it_says_what_a_charge_would_meet_and_changes_nothing(group: GroupFiles) -> None:
+def test_a_probe_predicts_a_charge_and_changes_nothing(group: GroupFiles) -> None:
     child = group.mkdir("child")
     group.set_limit(1000)
     child.set_limit(2000)
@@ -238,7 +238,7 @@ def test_it_says_what_a_charge_would_meet_and_changes_nothing(group: GroupFiles)
     assert (group.counters(), child.counters()) == before
 
 
-def test_stock_that_lies_idle_neither_refuses_nor_is_taken(group: GroupFiles) -> None:
+def test_a_probe_counts_idle_stock_as_free_and_leaves_it_alone(group: GroupFiles) -> None:
     group.set_limit(100_000)
     with HolderProcess(group.path) as holder, opened(group) as fd:
         holder.charge(1000)
@@ -250,7 +250,7 @@ def test_stock_that_lies_idle_neither_refuses_nor_is_taken(group: GroupFiles) ->
         group.charge(99_900)
 
 
-def test_each_open_file_has_its_own_answer_and_none_before_it_asks(group: GroupFiles) -> None:
+def test_each_open_probe_has_its_own_answer_and_none_before_its_first_request(group: GroupFiles) -> None:
     group.set_limit(10)
     with opened(group) as one, opened(group) as other:
         assert os.read(one, 100) == b""
@@ -263,7 +263,7 @@ def test_each_open_file_has_its_own_answer_and_none_before_it_asks(group: GroupF
         assert os.pread(one, 4096, 0).startswith(b"amount 5\n")
 
 
-def test_a_shell_writes_and_reads_through_one_descriptor(group: GroupFiles) -> None:
+def test_a_shell_writes_and_reads_a_probe_through_one_descriptor(group: GroupFiles) -> None:
     group.set_limit(10)
     script = (
         'exec 3<>"$1"; for n in 5 11; do echo $n >&3; while read -r key value; do echo "$key=$value"; done <&3; done'
@@ -277,7 +277,7 @@ def test_a_shell_writes_and_reads_through_one_descriptor(group: GroupFiles) -> N
     ]
 
 
-def test_a_group_that_was_removed_answers_enodev(group: GroupFiles) -> None:
+def test_a_probe_of_a_removed_group_answers_enodev(group: GroupFiles) -> None:
     removed = group.mkdir("removed")
     with opened(removed) as fd:
         ask(fd, 1)
@@ -291,7 +291,7 @@ def test_a_group_that_was_removed_answers_enodev(group: GroupFiles) -> None:
 # ---- Python ------------------------------------------------------------------------------------------
 
 
-def test_both_transports_say_the_same(group: GroupFiles) -> None:
+def test_both_transports_return_the_same_refusals(group: GroupFiles) -> None:
     child = group.mkdir("a b")
     group.set_limit(1000)
     with HolderProcess(child.path) as holder:

@@ -1,4 +1,4 @@
-"""How workers wait for requests: at once if there is one, but not so that nothing else has its turn."""
+"""The wait for requests: a worker takes a ready request at once, and other tasks still run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 class Turns:
-    """How often another task had its turn."""
+    """How often another task has run."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -32,7 +32,7 @@ class Turns:
             await trio.lowlevel.checkpoint()
 
 
-async def test_what_is_there_is_answered_at_once_but_others_have_their_turn(pipe: tuple[int, int]) -> None:
+async def test_a_ready_request_is_served_at_once_and_other_tasks_still_run(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.write(writer, b"request")
     low_level, others = LowLevel(), Turns()
@@ -46,7 +46,7 @@ async def test_what_is_there_is_answered_at_once_but_others_have_their_turn(pipe
     assert waits > 10 * others.count
 
 
-async def test_what_comes_later_is_waited_for(pipe: tuple[int, int]) -> None:
+async def test_the_worker_waits_for_a_later_request(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     low_level = LowLevel()
     for _ in range(3):
@@ -57,7 +57,7 @@ async def test_what_comes_later_is_waited_for(pipe: tuple[int, int]) -> None:
         later.join()
 
 
-async def test_who_closes_the_descriptor_is_heard(pipe: tuple[int, int]) -> None:
+async def test_closing_the_descriptor_wakes_the_worker(pipe: tuple[int, int]) -> None:
     low_level = LowLevel()
     async with trio.open_nursery() as nursery:
 
@@ -70,7 +70,7 @@ async def test_who_closes_the_descriptor_is_heard(pipe: tuple[int, int]) -> None
         low_level.notify_closing(pipe[0])
 
 
-async def test_the_lock_is_one_workers_until_he_sleeps_without_it() -> None:
+async def test_a_worker_keeps_the_lock_until_it_sleeps_without_it() -> None:
     lock = Lock()
     order: list[str] = []
 

@@ -16,7 +16,7 @@ from tests.mounts import GROUP_FILES, GroupFiles, Mount, as_user, mounted, resou
 pytestmark = pytest.mark.root
 
 FILES = resource_files() | GROUP_FILES
-# Nobody's: no user needs to be made for them.
+# User and group numbers without an account.
 ALICE, TEAM = 60_101, 60_200
 
 
@@ -49,14 +49,14 @@ def test_a_new_group_belongs_to_the_group_of_its_directory_and_has_the_bit(team:
     os.rmdir(made.path)
 
 
-def test_the_files_of_a_new_group_belong_to_it_too(team: GroupFiles) -> None:
+def test_the_files_of_a_new_group_belong_to_the_same_group(team: GroupFiles) -> None:
     made = team.mkdir("made")
     assert {os.stat(made / name).st_gid for name in FILES} == {TEAM}
     assert {oct(stat.S_IMODE(os.stat(made / name).st_mode)) for name in FILES} == set(map(oct, FILES.values()))
     os.rmdir(made.path)
 
 
-def test_groups_further_down_inherit_it_as_well(team: GroupFiles) -> None:
+def test_groups_further_down_inherit_the_group_and_the_bit(team: GroupFiles) -> None:
     deepest = team.mkdir("a").mkdir("b").mkdir("c")
     assert access(deepest.path) == ("0o2755", TEAM)
     for group in deepest, team.child("a").child("b"), team.child("a"):
@@ -73,14 +73,14 @@ def test_the_umask_of_the_user_applies_and_spares_the_bit(team: GroupFiles) -> N
     os.rmdir(made.path)
 
 
-def test_another_user_who_is_no_member_makes_groups_of_it_too(team: GroupFiles) -> None:
+def test_groups_made_by_a_user_outside_the_group_belong_to_it(team: GroupFiles) -> None:
     os.chmod(team.path, 0o2777)
     as_user(ALICE, lambda: os.mkdir(team / "made"))
     assert (os.stat(team / "made").st_uid, access(team / "made")) == (ALICE, ("0o2755", TEAM))
     os.rmdir(team / "made")
 
 
-def test_a_chmod_by_an_owner_who_is_no_member_clears_the_bit(team: GroupFiles) -> None:
+def test_a_chmod_by_an_owner_outside_the_group_clears_the_bit(team: GroupFiles) -> None:
     made = team.mkdir("made")
     os.chown(made.path, ALICE, -1)
     os.chmod(made.path, 0o2755)
@@ -98,20 +98,20 @@ def test_without_the_bit_a_new_group_belongs_to_the_group_of_its_maker(team: Gro
     os.rmdir(team / "made")
 
 
-def test_a_group_that_is_made_in_the_region_inherits_it_like_one_made_through_the_mount(
+def test_a_group_made_in_the_region_inherits_like_a_group_made_through_the_mount(
     team: GroupFiles, shared: Mount
 ) -> None:
     with fsmount.Tree.open(str(shared.region)) as tree:
         group = tree.root.child(team.path.name)
         made = group.mkdir("made")
         assert access(team / "made") == ("0o2755", TEAM)
-        group.mkdir("given", 0o700, 0, 0)  # a group that is given counts
+        group.mkdir("given", 0o700, 0, 0)  # an explicit group id takes precedence
         assert access(team / "given") == ("0o700", 0)
         made.remove()
         group.rmdir("given")
 
 
-def test_it_survives_a_restart_and_a_round_trip_through_a_file(tmp_path: Path) -> None:
+def test_the_bit_survives_a_restart_and_a_round_trip_through_a_file(tmp_path: Path) -> None:
     with mounted() as mount:
         mount.expected_log.append("the daemon before did not end well")
         team = mount.root.mkdir("team")

@@ -20,15 +20,15 @@ from tests.mounts import GroupFiles, Lease, Mount, as_user, eventually, fails_wi
 
 root = pytest.mark.root
 
-# Nobody's: no user needs to be made for them.
+# User numbers without an account.
 ALICE, BOB = 60_101, 60_102
 GROUPS, CELLS = 64, 64
-RESERVED = 16  # one part in so many is for root and the owner alone
+RESERVED = 16  # the divisor of the part that is for root and the owner alone
 
 
 @contextlib.contextmanager
 def shared_mount(*options: str) -> Iterator[Mount]:
-    """A mount of little room in which every user may make groups."""
+    """A mount with a small capacity in which every user may make groups."""
     with mounted("-o", "allow_other", "--groups", str(GROUPS), "--cells", str(CELLS), *options) as mount:
         mount.expected_log.append("the share of user [0-9]+ is used up")
         os.chmod(mount.path, 0o1777)
@@ -64,7 +64,7 @@ def remove_all(mount: Mount) -> None:
 
 
 def fair(room: int, used: int) -> int:
-    """The share of a user in this room: as much as is then left for users."""
+    """The share of a user: as much as is left for users afterwards."""
     return (room - room // RESERVED - used) // 2
 
 
@@ -72,7 +72,7 @@ def fair(room: int, used: int) -> int:
 
 
 @root
-def test_a_user_gets_half_of_the_groups_the_next_one_half_of_the_rest_and_root_what_it_wants() -> None:
+def test_each_user_gets_half_of_the_free_groups_and_root_any_number() -> None:
     with shared_mount() as mount:
         alice = makes_groups(ALICE, mount.root)
         assert alice == fair(GROUPS, 1)
@@ -95,7 +95,7 @@ def test_a_user_with_many_user_numbers_leaves_a_sixteenth_for_root() -> None:
 
 
 @root
-def test_groups_count_against_the_owner_of_the_topmost_one_whoever_makes_them() -> None:
+def test_groups_count_against_the_owner_of_the_topmost_group_for_any_maker() -> None:
     with shared_mount() as mount:
         hers = delegated(mount, ALICE)
         os.chmod(hers.path, 0o777)
@@ -109,7 +109,7 @@ def test_groups_count_against_the_owner_of_the_topmost_one_whoever_makes_them() 
 
 
 @root
-def test_what_root_makes_in_a_users_group_counts_and_is_not_refused() -> None:
+def test_groups_that_root_makes_in_a_users_group_count_and_are_not_refused() -> None:
     with shared_mount() as mount:
         hers = delegated(mount, ALICE)
         for number in range(fair(GROUPS, 1) + 5):
@@ -125,7 +125,7 @@ def make_again(group: Path) -> None:
 
 
 @root
-def test_a_removed_group_is_given_back_at_once() -> None:
+def test_a_removed_group_returns_to_the_share_at_once() -> None:
     with shared_mount() as mount:
         made = makes_groups(ALICE, mount.root)
         for _ in range(3 * GROUPS):
@@ -147,7 +147,7 @@ def test_a_chown_moves_a_group_and_all_below_to_another_share() -> None:
             as_user(BOB, lambda: os.mkdir(mount.path / "bob"))
         as_user(ALICE, lambda: os.mkdir(mount.path / "alice"))
         os.chown(hers.path, 0, -1)
-        # those below are hers, and each of them the topmost now
+        # the groups below belong to ALICE, and each is a topmost group now
         with fails_with(errno.ENOSPC):
             as_user(ALICE, lambda: until_refused(lambda n: os.mkdir(mount.path / f"a{n}"), errno.EEXIST))
         as_user(BOB, lambda: os.mkdir(mount.path / "bob"))
@@ -156,7 +156,7 @@ def test_a_chown_moves_a_group_and_all_below_to_another_share() -> None:
 
 
 @root
-def test_what_root_does_in_the_region_is_counted_before_anybody_is_refused() -> None:
+def test_changes_by_root_in_the_region_count_before_a_user_is_refused() -> None:
     with shared_mount() as mount, fsmount.Tree.open(str(mount.region)) as tree:
         hers = delegated(mount, ALICE)
         made = makes_groups(ALICE, hers)
@@ -178,7 +178,7 @@ def test_what_root_does_in_the_region_is_counted_before_anybody_is_refused() -> 
 
 
 @root
-def test_the_daemon_that_takes_a_region_over_knows_whose_its_groups_and_leases_are() -> None:
+def test_a_daemon_that_takes_over_a_region_knows_the_owners_of_groups_and_leases() -> None:
     with shared_mount() as mount:
         mount.expected_log.append("the daemon before did not end well")
         hers = delegated(mount, ALICE)
@@ -200,7 +200,7 @@ def test_the_daemon_that_takes_a_region_over_knows_whose_its_groups_and_leases_a
 
             return until_refused(take)
 
-        assert as_user(ALICE, takes_leases) == 1  # with the older leases it is her share
+        assert as_user(ALICE, takes_leases) == 1  # with the older leases, that uses up the share
         for lease in files:
             with contextlib.suppress(OSError):
                 lease.close()
@@ -216,7 +216,7 @@ def test_the_daemon_that_takes_a_region_over_knows_whose_its_groups_and_leases_a
 
 
 @root
-def test_leases_and_their_cells_are_shared_and_come_back_with_a_kill() -> None:
+def test_leases_and_their_cells_are_shared_and_return_after_a_kill() -> None:
     with shared_mount("--resource", "memory", "--resource", "tokens:count") as mount:
         hers = delegated(mount, ALICE)
 
@@ -244,7 +244,7 @@ def test_leases_and_their_cells_are_shared_and_come_back_with_a_kill() -> None:
             os.close(reader)
             # two cells each
             assert taken == fair(CELLS, 0) // 2
-            with hers.lease() as lease:  # root's
+            with hers.lease() as lease:  # root opens it
                 lease.write("1")
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -253,7 +253,7 @@ def test_leases_and_their_cells_are_shared_and_come_back_with_a_kill() -> None:
 
 
 @root
-def test_in_a_group_of_roots_a_lease_counts_against_the_user_who_opens_it() -> None:
+def test_a_lease_in_a_group_of_root_counts_against_the_user_that_opens_it() -> None:
     with shared_mount() as mount:
         group = mount.root.mkdir("roots")
         os.chmod(group / "memory.lease", 0o666)
@@ -262,7 +262,7 @@ def test_in_a_group_of_roots_a_lease_counts_against_the_user_who_opens_it() -> N
             def take_all() -> int:
                 opened = [group.lease() for _ in range(CELLS)]
                 taken = until_refused(lambda n: opened[n].write("1"))
-                opened[0].write("2")  # what is held can still be changed
+                opened[0].write("2")  # a lease with charges can still change them
                 return taken
 
             return int(as_user(uid, take_all))
@@ -275,7 +275,7 @@ def test_in_a_group_of_roots_a_lease_counts_against_the_user_who_opens_it() -> N
 
 
 @root
-def test_marks_are_shared_and_given_back_when_they_are_replaced_or_closed() -> None:
+def test_marks_are_shared_and_return_when_they_are_replaced_or_closed() -> None:
     with shared_mount() as mount:
         group = mount.root.mkdir("roots")
         os.chmod(group / "memory.threshold", 0o666)
@@ -304,7 +304,7 @@ def test_marks_are_shared_and_given_back_when_they_are_replaced_or_closed() -> N
 
 
 @root
-def test_requests_that_wait_are_shared() -> None:
+def test_waiting_requests_are_shared() -> None:
     with shared_mount("--resource", "memory", "--resource", "tokens:count") as mount:
         group = mount.root.mkdir("roots")
         for name in ("lease", "memory.lease"):
@@ -370,7 +370,7 @@ def test_open_files_of_the_mount_are_shared() -> None:
 
 
 @root
-def test_open_files_and_directories_count_for_the_user_who_opened_them_until_the_last_close() -> None:
+def test_open_files_and_directories_count_against_their_opener_until_the_last_close() -> None:
     def held(mount: Mount) -> dict[int, int]:
         with (mount.path / ".fsmount.status").open() as status:
             largest = re.search(r'"open_files": {[^]]*"largest": \[(.*?)\]', status.read())
@@ -403,7 +403,7 @@ def test_open_files_and_directories_count_for_the_user_who_opened_them_until_the
 
 @root
 @pytest.mark.parametrize("uid", [ALICE, os.geteuid()], ids=["a user", "the owner"])
-def test_a_removed_group_that_stays_open_is_remembered_and_then_forgotten(uid: int) -> None:
+def test_a_removed_open_group_is_remembered_until_its_last_close(uid: int) -> None:
     def remembered(mount: Mount) -> int:
         text = (mount.path / ".fsmount.status").read_text()
         found = re.search(r'"removed_groups": {"capacity": \d+, "used": (\d+)', text)

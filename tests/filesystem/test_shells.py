@@ -1,4 +1,4 @@
-"""The same sessions from bash, dash and busybox sh: what a user types, and what is printed."""
+"""Sessions of bash, dash and busybox sh: the commands of a user, and their output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(shell: list[str], group: GroupFiles) -> Callable[[str], subprocess.Compl
 
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
 
-# Each session, and what it prints; nothing goes to stderr and all succeed.
+# Each session and its output; all succeed without output on stderr.
 SESSIONS = {
     "a limit": ("echo 512M > memory.limit_in_bytes; cat memory.limit_in_bytes", "536870912\n"),
     "a limit lifted": (
@@ -109,7 +109,7 @@ SESSIONS = {
         "cat memory.usage_in_bytes; exec 9>&-",
         "100\n110\n",
     ),
-    "a lease opened to be written": (
+    "a lease opened write-only": (
         "exec 9>memory.lease; echo 4k >&9; cat memory.usage_in_bytes; exec 9>&-",
         "4096\n",
     ),
@@ -121,15 +121,15 @@ SESSIONS = {
         "exec 9<>memory.lease; echo 100 >&9; (echo +20 >&9); /bin/echo +3 >&9; cat memory.usage_in_bytes",
         "123\n",
     ),
-    "a lease read through the descriptor that it is written through": (
+    "a lease written and read through one descriptor": (
         "exec 9<>memory.lease; echo 100 >&9; cat <&9; echo +23 >&9; read held <&9; echo $held",
         "100\n123\n",
     ),
-    "a lease of all resources likewise": (
+    "a lease of all resources through one descriptor": (
         "exec 9<>lease; echo memory=100 tokens=2 >&9; cat <&9; echo tokens=-1 >&9; cat <&9",
         "memory=100 tokens=2\nmemory=100 tokens=1\n",
     ),
-    "marks likewise": (
+    "marks through one descriptor": (
         "exec 9<>memory.threshold; echo above 10 >&9; echo 50 > memory.charge; cat <&9",
         "above 10 1\n",
     ),
@@ -138,13 +138,13 @@ SESSIONS = {
 
 
 @pytest.mark.parametrize("session", SESSIONS)
-def test_a_session_prints_what_it_should(run: Run, session: str) -> None:
+def test_a_session_prints_the_expected_output(run: Run, session: str) -> None:
     script, output = SESSIONS[session]
     done = run(script)
     assert (done.stdout, done.stderr, done.returncode) == (output, "", 0)
 
 
-# Refused writes: what is run, the text of the errno, and what is to be unchanged.
+# Refused writes: the text, the file, and the text of the errno.
 REFUSED = {
     "no number": ("12abc", "memory.limit_in_bytes", INVALID),
     "another unit": ("4kB", "memory.limit_in_bytes", INVALID),
@@ -153,7 +153,7 @@ REFUSED = {
     "too large": ("8E", "memory.limit_in_bytes", OUT_OF_RANGE),
     "a limit below the usage": ("99", "memory.limit_in_bytes", BUSY),
     "a charge above the limit": ("901", "memory.charge", NO_MEMORY),
-    "uncharging what is not held": ("101", "memory.uncharge", OUT_OF_RANGE),
+    "uncharging more than is held": ("101", "memory.uncharge", OUT_OF_RANGE),
     "a lease above the limit": ("901", "memory.lease", NO_MEMORY),
     "a lease below 0": ("-1", "memory.lease", OUT_OF_RANGE),
 }
@@ -161,7 +161,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("redirection", [">", ">>"])
-def test_a_refused_write_is_told_by_its_errno(group: GroupFiles, run: Run, case: str, redirection: str) -> None:
+def test_a_refused_write_prints_its_errno(group: GroupFiles, run: Run, case: str, redirection: str) -> None:
     text, name, message = REFUSED[case]
     group.set_limit(1000)
     group.charge(100)
@@ -175,13 +175,13 @@ def test_a_refused_write_is_told_by_its_errno(group: GroupFiles, run: Run, case:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_shells_own_echo_fails_on_a_refused_write(group: GroupFiles, run: Run, shell: list[str], case: str) -> None:
+def test_a_builtin_echo_fails_on_a_refused_write(group: GroupFiles, run: Run, shell: list[str], case: str) -> None:
     text, name, message = REFUSED[case]
     group.set_limit(1000)
     group.charge(100)
     done = run(f"echo '{text}' > {name}; echo $?")
     assert done.stdout == "1\n"
-    # dash says "I/O error" whatever it was.
+    # dash says "I/O error" for any errno.
     assert (message if shell != ["dash"] else "I/O error") in done.stderr
 
 
@@ -199,7 +199,7 @@ def test_set_e_ends_a_script_at_a_refused_line(group: GroupFiles, run: Run) -> N
     assert group.usage == 0
 
 
-def test_a_charge_in_a_condition(run: Run) -> None:
+def test_a_charge_works_as_a_condition(run: Run) -> None:
     done = run(
         "echo 10 > memory.limit_in_bytes\n"
         "for n in 4 4 4; do if echo $n > memory.charge; then echo in; else echo full; fi; done 2>/dev/null\n"
@@ -216,7 +216,7 @@ def test_redirecting_to_a_new_file_is_not_permitted(group: GroupFiles, run: Run,
     assert not (group / name).exists()
 
 
-def test_noclobber_keeps_a_file_from_being_written(group: GroupFiles, run: Run) -> None:
+def test_noclobber_prevents_writes_to_a_file(group: GroupFiles, run: Run) -> None:
     done = run("set -C; echo 5 > memory.limit_in_bytes")
     assert done.returncode != 0
     assert done.stderr
@@ -225,19 +225,19 @@ def test_noclobber_keeps_a_file_from_being_written(group: GroupFiles, run: Run) 
     assert group.limit == 6
 
 
-def test_writing_a_file_that_is_only_to_be_read(run: Run) -> None:
+def test_writing_a_read_only_file_fails(run: Run) -> None:
     done = run("/bin/echo 1 > memory.usage_in_bytes")
     assert (INVALID if AS_ROOT else PERMISSION_DENIED) in done.stderr
     assert done.returncode != 0
 
 
-def test_reading_a_file_that_is_only_to_be_written(run: Run) -> None:
+def test_reading_a_write_only_file_fails(run: Run) -> None:
     done = run("cat memory.charge")
     assert (INVALID if AS_ROOT else PERMISSION_DENIED) in done.stderr
     assert (done.stdout, done.returncode) == ("", 1)
 
 
-def test_too_long_a_text(group: GroupFiles, run: Run, tmp_path: Path) -> None:
+def test_a_text_that_is_too_long_fails(group: GroupFiles, run: Run, tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(b"1" * 5000)
     done = run(f"dd bs=5000 if='{tmp_path}/long' of=memory.limit_in_bytes")
     assert TOO_LONG in done.stderr
@@ -262,7 +262,7 @@ def test_too_long_a_text(group: GroupFiles, run: Run, tmp_path: Path) -> None:
         ("mv child other", NOT_PERMITTED),
     ],
 )
-def test_what_is_not_possible_is_told_by_its_errno(group: GroupFiles, run: Run, command: str, message: str) -> None:
+def test_an_impossible_operation_prints_its_errno(group: GroupFiles, run: Run, command: str, message: str) -> None:
     group.mkdir("child").charge(5)
     group.mkdir("other")
     before = sorted(os.listdir(group.path))
@@ -284,7 +284,7 @@ def test_touch_of_a_control_file_sets_its_time_and_changes_nothing(group: GroupF
 
 
 class Session:
-    """A shell that runs a script and then waits; each line it prints is read as it comes."""
+    """A shell that runs a script and then waits; a test reads its output line by line."""
 
     def __init__(self, shell: list[str], group: GroupFiles, script: str) -> None:
         self.process = subprocess.Popen(
@@ -322,7 +322,7 @@ def session(shell: list[str], group: GroupFiles) -> Iterator[Callable[[str], Ses
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_killing_the_shell_gives_its_lease_back(
+def test_killing_the_shell_releases_its_lease(
     group: GroupFiles, session: Callable[[str], Session], number: signal.Signals
 ) -> None:
     one = session("exec 9<>memory.lease; echo 100 >&9; echo held; read line")
@@ -334,7 +334,7 @@ def test_killing_the_shell_gives_its_lease_back(
     assert group.holders() == []
 
 
-def test_the_end_of_the_shell_gives_its_lease_back(group: GroupFiles, session: Callable[[str], Session]) -> None:
+def test_the_exit_of_the_shell_releases_its_lease(group: GroupFiles, session: Callable[[str], Session]) -> None:
     one = session("exec 9<>memory.lease; echo 100 >&9; echo held; read line; exit 3")
     assert one.line() == "held"
     one.say()
@@ -342,9 +342,7 @@ def test_the_end_of_the_shell_gives_its_lease_back(group: GroupFiles, session: C
     eventually(group.empty)
 
 
-def test_a_child_of_the_shell_holds_on_to_the_lease_it_inherited(
-    group: GroupFiles, session: Callable[[str], Session]
-) -> None:
+def test_a_child_of_the_shell_keeps_an_inherited_lease(group: GroupFiles, session: Callable[[str], Session]) -> None:
     one = session("exec 9<>memory.lease 3<&0; echo 100 >&9; cat <&3 >/dev/null & echo $!")
     child = int(one.line())
     one.process.wait(60)
@@ -367,7 +365,7 @@ def test_closing_the_descriptor_in_the_shell_leaves_the_lease_to_the_child(
     eventually(group.empty)
 
 
-def test_a_command_run_under_a_lease(group: GroupFiles, session: Callable[[str], Session]) -> None:
+def test_a_command_runs_under_a_lease(group: GroupFiles, session: Callable[[str], Session]) -> None:
     group.set_limit(1000)
     script = "exec 9<>memory.lease; echo 600 >&9 || exit 1; echo in; read line; exec 9>&-; echo out; read line"
     first, second = session(script), session("read line; " + script)

@@ -1,4 +1,4 @@
-"""The hidden files .R.groups: every group from a directory down with its counter, in one read."""
+"""The hidden files .R.groups: every group of a subtree with its counter, in one read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = ".memory.groups"
 
 
 @pytest.mark.parametrize("resource", ["memory", "tokens"])
-def test_it_has_the_numbers_of_every_group_from_there_down(mount: Mount, group: GroupFiles, resource: str) -> None:
+def test_a_snapshot_has_the_numbers_of_the_whole_subtree(mount: Mount, group: GroupFiles, resource: str) -> None:
     beside, child = group.mkdir("beside"), group.mkdir("child")
     grandchild = child.mkdir("grandchild")
     group.set_limit(5000, resource)
@@ -35,7 +35,7 @@ def test_it_has_the_numbers_of_every_group_from_there_down(mount: Mount, group: 
                 assert snapshot.stat(row) == GroupFiles(top.path / found[row.id], top.units).stat(resource)
 
 
-def test_names_come_as_they_are(group: GroupFiles) -> None:
+def test_a_snapshot_shows_names_unchanged(group: GroupFiles) -> None:
     names = [b" a  b ", b"\xff\xc3", b"\r\x0b\x85", "ü\u2028€".encode(), b"7 7 7 7", b"-"]
     for name in names:
         os.mkdir(os.fsencode(group.path) + b"/" + name)
@@ -45,7 +45,7 @@ def test_names_come_as_they_are(group: GroupFiles) -> None:
     assert {row.parent for row in rows} == {first.id}
 
 
-def test_every_directory_has_it_and_none_lists_it(mount: Mount, group: GroupFiles) -> None:
+def test_every_directory_has_a_snapshot_and_none_lists_it(mount: Mount, group: GroupFiles) -> None:
     for directory in (mount.path, group.path):
         for name in (NAME, ".tokens.groups"):
             assert name not in os.listdir(directory)
@@ -60,7 +60,7 @@ def test_every_directory_has_it_and_none_lists_it(mount: Mount, group: GroupFile
         os.unlink(group.path / NAME)
 
 
-def test_it_is_for_who_may_list_its_directory(group: GroupFiles) -> None:
+def test_a_snapshot_is_readable_by_users_that_may_list_the_directory(group: GroupFiles) -> None:
     path = group.path / NAME
     assert stat.filemode(path.stat().st_mode) == "-r--r--r--"
     group.path.chmod(0o751)
@@ -75,7 +75,7 @@ def test_it_is_for_who_may_list_its_directory(group: GroupFiles) -> None:
     group.path.chmod(0o755)
 
 
-def test_a_read_goes_on_in_the_text_it_began_with(group: GroupFiles) -> None:
+def test_a_read_continues_in_the_text_that_it_started_with(group: GroupFiles) -> None:
     child = group.mkdir("child")
     fd = os.open(group.path / NAME, os.O_RDONLY)
     try:
@@ -91,7 +91,7 @@ def test_a_read_goes_on_in_the_text_it_began_with(group: GroupFiles) -> None:
         os.close(fd)
 
 
-def test_that_of_a_removed_group_says_so(group: GroupFiles) -> None:
+def test_the_snapshot_of_a_removed_group_answers_enodev(group: GroupFiles) -> None:
     child = group.mkdir("child")
     fd = os.open(child.path / NAME, os.O_RDONLY)
     try:
@@ -102,6 +102,6 @@ def test_that_of_a_removed_group_says_so(group: GroupFiles) -> None:
         os.close(fd)
 
 
-def test_it_cannot_be_written(group: GroupFiles) -> None:
+def test_a_snapshot_cannot_be_written(group: GroupFiles) -> None:
     with fails_with(*((errno.EINVAL,) if AS_ROOT else (errno.EACCES,))):
         (group.path / NAME).write_bytes(b"1")

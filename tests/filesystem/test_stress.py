@@ -1,7 +1,7 @@
 """
 Random trees, random limits and many processes at once, seen from outside.
 
-Each test prints its seed. FSMOUNT_SEED runs one again, FSMOUNT_SOAK=1 takes longer.
+Each test prints its seed. FSMOUNT_SEED repeats a run, FSMOUNT_SOAK=1 takes longer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ exit 0
 
 @dataclass
 class Worker:
-    """A worker process and, once it has stopped, what it says of itself."""
+    """A worker process and, once it has stopped, its report."""
 
     kind: str
     process: subprocess.Popen[str]
@@ -62,7 +62,7 @@ class Worker:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n", f"a {self.kind} worker ended: {self.process.wait(60)}"
 
-    def tell(self) -> None:
+    def request_stop(self) -> None:
         if self.kind != "shell":
             assert self.process.stdin is not None
             self.process.stdin.write("\n")
@@ -85,13 +85,13 @@ class Worker:
 
 
 class Crew:
-    """The workers of a test, and where they are told to stop."""
+    """The workers of a test, and the file that stops them."""
 
     def __init__(self, rng: random.Random, stop: Path) -> None:
         self.rng, self.stop = rng, stop
         self.workers: list[Worker] = []
 
-    def hire(self, kind: str, groups: list[GroupFiles], *, size: int, most: int, on_exit: str = "release") -> None:
+    def hire(self, kind: str, groups: list[GroupFiles], *, size: int, max_held: int, on_exit: str = "release") -> None:
         if kind == "shell":
             amounts = [self.rng.choice((1, 1, -1)) * self.rng.randrange(size) for _ in range(60)]
             script = [SHELL_WORKER, "worker", str(self.stop), " ".join(map(str, amounts))]
@@ -102,7 +102,7 @@ class Crew:
                 "groups": [str(group.path) for group in groups],
                 "seed": self.rng.randrange(2**32),
                 "size": size,
-                "most": most,
+                "max_held": max_held,
                 "on_exit": on_exit,
                 "gives": kind != "lease",
             }
@@ -117,7 +117,7 @@ class Crew:
     def stop_all(self) -> list[dict[str, Any]]:
         self.stop.touch()
         for worker in self.workers:
-            worker.tell()
+            worker.request_stop()
         return [worker.read_report() for worker in self.workers]
 
     def dismiss(self) -> None:
@@ -137,7 +137,7 @@ def crew(seed: int, tmp_path: Path) -> Iterator[Crew]:
 
 
 def grow(rng: random.Random, top: GroupFiles, groups: int) -> list[GroupFiles]:
-    """A random tree below the top, one branch of it as deep as may be; parents before children."""
+    """A random tree below the top with one branch of the maximum depth; parents come before children."""
     made, depths = [top], {top.path: 1}
     while len(made) < groups:
         chain = len(made) <= DEPTH - 1 and rng.random() < 0.8
@@ -174,7 +174,7 @@ def check_sums(groups: list[GroupFiles], reports: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 7, 16])
-def test_no_usage_ever_passes_its_limit_and_every_sum_is_what_the_workers_hold(
+def test_no_usage_exceeds_its_limit_and_every_sum_equals_the_charges_of_the_workers(
     mount: Mount, group: GroupFiles, crew: Crew, soak: bool, workers: int
 ) -> None:
     rng = crew.rng
@@ -184,7 +184,7 @@ def test_no_usage_ever_passes_its_limit_and_every_sum_is_what_the_workers_hold(
         for one in groups[1:]
         if rng.random() < 0.4
     }
-    # Where the top alone has a limit, it alone can refuse.
+    # If only the top has a limit, only the top can refuse.
     plain = [one for one in groups if not any(below(one.path, GroupFiles(path)) for path in limits)]
     jobs: list[tuple[str, list[GroupFiles], int, str]] = []
     for kind in ["memory", *rng.choices(("memory", "files", "lease", "shell"), (5, 2, 2, 1), k=workers - 1)]:
@@ -197,7 +197,7 @@ def test_no_usage_ever_passes_its_limit_and_every_sum_is_what_the_workers_hold(
     for path, limit in limits.items():
         GroupFiles(path).set_limit(limit)
     for kind, where, size, on_exit in jobs:
-        crew.hire(kind, where, size=size, most=20 * size, on_exit=on_exit)
+        crew.hire(kind, where, size=size, max_held=20 * size, on_exit=on_exit)
     crew.ready()
 
     def has_refused() -> bool:
@@ -225,7 +225,7 @@ def test_no_usage_ever_passes_its_limit_and_every_sum_is_what_the_workers_hold(
     if workers == 16:
         assert refusals.total(), "limits such as these refuse something"
 
-    # Each worker that dies takes with it what it held and nothing else, or leaves it to its groups.
+    # A dead worker releases exactly its own charges, or leaves them to its groups.
     for index, worker in enumerate(crew.workers):
         if index % 2:
             worker.kill()
@@ -245,7 +245,7 @@ def test_no_usage_ever_passes_its_limit_and_every_sum_is_what_the_workers_hold(
     assert (stat["usage"], stat["reserved"], stat["stock"], stat["holders"]) == (0, 0, 0, 0)
 
 
-def test_a_limit_set_while_others_charge_holds_for_good_or_is_ebusy_and_the_old_one_stays(
+def test_a_limit_set_during_charges_holds_or_is_ebusy_and_the_old_limit_stays(
     group: GroupFiles, crew: Crew, soak: bool
 ) -> None:
     rng = crew.rng
@@ -254,7 +254,7 @@ def test_a_limit_set_while_others_charge_holds_for_good_or_is_ebusy_and_the_old_
     group.set_limit(limit)
     for kind in ("memory", "memory", "memory", "files", "shell"):
         size = 2_000
-        crew.hire(kind, [rng.choice(groups)], size=size, most=100 * size)
+        crew.hire(kind, [rng.choice(groups)], size=size, max_held=100 * size)
     crew.ready()
     outcomes: Counter[str] = Counter()
     end = time.monotonic() + (60 if soak else 2)
@@ -269,16 +269,14 @@ def test_a_limit_set_while_others_charge_holds_for_good_or_is_ebusy_and_the_old_
         assert group.limit == limit
         for _ in range(rng.randrange(20)):
             assert group.usage <= limit
-    assert outcomes.keys() == {"set", "EBUSY"}, "this proved nothing, or something else went wrong"
+    assert outcomes.keys() == {"set", "EBUSY"}, "the test proved nothing, or another error came"
     reports = crew.stop_all()
     check_sums(groups, reports)
     failcnt = sum(sum(report["refused"].values()) for report in reports)
     assert [one.failcnt for one in groups] == [failcnt, 0, 0, 0]
 
 
-def test_what_is_free_can_be_charged_to_the_last_byte_whoever_sits_on_stock(
-    group: GroupFiles, seed: int, soak: bool
-) -> None:
+def test_free_room_can_be_charged_to_the_last_byte_despite_stock(group: GroupFiles, seed: int, soak: bool) -> None:
     rng = random.Random(seed)
     groups = grow(rng, group, 20)
     holders = [HolderProcess(one.path, transport="memory") for one in rng.sample(groups, 4)]

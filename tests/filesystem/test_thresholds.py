@@ -1,4 +1,4 @@
-"""R.threshold: each open file has marks of its own, and who polls it is woken by the charge that crosses one."""
+"""R.threshold: each open file has its own marks, and its poller wakes at the charge that crosses one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import fsmount
 from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, Mount, fails_with, mounted
 
-#: Long enough on any machine; nothing here takes it if all is well.
+#: Long enough on any machine; no test takes this long if it passes.
 PATIENCE = 60
 
 
@@ -40,7 +40,7 @@ class Threshold:
         return os.pread(self.fd, 8192, 0).decode()
 
     def reported(self, seconds: float = PATIENCE) -> int:
-        """What poll() reports, as soon as it does."""
+        """The events of poll(), as soon as it reports any."""
         return sum(reported for _, reported in self.poll.poll(seconds * 1000))
 
     def is_crossed(self) -> bool:
@@ -59,7 +59,7 @@ def opened(group: GroupFiles, marks: str = "") -> Iterator[Threshold]:
 # ---- the list ----------------------------------------------------------------------------------------
 
 
-def test_it_shows_the_marks_that_were_written_and_how_often_each_was_crossed(group: GroupFiles) -> None:
+def test_a_threshold_file_shows_its_marks_and_how_often_each_was_crossed(group: GroupFiles) -> None:
     group.set_limit(1000)
     with opened(group) as threshold:
         assert threshold.read() == ""
@@ -94,7 +94,7 @@ def test_it_shows_the_marks_that_were_written_and_how_often_each_was_crossed(gro
         ("above 1\n" * 600, errno.E2BIG),
     ],
 )
-def test_what_is_no_list_of_marks_is_refused_and_the_list_stays(group: GroupFiles, text: str, error: int) -> None:
+def test_a_malformed_list_is_refused_and_the_old_list_stays(group: GroupFiles, text: str, error: int) -> None:
     with opened(group, "above 7") as threshold:
         with fails_with(error):
             os.write(threshold.fd, text.encode())
@@ -102,7 +102,7 @@ def test_what_is_no_list_of_marks_is_refused_and_the_list_stays(group: GroupFile
         assert threshold.read() == "above 7 1\n"
 
 
-def test_each_open_file_has_its_own_list_and_it_ends_with_the_file(group: GroupFiles) -> None:
+def test_each_open_file_has_its_own_list_until_it_is_closed(group: GroupFiles) -> None:
     with opened(group, "above 5") as one, opened(group, "above 50") as other:
         group.charge(6)
         assert (one.is_crossed(), other.is_crossed()) == (True, False)
@@ -126,7 +126,7 @@ def test_each_open_file_has_its_own_list_and_it_ends_with_the_file(group: GroupF
         (1125, 90, "above 8%", lambda group: group.set_limit(1124)),
     ],
 )
-def test_poll_tells_of_a_crossing_until_the_file_is_read(
+def test_poll_reports_a_crossing_until_the_file_is_read(
     group: GroupFiles, limit: int, usage: int, mark: str, crossing: Callable[[GroupFiles], None]
 ) -> None:
     """Equal is neither above nor below."""
@@ -141,7 +141,7 @@ def test_poll_tells_of_a_crossing_until_the_file_is_read(
         assert not threshold.is_crossed()
 
 
-def test_where_the_usage_is_already_is_no_crossing(group: GroupFiles) -> None:
+def test_a_mark_that_the_usage_has_passed_before_is_no_crossing(group: GroupFiles) -> None:
     group.charge(50)
     with opened(group, "above 10\nbelow 90") as threshold:
         group.charge(1)
@@ -151,8 +151,8 @@ def test_where_the_usage_is_already_is_no_crossing(group: GroupFiles) -> None:
         assert threshold.read() == "above 10 1\nbelow 90 0\n"
 
 
-def test_poll_tells_of_the_very_charge_that_crosses_whoever_has_stock_out(group: GroupFiles, seed: int) -> None:
-    """Two holders with stock of their own charge in the region below, with no request to the daemon."""
+def test_poll_reports_the_exact_charge_that_crosses_while_holders_have_stock(group: GroupFiles, seed: int) -> None:
+    """Two holders with stock charge in the region below, without a request to the daemon."""
     source = random.Random(seed)
     child = group.mkdir("child")
     group.set_limit(1_000_000)
@@ -189,7 +189,7 @@ def test_poll_tells_of_the_very_charge_that_crosses_whoever_has_stock_out(group:
             counter.uncharge(counter.held)
 
 
-def test_who_sleeps_is_woken_by_a_charge_in_the_region(group: GroupFiles) -> None:
+def test_a_poller_wakes_for_a_charge_in_the_region(group: GroupFiles) -> None:
     child = group.mkdir("child")
     with opened(group, "above 100") as threshold, HolderProcess(child.path, transport="memory") as process:
         for number in range(1, 11):
@@ -206,7 +206,7 @@ def test_who_sleeps_is_woken_by_a_charge_in_the_region(group: GroupFiles) -> Non
 # ---- ends --------------------------------------------------------------------------------------------
 
 
-def test_who_watches_a_group_that_is_removed_is_woken_and_gets_enodev(group: GroupFiles) -> None:
+def test_a_poller_of_a_removed_group_wakes_and_gets_enodev(group: GroupFiles) -> None:
     child = group.mkdir("child")
     with opened(child, "above 5") as threshold, opened(child) as empty:
         assert not threshold.is_crossed()
@@ -223,7 +223,7 @@ def test_who_watches_a_group_that_is_removed_is_woken_and_gets_enodev(group: Gro
         os.rmdir(again.path)
 
 
-def test_a_process_that_is_killed_leaves_no_watch_behind(group: GroupFiles) -> None:
+def test_a_killed_process_leaves_no_watch_behind(group: GroupFiles) -> None:
     script = "import os, signal, sys; f = os.open(sys.argv[1], os.O_RDWR); os.write(f, b'above 5'); os.kill(0, 9)"
     process = subprocess.Popen([sys.executable, "-c", script, str(group.file("threshold"))], start_new_session=True)
     assert process.wait() == -signal.SIGKILL
@@ -231,7 +231,7 @@ def test_a_process_that_is_killed_leaves_no_watch_behind(group: GroupFiles) -> N
     assert group.read("events") == "limit 0\nsoft_limit 0\nthreshold 0\n"
 
 
-def test_when_there_is_no_more_room_the_list_stays_and_closing_makes_room() -> None:
+def test_a_full_region_refuses_a_list_and_a_close_makes_room() -> None:
     with mounted("--cells", "4") as mount, opened(mount.root, "above 1\nabove 2\nabove 3") as threshold:
         with opened(mount.root, "above 4") as other:
             for each in (threshold, other):
@@ -245,7 +245,7 @@ def test_when_there_is_no_more_room_the_list_stays_and_closing_makes_room() -> N
         mount.root.uncharge(5)
 
 
-def test_the_watches_of_a_daemon_end_when_another_takes_the_region_over() -> None:
+def test_watches_of_a_daemon_end_when_another_takes_over_the_region() -> None:
     def count(mount: Mount) -> str:
         return mount.root.read("events").splitlines()[-1]
 

@@ -1,4 +1,4 @@
-"""Programs that copy: each gets the whole text as it is now, or fails and says so; docs/programs.md has the table."""
+"""Programs that copy: each gets the whole current text, or reports a failure; docs/programs.md has the table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .copiers import (
 )
 
 PAGE = Path(__file__).parents[2] / "fsmount/docs/programs.md"
-#: Has the tests write the table into the page instead of comparing.
+#: Makes the tests write the table of the page instead of comparing it.
 WRITE = "FSMOUNT_WRITE_TOOLS"
 
 SHORT = ["usage", "limit", "stat", "events", "holders", "why"]
@@ -53,7 +53,7 @@ def copiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copiers]:
 
 
 class Furnished:
-    """A tree with short texts and long ones, that can be changed so that all of them get longer and shorter."""
+    """A tree with short and long texts, and changes that make all of them longer and shorter."""
 
     def __init__(self, tree: Mount) -> None:
         self.short = tree.root.mkdir("short")
@@ -80,13 +80,13 @@ class Furnished:
             self.short.charge(9_999_999_999)
 
     def through_region(self) -> None:
-        """A charge through a file is not the process's: it makes the text longer."""
+        """Makes texts longer: a charge through a file belongs to another holder than the process."""
         self.region["memory"].charge(8_000_000_000)
         with pytest.raises(fsmount.LimitExceeded):
             self.region["memory"].charge(9_000_000_000)
 
     def through_files_back(self) -> None:
-        """As it was, but for the refusals that are kept."""
+        """Restores the tree, except for the refusals, which stay."""
         self.region["memory"].uncharge(8_000_000_000)
         self.short.uncharge(1_234_567_890)
         self.leases[0].write("1")
@@ -109,7 +109,7 @@ def furnished() -> Iterator[Furnished]:
 
 
 def settled(text: bytes) -> list[bytes]:
-    """The lines, without the figures of the daemon itself in `metrics`, which every request changes."""
+    """The lines, without the figures of the daemon in `metrics`, which change with every request."""
     own = re.compile(rb"((?:fsmount|process|python)_[^ ]*) [^ ]*")
     return [
         found[1] if b"group=" not in line and (found := own.fullmatch(line)) else line for line in text.split(b"\n")
@@ -117,7 +117,7 @@ def settled(text: bytes) -> list[bytes]:
 
 
 def outcome(program: str, copy: Copier, source: Path, target: Path) -> str:
-    """The program's result with a file: one of the words above, or the text it got instead."""
+    """The program's result with a file: one of the words above, or the text that it got."""
     target.unlink(missing_ok=True)
     expected = source.read_bytes()
     try:
@@ -128,7 +128,7 @@ def outcome(program: str, copy: Copier, source: Path, target: Path) -> str:
         counted = int(text.split()[0])
         if counted == os.stat(source).st_size:
             return SIZE
-        near = 64 if source.name == "metrics" else 0  # it counts its own requests
+        near = 64 if source.name == "metrics" else 0  # metrics count their own requests
         return WHOLE if abs(counted - len(expected)) <= near else f"counted {counted} of {len(expected)}"
     if program == "git hash-object":
         right = hashlib.sha1(b"blob %d\0" % len(expected) + expected).hexdigest()
@@ -143,7 +143,7 @@ def outcome(program: str, copy: Copier, source: Path, target: Path) -> str:
 
 
 def outcomes(program: str, copy: Copier, furnished: Furnished, target: Path) -> list[str]:
-    """Of each file, after each change."""
+    """The outcome for each file, after each change."""
     found: list[set[str]] = [set() for _ in furnished.files]
     for change in furnished.changes:
         change()
@@ -222,7 +222,7 @@ def test_an_open_file_is_copied_again_from_its_start_after_a_write(
 
 
 @pytest.mark.parametrize("move", [by_sendfile, by_splice])
-def test_a_file_opened_anew_shows_what_was_just_charged_in_the_region(
+def test_a_newly_opened_file_shows_the_latest_charge_in_the_region(
     group: GroupFiles, move: Callable[[int, int], None]
 ) -> None:
     with fsmount.attach(group.path) as attached:
@@ -238,7 +238,7 @@ def test_a_file_opened_anew_shows_what_was_just_charged_in_the_region(
         attached["memory"].uncharge(held)
 
 
-def test_an_open_file_shows_soon_what_was_charged_in_the_region(group: GroupFiles) -> None:
+def test_an_open_file_soon_shows_a_charge_in_the_region(group: GroupFiles) -> None:
     source = os.open(group.file("usage"), os.O_RDONLY)
 
     def text() -> bytes:
@@ -259,7 +259,7 @@ def test_an_open_file_shows_soon_what_was_charged_in_the_region(group: GroupFile
         os.close(source)
 
 
-def test_a_copy_right_after_an_echo_has_what_it_wrote(group: GroupFiles) -> None:
+def test_a_copy_right_after_an_echo_has_its_text(group: GroupFiles) -> None:
     path = group.file("limit")
     script = 'echo "$2" >"$1"; busybox cat "$1"; echo "$3" >"$1"; busybox cat "$1"'
     for first, second in [("7", "123456789"), ("123456789", "7")] * 5:
@@ -268,7 +268,7 @@ def test_a_copy_right_after_an_echo_has_what_it_wrote(group: GroupFiles) -> None
 
 
 @pytest.mark.parametrize("move", [by_sendfile, by_splice])
-def test_copies_are_whole_between_writes_with_o_trunc(group: GroupFiles, move: Callable[[int, int], None]) -> None:
+def test_copies_are_complete_between_writes_with_o_trunc(group: GroupFiles, move: Callable[[int, int], None]) -> None:
     for limit in [7, 123_456_789_012, 10, 5_000_000] * 10:
         group.write("limit", limit, flags=os.O_TRUNC)
         source = os.open(group.file("limit"), os.O_RDONLY)
@@ -282,7 +282,7 @@ def test_copies_are_whole_between_writes_with_o_trunc(group: GroupFiles, move: C
 
 
 def in_threads(actions: list[Callable[[], None]]) -> None:
-    """All at once; the first failure is raised."""
+    """Runs all actions at once; raises the first failure."""
     failures: list[BaseException] = []
 
     def run(action: Callable[[], None]) -> None:
@@ -301,7 +301,7 @@ def in_threads(actions: list[Callable[[], None]]) -> None:
 
 
 def copies(path: Path, expected: bytes, times: int, seen: list[bytes] | None = None) -> None:
-    """seen: where the texts go; without it each is compared."""
+    """Copies several times.  seen: collects the texts; without it each text is compared."""
     for _ in range(times):
         source = os.open(path, os.O_RDONLY)
         try:
@@ -316,7 +316,7 @@ def copies(path: Path, expected: bytes, times: int, seen: list[bytes] | None = N
             os.close(source)
 
 
-def test_two_that_copy_one_file_each_get_the_whole_text_or_einval(group: GroupFiles) -> None:
+def test_two_simultaneous_copies_of_a_file_are_complete_or_einval(group: GroupFiles) -> None:
     for limit in (7, 123_456_789_012, 10):
         group.set_limit(limit)
         copies(group.file("limit"), b"%d\n" % limit, 1)
@@ -326,13 +326,13 @@ def test_two_that_copy_one_file_each_get_the_whole_text_or_einval(group: GroupFi
 
 
 def assert_whole_but_for_few(seen: list[bytes], expected: bytes) -> None:
-    """docs/programs.md: copies at the same moment can have NULs behind the text; that is rare, and no text is cut."""
+    """docs/programs.md: a simultaneous copy can have NULs behind the text; that is rare, and no copy is ever cut."""
     wrong = [text for text in seen if text != expected]
     assert [text for text in wrong if text.rstrip(b"\0") != expected] == []
     assert len(wrong) <= max(2, len(seen) // 50)
 
 
-def test_programs_that_copy_one_file_at_the_same_moment_get_the_whole_text(group: GroupFiles, tmp_path: Path) -> None:
+def test_programs_that_copy_a_file_simultaneously_get_the_whole_text(group: GroupFiles, tmp_path: Path) -> None:
     for program in ("cp", "busybox cat", "rust-coreutils cat"):
         if shutil.which(COMMANDS[program][0]) is None:
             continue
@@ -349,7 +349,7 @@ def test_programs_that_copy_one_file_at_the_same_moment_get_the_whole_text(group
 
 
 @pytest.mark.parametrize("name", ["limit", "usage", "stat"])
-def test_a_copy_is_whole_beside_a_loop_of_stat(group: GroupFiles, name: str) -> None:
+def test_a_copy_is_complete_beside_a_loop_of_stat(group: GroupFiles, name: str) -> None:
     path = group.file(name)
     ended = threading.Event()
 
@@ -375,7 +375,7 @@ def test_a_copy_is_whole_beside_a_loop_of_stat(group: GroupFiles, name: str) -> 
 
 
 @pytest.mark.slow
-def test_thousands_of_holders_are_copied_whole(copiers: Copiers, group: GroupFiles, tmp_path: Path) -> None:
+def test_thousands_of_holders_are_copied_completely(copiers: Copiers, group: GroupFiles, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     leases: list[Lease] = []

@@ -1,4 +1,4 @@
-"""A lease that was refused is writable again when there is room for it, and its turn."""
+"""A refused lease becomes writable when there is room for it and its turn comes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
 
-#: Long enough on any machine, in ms; nothing here takes it if all is well.
+#: Long enough on any machine, in ms; no test takes this long if it passes.
 PATIENCE = 60_000
 
 
 class Waiting:
-    """An open lease, and whether poll() says that it can be written."""
+    """An open lease, with the answers of poll()."""
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDWR)
@@ -60,13 +60,13 @@ def leases(group: GroupFiles, count: int, file: str = "memory.lease") -> Iterato
 
 @pytest.fixture
 def full(group: GroupFiles) -> GroupFiles:
-    """A group of which the group itself holds all there is: 10."""
+    """A group that itself holds all of its limit: 10."""
     group.set_limit(10)
     group.charge(10)
     return group
 
 
-def test_a_lease_that_was_not_refused_is_writable(full: GroupFiles) -> None:
+def test_a_lease_without_a_refusal_is_writable(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         assert lease.is_writable()
 
@@ -85,7 +85,7 @@ def test_a_refused_lease_is_writable_when_there_is_room(full: GroupFiles) -> Non
         assert lease.is_writable()
 
 
-def test_the_same_request_in_other_words_is_the_same(full: GroupFiles) -> None:
+def test_a_request_in_another_notation_is_the_same_request(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         full.uncharge(2)
         lease.write("2")
@@ -97,7 +97,7 @@ def test_the_same_request_in_other_words_is_the_same(full: GroupFiles) -> None:
         assert (lease.text, full.usage) == ("6", 10)
 
 
-def test_another_request_takes_the_place_of_what_was_refused(full: GroupFiles) -> None:
+def test_another_request_replaces_the_refused_one(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         lease.refuses("+6")
         assert not lease.is_writable()
@@ -107,7 +107,7 @@ def test_another_request_takes_the_place_of_what_was_refused(full: GroupFiles) -
         assert (lease.text, full.usage) == ("1", 5)
 
 
-def test_a_raised_limit_is_room_too(full: GroupFiles) -> None:
+def test_a_raised_limit_makes_a_refused_lease_writable(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         lease.refuses("+40")
         assert not lease.is_writable(50)
@@ -116,18 +116,18 @@ def test_a_raised_limit_is_room_too(full: GroupFiles) -> None:
         lease.write("+40")
 
 
-def test_what_nobody_fetches_is_given_back(full: GroupFiles) -> None:
+def test_a_grant_that_is_not_fetched_is_given_back(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         lease.refuses("+4")
         assert not lease.is_writable()
         full.uncharge(4)
         eventually(lambda: full.usage == 6)
-        assert lease.is_writable(PATIENCE)  # and who asks again is served again
+        assert lease.is_writable(PATIENCE)  # and a repeated request is served again
         lease.write("+4")
         assert full.usage == 10
 
 
-def test_who_came_first_is_served_first_however_much_he_wants(full: GroupFiles) -> None:
+def test_the_oldest_request_is_served_first_whatever_its_amount(full: GroupFiles) -> None:
     with leases(full, 3) as (large, small, other):
         large.refuses("wait 8", errno.EAGAIN)
         small.refuses("wait 1", errno.EAGAIN)
@@ -144,18 +144,18 @@ def test_who_came_first_is_served_first_however_much_he_wants(full: GroupFiles) 
         assert other.is_writable(PATIENCE)
 
 
-def test_a_waiter_comes_after_those_in_line_even_where_there_is_room(full: GroupFiles) -> None:
+def test_a_new_waiter_queues_behind_others_even_where_there_is_room(full: GroupFiles) -> None:
     with leases(full, 3) as (first, second, third):
         first.refuses("wait 8", errno.EAGAIN)
         full.uncharge(5)
         second.refuses("wait 1", errno.EAGAIN)
-        third.write("+1")  # who does not wait takes what there is
+        third.write("+1")  # a charge that does not wait takes free room
         first.write("wait")
         assert second.is_writable(PATIENCE)
         second.write("wait 1")
 
 
-def test_a_waiter_stays_in_line_while_its_lease_does_other_things(full: GroupFiles) -> None:
+def test_a_waiter_stays_in_the_queue_during_other_commands_of_its_lease(full: GroupFiles) -> None:
     full.uncharge(2)
     with leases(full, 2) as (lease, other):
         lease.write("2")
@@ -170,11 +170,11 @@ def test_a_waiter_stays_in_line_while_its_lease_does_other_things(full: GroupFil
         assert (lease.text, full.usage) == ("5", 10)
 
 
-def test_who_gave_up_and_was_refused_since_stands_in_no_line(full: GroupFiles) -> None:
+def test_a_request_that_gave_up_and_was_refused_later_is_in_no_queue(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         for _ in range(20):
             lease.refuses("wait 4", errno.EAGAIN)
-            assert not lease.is_writable(5)  # a poll that waits, and that the daemon remembers
+            assert not lease.is_writable(5)  # a waiting poll, which the daemon remembers
             lease.write("wait")
             lease.refuses("+4")
             full.uncharge(4)
@@ -182,7 +182,7 @@ def test_who_gave_up_and_was_refused_since_stands_in_no_line(full: GroupFiles) -
             full.charge(4)
 
 
-def test_a_lease_that_is_closed_leaves_the_line(full: GroupFiles) -> None:
+def test_a_closed_lease_leaves_the_queue(full: GroupFiles) -> None:
     with leases(full, 2) as (first, second):
         first.refuses("wait 10", errno.EAGAIN)
         second.refuses("wait 1", errno.EAGAIN)
@@ -192,7 +192,7 @@ def test_a_lease_that_is_closed_leaves_the_line(full: GroupFiles) -> None:
         assert second.is_writable(PATIENCE)
 
 
-def test_a_waiter_that_is_killed_leaves_the_line(full: GroupFiles) -> None:
+def test_a_killed_waiter_leaves_the_queue(full: GroupFiles) -> None:
     command = """
 import os, sys, time
 lease = os.open(sys.argv[1], os.O_RDWR)
@@ -214,7 +214,7 @@ time.sleep(100)
         assert lease.is_writable(PATIENCE)
 
 
-def test_room_that_is_made_in_the_region_is_heard_of(full: GroupFiles) -> None:
+def test_room_that_is_made_in_the_region_wakes_the_waiter(full: GroupFiles) -> None:
     full.uncharge(10)
     with HolderProcess(full.path, transport="memory") as holder, leases(full, 1) as (lease,):
         holder.charge(10)
@@ -225,7 +225,7 @@ def test_room_that_is_made_in_the_region_is_heard_of(full: GroupFiles) -> None:
         lease.write("+10")
 
 
-def test_a_whole_request_waits_for_all_of_it(full: GroupFiles) -> None:
+def test_a_request_for_several_resources_waits_for_all_of_them(full: GroupFiles) -> None:
     with leases(full, 2, "lease") as (holder, lease):
         full.write("limit", "5", "tokens")
         holder.write("tokens=5")
@@ -250,7 +250,7 @@ def test_a_group_is_not_removed_while_a_lease_waits_in_it(group: GroupFiles) -> 
         lease.refuses("wait 1", errno.ENODEV)
 
 
-def test_a_lease_that_was_a_holder_before_is_one_after_it_gave_up(full: GroupFiles) -> None:
+def test_a_lease_that_gives_up_stays_a_holder_if_it_was_one(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         lease.write("+0")
         lease.refuses("+4")
@@ -261,7 +261,7 @@ def test_a_lease_that_was_a_holder_before_is_one_after_it_gave_up(full: GroupFil
         assert [(line.pid, line.held) for line in full.holders() if line.pid] == [(os.getpid(), 0)]
 
 
-def test_giving_up_leaves_nothing_behind(full: GroupFiles) -> None:
+def test_a_request_that_gives_up_leaves_nothing_behind(full: GroupFiles) -> None:
     with leases(full, 1) as (lease,):
         lease.refuses("wait 4", errno.EAGAIN)
         full.uncharge(4)

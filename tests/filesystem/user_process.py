@@ -54,7 +54,7 @@ class UserProcess:
         self._streams += [to_child, from_child]
         self._orders, self._answers = os.fdopen(to_child, "wb"), os.fdopen(from_child, "rb")
 
-    def tell(self, operations: list[Operation]) -> None:
+    def send(self, operations: list[Operation]) -> None:
         """Sends operations; answers() waits for their results."""
         pickle.dump(operations, self._orders)
         self._orders.flush()

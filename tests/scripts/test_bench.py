@@ -1,4 +1,4 @@
-"""scripts/bench measures and says so; how fast it is, is not a test's business."""
+"""scripts/bench measures and prints its figures; no test depends on the speed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FIGURES = {
 if shutil.which("redis-server") or os.geteuid() == 0:
     FIGURES["peers"].append("Redis, Lua script / fsmount, 1 process")
 
-# What must be on the pictures that a part has points for.
+# Texts that must be on the pictures of a part.
 PICTURES = {
     "engine": {
         "depth": ["as the tree gets deeper", "fsmount", "res_counter (2012)", "memcg's stock", "16"],
@@ -71,7 +71,7 @@ PICTURES = {
 
 
 def written(picture: Path) -> list[str]:
-    """What is written on a picture: letters are drawn, and each text is in a comment before them."""
+    """The texts on a picture: letters are drawn, and a comment before them has each text."""
     drawn = picture.read_text()
     ElementTree.fromstring(drawn)
     return re.findall(r"<!-- (.*?) -->", drawn, re.DOTALL)
@@ -111,7 +111,7 @@ def test_the_page_in_the_documentation_has_the_tables_of_a_whole_run() -> None:
 def test_a_peer_that_passes_a_limit_is_not_measured() -> None:
     @contextmanager
     def apart(limits: admission.Limits) -> Iterator[admission.Join]:
-        """Each process has a parent of its own."""
+        """Each process has a separate parent."""
         with admission.values(limits) as first, admission.values(limits) as second:
             yield lambda process: (first, second)[process](process)
 
@@ -139,7 +139,7 @@ def test_an_unknown_part_is_a_wrong_command_line() -> None:
     assert bench("nothing").returncode == 2
 
 
-def test_a_directory_that_cannot_be_made_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_reported_before_any_measurement(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = bench("start", "--plot", str(tmp_path / "file" / "page"))
     assert done.returncode == 1

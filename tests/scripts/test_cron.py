@@ -1,4 +1,4 @@
-"""The line of a crontab that programs.md shows, run by a real cron."""
+"""The line of a crontab in programs.md, run by a real cron."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.mounts import eventually
 
 PAGE = (Path(__file__).parents[2] / "fsmount/docs/programs.md").read_text()
 
-# Its own files in place of the machine's: nothing else that is due runs, and none of it is seen outside.
+# Separate files in place of the machine's: cron runs no other job, and nothing outside sees the changes.
 _CRON = """
 set -e
 mount -t tmpfs none /run

@@ -1,4 +1,4 @@
-"""scripts/demo, as a new user runs it, only shorter."""
+"""scripts/demo, as a new user runs it, but shorter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def demo_directories(parent: Path) -> list[Path]:
     return list(parent.glob("fsmount-demo.*"))
 
 
-def test_the_demo_ends_well_and_every_sum_is_equal(tmp_path: Path) -> None:
+def test_the_demo_succeeds_and_every_sum_is_equal(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(DEMO), "-d", "2"],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The manual pages: of the program as it is, and without a fault that groff sees."""
+"""The manual pages: generated from the current program, and without an error of groff."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WRITTEN = [*(f"man/{page}" for page in PAGES), "fsmount/docs/files.md"]
 
 
 def shown(page: str) -> str:
-    """A page as a reader sees it; groff has nothing to complain of."""
+    """A page as a reader sees it; groff must not complain."""
     command = ["groff", "-man", "-ww", "-Tutf8", "-P-cbou", "-rLL=100n", str(ROOT / "man" / page)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_the_pages_are_what_scripts_man_writes(tmp_path: Path) -> None:
+def test_the_pages_match_the_output_of_scripts_man(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT}"}
     subprocess.run([sys.executable, "-m", "manual", str(tmp_path)], env=environment, check=True)
     for page in WRITTEN:
@@ -34,19 +34,19 @@ def test_the_pages_are_what_scripts_man_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_has_what_a_page_has(page: str) -> None:
+def test_a_page_has_the_usual_sections(page: str) -> None:
     text = shown(page)
     assert re.match(r"FSMOUNT\(\d\) ", text)
     assert all(f"\n{title}\n" in text for title in ("NAME", "DESCRIPTION", "SEE ALSO"))
 
 
-def test_every_command_is_told_with_its_examples() -> None:
+def test_the_manual_has_every_command_with_its_examples() -> None:
     text = shown("fsmount.1")
     assert all(f"\n   fsmount {command} " in text for command in COMMANDS)
     assert "\n         fsmount run -g /run/counters/web -r memory=2G -- make -j4\n" in text
 
 
-def test_every_file_is_told_with_its_mode() -> None:
+def test_the_manual_has_every_file_with_its_mode() -> None:
     text = shown("fsmount.5")
     assert all(f"\n       {file_name('memory', 'bytes', kind)} ({kind.mode:04o})\n" in text for kind in KINDS)
     assert all(f"\n       {kind.name} ({kind.mode:04o})\n" in text for kind in GROUP_KINDS)

@@ -1,4 +1,4 @@
-"""The models that scripts/bench compares with keep what they promise, as they are and under the sanitizers."""
+"""The models that scripts/bench compares with keep their promises, with and without sanitizers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_model_keeps_its_promises(builds: dict[tuple[str, ...], Build], name: 
     assert errors["in_turn.left"] == errors["overlapping.left"] == 0
 
 
-def test_fsmount_gets_nothing_wrong(builds: dict[tuple[str, ...], Build], seed: int) -> None:
+def test_fsmount_keeps_every_promise(builds: dict[tuple[str, ...], Build], seed: int) -> None:
     errors = found(run(builds[OPTIMIZED].program, "check", "fsmount", seed, 300))
     for when in ("in_turn", "overlapping"):
         assert [errors[f"{when}.{what}"] for what in ("overshoot", "false_refusals", "usage")] == [0, 0, 0]
@@ -64,7 +64,7 @@ def test_the_checker_finds_what_the_other_models_accept(builds: dict[tuple[str, 
         assert found(run(builds[OPTIMIZED].program, "check", name, seed, 200))["in_turn.late"] > 0
 
 
-def test_the_slip_in_the_posted_rfc_is_found(builds: dict[tuple[str, ...], Build], seed: int) -> None:
+def test_the_error_in_the_posted_rfc_is_found(builds: dict[tuple[str, ...], Build], seed: int) -> None:
     result = run(builds[SLIPPED].program, "check", "RFC", seed, 100)
     assert result.returncode == 1
     assert "in turn: units above a limit: " in result.stderr
@@ -76,7 +76,7 @@ def test_threads_of_a_model_do_not_race(builds: dict[tuple[str, ...], Build], na
         builds[THREADS].program, "check", name, seed, 200, "threads", environment={"TSAN_OPTIONS": "halt_on_error=1"}
     )
     if "unexpected memory mapping" in result.stderr:
-        pytest.skip("ThreadSanitizer cannot run here: addresses are randomized more than it can do with")
+        pytest.skip("ThreadSanitizer cannot run here: the kernel randomizes addresses more than it supports")
     found(result)
 
 

@@ -1,4 +1,4 @@
-"""The workers of scripts/workloads, on a real mount: what they say they hold is what the files say."""
+"""The workers of scripts/workloads on a real mount: their reports agree with the files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.mounts import GroupFiles, eventually
 WORKLOADS = Path(__file__).parents[2] / "scripts" / "workloads"
 SHELLS = {"bash": "bash", "dash": "dash", "busybox": "busybox sh"}
 
-# The program that does it, and what it charges through.
+# The program, and the files or region that it charges through.
 HOW = {
     **{f"python-{through}": ([sys.executable, "charge.py"], through) for through in ("region", "lease", "files")},
     **{
@@ -32,7 +32,7 @@ def command(how: str, group: Path, *options: str) -> list[str]:
 
 
 class Workers:
-    """A started workload; it holds what it charged until it is told to end."""
+    """A started workload, which keeps its charges until end()."""
 
     def __init__(self, how: str, group: GroupFiles, *options: str) -> None:
         self.process = subprocess.Popen(
@@ -61,7 +61,7 @@ class Workers:
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("limit", ["20000", "max"], ids=["near", "far"])
-def test_the_group_uses_what_the_workers_report(how: str, limit: str, group: GroupFiles) -> None:
+def test_the_usage_of_the_group_equals_the_reports_of_the_workers(how: str, limit: str, group: GroupFiles) -> None:
     group.set_limit(limit)
     workers = Workers(how, group, "-j", "2", "-n", "100", "-s", "4096")
     workers.report(2)
@@ -77,7 +77,7 @@ def test_the_group_uses_what_the_workers_report(how: str, limit: str, group: Gro
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_worker_that_is_terminated_gives_back_what_it_holds(how: str, group: GroupFiles) -> None:
+def test_a_terminated_worker_releases_its_charges(how: str, group: GroupFiles) -> None:
     workers = Workers(how, group, "-n", "50", "-r", "tokens", "-s", "9")
     workers.report(1)
     assert group.number("usage", "tokens") == workers.sum("held") > 0
@@ -88,7 +88,7 @@ def test_a_worker_that_is_terminated_gives_back_what_it_holds(how: str, group: G
 
 
 @pytest.mark.parametrize("how", [how for how in HOW if not how.endswith("files")])
-def test_what_a_killed_worker_held_is_given_back(how: str, group: GroupFiles) -> None:
+def test_the_charges_of_a_killed_worker_are_released(how: str, group: GroupFiles) -> None:
     workers = Workers(how, group, "-j", "2", "-n", "50")
     workers.report(2)
     killed, other = workers.reports
