@@ -104,6 +104,7 @@ int main(int argc, char **argv)
 {
     trial_seed = option(argc, argv, "--seed", fresh_seed());
     uint64_t points = option(argc, argv, "--points", 3); /* of each play; 0: all */
+    uint64_t part = option(argc, argv, "--part", 1);     /* one of so many plays is played */
     uint64_t only = option(argc, argv, "--play", UINT64_MAX);
     static const int64_t batches[] = { FSM_BATCH_AUTO, 0 };
     static char again[200];
@@ -116,6 +117,8 @@ int main(int argc, char **argv)
             if ((only != UINT64_MAX && only != i) || plays[i].behind)
                 continue;
             if (points && only == UINT64_MAX && (seed & 1) != b) /* the short way: with stock or without */
+                continue;
+            if (only == UINT64_MAX && (seed >> 1) % part != 0)
                 continue;
             random_source own = { seed };
             the_batch = batches[b];

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.mounts import eventually
 
 CHECKOUT = Path(__file__).parent.parent.parent
+GENERATED = CHECKOUT / "build" / "cython"
 ORDERS = struct.Struct("ii120s")  # as in fault_orders.c
 ANYBODY = -1
 
@@ -25,6 +26,8 @@ def build(directory: Path) -> ctypes.CDLL:
     shutil.copytree(CHECKOUT / "fsmount", directory / "fsmount", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, directory)
+    if GENERATED.exists():  # so that Cython has nothing to do
+        shutil.copytree(GENERATED, directory / "build" / "cython")
     done = subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_clib", "build_ext", "--inplace"],
         cwd=directory,

@@ -16,7 +16,7 @@ import pytest
 
 from fsmount import LimitExceeded, RegionCorrupt, Tree
 from fsmount.engine import BELOW, LEASE, PERCENT, PROCESS, process_start_time, request
-from tests.engine.programs import ENGINE, Build, run
+from tests.engine.programs import ADDRESSES, ENGINE, Build, run
 from tests.engine.workers import Progress, Worker
 
 SELF = os.getpid()
@@ -650,9 +650,7 @@ def test_nonsense_is_judged_within_its_bounds(
 ) -> None:
     region = tmp_path / "region"
     region.write_bytes(furnished[0])
-    checker = Build(
-        "checker.c", tmp_path / "checker", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
-    )
+    checker = Build("checker.c", tmp_path / "checker", *ADDRESSES)
     result = run(checker.program, region, "--seed", seed, "--rounds", 100_000 if soak else 1000)
     print(result.stdout)
     assert (result.returncode, result.stderr) == (0, "")

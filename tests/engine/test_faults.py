@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.programs import Build, run
+from tests.engine.programs import ADDRESSES, Build, run
 
 
 def walk(directory: Path, flags: list[str], *options: object) -> None:
@@ -21,10 +21,10 @@ def test_whoever_dies_or_stops_at_a_fault_point_of_an_operation_harms_nobody(
     tmp_path: Path, seed: int, soak: bool
 ) -> None:
     """Each point of each operation is one to die and to stop at: all of them in a soak, else some."""
-    walk(tmp_path, ["-O2"], "--seed", seed, *(["--all", 1] if soak else ["--part", 10]))
+    walk(tmp_path, ["-O2"], "--seed", seed, *(["--all", 1] if soak else ["--part", 20]))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_nor_does_it_reach_a_bad_address_or_undefined_behaviour(tmp_path: Path, seed: int) -> None:
-    walk(tmp_path, ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], "--seed", seed)
+    walk(tmp_path, [*ADDRESSES], "--seed", seed)

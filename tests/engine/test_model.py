@@ -760,7 +760,7 @@ class CountersWithASmallBatch(Counters):
 
 
 SETTINGS = settings(
-    max_examples=2000 if SOAK else 100,
+    max_examples=2000 if SOAK else 60,
     stateful_step_count=100 if SOAK else 50,
     deadline=None,
     print_blob=True,

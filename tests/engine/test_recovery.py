@@ -13,7 +13,7 @@ import pytest
 from fsmount import Tree
 from fsmount.errors import LockTimeout
 from fsmount.shm import set_patience
-from tests.engine.programs import Build, run
+from tests.engine.programs import SHIPPED, Build, run
 from tests.engine.workers import Progress, Worker
 from tests.process_state import state
 
@@ -23,8 +23,8 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Build
     directory = tmp_path_factory.mktemp("recovery")
     builds = {
         # every function bound before it starts: looking it up would be most of what is stepped through
-        "crash": Build(("crash.c", "plays.c"), directory / "crash", "-O2", "-Wl,-z,now"),
-        "stress": Build("stress.c", directory / "stress", "-O2"),
+        "crash": Build(("crash.c", "plays.c"), directory / "crash", *SHIPPED, "-Wl,-z,now"),
+        "stress": Build("stress.c", directory / "stress", *SHIPPED),
     }
     yield builds
     for build in builds.values():
@@ -35,7 +35,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Build
 def test_every_operation_survives_a_kill_after_any_of_its_stores(
     builds: dict[str, Build], seed: int, soak: bool
 ) -> None:
-    result = run(builds["crash"].program, "--seed", seed, "--points", 0 if soak else 1)
+    result = run(builds["crash"].program, "--seed", seed, *(["--points", 0] if soak else ["--points", 1, "--part", 5]))
     print(result.stdout)
     if result.returncode == 77:
         pytest.skip("nobody may be traced here")
@@ -48,10 +48,10 @@ def test_the_lock_goes_on_to_others_when_its_owner_is_killed(
     builds: dict[str, Build], seed: int, soak: bool, batch: int | str
 ) -> None:
     """Thousands of kills at random; of some it is known that the lock's owner died."""
-    options: list[object] = ["--seed", seed, "--seconds", 120 if soak else 3, "--threads", 0, "--processes", 3]
+    options: list[object] = ["--seed", seed, "--seconds", 120 if soak else 1, "--threads", 0, "--processes", 3]
     if batch != "auto":
         options += ["--batch", batch]
-    for _ in range(20):  # on a slow machine few die in so short a time
+    for _ in range(60):  # on a slow machine few die in so short a time
         result = run(builds["stress"].program, *options)
         print(result.stdout)
         assert (result.returncode, result.stderr) == (0, "")
