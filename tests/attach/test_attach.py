@@ -19,6 +19,8 @@ from fsmount import Group, Tree
 from fsmount.files import LeaseGroup
 from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mounted
 
+pytestmark = pytest.mark.any_user
+
 
 @pytest.fixture
 def group(mount: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[GroupFiles]:

@@ -18,6 +18,8 @@ from tests.cli.place import Place, refused, run, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import as_user
 
+pytestmark = pytest.mark.any_user
+
 # Is found in the region's file wherever it is counted, and nowhere else.
 CHARGE = 0x0123456789ABCDE
 

@@ -17,6 +17,8 @@ import pytest
 from fsmount import Tree
 from tests.cli.place import Place, refused, run
 
+pytestmark = pytest.mark.any_user
+
 ROOT = Path(__file__).parents[2]
 
 # Run in a mount namespace of its own, where /dev/shm is empty: mounts and says what became of /dev/shm meanwhile.

@@ -22,6 +22,8 @@ from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import as_user, eventually, fails_with, resource_files
 
+pytestmark = pytest.mark.any_user
+
 # ---- in the background
 
 

@@ -20,7 +20,7 @@ from tests.mounts import GroupFiles, eventually, fails_with
 
 HELPER = shutil.which("mount.fuse.fsmount", path=os.path.dirname(sys.executable)) or ""
 
-pytestmark = pytest.mark.skipif(not HELPER, reason="the package is not installed here")
+pytestmark = [pytest.mark.any_user, pytest.mark.skipif(not HELPER, reason="the package is not installed here")]
 
 
 class System:

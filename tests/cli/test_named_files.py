@@ -21,6 +21,8 @@ from fsmount.paths.named_file import named_file
 from tests.cli.place import Place, refused, run, untouched
 from tests.mounts import AS_ROOT, as_user
 
+pytestmark = pytest.mark.any_user
+
 THEM = 60_101  # nobody's: no user needs to be made
 OTHERS = 60_102
 

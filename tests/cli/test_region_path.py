@@ -11,6 +11,8 @@ import pytest
 
 from fsmount.admin import region_path
 
+pytestmark = pytest.mark.any_user
+
 MOUNTPOINT = "/nowhere/of/these/tests"
 
 

@@ -17,6 +17,8 @@ from tests.cli.place import has_ended, run
 from tests.mounts import GroupFiles, as_user, eventually, mounted
 from tests.process_state import state
 
+pytestmark = pytest.mark.any_user
+
 NOBODY = 65534
 
 # Each says when it is there, and goes on with a line of its input.

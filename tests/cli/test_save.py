@@ -15,6 +15,8 @@ import pytest
 from tests.cli.place import Place, refused, run
 from tests.mounts import AS_ROOT
 
+pytestmark = pytest.mark.any_user
+
 
 def saved(*arguments: object) -> str:
     """What is written to standard output."""

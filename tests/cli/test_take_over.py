@@ -15,6 +15,8 @@ from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
 from tests.process_state import waits_for_the_daemon
 
+pytestmark = pytest.mark.any_user
+
 
 def test_all_that_was_counted_and_set_is_as_before(place: Place) -> None:
     place.mount("--resource", "memory", "--resource", "tokens:count")

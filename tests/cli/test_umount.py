@@ -18,6 +18,8 @@ from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, GroupFiles, eventually
 
+pytestmark = pytest.mark.any_user
+
 
 def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place) -> None:
     place.mount()

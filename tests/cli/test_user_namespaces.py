@@ -13,6 +13,8 @@ from fsmount.admin import region_path
 from tests.cli.place import Place
 from tests.mounts import AS_ROOT
 
+pytestmark = pytest.mark.any_user
+
 USER = 60_103
 
 #: Mounts, charges, keeps, mounts again, and unmounts; at each step says what is wrong.

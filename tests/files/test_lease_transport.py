@@ -19,6 +19,8 @@ from fsmount.files import LeaseCounter, LeaseGroup
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, STAT_KEYS, UNLIMITED, GroupFiles, Mount, as_user, eventually, fails_with, mounted
 
+pytestmark = pytest.mark.any_user
+
 
 def attach(group: GroupFiles, **options: str) -> LeaseGroup:
     attached = fsmount.attach(group.path, transport="files", **options)

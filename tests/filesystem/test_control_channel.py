@@ -14,6 +14,8 @@ import pytest
 from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, Mount, fails_with
 
+pytestmark = pytest.mark.any_user
+
 NAME = ".fsmount"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, fails_with, mounted, resource_files
 
+pytestmark = pytest.mark.any_user
+
 FILES = [*resource_files("memory", "bytes"), *resource_files("tokens", "count"), *GROUP_FILES]
 # A hidden file, whose name is reserved all the same.
 CONTROL_FILE = ".fsmount"

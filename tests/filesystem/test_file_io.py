@@ -12,6 +12,8 @@ import pytest
 
 from tests.mounts import GroupFiles, fails_with, poll_events, resource_files
 
+pytestmark = pytest.mark.any_user
+
 WRITABLE = [name for name, mode in resource_files().items() if mode & 0o200]
 READABLE = [name for name, mode in resource_files().items() if mode & 0o400]
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.mounts import AS_ROOT, GROUP_FILES, STAT_KEYS, UNLIMITED, GroupFiles, Mount, fails_with, resource_files
 
+pytestmark = pytest.mark.any_user
+
 FILES = {**resource_files("memory", "bytes"), **resource_files("tokens", "count"), **GROUP_FILES}
 RESOURCES = ["memory", "tokens"]
 ROOT_OPENS_ANYTHING = pytest.mark.skipif(AS_ROOT, reason="root may open any file")

@@ -14,6 +14,8 @@ import pytest
 
 from tests.mounts import GroupFiles, Lease, eventually, fails_with
 
+pytestmark = pytest.mark.any_user
+
 
 def test_a_new_lease_holds_nothing(group: GroupFiles) -> None:
     with group.lease() as lease:

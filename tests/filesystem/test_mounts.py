@@ -23,6 +23,8 @@ from tests.companions import companion
 from tests.holder_process import HolderProcess
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, eventually, fails_with, mounted, resource_files
 
+pytestmark = pytest.mark.any_user
+
 
 def fsmount(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]

@@ -13,6 +13,8 @@ import fsmount
 from fsmount.files import LeaseGroup
 from tests.mounts import UNLIMITED, GroupFiles, Mount, as_user, fails_with, mounted
 
+pytestmark = pytest.mark.any_user
+
 root = pytest.mark.root
 
 # User numbers without an account.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.mounts import GROUP_FILES, UNLIMITED, GroupFiles, Mount, as_user, fails_with, mounted, resource_files
 
+pytestmark = pytest.mark.any_user
+
 FILES = resource_files() | GROUP_FILES
 # User numbers without an account.
 ALICE, BOB = 60_101, 60_102
