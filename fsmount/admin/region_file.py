@@ -19,7 +19,7 @@ from typing import NamedTuple
 from fsmount.admin import region_path
 from fsmount.admin.bounded import NoAnswer, bounded, bounded_files
 from fsmount.admin.mount_table import Mount, mount_of, mounts_of_device, opened_root
-from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.shm import Tree
 
 
@@ -146,7 +146,7 @@ def _told(root: int) -> DaemonAnswer | None:
     """The text of a mount's control file."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        control = os.open(CONTROL_FILE, flags, dir_fd=root)
+        control = os.open(CHANNEL_FILE, flags, dir_fd=root)
         try:
             if not stat.S_ISREG(os.fstat(control).st_mode):
                 return None

@@ -25,7 +25,7 @@ from fsmount.admin.region_file import RegionFile, ask_daemon, region_of, tree_in
 from fsmount.admin.remove_mount import remove_mount
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, says_daemon_is_lost
-from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.shm import DaemonRecord, Tree
 
 # How long a daemon whose mount is gone may take to end, in seconds: by itself, and when it was told to.
@@ -266,7 +266,7 @@ def _write(root: int, command: bytes) -> None:
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.ExitStack() as stack:
         try:
-            control = os.open(CONTROL_FILE, flags, dir_fd=root)
+            control = os.open(CHANNEL_FILE, flags, dir_fd=root)
             stack.callback(os.close, control)
             if stat.S_ISREG(os.fstat(control).st_mode):
                 os.write(control, command)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fsmount.control_files.table import SAVED
+
 #: What a group says beside its resources.
 OWNER, GROUP, MODE, FILES = GROUP_KEYS = ("owner", "group", "mode", "files")
 
@@ -32,8 +34,8 @@ class GroupDescription:
     access: Access = UNSAID  # of the directory; the owners are its files' too
     all_files: Access = UNSAID  # the owners of its files, where they are others; no mode
     files: dict[str, Access] = field(default_factory=dict)  # of single files, by name
-    limits: dict[str, int] = field(default_factory=dict)  # by resource
-    soft_limits: dict[str, int] = field(default_factory=dict)
+    #: Name of a saved control file -> resource -> amount.
+    settings: dict[str, dict[str, int]] = field(default_factory=lambda: {name: {} for name in SAVED})
 
 
 @dataclass

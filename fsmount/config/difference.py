@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fsmount.config.description import DIRECTORY_MODE, Access, GroupDescription, TreeDescription
-from fsmount.protocol import file_table
+from fsmount.control_files import table
 from fsmount.protocol.names import escape
 from fsmount.quantities import format_quantity
 from fsmount.shm import MODE_UNSET, Attributes, Group, Tree
@@ -53,8 +53,11 @@ def _of_creation(description: TreeDescription, tree: Tree) -> Iterator[Differenc
 
 def _missing(described: GroupDescription, path: str) -> Difference:
     place = shlex.quote(path)
-    kinds = (("limit", described.limits), ("soft_limit", described.soft_limits))
-    settings = " ".join(_setting(name, kind, limit) for kind, limits in kinds for name, limit in limits.items())
+    settings = " ".join(
+        _setting(resource, setting, amount)
+        for setting, amounts in described.settings.items()
+        for resource, amount in amounts.items()
+    )
     command = f"mkdir -p {place} && fsmount set {place} {settings}" if settings else f"mkdir -p {place}"
     return Difference(f"the group {_shown(described.path)} is not there", command)
 
@@ -71,8 +74,8 @@ def _find(tree: Tree, path: tuple[str, ...]) -> Group | None:
 
 
 def _of_limits(described: GroupDescription, group: Group, path: str) -> Iterator[Difference]:
-    for key, limits in (("limit", described.limits), ("soft_limit", described.soft_limits)):
-        for resource, wanted in limits.items():
+    for key, amounts in described.settings.items():
+        for resource, wanted in amounts.items():
             there = getattr(group[resource], key) if resource in group.resources else wanted
             if there != wanted:
                 text = f"{resource}.{key} of {_shown(described.path)} is {format_quantity(there)}"
@@ -84,15 +87,15 @@ def _of_access(described: GroupDescription, group: Group, path: str) -> Iterator
     directory = described.access
     yield from _between(_shown(described.path), path, group.attributes(0), DIRECTORY_MODE, directory)
     files = described.all_files
-    for name, (resource, kind) in file_table.files(group.tree.resources).items():
+    for name, place in table.owned_files(group.tree.resources).items():
         own = described.files.get(name, Access())
         wanted = Access(
             next((uid for uid in (own.uid, files.uid, directory.uid) if uid is not None), None),
             next((gid for gid in (own.gid, files.gid, directory.gid) if gid is not None), None),
             own.mode,
         )
-        there = group.attributes(file_table.slot(resource, kind))
-        yield from _between(_shown((*described.path, name)), os.path.join(path, name), there, kind.mode, wanted)
+        there = group.attributes(place.slot)
+        yield from _between(_shown((*described.path, name)), os.path.join(path, name), there, place.kind.mode, wanted)
 
 
 def _between(what: str, path: str, there: Attributes, usual_mode: int, wanted: Access) -> Iterator[Difference]:

@@ -23,7 +23,7 @@ from fsmount.config.description import (
     TreeDescription,
 )
 from fsmount.config.document import ConfigError, Document, Keys
-from fsmount.protocol.file_table import METRICS_FILE, files, reserved_names
+from fsmount.control_files import table
 from fsmount.protocol.names import unescape
 from fsmount.protocol.suggestions import did_you_mean
 from fsmount.quantities import UNLIMITED, parse
@@ -75,10 +75,10 @@ def _tree(document: dict[str, Any]) -> TreeDescription:
             tables = "batch", "resources", "capacity"
             raise _unknown((key,), f'{_listed(tables)}, and groups by their paths, such as "/web"', tables)
     resources = found.resources or {"memory": "bytes"}
-    reserved = reserved_names(resources)
+    reserved, reserved_in_root = (table.reserved_names(resources, root=root) for root in (False, True))
     described: dict[Keys, GroupDescription] = {}
     for key, value in groups.items():
-        path = _path(key, reserved)
+        path = _path(key, reserved, reserved_in_root)
         if path in described:
             raise _Wrong((key,), "the group is there twice")
         described[path] = _group(key, path, value, resources)
@@ -107,7 +107,7 @@ def _resources(value: Any) -> dict[str, str]:
     return found
 
 
-def _path(key: str, reserved: frozenset[str]) -> Keys:
+def _path(key: str, reserved: frozenset[str], reserved_in_root: frozenset[str]) -> Keys:
     if key == "/":
         return ()
     names: list[str] = []
@@ -123,7 +123,7 @@ def _path(key: str, reserved: frozenset[str]) -> Keys:
                 f"{_quoted(part)} is no name for a group "
                 f"(1 to {NAME_MAX} bytes, not . or .., no slash, newline or NUL)",
             )
-        if name in reserved or (not names and name == METRICS_FILE):
+        if name in (reserved if names else reserved_in_root):
             raise _Wrong((key,), f"{_quoted(part)} is the name of a control file")
         names.append(name)
     if len(names) > DEPTH_MAX:
@@ -146,10 +146,8 @@ def _group(key: str, path: Keys, value: Any, resources: Mapping[str, str]) -> Gr
             if resource in seen:
                 raise _Wrong(keys, "the resource is there twice")
             seen.add(resource)
-            limits = _table(keys, said, ("limit", "soft_limit"))
-            for kind, into in (("limit", found.limits), ("soft_limit", found.soft_limits)):
-                if kind in limits:
-                    into[resource] = _amount((*keys, kind), limits[kind], "4096, 64K, max", limit=True)
+            for setting, amount in _table(keys, said, tuple(table.SAVED)).items():
+                found.settings[setting][resource] = _amount((*keys, setting), amount, "4096, 64K, max", limit=True)
     found.access = _access((key,), access)
     return found
 
@@ -165,7 +163,7 @@ def _resource(keys: Keys, resources: Mapping[str, str]) -> str:
 
 
 def _files(keys: Keys, value: Any, group: GroupDescription, resources: Mapping[str, str]) -> None:
-    names = files(resources)
+    names = table.owned_files(resources)
     for key, said in _table(keys, value).items():
         at = (*keys, key)
         if key == ALL_FILES:

@@ -7,15 +7,15 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 
 from fsmount.config.description import DIRECTORY_MODE, UNSAID, Access, GroupDescription, TreeDescription
+from fsmount.control_files import table
+from fsmount.control_files.table import Place
 from fsmount.errors import GroupRemoved
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
 from fsmount.quantities import UNLIMITED
 from fsmount.shm import DEFAULT_CAPACITY, MODE_UNSET, SET_GID, SET_MODE, SET_UID, Attributes, Group, Tree
 
 Path = tuple[str, ...]
 Owners = tuple[int, int]  # user and group
-Files = Mapping[str, tuple[int, Kind]]
+Files = Mapping[str, Place]
 
 
 # ---- a tree as it is --------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ def describe(tree: Tree) -> TreeDescription:
         holders=holders,
         cells=cells,
     )
-    files = file_table.files(tree.resources)
+    files = table.owned_files(tree.resources)
     owner = tree.owner
     pending: list[tuple[Path, Group]] = [((), tree.root)]
     while pending:
@@ -50,23 +50,23 @@ def describe(tree: Tree) -> TreeDescription:
 def _describe_group(path: Path, group: Group, files: Files, owner: Owners) -> GroupDescription:
     found = GroupDescription(path)
     directory = group.attributes(0)
-    of_files = {name: group.attributes(file_table.slot(*place)) for name, place in files.items()}
+    of_files = {name: group.attributes(place.slot) for name, place in files.items()}
     common = _most_common(directory, of_files.values())
     found.access = Access(
         _unless(directory.uid, owner[0]), _unless(directory.gid, owner[1]), _unless(directory.mode, DIRECTORY_MODE)
     )
     found.all_files = Access(_unless(common[0], directory.uid), _unless(common[1], directory.gid))
-    for name, (_, kind) in files.items():
-        one = of_files[name]
+    for name, place in files.items():
+        kind, one = place.kind, of_files[name]
         mode = kind.mode if one.mode == MODE_UNSET else one.mode
         access = Access(_unless(one.uid, common[0]), _unless(one.gid, common[1]), _unless(mode, kind.mode))
         if access != UNSAID:
             found.files[name] = access
     for resource in group.resources:
         counter = group[resource]
-        for value, limits in ((counter.limit, found.limits), (counter.soft_limit, found.soft_limits)):
-            if value != UNLIMITED:
-                limits[resource] = value
+        for setting, amounts in found.settings.items():
+            if (amount := getattr(counter, setting)) != UNLIMITED:
+                amounts[resource] = amount
     return found
 
 
@@ -90,7 +90,7 @@ def _unless(value: int, default: int) -> int | None:
 
 def build(tree: Tree, description: TreeDescription) -> None:
     """Makes the groups, in a tree of root alone that has the described resources.  OSError: they do not fit in."""
-    files = file_table.files(tree.resources)
+    files = table.owned_files(tree.resources)
     us = os.geteuid(), os.getegid()
     groups: dict[Path, Group] = {(): tree.root}
     for described in description.tree:
@@ -101,11 +101,10 @@ def build(tree: Tree, description: TreeDescription) -> None:
         _set_access(group, 0, maker, owner, described.access.mode)
         for name, place in files.items():
             access = described.files.get(name, UNSAID)
-            _set_access(group, file_table.slot(*place), maker, _owners(access, owner_of_files), access.mode)
-        for resource, limit in described.limits.items():
-            group[resource].limit = limit
-        for resource, limit in described.soft_limits.items():
-            group[resource].soft_limit = limit
+            _set_access(group, place.slot, maker, _owners(access, owner_of_files), access.mode)
+        for setting, amounts in described.settings.items():
+            for resource, amount in amounts.items():
+                setattr(group[resource], setting, amount)
 
 
 def _owners(access: Access, otherwise: Owners) -> Owners:

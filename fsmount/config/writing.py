@@ -63,9 +63,9 @@ def _group(group: GroupDescription, resources: dict[str, str]) -> Iterator[str]:
     yield from _access((), group.access)
     for resource, unit in resources.items():
         key = f"{resource}:{unit}" if resource in GROUP_KEYS else resource
-        for kind, limits in (("limit", group.limits), ("soft_limit", group.soft_limits)):
-            if resource in limits:
-                yield _line((key, kind), _amount(limits[resource], unit))
+        for setting, amounts in group.settings.items():
+            if resource in amounts:
+                yield _line((key, setting), _amount(amounts[resource], unit))
     yield from _access((FILES, ALL_FILES), group.all_files)
     for name, access in group.files.items():
         yield from _access((FILES, name), access)

@@ -1,53 +1,50 @@
-"""The control file `.fsmount`: how processes that share the region speak with the daemon.
+"""The hidden file .fsmount: processes that share the region talk to the daemon (protocol/control_channel.py).
 
-Every directory has one, and no directory lists it.  Reading it tells which region and which group this is.  A write
-is one of
+Every directory has it.  A read shows the region and the group.  A write is one of
 
-    holder ID       the holder of the process that opened the file; it ends when the file is released
-    changed ID      somebody has made, renamed or removed children of this group in the region
-    umount [keep]   the mount is to end, with `keep` although holders live
+    holder ID       the holder of the process that opened the file ends with the open file
+    changed ID      children of this group were made, renamed or removed in the region
+    umount [keep]   the mount ends; with `keep`, live holders do not prevent it
 """
+
+from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from pyfuse3 import FUSEError, RequestContext
-
-from fsmount.control_files.control_file import OpenFile
-from fsmount.filesystem import inodes
-from fsmount.filesystem.guard import in_loop, leave_loop
-from fsmount.filesystem.host import Host
-from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
-from fsmount.filesystem.processes import process_of
+from fsmount.control_files.control_file import MEDIUM, ControlFile
 from fsmount.protocol.control_channel import VERSION
+from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.quantities import strip
-from fsmount.shm import PROCESS, Group
+
+if TYPE_CHECKING:
+    from fsmount.control_files.mount import Opening
+    from fsmount.shm import Group
+
+#: The end of the ids of groups: 28 bits of generation and 32 of index.
+_GROUP_IDS = 1 << 60
 
 
-class ControlHandle(OpenFile):
-    """An open control file, of the user and the process that opened it."""
+class ChannelFile(ControlFile):
+    """An open channel of one process."""
 
-    __slots__ = ("_changed", "_holder", "_host", "_pid", "_uid")
+    number = 16
+    name = CHANNEL_FILE[1:]
+    scope = "group"
+    mode = 0o600
+    hidden = True
+    timed = False
+    manual = """\
+In every group, but not listed: the channel by which processes that attached in memory, and fsmount umount, talk to the
+daemon. Programs do not use it."""
 
-    timed: ClassVar[bool] = False
+    __slots__ = ("_holder", "_pid")
 
-    def __init__(
-        self,
-        group: Group,
-        inode: int,
-        flags: int,
-        ctx: RequestContext,
-        host: Host,
-        changed: Callable[[int], None],
-    ) -> None:
-        super().__init__(group, inode, flags)
-        self._pid = process_of(ctx.pid)
-        self._uid = ctx.uid
-        self._host = host
-        self._changed = changed
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self._pid = opening.mount.process_of(opening.thread)
         self._holder: int | None = None
 
     @classmethod
@@ -55,8 +52,7 @@ class ControlHandle(OpenFile):
         return MEDIUM
 
     def text(self) -> bytes:
-        if not self.group.exists:
-            raise FUSEError(errno.ENODEV)
+        self.check_group()
         tree = self.group.tree
         about = {
             "region": tree.path,
@@ -73,40 +69,39 @@ class ControlHandle(OpenFile):
                 self._bind(_id(number))
             case [b"changed", number]:
                 group = _id(number)
-                if group >= inodes.IDS:
-                    raise FUSEError(errno.ENODEV)
-                leave_loop()
-                self._changed(group)
+                if group >= _GROUP_IDS:
+                    raise OSError(errno.ENODEV, "no group has this number")
+                self.opening.mount.children_changed(group)
             case [b"umount"]:
                 self._unmount(keep=False)
             case [b"umount", b"keep"]:
                 self._unmount(keep=True)
             case _:
-                raise OSError(errno.EINVAL, "this is no command of a control file")
+                raise OSError(errno.EINVAL, "the channel has no such command")
 
     def release(self) -> None:
         if self._holder is not None:
-            in_loop(self._host.holder_released, self._holder)
+            self.opening.mount.release_holder(self._holder)
 
     def _bind(self, number: int) -> None:
         if self._holder is not None:
-            raise FUSEError(errno.EBUSY)
+            raise OSError(errno.EBUSY, "this open file has a holder")
         holder = self.group.tree.holder(number)
         if holder is None:
-            raise FUSEError(errno.ENODEV)
-        if holder.kind != PROCESS or holder.pid != self._pid:
-            raise FUSEError(errno.EPERM)
-        in_loop(self._host.holder_bound, number, self._pid)
+            raise OSError(errno.ENODEV, "no holder has this number")
+        if not holder.is_process or holder.pid != self._pid:
+            raise OSError(errno.EPERM, "the holder belongs to another process")
+        self.opening.mount.bind_holder(number, self._pid)
         self._holder = number
 
     def _unmount(self, keep: bool) -> None:
-        if self._uid not in (0, os.getuid()):
-            raise FUSEError(errno.EPERM)
-        in_loop(self._host.unmount_asked, keep)
+        if self.user not in (0, os.getuid()):
+            raise OSError(errno.EPERM, "only root and the owner of the mount end it")
+        self.opening.mount.unmount(keep)
 
 
 def _id(number: bytes) -> int:
     """The 64-bit number of a holder or group."""
     if not number.isdigit() or len(number) > 20 or int(number) >= 1 << 64:
-        raise OSError(errno.EINVAL, "this is no number of a holder or group")
+        raise OSError(errno.EINVAL, "a holder or group has a number below 2^64")
     return int(number)

@@ -1,30 +1,38 @@
-"""The holders of a counter."""
+"""R.holders: the holders of a counter."""
+
+from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from fsmount.control_files.control_file import CounterFile
+from fsmount.control_files.control_file import CounterFile, Figure
 from fsmount.control_files.long_file import LongFile
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
 from fsmount.protocol.listings import HolderLine, holders_text
-from fsmount.shm import LEASE, Group, Holder
 
-#: So many holders are shown by the event loop itself: it looks up the name of each one's process.
+if TYPE_CHECKING:
+    from fsmount.shm import Group, Holder
+
+#: The most holders that the event loop lists itself: it looks up the name of the process of each.
 _FEW = 16
 
-#: The length of a line with numbers of usual lengths, and a command of 15 bytes of which each may be escaped.
+#: The length of a line with numbers of usual length and a command of 15 bytes, each of which may be escaped.
 _LINE = 128
 
 
 class HoldersFile(LongFile, CounterFile):
-    """`pid start_time held stock command` of each live holder, and of the common pot where it holds something.
+    """A line for each live holder, and for the group itself if it holds anything.
 
-    Many holders are listed in pages, so that no page holds the region's lock for long: holders that come and go
+    Many holders are listed in pages, so that no page holds the region's lock for long.  Holders that come and go
     meanwhile may be missing.
     """
 
-    kind: ClassVar[Kind] = file_table.HOLDERS
+    number = 10
+    name = "holders"
+    mode = 0o444
+    manual = """\
+The holders, one "pid start_time held stock command" a line. The command of a lease is lease:COMMAND, of the process
+that opened it. If the group itself holds an amount, its line is 0 0 HELD 0 common."""
+    figures = (Figure("holders", "Processes and leases that hold something in this counter.", quantity=False),)
 
     __slots__ = ()
 
@@ -33,7 +41,7 @@ class HoldersFile(LongFile, CounterFile):
         return _LINE * (sum(group.tree.count_holders()) + 1)
 
     def key(self) -> Hashable:
-        return HoldersFile, self.counter.group.id, self.counter.index
+        return HoldersFile, self.group.id, self.counter.index
 
     def short_text(self) -> bytes | None:
         holders, place = self.counter.page_of_holders()
@@ -50,7 +58,7 @@ class HoldersFile(LongFile, CounterFile):
         yield self._common()
 
     def _lines(self, holders: Sequence[Holder], commands: dict[int, str]) -> bytes:
-        """commands: the names of processes that were looked up already."""
+        """commands: the names of processes that are known already."""
         return holders_text(
             HolderLine(holder.pid, holder.start_time, holder.held, holder.stock, _command(holder, commands))
             for holder in holders
@@ -62,8 +70,8 @@ class HoldersFile(LongFile, CounterFile):
 
 
 def _command(holder: Holder, commands: dict[int, str]) -> str:
-    """The name of its process, `?` if that is gone; a lease's is marked, as another process may have the file now."""
+    """The name of the process, or `?`.  A lease is marked, since another process may have its file now."""
     command = commands.get(holder.pid)
     if command is None:
         command = commands[holder.pid] = holder.command or "?"
-    return f"lease:{command}" if holder.kind == LEASE else command
+    return f"lease:{command}" if holder.is_lease else command

@@ -1,4 +1,4 @@
-"""Leases: files whose every open holds charges of its own, until it is closed."""
+"""R.lease and lease: each open file is a holder of its own, until it is closed."""
 
 from __future__ import annotations
 
@@ -6,107 +6,131 @@ import errno
 import os
 import select
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from pyfuse3 import FUSEError, RequestContext
-
-from fsmount.control_files.control_file import WRITABLE, CounterFile, OpenFile
+from fsmount.control_files.control_file import WRITABLE, ControlFile
 from fsmount.errors import NOFAIL_IS_RESERVED
-from fsmount.filesystem.guard import finish
-from fsmount.filesystem.pending_charge import PendingCharge
-from fsmount.filesystem.processes import process_of
-from fsmount.filesystem.shares import Shares
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
 from fsmount.quantities import parse_group_lease, parse_lease
-from fsmount.shm import Counter, Group, Lease, process_start_time
+
+if TYPE_CHECKING:
+    from fsmount.control_files.mount import Opening
+    from fsmount.shm import Lease
 
 
-class _Leased(OpenFile):
-    """An open lease.  It becomes a holder with the first command that it obeys, in the name of who opened it.
+class _LeaseBase(ControlFile):
+    """An open lease.  Its first command makes it a holder, in the name of the process that opened it.
 
     The rights of the user who opened it count, and not those of the process that writes: the descriptor may have been
-    handed to a program with more of them.
+    handed to a program with more rights.
     """
 
-    private: ClassVar[bool] = True
+    private = True
 
-    __slots__ = ()
+    __slots__ = ("pending",)
 
-    lease: Lease
-    turn: PendingCharge
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self.pending = opening.mount.lease(opening.group, self.resources(), opening.user, opening.thread)
+
+    def resources(self) -> tuple[str, ...]:
+        """The resources that the lease can hold."""
+        return (self.opening.resource,)
 
     def operate(self, word: str, amounts: Mapping[str, int]) -> None:
-        """give, take, nofail, keep or release.  PermissionError: nofail, by a user who may not exceed limits."""
+        """Obeys give, take, nofail, keep or release.  PermissionError: the user may not exceed limits with nofail."""
         if word == "nofail" and self.user not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.last_path())
-        _OPERATIONS[word](self.lease, amounts)
+        _OPERATIONS[word](self.pending.lease, amounts)
 
     def held(self) -> dict[str, int]:
-        if not self.group.exists:  # a lease that is no holder need not ask anybody what it holds
-            raise FUSEError(errno.ENODEV)
-        return self.turn.held()
+        self.check_group()  # the lease itself does not ask the engine until it is a holder
+        return self.pending.held()
 
     @property
     def listens(self) -> bool:
-        return self.turn.waits
+        return self.pending.waits
 
     in_line = listens
 
     def poll(self) -> int:
         ready = super().poll()
-        if ready & select.POLLERR or not self.turn.waits or self.turn.has_come():
+        if ready & select.POLLERR or not self.pending.waits or self.pending.has_come():
             return ready
         return ready & ~WRITABLE
 
     def has_news(self) -> bool:
-        # who still polls asks once more, and stands in line then; for who does not it must not
-        return not self.turn.in_line or self.turn.has_come()
-
-    def release(self) -> None:
-        finish(self.lease.close)
+        # a poller asks once more, and then stands in line again; without a poller the lease must not
+        return not self.pending.in_line or self.pending.has_come()
 
     def abandon(self) -> None:
-        self.lease.close()
+        self.pending.lease.close()
 
 
-class LeaseFile(_Leased, CounterFile):
-    """A lease of one resource."""
+class LeaseFile(_LeaseBase):
+    number = 9
+    name = "lease"
+    mode = 0o600
+    manual = """\
+The amount that this open file holds. A write of N sets it, +N and -N adjust it. The last close uncharges it. Other
+writes: give N and take N (to the group itself, and back), nofail N (always charges; EPERM except for root and the owner
+of the mount), keep and release (whether the group keeps the amount at the last close), and wait N; see Waiting."""
+    sections = (
+        (
+            "Leases",
+            """
+A lease belongs to the open file: exec 3<>R.lease in a shell, and all processes that inherit the descriptor share it. It
+becomes a holder at its first write. The last close, even by kill -9, uncharges all of it. If the daemon is killed, no
+daemon sees the closes until the next one starts: a lease then counts until the process that opened it ends.
 
-    kind: ClassVar[Kind] = file_table.LEASE
+The file lease is a lease of all resources, and one holder: R.holders of each resource lists it. A command names the
+resources that it changes, each once. It is obeyed as a whole or fails as a whole, even if a process is killed in the
+middle.
+""",
+        ),
+        (
+            "Waiting",
+            """
+If a lease was refused and a process polls it, the lease waits in line. It becomes writable (POLLOUT) when there is room
+and all earlier requests are served. The same command then succeeds, if it is written within a second. wait N, or wait
+R=N... of the file lease, charges N more in turn. It stands in line at once, polled or not, and fails with EAGAIN until
+its turn comes; write it again then. wait alone gives up.
 
-    __slots__ = ("lease", "turn")
+Requests that wait for different limits do not delay each other. A charge that does not wait may take free room first. A
+request for more than the limit itself waits until the limit is raised.
+""",
+        ),
+    )
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
-        super().__init__(counter, inode, flags, ctx)
-        self.lease = _lease(counter.group, (counter.resource,), ctx, shares)
-        self.turn = PendingCharge(self.lease)
+    __slots__ = ()
 
     def text(self) -> bytes:
-        return b"%d\n" % self.held()[self.counter.resource]
+        return b"%d\n" % self.held()[self.opening.resource]
 
     def command(self, text: bytes) -> None:
         word, amount = parse_lease(text)
-        resource = self.counter.resource
+        amounts = {self.opening.resource: amount}
         if word == "wait":
-            self.turn.wait({resource: amount})
+            self.pending.wait(amounts)
         elif word in _OPERATIONS:
-            self.operate(word, {resource: amount})
+            self.operate(word, amounts)
         else:
-            self.turn.change({resource: (word, amount)})
+            self.pending.change({self.opening.resource: (word, amount)})
 
 
-class GroupLeaseFile(_Leased):
-    """A lease of all resources: what one command names is changed at once, or not at all."""
+class GroupLeaseFile(_LeaseBase):
+    number = 15
+    name = "lease"
+    scope = "group"
+    mode = 0o600
+    manual = """\
+The amounts that this open file holds of all resources, as in memory=4096 tokens=3. A write of one or several of R=N,
+R=+N and R=-N sets or adjusts each: all at once, or nothing. The last close uncharges them. Other writes: give (all
+amounts), give R=N... and take R=N..., nofail R=N, keep and release, and wait R=N...; see Waiting."""
 
-    kind: ClassVar[Kind] = file_table.GROUP_LEASE
+    __slots__ = ()
 
-    __slots__ = ("lease", "turn")
-
-    def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
-        super().__init__(group, inode, flags)
-        self.lease = _lease(group, group.resources, ctx, shares)
-        self.turn = PendingCharge(self.lease)
+    def resources(self) -> tuple[str, ...]:
+        return self.opening.group.resources
 
     def text(self) -> bytes:
         return " ".join(f"{resource}={amount}" for resource, amount in self.held().items()).encode() + b"\n"
@@ -116,27 +140,22 @@ class GroupLeaseFile(_Leased):
         for resource in named.keys() - set(self.group.resources):
             raise OSError(errno.EINVAL, f"no resource {resource!r} here; there are: {', '.join(self.group.resources)}")
         if word == "change":
-            self.turn.change(named)
+            self.pending.change(named)
             return
         amounts = {name: amount for name, (_, amount) in named.items()}
         if word == "wait":
-            self.turn.wait(amounts)
+            self.pending.wait(amounts)
         else:
-            self.operate(word, amounts or self.turn.held())
-
-
-def _lease(group: Group, resources: tuple[str, ...], ctx: RequestContext, shares: Shares) -> Lease:
-    pid = process_of(ctx.pid)
-    return group.tree.lease(group, resources, pid, process_start_time(pid), shares.account(group, ctx.uid))
+            self.operate(word, amounts or self.pending.held())
 
 
 def _nofail(lease: Lease, amounts: Mapping[str, int]) -> None:
-    for resource, amount in amounts.items():  # of one
+    for resource, amount in amounts.items():  # one alone
         lease.nofail(resource, amount)
 
 
 _OPERATIONS: dict[str, Callable[[Lease, Mapping[str, int]], None]] = {
-    "give": Lease.move,
+    "give": lambda lease, amounts: lease.move(amounts),
     "take": lambda lease, amounts: lease.move({resource: -amount for resource, amount in amounts.items()}),
     "nofail": _nofail,
     "keep": lambda lease, _: lease.keep(True),

@@ -1,25 +1,28 @@
-"""Files that tell poll() of what was counted, however it came about."""
+"""Files whose poll() reports every new count, in whichever process it was counted."""
+
+from __future__ import annotations
 
 import select
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-
-from pyfuse3 import RequestContext
+from typing import TYPE_CHECKING
 
 from fsmount.control_files.control_file import CounterFile
-from fsmount.shm import Counter
+
+if TYPE_CHECKING:
+    from fsmount.control_files.mount import Opening
 
 
-class ListeningFile(CounterFile, ABC):
-    """An open file that shows counts(): poll() reports POLLPRI when they are others than those that were seen().
+class ListeningFile(CounterFile):
+    """An open file with counts(): poll() reports POLLPRI while they differ from those that were seen() last.
 
-    Those of its opening count as seen.
+    The counts at the time of the open() count as seen.
     """
 
     __slots__ = ("_news", "_seen")
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
-        super().__init__(counter, inode, flags, ctx)
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
         self._news = -1
         self.seen()
 
@@ -29,10 +32,10 @@ class ListeningFile(CounterFile, ABC):
 
     @abstractmethod
     def counts(self) -> Sequence[int]:
-        """What is counted for this file, as of now."""
+        """The current counts of this file."""
 
     def seen(self) -> Sequence[int]:
-        """The counts of now, that poll() does not tell of any more."""
+        """The current counts; poll() reports later ones only."""
         self._seen = self.counts()
         return self._seen
 
@@ -45,5 +48,5 @@ class ListeningFile(CounterFile, ABC):
     def _has_changed(self) -> bool:
         if not self.group.exists:
             return False
-        self._news = self.counter.news  # before the counts: what is counted after them changes it again
+        self._news = self.counter.news  # before the counts: any later event changes it again
         return self.counts() != self._seen

@@ -1,45 +1,48 @@
-"""Files whose text may be long: it is made outside the event loop, shared by readers, and kept in little memory."""
+"""Files whose text may be long: a worker thread makes it, readers share it, and it is kept compressed."""
+
+from __future__ import annotations
 
 import errno
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from pyfuse3 import FUSEError
-
-from fsmount.control_files.control_file import OpenFile
+from fsmount.control_files.control_file import MEDIUM, ControlFile
+from fsmount.control_files.text import Text
 from fsmount.errors import LockTimeout
-from fsmount.filesystem.kernel_cache.file_sizes import size_for
-from fsmount.filesystem.texts.kept_texts import Text
-from fsmount.shm import Group
+
+if TYPE_CHECKING:
+    from fsmount.shm import Group
 
 
 class MakeText(Exception):
-    """Raised by a read that begins a long text: the text is made elsewhere, and begin() has the file go on."""
+    """A read begins a long text: the mount makes it elsewhere, and gives it to begin()."""
 
 
 class _LostText(Text):
-    """In the place of a text that was given up for others."""
+    """Replaces a text that made room for others."""
 
     __slots__ = ()
 
     def __getitem__(self, part: slice) -> bytes:
-        raise FUSEError(errno.ESTALE)
+        raise OSError(errno.ESTALE, "the text made room for others: read from the start")
 
 
 _LOST = _LostText()
 
 
-class LongFile(OpenFile):
+class LongFile(ControlFile):
     """An open file whose text may be long."""
 
-    grows: ClassVar[bool] = True
+    grows = True
 
     __slots__ = ()
 
     @classmethod
     def size(cls, group: Group) -> int:
-        return size_for(cls.length(group))
+        """A power of two, so that it can be the block size too."""
+        length = cls.length(group)
+        return max(MEDIUM, 1 << (length + length // 4).bit_length())
 
     @classmethod
     def length(cls, group: Group) -> int:
@@ -60,19 +63,19 @@ class LongFile(OpenFile):
         return text
 
     def short_text(self) -> bytes | None:
-        """The text if it is short, so that the event loop itself may make it."""
+        """The text if it is short: the event loop itself makes it then."""
         return None
 
     def make(self) -> Text:
-        """The text, made in a worker thread."""
+        """The text; a worker thread makes it."""
         return Text(self.parts())
 
     def parts(self) -> Iterable[bytes]:
-        """The text in parts of a fixed number of lines, for each of which the interpreter is occupied briefly."""
+        """The text in parts of a fixed number of lines; each part occupies the interpreter briefly."""
         raise NotImplementedError
 
     def begin(self, text: Text) -> None:
-        """The reads that follow show this text."""
+        """The following reads show this text."""
         self._text = text
 
     def lose_text(self) -> None:

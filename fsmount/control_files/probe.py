@@ -1,31 +1,38 @@
-"""The probe: what a charge would meet, without charging; each open file has an answer of its own."""
+"""R.probe: what a charge would meet; each open file has an answer of its own."""
 
-import errno
+from __future__ import annotations
+
 import os
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from pyfuse3 import FUSEError, RequestContext
-
-from fsmount.control_files.control_file import CounterFile
-from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
-from fsmount.protocol.refusals import Probe
+from fsmount.control_files.control_file import MEDIUM, CounterFile
 from fsmount.quantities import parse
-from fsmount.shm import Counter, Group
+
+if TYPE_CHECKING:
+    from fsmount.control_files.mount import Opening
+    from fsmount.protocol.refusals import Probe
+    from fsmount.shm import Group
 
 
 class ProbeFile(CounterFile):
-    """The answer to what was last written here, as of then; empty before."""
+    """The answer to the last write, from the time of that write; empty before."""
 
-    kind: ClassVar[Kind] = file_table.PROBE
-    timed: ClassVar[bool] = False
-    private: ClassVar[bool] = True
+    number = 14
+    name = "probe"
+    mode = 0o666
+    timed = False
+    private = True
+    manual = """\
+A write of N asks what a charge of N would meet, and a read on the same open file shows it, one "key value" a line:
+amount, fits (1 or 0), group (the first on the way up that would refuse it, or, if it fits, the group with the least
+room), usage and limit of that group, short (the amount of room that is missing) and margin (the most that would fit).
+It charges nothing. Idle stock counts as room, but no holder loses it. It is about a charge that does not wait: one that
+waits may stand in line although it would fit."""
 
     __slots__ = ("_answer",)
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
-        super().__init__(counter, inode, flags, ctx)
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
         self._answer: Probe | None = None
 
     @classmethod
@@ -33,8 +40,7 @@ class ProbeFile(CounterFile):
         return MEDIUM
 
     def text(self) -> bytes:
-        if not self.group.exists:
-            raise FUSEError(errno.ENODEV)
+        self.check_group()
         return b"" if self._answer is None else os.fsencode(str(self._answer))
 
     def command(self, text: bytes) -> None:

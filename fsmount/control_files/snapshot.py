@@ -1,42 +1,50 @@
-"""The hidden files `.R.groups`: what fsmount tree and top show where they may not use the region.
+"""The hidden files .R.groups: the groups that fsmount tree and top show if they may not use the region.
 
-Every directory has one for each resource, and no directory lists it.  A line is a group, parents before their children,
-and begins with the group that was asked:
+A line is a group, parents before their children, and the first line is the directory's own group:
 
     id parent VALUES name
 
-VALUES are those of R.stat, in its order.  All is of one moment, see Tree.snapshot().  A process that may list the
-directory may read the file.  It sees all groups below, as in `R.why` and `metrics`.  It takes about 3 us a group.
+VALUES are those of R.stat, in its order, all from one moment (Tree.snapshot()).  It takes about 3 us a group.  A
+process that may list the directory may read the file, and sees all groups below, as in `R.why` and `metrics`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 from fsmount.control_files.long_file import LongFile
 from fsmount.protocol.listings import groups_text
-from fsmount.shm import Counter, Group
 
-#: About the longest that a line is: a name of 255 bytes, and numbers of usual lengths.
+if TYPE_CHECKING:
+    from fsmount.shm import Group
+
+#: About the longest line: a name of 255 bytes, and numbers of usual length.
 _LINE = 512
 
 
 class SnapshotFile(LongFile):
-    """An open `.R.groups` of a counter."""
+    number = 19
+    name = "groups"
+    mode = 0o444
+    hidden = True
+    timed = False
+    manual = """\
+In every group, but not listed: all groups from there down at one moment, one a line: the id, the id of the parent, the
+values of R.stat in its order, and the name. A user who may list the directory may read it."""
 
-    timed: ClassVar[bool] = False
+    __slots__ = ()
 
-    __slots__ = ("_resource",)
+    @classmethod
+    def mode_in(cls, directory_mode: int) -> int:
+        return directory_mode & cls.mode
 
     @classmethod
     def length(cls, group: Group) -> int:
         return _LINE * group.tree.group_count
 
-    def __init__(self, counter: Counter, inode: int, flags: int) -> None:
-        super().__init__(counter.group, inode, flags)
-        self._resource = counter.resource
-
     def key(self) -> Hashable:
-        return SnapshotFile, self.group.id, self._resource
+        return SnapshotFile, self.group.id, self.opening.resource
 
     def parts(self) -> Iterator[bytes]:
-        return map(groups_text, self.group.tree.snapshot_pages(self._resource, self.group))
+        return map(groups_text, self.group.tree.snapshot_pages(self.opening.resource, self.group))

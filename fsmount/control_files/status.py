@@ -1,34 +1,40 @@
-"""The hidden file `.fsmount.status`: who serves the mount, what it has room for, and whose share of it is used up.
+"""The hidden file .fsmount.status: the daemon, the capacity of the mount, and used up shares (protocol/status.py).
 
-Every directory has one, and no directory lists it.  Everybody may read it; status.py tells what is in it, and reads it.
-It is made outside the event loop: there may be as many users as groups.
+Every directory has it, and every user may read it.  A worker thread makes the text, since there may be as many users as
+groups.
 """
+
+from __future__ import annotations
 
 import json
 import os
 from collections.abc import Hashable, Iterator
-from typing import ClassVar
-
-from pyfuse3 import RequestContext
+from typing import TYPE_CHECKING
 
 from fsmount.control_files.long_file import LongFile, MakeText
-from fsmount.filesystem.shares import Shares
-from fsmount.shm import Group
+from fsmount.protocol.file_names import STATUS_FILE
 from fsmount.version import __version__
+
+if TYPE_CHECKING:
+    from fsmount.control_files.mount import Opening
 
 
 class StatusFile(LongFile):
-    """An open `.fsmount.status`, of the user who opened it.  since: when the daemon began, in seconds of the epoch."""
+    number = 17
+    name = STATUS_FILE[1:]
+    scope = "group"
+    mode = 0o444
+    hidden = True
+    timed = False
+    manual = """\
+In every group, but not listed: the daemon that serves the mount, its capacity, and the shares that are used up. It is a
+JSON object that every user may read; see fsmount status."""
 
-    timed: ClassVar[bool] = False
+    __slots__ = ("_account",)
 
-    __slots__ = ("_account", "_shares", "_since")
-
-    def __init__(self, group: Group, inode: int, flags: int, ctx: RequestContext, shares: Shares, since: float) -> None:
-        super().__init__(group, inode, flags)
-        self._account = shares.account(group, ctx.uid)
-        self._shares = shares
-        self._since = since
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self._account = opening.mount.account(opening.group, opening.user)
 
     def key(self) -> Hashable:
         return StatusFile, self.group.id, self._account.uid, self._account.limited
@@ -37,7 +43,8 @@ class StatusFile(LongFile):
         raise MakeText
 
     def parts(self) -> Iterator[bytes]:
-        self._shares.refresh()
+        mount = self.opening.mount
+        mount.count_again()
         tree = self.group.tree
         region = os.fstat(tree.region.fd)
         daemon = tree.daemon
@@ -45,7 +52,7 @@ class StatusFile(LongFile):
             "daemon": {
                 "pid": os.getpid(),
                 "uid": os.geteuid(),
-                "since": self._since,
+                "since": mount.since,
                 "version": __version__,
             },
             "mountpoint": daemon.mountpoint if daemon else "",
@@ -53,12 +60,12 @@ class StatusFile(LongFile):
             "resources": tree.resources,
             "capacity": {
                 what: {"capacity": room, "used": used, "largest": [{"uid": uid, "used": held} for uid, held in largest]}
-                for what, (room, used, largest) in self._shares.report().items()
+                for what, (room, used, largest) in mount.capacity().items()
             },
             "share": {"uid": self._account.uid, "used_up": self._used_up(len(tree.resources))},
         }
         yield json.dumps(about).encode() + b"\n"
 
     def _used_up(self, resources: int) -> dict[str, int]:
-        """The things of which the user cannot get one more in this group."""
+        """The kinds of things of which the user cannot get another one in this group."""
         return self._account.used_up({"groups": 1, "leases": 1, "cells": resources, "marks": 1, "waiters": 1})

@@ -1,35 +1,48 @@
-"""Thresholds of a counter: each open file has marks of its own."""
+"""R.threshold: marks of a usage; each open file has its own."""
 
-import errno
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from pyfuse3 import FUSEError, RequestContext
-
+from fsmount.control_files.control_file import MEDIUM
 from fsmount.control_files.listening import ListeningFile
-from fsmount.filesystem.guard import finish
-from fsmount.filesystem.kernel_cache.file_sizes import MEDIUM
-from fsmount.filesystem.shares import Shares
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
 from fsmount.protocol.thresholds import Mark, parse_marks
-from fsmount.shm import Counter, Group
+
+if TYPE_CHECKING:
+    from fsmount.control_files.mount import Opening
+    from fsmount.shm import Group
 
 
 class ThresholdFile(ListeningFile):
-    """The marks that were last written, a line for each, and how often each was crossed since."""
-
-    kind: ClassVar[Kind] = file_table.THRESHOLD
-    timed: ClassVar[bool] = False
-    private: ClassVar[bool] = True
+    number = 12
+    name = "threshold"
+    mode = 0o644
+    timed = False
+    private = True
+    manual = """\
+The marks of this open file alone, a line "above N", "below N", "above P%" or "below P%" each; see below. A read shows
+how often the usage crossed each mark since the write, and poll(2) reports POLLPRI when it crosses one."""
+    sections = (
+        (
+            "Marks of R.threshold",
+            """
+A mark is an amount, or a whole percentage of the current limit, 0% to 100%. The usage crosses it by rising above it (or
+falling below it; equal is neither), or because the limit is set. The usage at the time of the write is no crossing. One
+write replaces the whole list. White space alone is an empty list, and anything else is EINVAL and leaves the list
+unchanged. A list ends with its open file, or when another daemon takes the mount over. A read shows a line for each
+mark with the number of crossings, as in "above 80% 3".
+""",
+        ),
+    )
 
     __slots__ = ("_account", "_marks", "_watches")
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext, shares: Shares) -> None:
-        self._account = shares.account(counter.group, ctx.uid)
+    def __init__(self, opening: Opening) -> None:
+        self._account = opening.mount.account(opening.group, opening.user)
         self._marks: list[Mark] = []
         self._watches: list[int] = []
-        super().__init__(counter, inode, flags, ctx)
+        super().__init__(opening)
 
     def counts(self) -> Sequence[int]:
         return [self.counter.crossings(watch) for watch in self._watches]
@@ -39,8 +52,7 @@ class ThresholdFile(ListeningFile):
         return MEDIUM
 
     def text(self) -> bytes:
-        if not self.group.exists:
-            raise FUSEError(errno.ENODEV)
+        self.check_group()
         return "".join(f"{mark} {count}\n" for mark, count in zip(self._marks, self.seen(), strict=True)).encode()
 
     def command(self, text: bytes) -> None:
@@ -55,10 +67,7 @@ class ThresholdFile(ListeningFile):
         self._account.give_back(marks=max(-more, 0))
         self._marks, self._seen = marks, [0] * len(marks)
 
-    def release(self) -> None:
-        if self._watches:
-            finish(self.abandon)
-
     def abandon(self) -> None:
-        self.counter.unwatch(self._watches)
-        self._account.give_back(marks=len(self._watches))
+        if self._watches:
+            self.counter.unwatch(self._watches)
+            self._account.give_back(marks=len(self._watches))

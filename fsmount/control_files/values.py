@@ -1,24 +1,20 @@
-"""A class for each kind of file that shows or changes counters, and the tables that find it."""
+"""The control files of single numbers, and of operations on what the group itself holds."""
 
-from typing import ClassVar
+from __future__ import annotations
 
-from pyfuse3 import RequestContext
-
-from fsmount.control_files.control_file import CounterFile
-from fsmount.control_files.events import EventsFile
-from fsmount.control_files.holders import HoldersFile
-from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
-from fsmount.control_files.probe import ProbeFile
-from fsmount.control_files.threshold import ThresholdFile
-from fsmount.control_files.why import WhyFile
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
+from fsmount.control_files.control_file import CounterFile, Figure
+from fsmount.protocol.listings import STAT_KEYS
 from fsmount.quantities import parse
-from fsmount.shm import Counter
 
 
 class UsageFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.USAGE
+    number = 0
+    name = "usage"
+    mode = 0o444
+    quantity = True
+    manual = "The exact usage of the group and all groups below it."
+    figures = (Figure("usage", "What the group and all below it use."),)
+
     __slots__ = ()
 
     def text(self) -> bytes:
@@ -26,7 +22,14 @@ class UsageFile(CounterFile):
 
 
 class LimitFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.LIMIT
+    number = 1
+    name = "limit"
+    mode = 0o644
+    quantity = True
+    settable = saved = True
+    manual = "The limit. A write sets it. EBUSY: the usage is above N."
+    figures = (Figure("limit", "The hard limit."),)
+
     __slots__ = ()
 
     def text(self) -> bytes:
@@ -37,7 +40,14 @@ class LimitFile(CounterFile):
 
 
 class SoftLimitFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.SOFT_LIMIT
+    number = 2
+    name = "soft_limit"
+    mode = 0o644
+    quantity = True
+    settable = saved = True
+    manual = "The soft limit. A write always sets it."
+    figures = (Figure("soft_limit", "The soft limit."),)
+
     __slots__ = ()
 
     def text(self) -> bytes:
@@ -48,7 +58,13 @@ class SoftLimitFile(CounterFile):
 
 
 class MaxUsageFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.MAX_USAGE
+    number = 3
+    name = "max_usage"
+    mode = 0o644
+    quantity = True
+    manual = "The peak of the usage since the last reset. A write of any text resets it to the current usage."
+    figures = (Figure("max_usage", "The peak of the usage since the last reset."),)
+
     __slots__ = ()
 
     def text(self) -> bytes:
@@ -59,7 +75,14 @@ class MaxUsageFile(CounterFile):
 
 
 class FailcntFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.FAILCNT
+    number = 4
+    name = "failcnt"
+    mode = 0o644
+    manual = "The number of charges that this very group refused. A write of any text resets it to 0."
+    figures = (
+        Figure("failcnt", "Charges that this very group refused since the last reset.", quantity=False, total=True),
+    )
+
     __slots__ = ()
 
     def text(self) -> bytes:
@@ -70,7 +93,24 @@ class FailcntFile(CounterFile):
 
 
 class StatFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.STAT
+    number = 5
+    name = "stat"
+    mode = 0o444
+    manual = 'All values of the counter, one "key value" a line; see below.'
+    sections = (
+        (
+            "Keys of R.stat",
+            f"""
+{", ".join(STAT_KEYS)}.
+
+usage_local leaves out the groups below. common is the amount that the group itself holds. reserved is usage plus stock.
+hierarchical_limit is the lowest limit on the way up, and hierarchical_margin the least room. global is 1 while stock is
+switched off near a limit. error_bound is the most by which max_usage may be below the true peak.
+""",
+        ),
+    )
+    figures = (Figure("stock", "What holders have reserved in the subtree and do not use."),)
+
     __slots__ = ()
 
     def text(self) -> bytes:
@@ -78,19 +118,24 @@ class StatFile(CounterFile):
 
 
 class ChargeFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.CHARGE
-    __slots__ = ("_thread",)
+    number = 6
+    name = "charge"
+    mode = 0o200
+    manual = "A write of N charges N to the group itself, until a write to R.uncharge. ENOMEM: a limit refuses."
 
-    def __init__(self, counter: Counter, inode: int, flags: int, ctx: RequestContext) -> None:
-        super().__init__(counter, inode, flags, ctx)
-        self._thread = ctx.pid or -1  # 0: its number means nothing here
+    __slots__ = ()
 
     def command(self, text: bytes) -> None:
-        self.counter.charge_common(parse(text), thread=self._thread)
+        thread = self.opening.thread or -1  # 0: the thread is in another pid namespace
+        self.counter.charge_common(parse(text), thread=thread)
 
 
 class UnchargeFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.UNCHARGE
+    number = 7
+    name = "uncharge"
+    mode = 0o200
+    manual = "A write of N uncharges N of the amount that the group itself holds. ERANGE: it holds less."
+
     __slots__ = ()
 
     def command(self, text: bytes) -> None:
@@ -98,32 +143,12 @@ class UnchargeFile(CounterFile):
 
 
 class ForceEmptyFile(CounterFile):
-    kind: ClassVar[Kind] = file_table.FORCE_EMPTY
+    number = 8
+    name = "force_empty"
+    mode = 0o200
+    manual = "A write of any text uncharges all that the group itself holds. Holders keep their charges."
+
     __slots__ = ()
 
     def command(self, text: bytes) -> None:
         self.counter.force_empty()
-
-
-#: A class for each kind of file of a resource.
-CLASSES: tuple[type[CounterFile], ...] = (
-    UsageFile,
-    LimitFile,
-    SoftLimitFile,
-    MaxUsageFile,
-    FailcntFile,
-    StatFile,
-    ChargeFile,
-    UnchargeFile,
-    ForceEmptyFile,
-    HoldersFile,
-    EventsFile,
-    WhyFile,
-    ProbeFile,
-)
-
-#: Those whose open files take of a user's share.
-SHARING_CLASSES = (LeaseFile, ThresholdFile)
-
-#: A class for each kind of file of the group; they do so too.
-GROUP_CLASSES = (GroupLeaseFile,)

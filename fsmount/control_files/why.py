@@ -1,27 +1,50 @@
-"""The last refusals of a counter's subtree."""
+"""R.why: the last refusals of a counter's subtree."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 from fsmount.control_files.listening import ListeningFile
 from fsmount.control_files.long_file import LongFile
-from fsmount.protocol import file_table
-from fsmount.protocol.file_table import Kind
-from fsmount.protocol.refusals import Refusal
-from fsmount.shm import Group
 
-#: So many refusals are shown by the event loop itself: each has up to five paths.
+if TYPE_CHECKING:
+    from fsmount.protocol.refusals import Refusal
+    from fsmount.shm import Group
+
+#: The most refusals that the event loop shows itself: each has up to five paths.
 _FEW = 8
 
-#: The length of all refusals that a tree remembers, where paths are no longer than usual.
+#: The length of all refusals that a tree keeps, with paths of usual length.
 _LENGTH = 256 * 1024
 
 
 class WhyFile(LongFile, ListeningFile):
-    """A line for each, the newest first; poll() tells of a newer one."""
+    number = 13
+    name = "why"
+    mode = 0o444
+    manual = """\
+The last refusals in the group and below it, one a line, the newest first; see below. poll(2) reports POLLPRI when there
+is a new one."""
+    sections = (
+        (
+            "Lines of R.why",
+            """
+A line is key=value pairs with a space between two: time and since (the last time and the first, UTC), times (how
+often), pid, by (process, lease, or group if the group itself was to be charged), command, asked (the group of the
+request) and refused (the group whose limit refused it), charged (1 if it was charged nevertheless), amount, usage,
+limit, short (the amount of room that was missing), looked (whether all, some or none of the holders were looked at for
+the largest), looked_at (when), and largest1 to largest3: HELD,PID,BY,GROUP,COMMAND of the largest holders below that
+limit. Paths are below the mount, and "?" is a group that was removed since. In names a space, a comma, a backslash and
+any character that cannot be printed is a backslash and three octal digits. New keys go at the end.
 
-    kind: ClassVar[Kind] = file_table.WHY
+Refusals of one process, in one group, by one limit share a line, so a loop pushes no other line out. A tree keeps the
+last 256, also for the next daemon. Refusals within 10 ms of one that is shown may be missing from times until the
+process is refused again.
+""",
+        ),
+    )
 
     __slots__ = ()
 
@@ -33,10 +56,10 @@ class WhyFile(LongFile, ListeningFile):
         return (self.counter.last_refusal,)
 
     def key(self) -> Hashable:
-        return WhyFile, self.counter.group.id, self.counter.index
+        return WhyFile, self.group.id, self.counter.index
 
     def short_text(self) -> bytes | None:
-        self.seen()  # before it is looked: what is refused meanwhile is told of once more
+        self.seen()  # before the refusals: poll() reports any later one
         refusals = self.counter.why(_FEW + 1)
         if len(refusals) > _FEW:
             return None

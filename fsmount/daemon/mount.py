@@ -27,7 +27,7 @@ from fsmount.daemon.own_mount import OwnMount
 from fsmount.daemon.reaper import Reaper
 from fsmount.daemon.take_region import LockedRegion, take_region
 from fsmount.filesystem import Operations, pyfuse3, serve_requests
-from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.file_names import CHANNEL_FILE
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _look(path: str) -> None:
     """The last doubt: a file as a user sees it, from outside the daemon."""
     advice = "look into the system's log, and unmount it with --keep or without"
     try:
-        bounded(lambda: len(os.stat(os.path.join(path, CONTROL_FILE))))
+        bounded(lambda: len(os.stat(os.path.join(path, CHANNEL_FILE))))
     except PermissionError:
         pass  # the root's mode is from before and shuts us out; it is there
     except NoAnswer:

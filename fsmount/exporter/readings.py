@@ -17,7 +17,7 @@ from fsmount.admin.private_mounts import advice_on_private_mount
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
 from fsmount.exporter.formats import END, Format, Metrics
-from fsmount.protocol.file_table import METRICS_FILE
+from fsmount.protocol.file_names import METRICS_FILE
 
 #: How long a request waits for its text.  Prometheus gives up after 10 s by default, and should see the reason first.
 PATIENCE = 8.0

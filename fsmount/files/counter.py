@@ -9,27 +9,26 @@ import os
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
+from fsmount.control_files.control_file import ControlFile
+from fsmount.control_files.events import EventsFile
+from fsmount.control_files.holders import HoldersFile
+from fsmount.control_files.probe import ProbeFile
+from fsmount.control_files.snapshot import SnapshotFile
+from fsmount.control_files.values import (
+    ChargeFile,
+    FailcntFile,
+    LimitFile,
+    MaxUsageFile,
+    SoftLimitFile,
+    StatFile,
+    UnchargeFile,
+    UsageFile,
+)
+from fsmount.control_files.why import WhyFile
 from fsmount.errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld
 from fsmount.files.hold import Hold
 from fsmount.files.mount_errors import told_of
 from fsmount.interface.arguments import checked_amount, checked_timeout
-from fsmount.protocol.file_table import (
-    CHARGE,
-    EVENTS,
-    FAILCNT,
-    HOLDERS,
-    LIMIT,
-    MAX_USAGE,
-    PROBE,
-    SOFT_LIMIT,
-    STAT,
-    UNCHARGE,
-    USAGE,
-    WHY,
-    Kind,
-    file_name,
-    snapshot_name,
-)
 from fsmount.protocol.group_file import opened_group_file
 from fsmount.protocol.listings import CounterSnapshot, HolderLine, parse_groups, parse_holders
 from fsmount.protocol.refusals import Probe, Refusal
@@ -144,18 +143,18 @@ class LeaseCounter:
     @property
     def usage(self) -> int:
         """What is charged in the subtree, precisely: stock is not usage."""
-        return int(self._read(USAGE))
+        return int(self._read(UsageFile))
 
     @property
     def limit(self) -> int:
         """The limit.  Set to less than the usage it raises OSError(EBUSY) and stays as it is."""
-        return int(self._read(LIMIT))
+        return int(self._read(LimitFile))
 
     @limit.setter
     def limit(self, limit: int) -> None:
         limit = checked_amount(limit)
         try:
-            self._write(LIMIT, b"%d" % limit)
+            write_amount(self, LimitFile, limit)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
@@ -168,21 +167,21 @@ class LeaseCounter:
 
     @property
     def soft_limit(self) -> int:
-        return int(self._read(SOFT_LIMIT))
+        return int(self._read(SoftLimitFile))
 
     @soft_limit.setter
     def soft_limit(self, limit: int) -> None:
-        self._write(SOFT_LIMIT, b"%d" % checked_amount(limit))
+        write_amount(self, SoftLimitFile, checked_amount(limit))
 
     @property
     def max_usage(self) -> int:
         """The peak of the usage since it was reset; stat()["error_bound"] tells how far it may be off."""
-        return int(self._read(MAX_USAGE))
+        return int(self._read(MaxUsageFile))
 
     @property
     def failcnt(self) -> int:
         """How many charges this counter refused, since it was reset."""
-        return int(self._read(FAILCNT))
+        return int(self._read(FailcntFile))
 
     @property
     def margin(self) -> int:
@@ -196,19 +195,19 @@ class LeaseCounter:
 
     def stat(self) -> dict[str, int]:
         """All there is to know of it, of one moment; the keys of R.stat in their order."""
-        return _parse_counts(self._read(STAT))
+        return _parse_counts(self._read(StatFile))
 
     def events(self) -> dict[str, int]:
         """What happened in the subtree, ever; the keys of R.events in their order."""
-        return _parse_counts(self._read(EVENTS))
+        return _parse_counts(self._read(EventsFile))
 
     def holders(self) -> list[HolderLine]:
         """Who holds something here, or may; the common pot too."""
-        return parse_holders(self._read(HOLDERS))
+        return parse_holders(self._read(HoldersFile))
 
     def snapshot(self) -> list[CounterSnapshot]:
         """Every group from this one down, parents before their children, all of one moment; see Tree.snapshot()."""
-        with self._opened(snapshot_name(self.resource), "rb") as file:
+        with self._opened(SnapshotFile.file_name(self.resource), "rb") as file:
             return parse_groups(b"".join(iter(functools.partial(file.read, _LARGE), b"")))
 
     def why(self) -> list[Refusal]:
@@ -216,7 +215,7 @@ class LeaseCounter:
 
         A tree keeps the last 256 of different processes, counters or limits.
         """
-        return [Refusal.parse(line) for line in os.fsdecode(self._read(WHY)).split("\n")[:-1]]
+        return [Refusal.parse(line) for line in os.fsdecode(self._read(WhyFile)).split("\n")[:-1]]
 
     def probe(self, amount: int) -> Probe:
         """What a charge of so much would meet now, without charging, and without taking anybody's stock.
@@ -224,7 +223,7 @@ class LeaseCounter:
         It is one that does not wait: who stands in line takes no room from it.
         """
         amount = checked_amount(amount)
-        with self._opened(self._name(PROBE), "r+b") as file:
+        with self._opened(self._name(ProbeFile), "r+b") as file:
             file.write(b"%d" % amount)
             return Probe.parse(os.fsdecode(file.read()))
 
@@ -232,16 +231,16 @@ class LeaseCounter:
 
     def reset_max_usage(self) -> None:
         """Sets max_usage, and min_usage, to the usage of now."""
-        self._write(MAX_USAGE, b"0")
+        self._write(MaxUsageFile, b"0")
 
     def reset_failcnt(self) -> None:
-        self._write(FAILCNT, b"0")
+        self._write(FailcntFile, b"0")
 
     def charge_common(self, amount: int) -> None:
         """Charges the group itself: it stays until it is uncharged, whoever lives or dies.  LimitExceeded."""
         amount = checked_amount(amount)
         try:
-            self._write(CHARGE, b"%d" % amount)
+            self._write(ChargeFile, b"%d" % amount)
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise
@@ -251,7 +250,7 @@ class LeaseCounter:
         """Gives back of what the group itself holds.  NotHeld."""
         amount = checked_amount(amount)
         try:
-            self._write(UNCHARGE, b"%d" % amount)
+            self._write(UnchargeFile, b"%d" % amount)
         except OSError as error:
             if error.errno != errno.ERANGE:
                 raise
@@ -259,8 +258,8 @@ class LeaseCounter:
 
     # ---- files
 
-    def _name(self, kind: Kind) -> str:
-        return file_name(self.resource, self.unit, kind)
+    def _name(self, kind: type[ControlFile]) -> str:
+        return kind.file_name(self.resource, self.unit)
 
     @contextlib.contextmanager
     def _opened(self, name: str, mode: str) -> Iterator[IO[bytes]]:
@@ -274,11 +273,11 @@ class LeaseCounter:
         ):
             yield file
 
-    def _read(self, kind: Kind) -> bytes:
+    def _read(self, kind: type[ControlFile]) -> bytes:
         with self._opened(self._name(kind), "rb") as file:
             return file.read()
 
-    def _write(self, kind: Kind, text: bytes) -> None:
+    def _write(self, kind: type[ControlFile], text: bytes) -> None:
         with self._opened(self._name(kind), "wb") as file:
             file.write(text)
 
@@ -302,6 +301,11 @@ class LeaseCounter:
         assert found is not None
         path, stat = found
         return LimitExceeded(path, self.resource, requested, stat["usage"], stat["limit"])
+
+
+def write_amount(counter: LeaseCounter, kind: type[ControlFile], amount: int) -> None:
+    """Writes an amount into a control file of the counter."""
+    counter._write(kind, b"%d" % amount)
 
 
 def _parse_counts(text: bytes) -> dict[str, int]:

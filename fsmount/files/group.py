@@ -8,6 +8,9 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 
+from fsmount.control_files.holders import HoldersFile
+from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
+from fsmount.control_files.values import StatFile, UsageFile
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.files.counter import LeaseCounter
 from fsmount.files.hold import Hold, Written
@@ -15,7 +18,6 @@ from fsmount.files.mount_errors import DESCRIPTORS, says_gone, told_of
 from fsmount.files.open_lease import OpenLease, no_fork
 from fsmount.interface.multi_requests import WholeRequests
 from fsmount.interface.on_exit import ends_with_keep
-from fsmount.protocol.file_table import GROUP_LEASE, HOLDERS, LEASE, STAT, USAGE, file_name
 from fsmount.protocol.suggestions import no_group, no_resource
 
 
@@ -39,7 +41,7 @@ def attach_files(directory: str, on_exit: str) -> LeaseGroup:
     group = group_at(directory, keep=ends_with_keep(on_exit))
     if _is_read_only(directory):  # it can be asked all the same
         return group
-    files = [GROUP_LEASE.name, *(file_name(name, unit, LEASE) for name, unit in group.units.items())]
+    files = [GroupLeaseFile.name, *(LeaseFile.file_name(name, unit) for name, unit in group.units.items())]
     leases = [os.path.join(directory, file) for file in files]
     if not any(os.access(lease, os.R_OK | os.W_OK, effective_ids=True) for lease in leases):
         raise PermissionError(
@@ -79,8 +81,8 @@ def _resources(directory: str) -> dict[str, str]:
     found = {}
     for file in files:
         name, _, ending = file.rpartition(".")
-        if ending == STAT.name and f"{name}.{HOLDERS.name}" in names:
-            found[name] = "bytes" if file_name(name, "bytes", USAGE) in names else "count"
+        if ending == StatFile.name and f"{name}.{HoldersFile.name}" in names:
+            found[name] = "bytes" if UsageFile.file_name(name, "bytes") in names else "count"
     return found
 
 
@@ -144,7 +146,7 @@ class LeaseGroup(WholeRequests):
             device = os.stat(path).st_dev
         first = next(iter(self.units))
         try:
-            inside = os.stat(os.path.join(above, file_name(first, self.units[first], STAT))).st_dev == device
+            inside = os.stat(os.path.join(above, StatFile.file_name(first, self.units[first]))).st_dev == device
         except OSError:
             inside = False
         return LeaseGroup(above, self.units) if inside and above != path else None

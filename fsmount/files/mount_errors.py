@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 from fsmount.errors import LOST_DAEMON, UNMOUNTED, GroupRemoved, TreeGone, says_daemon_is_lost
-from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.protocol.status import share_used_up
 
 _NO_ROOM = "the mount has no room for another holder or waiting request: see fsmount status"
@@ -59,7 +59,7 @@ def _is_below_a_group(path: str) -> bool:
                 raise TreeGone(path, LOST_DAEMON) from None
         else:
             break
-    return os.path.lexists(os.path.join(path, CONTROL_FILE))
+    return os.path.lexists(os.path.join(path, CHANNEL_FILE))
 
 
 def _public(name: str, path: str) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
 from fsmount.files.fair_lock import FairLock
 from fsmount.files.hold import Written
 from fsmount.files.mount_errors import told_of
 from fsmount.interface.event_loops import readable
-from fsmount.protocol.file_table import GROUP_LEASE, LEASE, file_name
 from fsmount.protocol.group_file import open_group_file
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class OpenLease:
         #: The resource, or None for all of them.
         self.resource = resource
         self._keep = keep
-        self._file = GROUP_LEASE.name if resource is None else file_name(resource, group.units[resource], LEASE)
+        self._file = GroupLeaseFile.name if resource is None else LeaseFile.file_name(resource, group.units[resource])
         self._descriptor = -1
         self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
         self._fair_lock = FairLock()  # a lease stands in line for one request at a time

@@ -12,8 +12,8 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from pyfuse3 import FUSEError
 
+from fsmount.control_files.text import Text
 from fsmount.filesystem import inodes
-from fsmount.filesystem.texts.kept_texts import Text
 from fsmount.shm import Group
 
 #: The files that every group lists before its children: names and slots.

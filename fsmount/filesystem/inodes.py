@@ -3,23 +3,24 @@
 Since a number can be taken apart again, there is no table of inodes, and a tree of any size costs the daemon nothing.
 From the highest bit: 28 bits of the group's generation, 24 of its index, 12 of the slot.  The numbers of a removed
 group never name a later group at its place.
+
+A slot has a row of KINDS_MAX for the group itself, and one for each resource.
 """
 
-from fsmount.protocol.file_table import KINDS_MAX, Kind
+from fsmount.control_files.control_file import KINDS_MAX
+from fsmount.control_files.table import Place
+from fsmount.shm import RESOURCES_MAX
 
+#: FUSE gives the root directory this number.  No file of the group has it.
 DIRECTORY = 1
-CONTROL = 2
-METRICS = 3  # of the root alone
-STATUS = 4
-FIRST_FILE = KINDS_MAX
-_FIRST_SURVEY = 1 << 11  # above all files
 
 _SLOT_BITS = 12
 _INDEX_BITS = 24
-#: A group's id is below this: its generation has 28 bits, and 32 more are its index.
-IDS = 1 << 60
 _SLOT = (1 << _SLOT_BITS) - 1
 _INDEX = (1 << _INDEX_BITS) - 1
+
+if (1 + RESOURCES_MAX) * KINDS_MAX > 1 << _SLOT_BITS:
+    raise ImportError("inode numbers have no room for the files of all resources")
 
 
 def number(group: int, slot: int) -> int:
@@ -33,15 +34,11 @@ def group_of(inode: int) -> int:
 
 
 def slot_of(inode: int) -> int:
-    """DIRECTORY, CONTROL, METRICS, STATUS, a file's slot, or that of a snapshot."""
+    """DIRECTORY, or the slot of a file."""
     return inode & _SLOT
 
 
-def file_slot(resource: int, kind: Kind) -> int:
-    """The slot of a resource's file."""
-    return FIRST_FILE + resource * KINDS_MAX + kind.index
-
-
-def snapshot_slot(resource: int) -> int:
-    """The slot of the file that snapshots a resource."""
-    return _FIRST_SURVEY + resource
+def file_slot(place: Place) -> int:
+    """The slot of a file."""
+    row = 1 + place.resource if place.kind.scope == "resource" else 0
+    return row * KINDS_MAX + place.kind.number

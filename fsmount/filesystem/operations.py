@@ -15,28 +15,23 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import partial
-from time import monotonic, time, time_ns
-from typing import NamedTuple
+from time import monotonic, time_ns
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, PollHandle, ReaddirToken, RequestContext, SetattrFields
 
-from fsmount.control_files.control_channel import ControlHandle
-from fsmount.control_files.control_file import CounterFile, OpenFile
-from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
+from fsmount.control_files import table
+from fsmount.control_files.control_file import ControlFile
 from fsmount.control_files.long_file import LongFile, MakeText
-from fsmount.control_files.metrics import MetricsFile
-from fsmount.control_files.snapshot import SnapshotFile
-from fsmount.control_files.status import StatusFile
-from fsmount.control_files.threshold import ThresholdFile
-from fsmount.control_files.values import CLASSES, GROUP_CLASSES, SHARING_CLASSES
+from fsmount.control_files.mount import Opening
+from fsmount.control_files.table import Place
+from fsmount.control_files.text import Text
 from fsmount.errors import GroupRemoved, LockTimeout
 from fsmount.filesystem import guard, inodes
-from fsmount.filesystem.directory import Directory, Listed
+from fsmount.filesystem.directory import Directory
 from fsmount.filesystem.guard import by_handle, by_inode
 from fsmount.filesystem.host import Host
 from fsmount.filesystem.kernel_cache._page_reads import is_marking
@@ -48,20 +43,12 @@ from fsmount.filesystem.kernel_cache.names_and_attributes import (
     invalidate_name,
 )
 from fsmount.filesystem.polled_files import PolledFiles
+from fsmount.filesystem.served_mount import ServedMount
 from fsmount.filesystem.shares import Shares
 from fsmount.filesystem.texts import freed_memory
-from fsmount.filesystem.texts.kept_texts import KeptTexts, Text
+from fsmount.filesystem.texts.kept_texts import KeptTexts
 from fsmount.filesystem.texts.text_makers import TextMakers
 from fsmount.filesystem.write_times import WriteTimes
-from fsmount.protocol.file_table import (
-    CONTROL_FILE,
-    METRICS_FILE,
-    STATUS_FILE,
-    files,
-    reserved_names,
-    slot,
-    snapshot_name,
-)
 from fsmount.shm import (
     MODE_UNSET,
     NAME_MAX,
@@ -90,56 +77,18 @@ _CACHED = 8192
 
 _ONE_REMOVED = {"removed_groups": 1}
 
-Opener = Callable[[Group, int, int, RequestContext], OpenFile]
-
 
 class _File:
-    """What is the same of a file in every group; of the group's own the resource is the first."""
+    """A control file in every group."""
 
-    __slots__ = ("mode", "open", "opened", "slot")
+    __slots__ = ("kind", "owned", "resource", "slot")
 
-    def __init__(self, index: int, opened: type[CounterFile] | type[GroupLeaseFile], open: Opener) -> None:
-        kind = opened.kind
-        self.open = open
-        self.opened: type[OpenFile] = opened
-        self.slot = slot(index, kind)  # where the engine keeps its attributes
-        self.mode = kind.mode
-
-
-def _files_of(resource: str, shares: Shares) -> Iterator[tuple[type[CounterFile], Opener]]:
-    """The kinds of files of a resource, and what opens one."""
-
-    def plain(opened: type[CounterFile]) -> Opener:
-        return lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx)
-
-    def sharing(opened: type[LeaseFile | ThresholdFile]) -> Opener:
-        return lambda group, inode, flags, ctx: opened(group[resource], inode, flags, ctx, shares)
-
-    yield from ((opened, plain(opened)) for opened in CLASSES)
-    yield from ((opened, sharing(opened)) for opened in SHARING_CLASSES)
-
-
-def _open_of_group(
-    opened: type[GroupLeaseFile], shares: Shares, group: Group, inode: int, flags: int, ctx: RequestContext
-) -> OpenFile:
-    return opened(group, inode, flags, ctx, shares)
-
-
-class _Unowned(NamedTuple):
-    """A file that belongs to whom its directory belongs to; its mode follows from that of the directory."""
-
-    mode: Callable[[int], int]
-    opened: type[OpenFile]
-    open: Opener
-
-
-def _snapshot_of(resource: str) -> _Unowned:
-    """Whoever may list the directory may read it."""
-    return _Unowned(
-        lambda mode: mode & 0o444,
-        SnapshotFile,
-        lambda group, inode, flags, _: SnapshotFile(group[resource], inode, flags),
-    )
+    def __init__(self, place: Place, resource: str) -> None:
+        self.kind = place.kind
+        self.owned = place.kind.is_owned()
+        self.slot = place.slot  # of the engine's attributes
+        #: Empty for a file of the group.
+        self.resource = resource if place.kind.scope == "resource" else ""
 
 
 class Operations(pyfuse3.Operations):
@@ -151,37 +100,20 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, host: Host, leases: Iterable[Holder] = ()) -> None:
         """leases: those that were open when the daemon before died."""
         self._tree = tree
-        self._host = host
-        self._shares = shares = Shares(tree, leases)
-        self._since = time()
-        self._files = {
-            inodes.file_slot(index, opened.kind): _File(index, opened, opener)
-            for index, resource in enumerate(tree.resources)
-            for opened, opener in _files_of(resource, shares)
-        }
-        self._files |= {
-            inodes.file_slot(0, opened.kind): _File(0, opened, partial(_open_of_group, opened, shares))
-            for opened in GROUP_CLASSES
-        }
-        listed = files(tree.resources)
-        self._listed: Listed = [(os.fsencode(name), inodes.file_slot(*found)) for name, found in listed.items()]
-        snapshots = {
-            snapshot_name(resource): inodes.snapshot_slot(index) for index, resource in enumerate(tree.resources)
-        }
-        hidden = {CONTROL_FILE: inodes.CONTROL, STATUS_FILE: inodes.STATUS} | snapshots
-        self._slots = dict(self._listed) | {os.fsencode(name): number for name, number in hidden.items()}
-        self._listed_in_root = [*self._listed, (METRICS_FILE.encode(), inodes.METRICS)]
-        self._slots_in_root = self._slots | dict(self._listed_in_root)
-        self._unowned = {
-            inodes.CONTROL: _Unowned(lambda _: 0o600, ControlHandle, self._open_control),
-            inodes.METRICS: _Unowned(lambda _: 0o444, MetricsFile, self._open_metrics),
-            inodes.STATUS: _Unowned(lambda _: 0o444, StatusFile, self._open_status),
-            **{inodes.snapshot_slot(index): _snapshot_of(resource) for index, resource in enumerate(tree.resources)},
-        }
-        self._reserved = frozenset(map(os.fsencode, reserved_names(tree.resources)))
+        self._shares = Shares(tree, leases)
+        self._open: dict[int, ControlFile] = {}
+        self._mount = ServedMount(self._shares, host, self._open, self._children_changed)
+        resources = list(tree.resources)
+        names = {os.fsencode(name): place for name, place in table.files(tree.resources).items()}
+        self._files = {inodes.file_slot(place): _File(place, resources[place.resource]) for place in names.values()}
+        self._slots_in_root = {name: inodes.file_slot(place) for name, place in names.items()}
+        self._slots = {name: self._slots_in_root[name] for name, at in names.items() if at.kind.scope != "root"}
+        self._listed_in_root = [
+            (name, slot) for name, slot in self._slots_in_root.items() if not names[name].kind.hidden
+        ]
+        self._listed = [(name, slot) for name, slot in self._listed_in_root if name in self._slots]
         self._find = functools.lru_cache(_CACHED)(self._look_at)
         self._handles = itertools.count(1)
-        self._open: dict[int, OpenFile] = {}
         self._directories: dict[int, Directory] = {}
         self._polled = PolledFiles(tree)
         self._known = KnownNames()
@@ -215,11 +147,11 @@ class Operations(pyfuse3.Operations):
         self._written.store()
 
     def _look_at(self, inode: int) -> tuple[Group, _File | None]:
-        """The group an inode belongs to, and which of its files it is; None: the directory, or one of no resource."""
+        """The group an inode belongs to, and which of its files it is; None: the directory."""
         return self._tree.group(inodes.group_of(inode)), self._files.get(inodes.slot_of(inode))
 
     def _slots_in(self, inode: int) -> dict[bytes, int]:
-        """The files of a directory, the control file too."""
+        """The control files of a directory, and their slots."""
         return self._slots_in_root if inodes.group_of(inode) == ROOT else self._slots
 
     def _store_time(self, inode: int, written: int) -> None:
@@ -269,7 +201,7 @@ class Operations(pyfuse3.Operations):
             attributes = others.get(inodes.slot_of(inode), attributes)
             if inodes.slot_of(inode) == inodes.DIRECTORY:
                 return entry(inode, stat.S_IFDIR | attributes.mode, 0, attributes)
-            return entry(inode, stat.S_IFREG | (file.mode if file else 0o600), 0, attributes)
+            return entry(inode, stat.S_IFREG | (file.kind.mode if file else 0o600), 0, attributes)
 
     @by_inode
     def setattr(
@@ -278,18 +210,18 @@ class Operations(pyfuse3.Operations):
         mask = (fields.update_mode and SET_MODE) | (fields.update_uid and SET_UID) | (fields.update_gid and SET_GID)
         if inodes.group_of(inode) in self._removed:
             raise FUSEError(errno.ENODEV)  # somebody has it open: its path leads nobody here any more
-        unowned = inodes.slot_of(inode) in self._unowned
-        if unowned and mask:
+        group, file = self._find(inode)
+        owned = file is None or file.owned
+        if mask and not owned:
             raise FUSEError(errno.EPERM)
         if not fields.update_size:  # a truncated file is not a written one: its time stays
             mask |= (fields.update_mtime and SET_MTIME) | (fields.update_atime and SET_ATIME)
-        if mask and not unowned:
+        if mask and owned:
             mtime = attr.st_mtime_ns
             written = self._written.get(inode)
             if written is not None and not mask & SET_MTIME:
                 mask |= SET_MTIME
                 mtime = written
-            group, file = self._find(inode)
             group.set_attributes(
                 file.slot if file else 0,
                 mask,
@@ -307,24 +239,24 @@ class Operations(pyfuse3.Operations):
 
     def _entry(self, inode: int) -> EntryAttributes:
         group, file = self._find(inode)
-        if file is not None:
+        if file is None:
+            attributes = group.attributes(0)
+            return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
+        if file.owned:
             written = self._written.get(inode)
             attributes = group.attributes(file.slot)
             if written is not None:
                 attributes = attributes._replace(mtime=written, ctime=written)
-            mode = file.mode if attributes.mode == MODE_UNSET else attributes.mode
-            return self._with_size(entry(inode, stat.S_IFREG | mode, 1, attributes), file.opened, group)
+            mode = file.kind.mode if attributes.mode == MODE_UNSET else attributes.mode
+            return self._with_size(entry(inode, stat.S_IFREG | mode, 1, attributes), file.kind, group)
         attributes = group.attributes(0)
-        unowned = self._unowned.get(inodes.slot_of(inode))
-        if unowned is None:
-            return entry(inode, stat.S_IFDIR | attributes.mode, 2 + group.child_count, attributes)
         # the kernel does not know that they change with their directory
-        found = entry(inode, stat.S_IFREG | unowned.mode(attributes.mode), 1, attributes, timeout=0)
-        return self._with_size(found, unowned.opened, group)
+        mode = file.kind.mode_in(attributes.mode)
+        return self._with_size(entry(inode, stat.S_IFREG | mode, 1, attributes, timeout=0), file.kind, group)
 
-    def _with_size(self, found: EntryAttributes, opened: type[OpenFile], group: Group) -> EntryAttributes:
+    def _with_size(self, found: EntryAttributes, kind: type[ControlFile], group: Group) -> EntryAttributes:
         """The block size is no smaller than the size: tools then read to the end, where they would seek to it."""
-        size = opened.size(group)
+        size = kind.size(group)
         if found.st_ino in self._sizes:
             size = self._sizes.size_shown(found.st_ino, size, self._caller)
         self._sizes.news.sent(found.st_ino, self._caller, size)
@@ -332,7 +264,7 @@ class Operations(pyfuse3.Operations):
             found.st_size = size
             found.st_blksize = max(PAGE, 1 << (size - 1).bit_length())
             found.st_blocks = -(-size // 512)  # or cp would look for holes
-        if opened.grows or not self._marks:
+        if kind.grows or not self._marks:
             found.attr_timeout = 0
         return found
 
@@ -348,7 +280,7 @@ class Operations(pyfuse3.Operations):
 
     @by_inode
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
-        if name in self._reserved:
+        if name in self._slots_in(parent_inode):
             raise FUSEError(errno.EEXIST)
         if b"\n" in name:  # the only bad name that the kernel lets through; whatever room there is
             raise FUSEError(errno.EINVAL)
@@ -379,7 +311,7 @@ class Operations(pyfuse3.Operations):
         parent, _ = self._find(parent_inode)
         group = parent.child(name)
         attributes = group.attributes(0)
-        files = {number: group.attributes(file.slot) for number, file in self._files.items()}
+        files = {number: group.attributes(file.slot) for number, file in self._files.items() if file.owned}
         others = {number: of for number, of in files.items() if (of.uid, of.gid) != (attributes.uid, attributes.gid)}
         account = self._shares.account(group, attributes.uid)
         group.remove()
@@ -410,8 +342,6 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EPERM)
         if name_new in self._slots_in(parent_inode_new):
             raise FUSEError(errno.ENOTDIR)
-        if name_new in self._reserved:
-            raise FUSEError(errno.EEXIST)
         parent, _ = self._find(parent_inode_old)
         group = parent.child(name_old)
         parent.rename(name_old, name_new)
@@ -510,38 +440,27 @@ class Operations(pyfuse3.Operations):
         info, opened = await self._begin(inode, flags, ctx)
         if opened.readable:
             await self._sizes.opened(inode, info.fh, ctx.pid)
-        opened.since = monotonic()
+        opened.opened_at = monotonic()
         return info
 
     @by_inode
-    def _begin(self, inode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, OpenFile]:
+    def _begin(self, inode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, ControlFile]:
         group, file = self._find(inode)
         if not group.exists:
             raise FUSEError(errno.ESTALE)
-        kind = file or self._unowned[inodes.slot_of(inode)]
+        assert file is not None
         self._shares.open_file(ctx.uid)
         try:
-            opened = kind.open(group, inode, flags, ctx)
+            opened = file.kind(Opening(group, file.resource, inode, flags, ctx.uid, ctx.pid, self._mount))
         except BaseException:
             self._shares.close_file(ctx.uid)
             raise
-        opened.user = ctx.uid
-        opened.task = ctx.pid
         handle = next(self._handles)
         self._open[handle] = opened
         if flags & os.O_TRUNC and opened.size(group):
             opened.truncates = True
             self._sizes.truncated(inode, ctx.pid)
         return FileInfo(fh=handle, direct_io=True, keep_cache=False), opened
-
-    def _open_control(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
-        return ControlHandle(group, inode, flags, ctx, self._host, self._children_changed)
-
-    def _open_metrics(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
-        return MetricsFile(group, inode, flags, self._open.__len__, self._shares)
-
-    def _open_status(self, group: Group, inode: int, flags: int, ctx: RequestContext) -> OpenFile:
-        return StatusFile(group, inode, flags, ctx, self._shares, self._since)
 
     # read and write guard themselves: they are the ones that have to be quick
 
@@ -569,7 +488,7 @@ class Operations(pyfuse3.Operations):
         end = off + len(text) if len(text) < size else None
         length = opened.length_read
         size_shown = opened.size(opened.group)
-        await self._sizes.allow_answer(opened.inode, fh, opened.task, opened.since, end, length, size_shown)
+        await self._sizes.allow_answer(opened.inode, fh, opened.thread, opened.opened_at, end, length, size_shown)
         return text
 
     async def _read_long(self, fh: int, off: int, size: int) -> bytes:
@@ -590,7 +509,7 @@ class Operations(pyfuse3.Operations):
             length = await guard.recover(error, errno.ENODEV, lambda: opened.write(buf))
         if self._sizes.has_short_pages:
             await self._sizes.drop_short_pages()
-        self._sizes.news.sent(opened.inode, opened.task)
+        self._sizes.news.sent(opened.inode, opened.thread)
         if length and opened.timed:
             self._written[opened.inode] = time_ns()
             if self._written.many:
@@ -602,12 +521,12 @@ class Operations(pyfuse3.Operations):
         self._polled.discard(fh)
         opened = self._open.pop(fh)
         self._shares.close_file(opened.user)
-        self._sizes.closed(opened.inode, fh, opened.task, opened.readable)
+        self._sizes.closed(opened.inode, fh, opened.thread, opened.readable)
         if opened.truncates:
             self._sizes.invalidate(opened.inode)
         if isinstance(opened, LongFile):
             self._kept.drop(opened)
-        opened.release()
+        guard.finish(opened.release)
 
     @by_handle
     def poll(self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: RequestContext) -> int:

@@ -36,10 +36,10 @@ Changes = Mapping[str, tuple[str, int]]
 class PendingCharge:
     """The request of one open lease file, in the queue or before it."""
 
-    __slots__ = ("_expiring", "_lease", "_patient", "_wanted")
+    __slots__ = ("_expiring", "lease", "_patient", "_wanted")
 
     def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+        self.lease = lease
         self._wanted: dict[str, int] = {}  # the amounts that were refused, or wait for room
         self._patient = False  # whether the command was `wait`
         self._expiring: dict[str, int] | None = None  # the amounts that are given back unless fetched in time
@@ -52,17 +52,17 @@ class PendingCharge:
     @property
     def in_line(self) -> bool:
         """Whether the request is in the queue, or room is kept for it."""
-        return self._lease.waits or bool(self._lease.unclaimed)
+        return self.lease.waits or bool(self.lease.unclaimed)
 
     def held(self) -> dict[str, int]:
         """The amounts that the lease holds, without room that is kept for its request."""
-        kept = self._lease.unclaimed if self._lease.look() else {}
-        return {resource: amount - kept.get(resource, 0) for resource, amount in self._lease.held.items()}
+        kept = self.lease.unclaimed if self.lease.look() else {}
+        return {resource: amount - kept.get(resource, 0) for resource, amount in self.lease.held.items()}
 
     def change(self, changes: Changes) -> None:
         """Charges or gives back; the same change as before fetches the room kept for it.  LimitExceeded, NotHeld."""
         if self._wanted and not self._patient:
-            if self._lease.look() and _amounts(changes, self.held()) == self._wanted:
+            if self.lease.look() and _amounts(changes, self.held()) == self._wanted:
                 self._fetch()
                 return
             self._forget()
@@ -70,7 +70,7 @@ class PendingCharge:
             self._forget()
         amounts = _amounts(changes, self.held())
         try:
-            self._lease.change(amounts)
+            self.lease.change(amounts)
         except LimitExceeded:
             if not self._patient:
                 self._wanted = {resource: amount for resource, amount in amounts.items() if amount > 0}
@@ -83,17 +83,17 @@ class PendingCharge:
             self._forget()
             if not wanted:
                 return
-            self._lease.ask(wanted)
+            self.lease.ask(wanted)
             self._wanted, self._patient = wanted, True
-        if not self._lease.look():
+        if not self.lease.look():
             raise OSError(errno.EAGAIN, "the request is in the queue; poll() reports when the file is writable")
         self._fetch()
 
     def has_come(self) -> bool:
         """Whether the request is granted.  A request outside the queue enters it."""
         if not self.in_line:
-            self._lease.ask(self._wanted)
-        if not self._lease.look():
+            self.lease.ask(self._wanted)
+        if not self.lease.look():
             return False
         if not self._patient and self._expiring is not self._wanted:
             self._expiring = self._wanted
@@ -104,14 +104,14 @@ class PendingCharge:
         await trio.sleep(_FETCHED_WITHIN)
         if self._wanted is wanted:
             self._wanted = dict(wanted)  # the next poll() enters the queue again
-            await persist(self._lease.give_up)
+            await persist(self.lease.give_up)
 
     def _fetch(self) -> None:
-        self._lease.claim()
+        self.lease.claim()
         self._wanted, self._patient = {}, False
 
     def _forget(self) -> None:
-        self._lease.give_up()
+        self.lease.give_up()
         self._wanted, self._patient = {}, False
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import trio
 
-from fsmount.control_files.control_file import OpenFile
+from fsmount.control_files.control_file import ControlFile
 from fsmount.filesystem.event_notifier import EventNotifier
 from fsmount.shm import Tree
 
@@ -21,7 +21,7 @@ class PolledFiles:
     """For the event loop's thread."""
 
     def __init__(self, tree: Tree) -> None:
-        self._files: dict[int, OpenFile] = {}
+        self._files: dict[int, ControlFile] = {}
         self._in_group: dict[int, set[int]] = {}
         self._listening: set[int] = set()  # those that wait for events
         self._event_notifier = EventNotifier(tree, self._wake_for_events)
@@ -30,7 +30,7 @@ class PolledFiles:
         """Wakes who polls for events, until it is cancelled."""
         await self._event_notifier.run()
 
-    def add(self, handle: int, opened: OpenFile) -> None:
+    def add(self, handle: int, opened: ControlFile) -> None:
         """Somebody polls this file: to be called before its state is looked at."""
         self._files[handle] = opened
         self._in_group.setdefault(opened.group.id, set()).add(handle)
@@ -38,7 +38,7 @@ class PolledFiles:
             self._listening.add(handle)
             self._event_notifier.arm()
 
-    def discard(self, handle: int) -> OpenFile | None:
+    def discard(self, handle: int) -> ControlFile | None:
         """Nobody polls this file any more, if somebody did."""
         opened = self._files.pop(handle, None)
         if opened is not None:

@@ -16,7 +16,7 @@ import json
 import os
 from typing import NamedTuple
 
-from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.protocol.group_file import open_group_file
 
 VERSION = 1
@@ -33,7 +33,7 @@ class Description(NamedTuple):
 
 def open_control(directory: str) -> tuple[int, Description]:
     """Opens a directory's control file; the descriptor is the caller's.  EPROTO: it is not understood."""
-    path = os.path.join(directory, CONTROL_FILE)
+    path = os.path.join(directory, CHANNEL_FILE)
     descriptor = open_group_file(path, os.O_RDWR)
     try:
         text = os.read(descriptor, 65536)
@@ -87,7 +87,7 @@ def introduce_in(directory: str, tree_id: int, holder: int) -> int:
 def tell_changed(directory: str, group: int) -> None:
     """Has the daemon forget what the kernel caches of a group's children.  Nothing is wrong if there is no daemon."""
     with contextlib.suppress(OSError):
-        descriptor = open_group_file(os.path.join(directory, CONTROL_FILE), os.O_WRONLY)
+        descriptor = open_group_file(os.path.join(directory, CHANNEL_FILE), os.O_WRONLY)
         try:
             os.write(descriptor, b"changed %d\n" % group)
         finally:

@@ -6,6 +6,9 @@ A name that is any bytes is shown so that it can be read back: %XX is a byte tha
 import os
 import re
 
+#: No system call takes a longer path, in bytes.
+PATH_MAX = 4095
+
 
 def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     """A path, in whichever way it is given, as text.  TypeError; ValueError: no file can have it."""

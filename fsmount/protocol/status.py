@@ -18,7 +18,7 @@ import os
 import pwd
 from typing import NamedTuple
 
-from fsmount.protocol.file_table import STATUS_FILE
+from fsmount.protocol.file_names import STATUS_FILE
 
 _TEXT_MAX = 1 << 20
 

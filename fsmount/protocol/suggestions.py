@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 
-from fsmount.protocol.file_table import CONTROL_FILE
+from fsmount.protocol.file_names import CHANNEL_FILE
 
 #: The most names that are compared; more would keep an error waiting.
 _NAMES_MAX = 10_000
@@ -48,7 +48,7 @@ def nearest_group(path: str) -> str | None:
     while above and not os.path.lexists(above):
         rest = os.path.join(name, rest) if rest else name
         above, name = os.path.split(above)
-    if not os.path.lexists(os.path.join(above, CONTROL_FILE)):
+    if not os.path.lexists(os.path.join(above, CHANNEL_FILE)):
         return None
     found = nearest(name, _directories(above or "."))
     if found is None:

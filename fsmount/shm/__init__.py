@@ -31,7 +31,7 @@ from fsmount.engine import (
     process_start_time,
     set_patience,
 )
-from fsmount.shm.counter import PATH_MAX, Counter
+from fsmount.shm.counter import Counter
 from fsmount.shm.group import Attributes, Group
 from fsmount.shm.holder import Holder
 from fsmount.shm.lease_holder import Lease
@@ -44,7 +44,6 @@ __all__ = [
     "LEASE",
     "MODE_UNSET",
     "NAME_MAX",
-    "PATH_MAX",
     "PROCESS",
     "RESOURCES_MAX",
     "ROOT",

@@ -15,6 +15,7 @@ from fsmount import engine
 from fsmount.engine import BELOW, LEASE, LOOKED_AT_ALL, NOT_LOOKED, PERCENT, PROCESS, CounterHold, EngineError, Hold
 from fsmount.errors import NOFAIL_IS_RESERVED, LimitExceeded, NotHeld, TreeGone
 from fsmount.protocol.listings import EVENT_KEYS, STAT_KEYS
+from fsmount.protocol.names import PATH_MAX
 from fsmount.protocol.refusals import LargeHolder, Probe, Refusal, to_the_millisecond
 from fsmount.protocol.thresholds import Mark
 from fsmount.shm.answers import in_public
@@ -23,9 +24,6 @@ from fsmount.shm.holder import Holder, command_name
 if TYPE_CHECKING:
     from fsmount.shm.group import Group
     from fsmount.shm.tree import Tree
-
-#: No system call takes a longer path: of a longer one the end is shown, after `...`.
-PATH_MAX = 4095
 
 _BY = {PROCESS: "process", LEASE: "lease"}
 _LOOKED = {LOOKED_AT_ALL: "all", NOT_LOOKED: "none"}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from fsmount import engine
+from fsmount.control_files.control_file import KINDS_MAX
 from fsmount.engine import NAME_MAX, ROOT, EngineError, GroupHold, Hold, Request
 from fsmount.interface.multi_requests import WholeRequests
 from fsmount.interface.on_exit import ends_with_keep
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from fsmount.shm.tree import Tree
 
 _BAD_NAME = f"a group's name has 1 to {NAME_MAX} bytes, is neither '.' nor '..', and holds no '/', newline or NUL"
+
+if engine.SLOTS != KINDS_MAX:
+    raise ImportError(
+        f"the engine has attributes for {engine.SLOTS} kinds of files, the table has room for {KINDS_MAX}"
+    )
 
 # An error names so many processes at most.
 _NAMED_MOST = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fsmount.engine import KEEP, HolderInfo, process_alive
+from fsmount.engine import KEEP, LEASE, PROCESS, HolderInfo, process_alive
 
 
 class Holder(NamedTuple):
@@ -40,6 +40,14 @@ class Holder(NamedTuple):
             info.group,
             info.cells,
         )
+
+    @property
+    def is_process(self) -> bool:
+        return self.kind == PROCESS
+
+    @property
+    def is_lease(self) -> bool:
+        return self.kind == LEASE
 
     @property
     def alive(self) -> bool:

@@ -25,7 +25,6 @@ from fsmount.engine import (
 )
 from fsmount.errors import GroupRemoved, RegionCorrupt
 from fsmount.protocol.control_channel import tell_changed
-from fsmount.protocol.file_table import METRICS_FILE, reserved_names
 from fsmount.protocol.listings import CounterSnapshot
 from fsmount.protocol.names import path_text
 from fsmount.shm.answers import in_public, public_error
@@ -102,7 +101,7 @@ class Tree:
         #: A directory of the mount that this process came through, if it did.
         self.control_directory: str | None = None
         self._members: dict[bool, Membership] = {}
-        self._reserved = reserved_names(self.resources)
+        self._reserved: dict[bool, frozenset[str]] = {}
         # The process that serves it through this object.
         self._serving = 0
 
@@ -436,7 +435,12 @@ class Tree:
 
     def is_reserved(self, parent: int, name: str) -> bool:
         """Whether a control file has this name in the group `parent`, so that no group in it can have it."""
-        return name in self._reserved or (parent == ROOT and name == METRICS_FILE)
+        from fsmount.control_files.table import reserved_names  # here: a process that only charges needs no names
+
+        root = parent == ROOT
+        if root not in self._reserved:
+            self._reserved[root] = reserved_names(self.resources, root=root)
+        return name in self._reserved[root]
 
     def membership(self, keep: bool) -> Membership:
         """This process's holder for attachments that end so."""

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from fsmount.admin import region_path
-from fsmount.protocol.file_table import GROUP_LEASE, METRICS_FILE
+from fsmount.control_files.lease import GroupLeaseFile
+from fsmount.protocol.file_names import METRICS_FILE
 from tests.cli.namespace import namespace
 from tests.cli.place import Place, has_ended, refused, run
 from tests.holder_process import HolderProcess, Refused
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.any_user
 
 def test_the_files_are_there_when_it_returns(place: Place) -> None:
     place.mount()
-    assert set(os.listdir(place.path)) == {*resource_files(), GROUP_LEASE.name, METRICS_FILE}
+    assert set(os.listdir(place.path)) == {*resource_files(), GroupLeaseFile.name, METRICS_FILE}
     place.umount()
     assert os.listdir(place.path) == []
 

@@ -50,9 +50,9 @@ def test_everything_that_can_be_said_is_understood() -> None:
     assert described.resources == {"memory": "bytes", "files": "count"}
     assert (described.batch, described.groups, described.holders, described.cells) == (65536, 16, 5, 32)
     root, api = described.tree
-    assert (root.path, root.limits, root.soft_limits) == ((), {"memory": UNLIMITED}, {"memory": 0})
+    assert (root.path, root.settings) == ((), {"limit": {"memory": UNLIMITED}, "soft_limit": {"memory": 0}})
     assert (api.path, api.access.mode) == (("web", "api"), 0o750)
-    assert (api.limits, api.soft_limits) == ({"memory": 512 << 20, "files": 7}, {"memory": UNLIMITED})
+    assert api.settings == {"limit": {"memory": 512 << 20, "files": 7}, "soft_limit": {"memory": UNLIMITED}}
     assert api.files["memory.stat"].mode == 0o600
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fsmount import Tree, config
 from fsmount.config import Access, GroupDescription, TreeDescription
 from fsmount.config.writing import write
-from fsmount.protocol.file_table import METRICS_FILE, files, reserved_names, slot
+from fsmount.control_files import table
 from fsmount.shm import UNLIMITED
 from tests.mounts import AS_ROOT
 
@@ -40,19 +40,18 @@ modes = st.none() | st.integers(0, 0o7777)
 @st.composite
 def descriptions(draw: st.DrawFn) -> TreeDescription:
     resources = draw(st.dictionaries(resource_names, st.sampled_from(["bytes", "count"]), min_size=1, max_size=3))
-    group_names = names.map(os.fsdecode).filter(lambda name: name not in reserved_names(resources) | {METRICS_FILE})
+    group_names = names.map(os.fsdecode).filter(lambda name: name not in table.reserved_names(resources, root=True))
     paths = draw(st.sets(st.lists(group_names, max_size=3).map(tuple), max_size=5))
     limits = st.dictionaries(st.sampled_from(list(resources)), amounts)
     of_file = st.builds(Access, ids, gids, modes).filter(lambda access: access != Access())
-    of_files = st.dictionaries(st.sampled_from(list(files(resources))), of_file, max_size=3)
+    of_files = st.dictionaries(st.sampled_from(list(table.owned_files(resources))), of_file, max_size=3)
     tree = [
         GroupDescription(
             path,
             access=draw(st.builds(Access, ids, gids, modes)),
             all_files=draw(st.builds(Access, ids, gids, st.none())),
             files=draw(of_files),
-            limits=draw(limits),
-            soft_limits=draw(limits),
+            settings={name: draw(limits) for name in table.SAVED},
         )
         for path in sorted(paths)
     ]
@@ -101,13 +100,13 @@ def test_a_tree_is_made_as_it_was_described(description: TreeDescription) -> Non
             assert attributes.uid == (US[0] if wanted.uid is None else wanted.uid)
             assert attributes.gid == (US[1] if wanted.gid is None else wanted.gid)
             assert attributes.mode == (0o755 if wanted.mode is None else wanted.mode)
-            for resource in group.limits:
-                assert found[resource].limit == group.limits[resource]
+            for resource, limit in group.settings["limit"].items():
+                assert found[resource].limit == limit
 
 
 def owners(tree: Tree) -> dict[str, list[tuple[int, int]]]:
     """Whose every group is, and each of its files."""
-    slots = [0, *(slot(*place) for place in files(tree.resources).values())]
+    slots = [0, *(place.slot for place in table.owned_files(tree.resources).values())]
     found = {}
     pending = [tree.root]
     while pending:

@@ -25,7 +25,7 @@ from tests.mounts import GROUP_FILES, UNLIMITED, resource_files
 
 READ, WRITE, SEARCH = 4, 2, 1
 NAME_MAX, PATH_MAX = 255, 4096
-CONTROL_FILE = b".fsmount"
+CHANNEL_FILE = b".fsmount"
 FILES_OF_ROOT = [b"metrics"]  # listed, and not compared: other files show the same contents
 WHOLE = 1 << 20  # bytes: more than any file has, including the longest R.why
 PLAIN_FILES = ("limit", "soft_limit", "max_usage", "failcnt", "usage")
@@ -352,7 +352,7 @@ class Directory(Node):
         return self.above.path + b"/" + self.name if self.above.above else self.name
 
     def find(self, name: bytes) -> Node | None:
-        if name == CONTROL_FILE:
+        if name == CHANNEL_FILE:
             return File(0o600, self.uid, self.gid, self, "", "")
         return self.files.get(name) or self.children.get(name)
 
@@ -544,7 +544,7 @@ class Model:
         if old_directory is new_directory and old_name == new_name:
             return
         is_directory = isinstance(source, Directory)
-        if CONTROL_FILE in (old_name, new_name) and not user.is_root:
+        if CHANNEL_FILE in (old_name, new_name) and not user.is_root:
             # the kernel remembers the owner from its last look, so a sticky directory may refuse or not
             self.may_rename_file(user, old_directory, source, new_directory, target)
         self.may_delete(user, old_directory, source, is_directory=is_directory)

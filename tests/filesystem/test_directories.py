@@ -16,7 +16,7 @@ pytestmark = pytest.mark.any_user
 
 FILES = [*resource_files("memory", "bytes"), *resource_files("tokens", "count"), *GROUP_FILES]
 # A hidden file, whose name is reserved all the same.
-CONTROL_FILE = ".fsmount"
+CHANNEL_FILE = ".fsmount"
 NAMES = [
     "web",
     "a b",
@@ -67,7 +67,7 @@ def test_mkdir_of_a_name_with_a_newline_is_einval(group: GroupFiles, name: str) 
     assert group.children() == []
 
 
-@pytest.mark.parametrize("name", [*FILES, CONTROL_FILE])
+@pytest.mark.parametrize("name", [*FILES, CHANNEL_FILE])
 def test_mkdir_of_the_name_of_a_control_file_is_eexist(group: GroupFiles, name: str) -> None:
     with fails_with(errno.EEXIST):
         os.mkdir(group / name)

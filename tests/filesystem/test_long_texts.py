@@ -19,8 +19,9 @@ import trio.testing
 from pyfuse3 import FUSEError
 
 from fsmount import Tree
+from fsmount.control_files.text import Text
 from fsmount.files import group_at
-from fsmount.filesystem.texts.kept_texts import KeptTexts, Text
+from fsmount.filesystem.texts.kept_texts import KeptTexts
 from fsmount.filesystem.texts.text_makers import TextMakers
 from fsmount.shm import process_start_time
 from tests.companions import companion

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from fsmount.shm import Group, Tree
-from tests.filesystem.model import CONTROL_FILE, PLAIN_FILES, WHOLE, Directory, Expected, File, Model, User, is_control
+from tests.filesystem.model import CHANNEL_FILE, PLAIN_FILES, WHOLE, Directory, Expected, File, Model, User, is_control
 from tests.filesystem.texts import Refused, random_text
 from tests.filesystem.user_process import Failed, Operation, UserProcess
 from tests.footprint import Footprint, leaves_nothing
@@ -49,7 +49,7 @@ DENIED_LEFT_OUT = 0.8
 LIST = 100  # operations of one user at a time
 SLOTS = 16
 NAMES = [b"a", b"b", b"c", b"d e", b"\xff\xfe", b"x" * 255]
-BAD_NAMES = [b".", b"a\nb", b"x" * 256, b"x" * 1000, b"memory.events", b"memory.stat", CONTROL_FILE, b"tokens.usage"]
+BAD_NAMES = [b".", b"a\nb", b"x" * 256, b"x" * 1000, b"memory.events", b"memory.stat", CHANNEL_FILE, b"tokens.usage"]
 DIRECTORY_MODES = [0o777, 0o755, 0o755, 0o775, 0o700, 0o1777, 0o1775, 0o2775, 0o711, 0o500, 0o733, 0o000, 0o050, 0o307]
 FILE_MODES = [0o666, 0o644, 0o644, 0o664, 0o600, 0o444, 0o000, 0o060, 0o006, 0o222, 0o755]
 FLAGS = [0, 0, 0, os.O_TRUNC, os.O_APPEND, os.O_CREAT, os.O_CREAT | os.O_EXCL, os.O_CREAT | os.O_TRUNC, os.O_NONBLOCK]
@@ -106,7 +106,7 @@ class Generator:
             return self.odd_path()
         directory = self.directory()
         if self.rng.random() < 0.04:
-            return self.below(directory, CONTROL_FILE)
+            return self.below(directory, CHANNEL_FILE)
         return self.below(directory, self.rng.choice(list(directory.files)))
 
     def odd_path(self) -> bytes:
@@ -269,7 +269,7 @@ class Generator:
         match self.rng.randrange(6):
             case 0:
                 return "access", path, self.rng.choice((os.F_OK, os.R_OK, os.W_OK, os.X_OK, os.R_OK | os.W_OK))
-            case 1 if not path.endswith(CONTROL_FILE):  # the kernel remembers the owner from its last look
+            case 1 if not path.endswith(CHANNEL_FILE):  # the kernel remembers the owner from its last look
                 time = self.rng.randrange(10**18)
                 return "utime", path, self.rng.choice((None, (time, time + 1)))
             case 2:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.cli import COMMANDS
-from fsmount.protocol.file_table import GROUP_KINDS, KINDS, file_name
+from fsmount.control_files.table import files
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["fsmount.1", "fsmount.5"]
@@ -46,7 +46,12 @@ def test_the_manual_has_every_command_with_its_examples() -> None:
     assert "\n         fsmount run -g /run/counters/web -r memory=2G -- make -j4\n" in text
 
 
-def test_the_manual_has_every_file_with_its_mode() -> None:
+def test_the_manual_describes_every_control_file_with_its_mode() -> None:
     text = shown("fsmount.5")
-    assert all(f"\n       {file_name('memory', 'bytes', kind)} ({kind.mode:04o})\n" in text for kind in KINDS)
-    assert all(f"\n       {kind.name} ({kind.mode:04o})\n" in text for kind in GROUP_KINDS)
+    for name, (_, kind) in files({"memory": "bytes"}).items():
+        assert f"\n       {name} ({kind.mode:04o})\n" in text
+        assert len(kind.manual.split()) >= 5
+        assert " ".join(kind.manual.split()) in " ".join(text.split())
+        for title, section in kind.sections:
+            assert f"\n{title.upper()}\n" in text
+            assert " ".join(section.split()) in " ".join(text.split())

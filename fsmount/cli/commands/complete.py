@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fsmount.control_files.table import SETTABLE
 from fsmount.files import LeaseGroup, group_at
 from fsmount.protocol.listings import STAT_KEYS
 
@@ -34,8 +35,8 @@ def amounts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def limits(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """R.limit= and R.soft_limit=."""
-    return _items(ctx, incomplete, [".limit=", ".soft_limit="])
+    """R.limit= and every other file that `fsmount set` writes."""
+    return _items(ctx, incomplete, [f".{name}=" for name in SETTABLE])
 
 
 def keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -10,8 +10,8 @@ from fsmount.admin.user_error import UserError
 from fsmount.cli.commands import complete
 from fsmount.cli.ui.group import counter, named_group
 from fsmount.cli.ui.streams import echo
+from fsmount.control_files.control_file import BYTES_ENDING
 from fsmount.files import LeaseGroup
-from fsmount.protocol.file_table import BYTES_ENDING
 from fsmount.protocol.suggestions import did_you_mean
 
 

@@ -7,21 +7,19 @@ import click
 from fsmount.cli.commands import complete
 from fsmount.cli.ui.amounts import Amount, limits
 from fsmount.cli.ui.group import counter, named_group, set_limit
-from fsmount.protocol.file_table import BYTES_ENDING
+from fsmount.control_files.control_file import BYTES_ENDING
+from fsmount.control_files.table import SETTABLE
 from fsmount.protocol.suggestions import nearest
-
-#: What can be set, by the name of its file.
-KEYS = ("limit", "soft_limit")
 
 
 def _settable(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Amount, ...]:
     wanted = limits(ctx, param, value)
     for name, _, text in wanted:
         resource, dot, key = name.partition(".")
-        if key not in KEYS:
-            near = nearest(key.removesuffix(BYTES_ENDING), KEYS) if dot else KEYS[0]
+        if key not in SETTABLE:
+            near = nearest(key.removesuffix(BYTES_ENDING), SETTABLE) if dot else "limit"
             advice = f"; did you mean {resource}.{near}={text}?" if near else ""
-            raise click.BadParameter(f"{name} cannot be set, but R.{' and R.'.join(KEYS)} can{advice}", ctx, param)
+            raise click.BadParameter(f"{name} cannot be set, but R.{' and R.'.join(SETTABLE)} can{advice}", ctx, param)
     return wanted
 
 

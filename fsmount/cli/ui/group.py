@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from fsmount.admin.user_error import UserError
 from fsmount.cli.ui.amounts import Amount, told
 from fsmount.cli.ui.report import FAILED, NoRoom, one_line
+from fsmount.control_files.table import SETTABLE
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.files import LeaseCounter, LeaseGroup, group_at
+from fsmount.files.counter import write_amount
 from fsmount.protocol.suggestions import nearest_group
 
 
@@ -65,9 +67,9 @@ def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
 
 
 def set_limit(counted: LeaseCounter, key: str, amount: int, typed: str) -> None:
-    """Sets a limit or soft limit to an amount that was typed.  NoRoom: more is used."""
+    """Sets a limit, or another settable file, to an amount that was typed.  NoRoom: the usage is above it."""
     try:
-        setattr(counted, key, amount)
+        write_amount(counted, SETTABLE[key], amount)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise

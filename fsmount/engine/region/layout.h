@@ -388,6 +388,8 @@ static inline attributes *file_attributes(const fsm_region *r, uint32_t group_nu
 /* A group's generation wraps here, so that generation, index and a slot fit into a 64-bit inode number. */
 #define GENERATION_MASK 0x0fffffffu
 
+_Static_assert((FSM_RESOURCES_MAX + 1) * FSM_SLOTS <= 1 << 12, "a slot has 12 bits of an inode number");
+
 static inline uint32_t generation(stamp s)
 {
     return (uint32_t)(s >> 32);

@@ -33,14 +33,12 @@ from time import monotonic
 import trio
 from pyfuse3 import FUSEError
 
+from fsmount.control_files.control_file import MEDIUM
 from fsmount.filesystem.kernel_cache.attribute_news import COPY_ENDED, AttributeNews
 from fsmount.filesystem.kernel_cache.names_and_attributes import invalidate_attributes
 from fsmount.filesystem.kernel_cache.pages import EXTENDED, drop_pages, extend_file
 
 PAGE = 4096
-
-#: The size of a file whose text is short, and of one whose text may fill a few pages.
-SHORT, MEDIUM = PAGE, 16 * PAGE
 
 #: Special values of a kernel's size: the one that stat() shows, and one that may be too small.
 _SHOWN, _UNKNOWN = -1, -2
@@ -53,11 +51,6 @@ SETTLED = 0.02
 
 #: How long pages are shown again, in seconds.
 _FRESH = 0.003
-
-
-def size_for(length: int) -> int:
-    """The size of a file whose text has about this length: a power of two, so that it can be the block size too."""
-    return max(MEDIUM, 1 << (length + length // 4).bit_length())
 
 
 class _Reader:

@@ -9,84 +9,14 @@ All texts together take at most ROOM.  Beyond that, the user whose readers keep 
 began first.  That reader gets ESTALE, and may begin again.  So no user takes a text from a user who keeps less.
 """
 
-import zlib
-from array import array
-from bisect import bisect_right
-from collections.abc import Hashable, Iterable
-from functools import lru_cache
+from collections.abc import Hashable
 from typing import Protocol
 
+from fsmount.control_files.text import BYTES_PER_PIECE, BYTES_PER_TEXT, Text
 from fsmount.filesystem.texts import freed_memory
 
 #: How many bytes all texts take at most; the newest text is kept at any length.
 ROOM = 32 << 20
-
-#: The size of a piece before compression: it ends with the part that reaches this many bytes.
-_PIECE = 24 << 10
-
-_LEVEL = 1
-
-#: How many bytes the lists of a text take, for each piece and for the text.
-_PER_PIECE = 16
-_PER_TEXT = 512
-
-#: Readers at the same place expand a piece once.
-_expand = lru_cache(64)(zlib.decompress)
-
-
-class Text:
-    """A text in compressed pieces.  Any thread may make one."""
-
-    __slots__ = ("_begun", "_begun_length", "ends", "length", "pieces", "readers", "size")
-
-    def __init__(self, parts: Iterable[bytes] = ()) -> None:
-        self.pieces: list[bytes] = []
-        self.ends = array("Q")
-        self.length = 0
-        #: How many bytes it takes if it shares nothing.
-        self.size = _PER_TEXT
-        self.readers = 0
-        self._begun: list[bytes] = []  # parts of the next piece
-        self._begun_length = 0
-        for part in parts:
-            self.add(part)
-        self.end()
-
-    def add(self, part: bytes) -> None:
-        """Appends some lines."""
-        self._begun.append(part)
-        self._begun_length += len(part)
-        if self._begun_length >= _PIECE:
-            self.end()
-
-    def extend(self, text: "Text") -> None:
-        """Appends another text."""
-        self.end()
-        text.end()
-        self.pieces += text.pieces
-        self.ends.extend(self.length + end for end in text.ends)
-        self.length += text.length
-        self.size += text.size - _PER_TEXT
-
-    def end(self) -> None:
-        """Ends the piece that was begun."""
-        if not self._begun:
-            return
-        compressed = zlib.compress(b"".join(self._begun), _LEVEL)
-        hash(compressed)  # cached in the bytes: the event loop looks them up quickly
-        self.length += self._begun_length
-        self.size += _PER_PIECE + len(compressed)
-        self.pieces.append(compressed)
-        self.ends.append(self.length)
-        self._begun, self._begun_length = [], 0
-
-    def __getitem__(self, part: slice) -> bytes:
-        offset, end, _ = part.indices(self.length)
-        if offset >= end:
-            return b""
-        first, last = bisect_right(self.ends, offset), bisect_right(self.ends, end - 1)
-        begin = self.ends[first - 1] if first else 0
-        return b"".join(map(_expand, self.pieces[first : last + 1]))[offset - begin : end - begin]
 
 
 class Reader(Protocol):
@@ -177,7 +107,7 @@ class KeptTexts:
 
     def _share(self, text: Text) -> None:
         """Replaces the text's pieces by equal pieces of other texts."""
-        self._taken += _PER_TEXT + _PER_PIECE * len(text.pieces)
+        self._taken += BYTES_PER_TEXT + BYTES_PER_PIECE * len(text.pieces)
         for number, compressed in enumerate(text.pieces):
             piece = self._pieces.get(compressed)
             if piece is None:
@@ -188,7 +118,7 @@ class KeptTexts:
 
     def _unshare(self, text: Text) -> None:
         before = self._taken
-        self._taken -= _PER_TEXT + _PER_PIECE * len(text.pieces)
+        self._taken -= BYTES_PER_TEXT + BYTES_PER_PIECE * len(text.pieces)
         for compressed in text.pieces:
             piece = self._pieces[compressed]
             piece.uses -= 1

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 import trio
 from pyfuse3 import FUSEError
 
+from fsmount.control_files.text import Text
 from fsmount.filesystem.guard import wait_in_thread
 from fsmount.filesystem.request_loop import TASKS
 from fsmount.filesystem.texts import freed_memory
-from fsmount.filesystem.texts.kept_texts import Text
 
 #: How many tasks of ordinary users may wait for texts.
 _PLACES = TASKS * 3 // 4

@@ -1,0 +1,113 @@
+"""What a control file asks of the file system that serves it.  The file system implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from fsmount.protocol.status import Capacity
+    from fsmount.shm import Group, Lease
+
+
+class Account(Protocol):
+    """Counts what a user takes of the capacity of a tree."""
+
+    @property
+    def uid(self) -> int:
+        """The user whose share it is."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether the user who asks may be refused."""
+
+    def take(self, **amounts: int) -> None:
+        """Counts more of each kind.  OSError(ENOSPC): the share has no room."""
+
+    def give_back(self, **amounts: int) -> None:
+        """Counts less of each kind."""
+
+    def used_up(self, amounts: Mapping[str, int]) -> dict[str, int]:
+        """The kinds of which the user cannot get that many more, and how many the user has."""
+
+
+class PendingCharge(Protocol):
+    """A lease, and the charge that it waits for."""
+
+    @property
+    def lease(self) -> Lease:
+        """The lease itself."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a charge was refused, or is waited for."""
+
+    @property
+    def in_line(self) -> bool:
+        """Whether the lease stands in line, or room is set aside for it."""
+
+    def held(self) -> dict[str, int]:
+        """The amounts that the lease holds, without room that is set aside."""
+
+    def change(self, changes: Mapping[str, tuple[str, int]]) -> None:
+        """Sets, adds or subtracts amounts.  LimitExceeded, NotHeld."""
+
+    def wait(self, amounts: Mapping[str, int]) -> None:
+        """Charges the amounts in turn.  EAGAIN until then; without amounts the request ends."""
+
+    def has_come(self) -> bool:
+        """Whether the charge was granted; if not, the lease stands in line for it."""
+
+
+class Mount(Protocol):
+    """The file system of one tree."""
+
+    @property
+    def since(self) -> float:
+        """When the daemon began, in seconds of the epoch."""
+
+    def account(self, group: Group, user: int) -> Account:
+        """The account of a user in a group."""
+
+    def capacity(self) -> dict[str, Capacity]:
+        """The capacity of each kind of thing, and its users."""
+
+    def count_again(self) -> None:
+        """Counts the groups of each user again, if another process may have changed them."""
+
+    def open_files(self) -> int:
+        """How many files of the mount are open."""
+
+    def requests_served(self) -> int:
+        """How many requests the daemon has served."""
+
+    def process_of(self, thread: int) -> int:
+        """The process of a thread."""
+
+    def lease(self, group: Group, resources: tuple[str, ...], user: int, thread: int) -> PendingCharge:
+        """A lease in the name of a thread's process."""
+
+    def bind_holder(self, holder: int, pid: int) -> None:
+        """The holder ends with an open file of this process."""
+
+    def release_holder(self, holder: int) -> None:
+        """That open file is closed."""
+
+    def unmount(self, keep: bool) -> None:
+        """Ends the mount.  OSError(EBUSY): there are live holders, and `keep` is false."""
+
+    def children_changed(self, group: int) -> None:
+        """Children of a group were made, renamed or removed in the region."""
+
+
+class Opening(NamedTuple):
+    """One open() of a control file."""
+
+    group: Group
+    #: The resource of the file; empty for a file of the group.
+    resource: str
+    inode: int
+    flags: int
+    user: int
+    thread: int
+    mount: Mount
