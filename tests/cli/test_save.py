@@ -174,6 +174,16 @@ def test_a_file_that_is_there_keeps_its_mode_and_owner(place: Place) -> None:
     place.umount()
 
 
+def test_the_text_is_on_the_disk_before_it_replaces_the_file(place: Place) -> None:
+    place.mount()
+    file = place.directory / "tree.toml"
+    calls = place.directory / "calls"
+    trace = ["strace", "-qq", "-o", str(calls), "-e", "trace=fsync,/rename", "-e", "signal=none"]
+    subprocess.run([*trace, sys.executable, "-m", "fsmount", "save", place.path, file], check=True, timeout=60)
+    names = [line.partition("(")[0] for line in calls.read_text().splitlines()]
+    assert [name.rstrip("at2") for name in names] == ["fsync", "rename", "fsync"]
+
+
 def test_a_new_file_gets_the_usual_mode(place: Place) -> None:
     place.mount()
     file = place.directory / "tree.toml"

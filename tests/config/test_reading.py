@@ -56,6 +56,11 @@ def test_everything_that_can_be_said_is_understood() -> None:
     assert api.files["memory.stat"].mode == 0o600
 
 
+def test_a_tree_may_fill_its_room_exactly() -> None:
+    described = config.read(b'["/a/b"]\n[capacity]\ngroups = 3\n')
+    assert (described.groups, len(described.tree)) == (3, 1)
+
+
 def test_a_childs_limit_may_be_above_its_parents() -> None:
     assert len(config.read(b'["/a"]\nmemory.limit = 5\n["/a/b"]\nmemory.limit = 6\n').tree) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ import pytest
 from fsmount import Group, LimitExceeded, Tree
 from fsmount.engine import process_start_time, request
 from fsmount.shm import Lease
+from tests.mounts import eventually
+from tests.process_state import sleeps
 
 RECORDS = 256
 
@@ -268,3 +271,15 @@ def test_a_probe_tells_of_a_charge_that_does_not_wait_whoever_stands_in_line(tre
         assert waiting is not None
         assert (memory.probe(5).fits, memory.probe(6).fits) == (True, False)
         assert (memory.try_charge(5), waiting.end()) == (True, False)
+
+
+def test_a_refusal_wakes_a_thread_that_waits_for_events(tree: Tree) -> None:
+    group = limited(tree, "group")
+    tree.listen(True)
+    heard: list[bool] = []
+    thread = threading.Thread(target=lambda: heard.append(tree.await_event(3600.0)), daemon=True)
+    thread.start()
+    eventually(lambda: sleeps(thread.native_id or 0), what="the thread waits")
+    refuse(group)
+    thread.join(60)
+    assert heard == [True]
