@@ -13,7 +13,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from pyfuse3 import FUSEError
 
 from fsmount.control_files.text import Text
-from fsmount.filesystem import inodes
+from fsmount.filesystem import guard, inodes
+from fsmount.filesystem.texts.long_texts import LongTexts
 from fsmount.shm import Group
 
 #: The files that every group lists before its children: names and slots.
@@ -47,20 +48,23 @@ class Directory:
     def key(self) -> Hashable:
         return Directory, self.group.id
 
-    def has_few(self) -> bool:
-        return self.group.child_count <= _FEW
+    async def start(self, texts: LongTexts) -> None:
+        """Starts a listing.  A worker thread finds many children, since that takes milliseconds.  FUSEError."""
+        try:
+            if self.group.child_count > _FEW:
+                raise guard.MustWait
+            children = self._look()
+        except Exception as error:
+            children = await guard.recover(error, errno.ENODEV, self._look)
+        self._children = texts.keep(self, self.key(), children) if isinstance(children, Text) else children
 
-    def look(self) -> bytes | Text:
+    def _look(self) -> bytes | Text:
         """The ids of the current children, as bytes.  GroupRemoved."""
         self._parent = (self.group.parent or self.group).id
         ids = self.group.child_ids()
         if len(ids) <= _VERY_FEW * _ID:
             return ids
         return Text(ids[at : at + _PART] for at in range(0, len(ids), _PART))
-
-    def begin(self, children: bytes | Text) -> None:
-        """Starts a listing of these children."""
-        self._children = children
 
     def lose_text(self) -> None:
         """The next part of the listing fails with ESTALE."""

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 #: How many times are kept at most.
 _MANY = 1024
 
+#: How many times are stored at a time.
+_STORED_AT_ONCE = 16
+
 
 class WriteTimes(dict[int, int]):
     """Inode number -> when the file was written, in nanoseconds since the epoch, until the time is in the region."""
@@ -27,9 +30,11 @@ class WriteTimes(dict[int, int]):
         super().__init__()
         self._store = store
 
-    @property
-    def many(self) -> bool:
-        return len(self) > _MANY
+    def note(self, inode: int, written: int) -> None:
+        """A file was written at this time."""
+        self[inode] = written
+        if len(self) > _MANY:
+            self.store(_STORED_AT_ONCE)
 
     def store(self, max_times: int | None = None) -> None:
         """Stores all times, or at most `max_times`; a time that cannot be stored now is kept.  Never raises."""

@@ -1,1 +1,1 @@
-"""What the kernel caches of the mount (names, attributes, sizes and pages), and how it stays true."""
+"""The kernel's cache of names, attributes, sizes and pages, and the calls that keep it true."""

@@ -35,7 +35,7 @@ from pyfuse3 import FUSEError
 
 from fsmount.control_files.control_file import MEDIUM
 from fsmount.filesystem.kernel_cache.attribute_news import COPY_ENDED, AttributeNews
-from fsmount.filesystem.kernel_cache.names_and_attributes import invalidate_attributes
+from fsmount.filesystem.kernel_cache.attributes import invalidate_attributes
 from fsmount.filesystem.kernel_cache.pages import EXTENDED, drop_pages, extend_file
 
 PAGE = 4096
