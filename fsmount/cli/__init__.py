@@ -1,21 +1,17 @@
-"""The command fsmount: one module or package for each subcommand, imported when it is used."""
+"""The command fsmount.  Each subcommand is a module or package of `commands`, imported when it is used."""
 
 from __future__ import annotations
 
-import copy
-import gc
 import importlib
 import os
-import signal
 from typing import Any
 
 import click
 
 from fsmount.cli.ui.streams import Program
-from fsmount.protocol.suggestions import did_you_mean
 from fsmount.version import __version__
 
-#: In the order of the help.
+#: In the order in which the help lists them.
 COMMANDS = (
     "mount",
     "umount",
@@ -39,7 +35,7 @@ ALIASES = {"unmount": "umount"}
 
 
 class _Commands(Program, click.Group):
-    """Finds a subcommand by its name in the module of that name: `fsmount get` need not wait for the others."""
+    """Imports a subcommand from the module of its name, so that `fsmount get` starts without the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         aliases = {command: alias for alias, command in ALIASES.items()}
@@ -52,7 +48,9 @@ class _Commands(Program, click.Group):
         command = getattr(importlib.import_module(f"fsmount.cli.commands.{real}"), real)
         assert isinstance(command, click.Command)
         if name != real:
-            command = copy.copy(command)
+            from copy import copy
+
+            command = copy(command)
             command.name = name
             command.short_help = f"The same as {real}."
         return command
@@ -62,13 +60,17 @@ class _Commands(Program, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name[:1].isalnum() and name not in self.list_commands(ctx) and not ctx.resilient_parsing:
+            from fsmount.protocol.suggestions import did_you_mean
+
             ctx.fail(f"No such command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # ends us as it does others, so that a shell ends the script that we are a line of
+        except KeyboardInterrupt:  # a death by the signal itself tells a shell to end its script, too
+            import signal
+
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -77,4 +79,3 @@ class _Commands(Program, click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Resource counters as files: charged from parallel processes, exact, and never past a limit."""
-    gc.freeze()  # what is imported stays: to have the collector look for garbage in it at the end takes 5 ms

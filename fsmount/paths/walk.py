@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Whether a link is not to be followed, by its owner and a descriptor of its directory.
 Distrusts = Callable[[int, int], bool]
@@ -29,8 +29,7 @@ class Trap(PermissionError):
     """The path leads through a name that another user controls, and may lead anywhere."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Descriptors that hold what was found; they are good for as long as the block of walked()."""
 
     directory: int  # the one that the name is in

@@ -35,8 +35,8 @@ def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: Gr
     done = run_here("charge", child.path, "memory=4096", "tokens=7")
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == (
-        f"fsmount: {child.path}: 7 more of tokens would pass the limit of {group.path}: 4 of 10 are used; give some "
-        "back there, or raise the limit\n"
+        f"fsmount: {child.path}: 7 more of tokens would pass the limit of {group.path}: 4 of 10 are used; uncharge "
+        "some there, or raise the limit\n"
     )
     assert usages(child) == (0, 0) and usages(group) == (0, 4)
     assert (group.number("failcnt", "tokens"), group.failcnt) == (1, 0)
@@ -54,7 +54,7 @@ def test_a_refusal_shows_the_amount_as_typed_and_the_bytes_beside_it(group: Grou
     assert done.returncode == 75
     assert done.stderr == (
         f"fsmount: {group.path}: {shown} more of memory would pass the limit of {group.path}: 768M (805306368 bytes) "
-        "of about 1.0G (1073741825 bytes) are used; give some back there, or raise the limit\n"
+        "of about 1.0G (1073741825 bytes) are used; uncharge some there, or raise the limit\n"
     )
 
 
@@ -69,7 +69,7 @@ def test_what_is_not_held_is_shown_as_typed(group: GroupFiles) -> None:
     group.charge("2G")
     said = refused(run_here("uncharge", group.path, "memory=3G"), group.path)
     assert said.startswith(
-        "3G (3221225472 bytes) of memory cannot be given back: the group itself holds 2G (2147483648 bytes);"
+        "3G (3221225472 bytes) of memory cannot be uncharged: the group itself holds 2G (2147483648 bytes);"
     )
 
 
@@ -77,7 +77,7 @@ def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
     group.charge(4096)
     group.charge(3, "tokens")
     said = refused(run_here("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
-    assert said.startswith("4 of tokens cannot be given back: the group itself holds 3;")
+    assert said.startswith("4 of tokens cannot be uncharged: the group itself holds 3;")
     assert usages(group) == (4096, 3)
     assert (group.stat()["common"], group.stat("tokens")["common"]) == (4096, 3)
 
@@ -116,8 +116,8 @@ def test_what_a_lease_holds_is_not_given_back(group: GroupFiles) -> None:
         ([], "Missing argument"),
         (["tokens"], "'tokens' is not of the form NAME=N"),
         (["=1"], "'=1' is not of the form NAME=N"),
-        (["tokens=-1"], "'-1' in 'tokens=-1' is no amount"),
-        (["tokens=max"], "'max' in 'tokens=max' is no amount"),
+        (["tokens=-1"], "'-1' in 'tokens=-1' is not an amount"),
+        (["tokens=max"], "'max' in 'tokens=max' is not an amount"),
         (["tokens=1\x1b[2J"], r"'1\x1b[2J' in"),
         (["tokens=8E"], "'8E' in 'tokens=8E' is above 2^63-1"),
         (["memory=1"], "memory is named twice"),

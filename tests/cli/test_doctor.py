@@ -175,7 +175,7 @@ def test_a_region_that_is_damaged_beyond_repair_is_told(place: Place) -> None:
     assert done.returncode == 1
     assert "group 0: state" in done.stdout
     assert done.stderr.startswith(f"fsmount: {region}: damaged beyond repair: ")
-    assert done.stderr.endswith(f"; remove {region} to begin anew\n")
+    assert done.stderr.endswith(f"; remove {region} to start again\n")
     assert region.read_bytes() == damaged
 
 

@@ -241,9 +241,12 @@ def test_a_file_that_may_not_be_written_is_not_replaced(place: Place) -> None:
     ("file", "said"),
     [
         ("nope/x.toml", "No such file or directory: make its directory first"),
-        ("plain/x.toml", "Not a directory: a part of its path is a file; name another"),
+        ("plain/x.toml", "Not a directory: a part of its path is a file; name another path"),
         (".", "Is a directory: name a file in it"),
-        ("tree/x.toml", "Operation not permitted: no file can be made there, as in a tree of counters; name another"),
+        (
+            "tree/x.toml",
+            "Operation not permitted: no file can be made there, as in a tree of counters; name another path",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_written_is_named_with_what_to_do(place: Place, file: str, said: str) -> None:

@@ -21,8 +21,8 @@ def test_a_limit_below_the_usage_is_refused_with_75_and_those_before_it_stay(gro
     done = run_here("set", group.path, "tokens.limit=7", "memory.limit=4095", "tokens.soft_limit=5")
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr == (
-        f"fsmount: {group.path}: the limit of memory cannot be 4095: the usage is 4096; uncharge first, or set no less "
-        "than that\n"
+        f"fsmount: {group.path}: the limit of memory cannot be 4095: the usage is 4096; uncharge first, or set at "
+        "least the usage\n"
     )
     assert (group.limit, group.number("limit", "tokens")) == (UNLIMITED, 7)
     assert group.number("soft_limit", "tokens") == UNLIMITED

@@ -104,7 +104,10 @@ def test_other_users_who_may_look_at_the_mount_may_ask() -> None:
 
 
 def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None:
-    assert refused(run_here("status", tmp_path), tmp_path) == "nothing of fsmount is mounted there"
+    assert (
+        refused(run_here("status", tmp_path), tmp_path)
+        == "nothing of fsmount is mounted there: name a mount point, or a group of a mount"
+    )
     nowhere = tmp_path / "nowhere"
     assert refused(run_here("status", nowhere), nowhere).startswith("there is no such directory")
     with mounted() as mount:
@@ -120,7 +123,7 @@ def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None
         assert f"its daemon (pid {mount.daemon.pid}) does not answer" in text
         mount.umount("--keep")
         text = refused(run_here("status", mount.path), mount.path)
-        assert "counters from before are in" in text and str(mount.region) in text
+        assert "the counters of an earlier mount are in" in text and str(mount.region) in text
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"daemon": 1}', b"[" * 100_000], ids=repr)

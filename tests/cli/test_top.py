@@ -82,7 +82,7 @@ def test_what_cannot_be_set_is_told_and_nothing_changes(furnished: GroupFiles) -
         terminal.until_shown("last minute")
         for typed, said in (
             ("1K", "web: the limit of memory cannot be 1K (1024 bytes): the usage is 950K"),
-            ("12abc", "12abc is no amount such as 4096, 64K or 2G"),
+            ("12abc", "12abc is not an amount such as 4096, 64K or 2G"),
             ("9E", "9E is above 2^63-1"),
         ):
             terminal.press("l")

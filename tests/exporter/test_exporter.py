@@ -379,7 +379,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def test_a_bad_address_is_a_wrong_command_line() -> None:
     done = run("exporter", "--listen", "9744")
-    assert done.returncode == 2 and "'9744' is no address such as 127.0.0.1:9744" in done.stderr, done
+    assert done.returncode == 2 and "'9744' is not an address such as 127.0.0.1:9744" in done.stderr, done
 
 
 def test_an_address_of_ipv6_is_in_brackets() -> None:

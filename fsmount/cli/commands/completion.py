@@ -7,12 +7,12 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from fsmount.cli.ui.streams import echo
 
-# Click's own scripts put a space behind NAME= in bash and zsh; fish's cuts a description at a comma, and loses a path
-# at what is quoted in it.
+# The scripts of click have faults: those for bash and zsh add a space after NAME=; that for fish cuts a description at
+# a comma, and drops a path that contains quotes.
 
 
 class _Bash(BashComplete):
-    """Offers nothing behind NAME=: for bash, NAME and = and what follows are three words."""
+    """Completes nothing after NAME=, which bash splits into the words NAME, = and the rest."""
 
     source_template = """\
 %(complete_func)s() {
@@ -35,7 +35,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class _Zsh(ZshComplete):
-    """Works from a file in $fpath too, which zsh reads at the first tab."""
+    """Works also from a file in $fpath, which zsh reads at the first tab."""
 
     source_template = """\
 #compdef %(prog_name)s
@@ -107,9 +107,9 @@ The exit status is 0, 1 for an error and 2 for a wrong command line."""
 @click.argument("shell", metavar="|".join(_SHELLS), type=click.Choice(list(_SHELLS)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that has a shell complete this command.
+    """Print the completion script for a shell.
 
-    Commands, options, groups and resources are completed; bash has to be 4.4 or later.
+    It completes commands, options, groups and resources. For bash it needs version 4.4 or later.
     """
     template = _SHELLS[shell](ctx.find_root().command, {}, "fsmount", "_FSMOUNT_COMPLETE")
     echo(template.source())

@@ -17,20 +17,20 @@ from fsmount.errors import RegionCorrupt
 @click.command(
     epilog="""\b
 Examples:
-  fsmount doctor /run/counters && echo all in order
+  fsmount doctor /run/counters && echo consistent
   fsmount doctor --json /run/counters | jq length
   fsmount doctor --repair /dev/shm/fsmount-0/3f2c9d1e5a7b8c90.region
 
-The exit status is 0 if all is in order, or is so again with --repair, 1 if something differs or for an error, and 2 for
-a wrong command line."""
+The exit status is 0 if the region is consistent, also after --repair, 1 if a difference remains or for an error, and 2
+for a wrong command line."""
 )
 @click.argument("place", metavar="MOUNTPOINT|REGION", type=UnseenPath())
-@click.option("--repair", is_flag=True, help="Mend what differs.")
-@click.option("--json", "as_json", is_flag=True, help="Print an array of what differs.")
+@click.option("--repair", is_flag=True, help="Repair the differences.")
+@click.option("--json", "as_json", is_flag=True, help="Print an array of the differences.")
 def doctor(place: str, repair: bool, as_json: bool) -> None:
-    """Compare every number and link in a region with what it follows from, and print what differs.
+    """Recompute every number and link in a region, and print the differences.
 
-    A mount can go on being used meanwhile.
+    A mounted tree stays usable meanwhile.
     """
     from fsmount.admin.named_tree import open_tree
 
@@ -42,7 +42,7 @@ def doctor(place: str, repair: bool, as_json: bool) -> None:
             try:
                 found = tree.repair()
             except RegionCorrupt as error:
-                raise UserError(f"damaged beyond repair: {error.found}; remove {tree.path} to begin anew") from None
+                raise UserError(f"damaged beyond repair: {error.found}; remove {tree.path} to start again") from None
             if found:
-                raise UserError(f"{len(found)} of it cannot be recomputed, and is left: {'; '.join(found)}")
+                raise UserError(f"{len(found)} differences cannot be repaired, and remain: {'; '.join(found)}")
     sys.exit(1 if found else 0)

@@ -14,7 +14,9 @@ def _address(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     try:
         return parse_address(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no address such as 127.0.0.1:9744 or [::1]:9744", ctx, param) from None
+        raise click.BadParameter(
+            f"{value!r} is not an address such as 127.0.0.1:9744 or [::1]:9744", ctx, param
+        ) from None
 
 
 @click.command(
@@ -23,7 +25,7 @@ Examples:
   fsmount exporter /run/counters
   fsmount exporter /run/counters --listen [::1]:9744 & curl -s http://[::1]:9744/metrics
 
-The exit status is 0 at a clean end, 1 for an error and 2 for a wrong command line."""
+The exit status is 0 after SIGINT or SIGTERM, 1 for an error and 2 for a wrong command line."""
 )
 @click.argument("mountpoint", required=False, type=UnseenPath())
 @click.option(
@@ -32,13 +34,13 @@ The exit status is 0 at a clean end, 1 for an error and 2 for a wrong command li
     default="127.0.0.1:9744",
     show_default=True,
     callback=_address,
-    help="Where to serve; port 0 is any that is free.",
+    help="The address to listen at; port 0 is any free port.",
 )
 def exporter(mountpoint: str | None, listen: tuple[str, int]) -> None:
-    """Serve the file metrics of a mount over HTTP at /metrics, for Prometheus and the like.
+    """Serve the file metrics of a mount over HTTP at /metrics, for Prometheus and similar programs.
 
-    MOUNTPOINT need not be said where it is your only one. Runs until SIGINT or SIGTERM, and goes on while nothing is
-    mounted: it answers 503 then.
+    MOUNTPOINT may be left out if you have only one mount. The command runs until SIGINT or SIGTERM. While nothing is
+    mounted it answers 503.
     """
     from fsmount.admin.named_path import open_path
     from fsmount.admin.named_tree import only_mount

@@ -32,7 +32,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 
 
 def _watchdog(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if value != 0 and not 1 <= value <= _DAY:  # nor what is no number at all
+    if value != 0 and not 1 <= value <= _DAY:  # also for nan
         raise click.BadParameter(f"{value:g} is neither 0 nor from 1 second to {_DAY:g} (a day)", ctx, param)
     return value
 
@@ -52,7 +52,7 @@ def _config(path: str) -> TreeDescription:
     from fsmount.config import ConfigError, load
 
     if not path:
-        raise UserError("--config has an empty name (a shell variable that is not set?): name a file")
+        raise UserError("--config has an empty name (an unset shell variable?): name a file")
     try:
         with one_line(path):
             try:
@@ -72,34 +72,34 @@ Examples:
   fsmount mount /run/counters --resource memory --resource tokens:count -o allow_other
   fsmount mount -f /run/counters --config /etc/counters.toml
 
-The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line. In the foreground it is 0 at a clean
-end: somebody has unmounted, or SIGTERM, SIGINT or SIGHUP came."""
+The exit status is 0, 1 if the tree cannot be mounted and 2 for a wrong command line. In the foreground it is 0 after
+umount, SIGTERM, SIGINT or SIGHUP."""
 )
 @click.argument("mountpoint", type=UnseenPath())
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
-@click.option("--debug", is_flag=True, help="Log more.")
+@click.option("--debug", is_flag=True, help="Log details.")
 @click.option(
     "--resource",
     "resources",
     metavar="NAME[:bytes|:count]",
     multiple=True,
     callback=_resources,
-    help="A thing to count, and its unit; may be repeated.  [default: memory]",
+    help="A resource to count, and its unit; may be repeated.  [default: memory]",
 )
 @click.option(
     "--batch",
     metavar="auto|N",
     callback=_batch,
-    help="How much a holder reserves ahead; 0: nothing, all is exact.  [default: auto]",
+    help="The amount that a holder reserves ahead of its charges; 0: nothing.  [default: auto]",
 )
 @click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=str),
     metavar="TREE.toml",
-    help="Make new counters as fsmount save wrote them there.",
+    help="Make the groups of a new tree from this file, which fsmount save writes.",
 )
-@click.option("--region", type=UnseenPath(), metavar="PATH", help="Where the counters are kept.")
+@click.option("--region", type=UnseenPath(), metavar="PATH", help="The file that keeps the counters.")
 @click.option(
     "--groups", metavar="N", type=click.IntRange(1, CAPACITY_MAX[0]), help="Capacity: groups.  [default: 65536]"
 )
@@ -121,7 +121,7 @@ end: somebody has unmounted, or SIGTERM, SIGINT or SIGHUP came."""
     type=float,
     default=30.0,
     callback=_watchdog,
-    help="End the server when it has stood still for so long; 0: never.  [default: 30]",
+    help="End the daemon when it has not responded for this time; 0: never.  [default: 30]",
 )
 @click.option("-o", "options", metavar="OPTS", multiple=True, help="FUSE options, such as ro or allow_other.")
 def mount(
@@ -140,8 +140,8 @@ def mount(
 ) -> None:
     """Mount a tree of counters at MOUNTPOINT.
 
-    It is served in the background; the command returns when the files are there.  What an earlier mount left behind
-    at MOUNTPOINT, with its daemon killed or with umount --keep, is taken over with every charge in it, as it is.
+    A daemon serves the tree in the background; the command returns when the files are there. Counters that an earlier
+    mount left at MOUNTPOINT, after its daemon was killed or after umount --keep, are taken over with all charges.
     """
     from fsmount.admin.preflight import open_mount_point
     from fsmount.daemon.mount import mount
@@ -149,7 +149,7 @@ def mount(
 
     with one_line(mountpoint):
         if region == "":
-            raise UserError("--region has an empty name (a shell variable that is not set?): name a path")
+            raise UserError("--region has an empty name (an unset shell variable?): name a path")
         with open_mount_point(mountpoint) as place:
             path = place.path
         request = MountRequest(

@@ -1,8 +1,8 @@
 """fsmount run.
 
-The process that becomes the command opens the lease, so the holder is that process.  The lease is open here too.  So
-what is held lasts while the command runs, also when this process is killed and the command goes on, and also when the
-command closes what it does not know.
+The process that becomes COMMAND opens the lease, so that process is the holder.  This process has the lease open, too.
+So the lease lasts as long as COMMAND runs, even if this process is killed, and even if COMMAND closes descriptors that
+it does not know.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from fsmount.cli.commands import complete
+from fsmount.cli.ui import complete
 from fsmount.cli.ui.amounts import Amount, amounts
 from fsmount.cli.ui.child import Child, ChildEnded, Opened
 from fsmount.cli.ui.group import named_group, requested
@@ -23,7 +23,7 @@ from fsmount.cli.ui.report import end
 from fsmount.cli.ui.waiting import WaitingCommand, timeout_of, wait_option
 from fsmount.files import LeaseGroup
 
-# Those of env(1): the command cannot be told from us by a status that it is unlikely to have.
+# The exit statuses of env(1), which commands rarely use themselves.
 _FAILED = 125
 _NOT_RUN = 126
 _NOT_FOUND = 127
@@ -38,19 +38,25 @@ Examples:
   fsmount run -g /run/counters/hosts/db -r tokens=1 -- ssh db uptime
   fsmount run -g /run/counters/gpu -r memory=8G -r slots=1 --wait=30s -- ./train
 
-It is given back when COMMAND ends, however that is: processes that it leaves behind hold nothing any more. When
-fsmount run itself is killed by SIGKILL, COMMAND goes on and holds, until it and what it left behind have ended.
-R.holders shows COMMAND and its process, also while that process still waits for room.
+All of it is released when COMMAND ends, however it ends, even if COMMAND leaves processes behind. If fsmount run is
+killed by SIGKILL, COMMAND continues and holds its charges until it and the processes that it leaves behind have ended.
+R.holders shows COMMAND and its process, also while it waits for room.
 
-COMMAND is looked up before anything is waited for. A word behind --wait that reads as a time is the time: a COMMAND
-called 30s is written ./30s, or follows --.
+COMMAND is looked up before fsmount run waits. A word behind --wait that reads as a time is TIME: write a COMMAND named
+30s as ./30s, or after --.
 
-Signals are passed on to COMMAND, and its exit status is that of fsmount run, 128+N if signal N ended it. Without a
-COMMAND that ran it is 75 if a limit refuses, 127 if there is no such command, 126 if it cannot be run, 125 for any
-other error and 2 for a wrong command line.""",
+Signals are passed on to COMMAND. The exit status is that of COMMAND, or 128+N if signal N ended it. If COMMAND did not
+run, it is 75 if a limit refuses, 127 if there is no such command, 126 if it cannot be run, 125 for any other error and
+2 for a wrong command line.""",
 )
 @click.option(
-    "-g", "--group", "path", metavar="GROUP", required=True, shell_complete=complete.directories, help="Who pays."
+    "-g",
+    "--group",
+    "path",
+    metavar="GROUP",
+    required=True,
+    shell_complete=complete.directories,
+    help="The group to charge.",
 )
 @click.option(
     "-r",
@@ -61,14 +67,14 @@ other error and 2 for a wrong command line.""",
     multiple=True,
     callback=amounts,
     shell_complete=complete.amounts,
-    help="How much of what; may be repeated.",
+    help="The amount N of resource R; may be repeated.",
 )
 @wait_option
 @click.argument("command", metavar="[--] COMMAND...", nargs=-1, required=True, shell_complete=complete.files)
 def run(path: str, wanted: tuple[Amount, ...], seconds: float | None, command: tuple[str, ...]) -> None:
     """Hold N of each resource R in GROUP while COMMAND runs.
 
-    COMMAND is not started unless all of it is to be had; until then nothing is held.
+    COMMAND starts when all resources are charged; until then nothing is held.
     """
     with named_group(path, wanted, _FAILED) as group, group:
         amounts = requested(group, wanted)
@@ -89,7 +95,7 @@ def _run(
 
     with Child(program, command, open_lease) as child:
         opened = child.opened()
-        if opened is not None:  # otherwise the first charge says what is wrong
+        if opened is not None:  # otherwise the first charge opens the lease here, and reports why it cannot
             resource, descriptor = opened
             group.lease(resource or None).adopt(descriptor)
         if seconds is None:
@@ -106,7 +112,7 @@ def _find(command: str, *, waits: bool) -> str:
     try:
         return find_program(command)
     except FileNotFoundError as error:
-        hint = "; nor is it a time for --wait, such as 30s" if waits and command[:1].isdigit() else ""
+        hint = ", and it is not a time for --wait, such as 30s" if waits and command[:1].isdigit() else ""
         end(command, f"{error.strerror}{hint}", _NOT_FOUND)
     except PermissionError as error:
         _cannot_run(command, error)

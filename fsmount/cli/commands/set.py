@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fsmount.cli.commands import complete
+from fsmount.cli.ui import complete
 from fsmount.cli.ui.amounts import Amount, limits
 from fsmount.cli.ui.group import counter, named_group, set_limit
 from fsmount.control_files.control_file import BYTES_ENDING
@@ -29,7 +29,7 @@ Examples:
   fsmount set /run/counters/web memory.limit=1G
   fsmount set /run/counters/web memory.limit=1G memory.soft_limit=768M tokens.limit=max
 
-The exit status is 0 if all is set, 75 if more is used than a limit would allow, 1 for any other error and 2 for a wrong
+The exit status is 0 if everything is set, 75 if the usage is above a new limit, 1 for any other error and 2 for a wrong
 command line."""
 )
 @click.argument("path", metavar="GROUP", shell_complete=complete.directories)
@@ -42,9 +42,9 @@ command line."""
     shell_complete=complete.limits,
 )
 def set(path: str, wanted: tuple[Amount, ...]) -> None:
-    """Set limits and soft limits of a group; max is none.
+    """Set limits and soft limits of a group; max removes a limit.
 
-    They are set in this order. The first that fails ends it, and those before it stay set.
+    They are set in the given order. After the first failure the earlier ones stay set.
     """
     with named_group(path) as group:
         counters = [counter(group, name.partition(".")[0]) for name, _, _ in wanted]

@@ -12,13 +12,15 @@ from fsmount.admin.bounded import NoAnswer, bounded
 from fsmount.admin.daemon_process import describe_no_answer
 from fsmount.admin.named_path import OpenPath, open_path
 from fsmount.admin.user_error import UserError
-from fsmount.cli.commands import complete
+from fsmount.cli.ui import complete
 from fsmount.cli.ui.printable import printable
 from fsmount.cli.ui.report import one_line
 from fsmount.cli.ui.streams import echo
 from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
 from fsmount.protocol.status import Capacity, Status, read_status, user_name
 from fsmount.version import __version__
+
+_NOT_UNDERSTOOD = "the answer of its daemon is not understood: it is of another version"
 
 
 @click.command(
@@ -28,16 +30,17 @@ Examples:
   fsmount status /run/counters
   fsmount status --json /run/counters | jq .capacity.groups.used
 
-Root and the owner of the mount may use all room; any other user never holds more of anything than is left for others.
+Root and the owner of the mount may use the whole capacity. Any other user gets a share: at most as much of it as is
+left for others.
 
 The exit status is 0, 1 if no daemon serves the mount or for an error, and 2 for a wrong command line."""
 )
 @click.argument("path", metavar="[MOUNTPOINT]", required=False, shell_complete=complete.directories)
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 def status(path: str | None, as_json: bool) -> None:
-    """Print who serves a mount, where its region is, what it has room for, and who uses the most of that.
+    """Print the daemon, the region and the capacity of a mount, and the users with the largest part of the capacity.
 
-    MOUNTPOINT need not be said where it is your only one. It may also be a group, or a place where one is bound.
+    MOUNTPOINT may be left out if you have only one mount. It may also be a group, or a bind mount of one.
     """
     from fsmount.admin.named_tree import only_mount
 
@@ -63,13 +66,11 @@ def _status(path: str) -> Status:
     except FileNotFoundError as error:
         if error.filename is None or not str(error.filename).endswith("status"):
             raise UserError("there is no such directory: name a mount point, or a group of a mount") from None
-        raise UserError(
-            "its daemon does not tell its status: it is of another version, or the group was removed"
-        ) from None
+        raise UserError("its daemon has no status: it is of another version, or the group was removed") from None
     except NotADirectoryError:
         raise UserError("not a directory: name a mount point, or a group of a mount") from None
     except ValueError:
-        raise UserError("what its daemon says is not understood: it is of another version") from None
+        raise UserError(_NOT_UNDERSTOOD) from None
     except OSError as error:
         if says_daemon_is_lost(error):
             raise UserError(f"no daemon serves it: {LOST_DAEMON}") from None
@@ -79,8 +80,8 @@ def _status(path: str) -> Status:
 def _nothing_there(place: OpenPath) -> str:
     region = region_path.find(place.path)
     if region is None:
-        return "nothing of fsmount is mounted there"
-    return f"no daemon serves it: its counters from before are in {region}, and fsmount mount takes them over"
+        return "nothing of fsmount is mounted there: name a mount point, or a group of a mount"
+    return f"no daemon serves it: the counters of an earlier mount are in {region}, and fsmount mount takes them over"
 
 
 def _object(told: Status) -> dict[str, object]:
@@ -139,7 +140,7 @@ def _time(seconds: float) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        raise UserError("what its daemon says is not understood: it is of another version") from None
+        raise UserError(_NOT_UNDERSTOOD) from None
 
 
 def _size(amount: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fsmount.cli.commands import complete
+from fsmount.cli.ui import complete
 from fsmount.cli.ui.group import counter, named_group, only_mount
 from fsmount.cli.ui.streams import echo
 
@@ -23,7 +23,7 @@ Examples:
   fsmount tree /run/counters/web -r memory | less
   fsmount tree --json | jq '.[] | select(.counters.memory.failcnt > 0) | .group'
 
-Red: nine tenths of the limit are used. Yellow: three quarters are, or more than the soft limit.
+Red: at least nine tenths of the limit are used. Yellow: at least three quarters, or more than the soft limit.
 
 The exit status is 0, 1 for an error and 2 for a wrong command line."""
 )
@@ -34,13 +34,15 @@ The exit status is 0, 1 for an error and 2 for a wrong command line."""
     "resources",
     metavar="R",
     multiple=True,
-    help="Of this resource; may be repeated.",
+    help="Show this resource only; may be repeated.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an array: of each group its path and what R.stat says.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print an array of groups, each with its path and the numbers of R.stat."
+)
 def tree(path: str | None, resources: tuple[str, ...], as_json: bool) -> None:
-    """Print a hierarchy of groups with what each uses of its limit, once.
+    """Print a hierarchy of groups, each with its usage and limit.
 
-    MOUNTPOINT need not be said where it is your only one. A resource's numbers are of one moment.
+    MOUNTPOINT may be left out if you have only one mount. All numbers of one resource are from the same moment.
     """
     path = only_mount("tree") if path is None else path
     with named_group(path) as top:

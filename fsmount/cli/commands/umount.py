@@ -27,17 +27,17 @@ Examples:
 
 fsmount unmount is the same command.
 
-The exit status is 0, 1 if it is not unmounted and 2 for a wrong command line."""
+The exit status is 0, 1 if the tree stays mounted and 2 for a wrong command line."""
 )
 @click.argument("mountpoint", type=UnseenPath())
-@click.option("--keep", is_flag=True, help="Leave the counters, and who holds what, for the next mount.")
-@click.option("--stale", is_flag=True, help="Only clear away what a dead daemon left mounted; the counters stay.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not say what is lost.")
+@click.option("--keep", is_flag=True, help="Keep the counters with all charges for the next mount.")
+@click.option("--stale", is_flag=True, help="Only remove the mount of a dead daemon; the counters stay.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print what is lost.")
 def umount(mountpoint: str, keep: bool, stale: bool, quiet: bool) -> None:
-    """Unmount MOUNTPOINT.  UserError while somebody holds charges there, unless they are to be kept.
+    """Unmount MOUNTPOINT; refuse while a process or lease holds charges, unless --keep is given.
 
-    Groups, limits and what groups hold themselves end with the mount; a line on standard error names them. Of a bind
-    mount that alone is unmounted, with --keep or without: the tree goes on where it is mounted.
+    Groups, their limits and their own charges end with the mount; a line on standard error names them. At a bind mount
+    only the bind mount is removed, with or without --keep: the tree stays mounted in its first place.
     """
     from fsmount.admin.tree_removal import losses
     from fsmount.admin.unmount import clear, unmount

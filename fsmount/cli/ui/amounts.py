@@ -1,4 +1,4 @@
-"""Amounts on a command line: memory=2G, or memory.limit=1G where a file is set."""
+"""Amounts on a command line: memory=2G, or memory.limit=1G for a limit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import click
 
-from fsmount.cli.ui.cells import size
-from fsmount.quantities import UNLIMITED, format_quantity, parse
+from fsmount.quantities import parse
 
 
 class Amount(NamedTuple):
-    """`name` is the resource's, with the key behind a dot where there is one; `typed` is the amount as it was typed."""
+    """NAME=N: `name` is a resource R, or R.KEY for a limit; `typed` is N as it was typed."""
 
     name: str
     amount: int
@@ -21,39 +20,22 @@ class Amount(NamedTuple):
 
 
 def amounts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Amount, ...]:
-    """The callback of parameters NAME=N, N as it would be charged through a file; none is named twice."""
+    """The callback of a parameter R=N..., with each R once and each N as R.charge accepts it."""
     return _amounts(ctx, param, value, limit=False)
 
 
 def limits(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Amount, ...]:
-    """The same, N as it would be written to a limit: with `max` and `-1`."""
+    """The callback of a parameter R.KEY=N..., with each N as a limit file accepts it: also `max` and `-1`."""
     return _amounts(ctx, param, value, limit=True)
 
 
 def amount(text: str, *, limit: bool = False) -> int:
-    """The amount that was typed, as parse() would read it from a file.  ValueError: what it is instead."""
+    """The typed amount, read by the rules of the files.  ValueError: says what the text is instead."""
     try:
         return parse(os.fsencode(text), limit=limit)
     except OSError as error:
-        wrong = "above 2^63-1" if error.errno == errno.ERANGE else "no amount such as 4096, 64K or 2G"
+        wrong = "above 2^63-1" if error.errno == errno.ERANGE else "not an amount such as 4096, 64K or 2G"
         raise ValueError(wrong) from None
-
-
-#: From here on a number of bytes is hard to read without a suffix.
-_LONG = 10_000
-
-
-def told(amount: int, unit: str, typed: str = "") -> str:
-    """An amount for a message, as it was typed or as short as it can be, and the exact number beside it."""
-    number = str(amount)
-    if amount == UNLIMITED:
-        return "max"
-    if unit != "bytes":
-        return number if typed in ("", number) else f"{typed} ({number})"
-    short = typed or (format_quantity(amount) if amount >= _LONG else number)
-    if not typed and len(short) > len("1023M"):
-        short = f"about {size(amount)}"
-    return number if short == number else f"{short} ({number} bytes)"
 
 
 def _amounts(ctx: click.Context, param: click.Parameter, value: tuple[str, ...], *, limit: bool) -> tuple[Amount, ...]:

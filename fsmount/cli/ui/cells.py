@@ -1,4 +1,4 @@
-"""What a counter says, for people: numbers, bars and sparklines, in the colours of its distance to the limit."""
+"""Counters as cells of a table: numbers, bars and sparklines, coloured by the distance to the limit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fsmount.cli.ui.columns import DIM, Cell
+from fsmount.cli.ui.numbers import number
 from fsmount.cli.ui.terminal import Glyphs
 from fsmount.quantities import UNLIMITED
 
@@ -13,15 +14,15 @@ RED = "ansired"
 _YELLOW = "ansiyellow"
 _GREEN = "ansigreen"
 
-#: How wide a bar is, and a line of the last minute.
+#: The width of a bar, and of a sparkline.
 BAR = 12
-# From what share of its limit on a counter is of which colour.
+# The shares of the limit from which a counter is red, and yellow.
 _RED_SHARE = 0.9
 _YELLOW_SHARE = 0.75
 
 
 class Amounts(NamedTuple):
-    """What is shown of a counter."""
+    """The amounts of a counter that a table shows."""
 
     usage: int
     limit: int
@@ -29,14 +30,14 @@ class Amounts(NamedTuple):
 
     @property
     def share(self) -> float | None:
-        """What part of the limit is used; None without one."""
+        """The used part of the limit; None without a limit."""
         if self.limit == UNLIMITED:
             return None
         return self.usage / self.limit if self.limit else 1.0
 
     @property
     def style(self) -> str:
-        """The colour of its distance to the limit."""
+        """The colour that tells the distance to the limit."""
         share = self.share
         if share is not None and share >= _RED_SHARE:
             return RED
@@ -55,29 +56,13 @@ class Amounts(NamedTuple):
 
 
 def bar(share: float, style: str, drawn: Glyphs) -> Cell:
-    """As much of a bar as the share is, or all of it."""
+    """A bar filled to the share, or completely above 1."""
     full = min(int(share * BAR), BAR)
     return [(style, drawn.full * full), (DIM, drawn.free * (BAR - full))]
 
 
-def number(amount: int, unit: str) -> str:
-    """An amount of a resource for people, in its unit; no limit is max."""
-    if amount == UNLIMITED:
-        return "max"
-    return size(amount) if unit == "bytes" else str(amount)
-
-
-def size(number: int) -> str:
-    """Bytes for people, in powers of 1024: 1023, 1.0K, 9.8M, 12G."""
-    power = (number.bit_length() - 1) // 10
-    if power < 1:
-        return str(number)
-    value = number / 1024**power
-    return f"{value:.{int(value < 9.95)}f}{'KMGTPE'[power - 1]}"
-
-
 def sparkline(usages: Sequence[int | None], drawn: Glyphs) -> str:
-    """A character for each usage, as high as it is beside the highest; a space for what is not known."""
+    """A character for each usage, scaled to the highest; a space for an unknown usage."""
     top = max((usage for usage in usages if usage is not None), default=0) or 1
     steps = len(drawn.heights) - 1
     return "".join(" " if usage is None else drawn.heights[round(usage / top * steps)] for usage in usages)

@@ -1,12 +1,12 @@
-"""A command that runs in our place: what signals us signals it, and we end as it does.
+"""A child that runs a command in place of this process: signals are passed on, and both end in the same way.
 
-The process that becomes the command starts first.  It opens the lease, so it is the holder, and waits until we say that
-what was asked for is charged.  Until then it has the command's name and does nothing else; if we die, it ends.
+The child starts first.  It opens the lease, so it is the holder, and waits until this process has charged the amounts.
+Until then it has the name of the command and does nothing; if this process dies, the child ends.
 
-Signals are blocked and waited for, one at a time, so none comes too early or too late.  A signal that somebody sent
-to us alone is sent on.  One that the terminal sends (^C, ^\\, ^Z) goes to the whole foreground group, which the command
-is in, and must not reach it twice; but a hangup may come to us alone.  When the command is stopped, as by ^Z, we stop
-too: the shell that started us looks at us.
+Signals are blocked and accepted one at a time, so none is lost.  A signal from a process is passed on.  A signal from
+the terminal (^C, ^\\, ^Z) reaches the whole foreground process group, with the child in it, and is not passed on again.
+A hangup is always passed on, because it may reach this process only.  When the child stops, as by ^Z, this process
+stops, too: the shell waits for this process.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-# What Python ignores, and a command expects not to be.
+# Signals that Python ignores, while commands expect the default action.
 _DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
-# The longest name that the kernel keeps of a process, in bytes.
+# The longest name of a process that the kernel keeps, in bytes.
 _COMM_MAX = 15
 
 _GO = b"go"
 
-#: The file that the process that becomes the command opens for us: a name for it, and the descriptor.
+#: A file that the child opens for this process: a name of it, and the descriptor.
 Opened = tuple[str, int]
 
 
 class ChildEnded(Exception):
-    """The process that was to become the command has ended before; with the exit status that this means."""
+    """The child has ended before it became the command; with the exit status of this process."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -43,15 +43,15 @@ class ChildEnded(Exception):
 
 
 class Child:
-    """A process that becomes a command when run_to_end() says so, and ends with the `with` if nothing does.
+    """A process that becomes a command in run_to_end(), and otherwise ends with the block.
 
-    Its end before that is a ChildEnded, raised wherever this process is: it may wait for room.
+    Its end before that raises ChildEnded wherever this process is, also while it waits for room.
     """
 
     def __init__(self, program: str, command: tuple[str, ...], open_file: Callable[[], Opened]) -> None:
-        """open_file: called in the new process; the command inherits what it opens.  OSError there: nothing is opened.
+        """open_file: called in the child, and the command inherits the file; OSError: there is no file.
 
-        Runs in the main thread, the only one.
+        Only the main thread may run, and make a Child.
         """
         signal.signal(signal.SIGCHLD, self._look)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,7 +67,7 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Returns when the process has ended, so that nothing of it is left open."""
+        """Ends the process, and returns when the kernel has closed its files."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._socket.close()
         if self._pid:
@@ -75,17 +75,17 @@ class Child:
             os.waitpid(self._pid, 0)
 
     def opened(self) -> Opened | None:
-        """The file that it has opened, which this process has open now too; None: it could not."""
+        """The file that the child has opened, now open here, too; None: opening it failed."""
         name, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 1, socket.MSG_CMSG_CLOEXEC)
         return (os.fsdecode(name[:-1]), descriptors[0]) if descriptors else None
 
     def run_to_end(self) -> int:
-        """Has it become the command, and returns its exit status as a shell tells it: 128+N if signal N ended it.
+        """Runs the command, and returns its exit status as a shell does: 128+N if signal N ended it.
 
-        OSError if it cannot be started.  Signals stay blocked: whoever calls this is about to end.
+        OSError: the command cannot be started.  Signals stay blocked, because this process is about to end.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        with contextlib.suppress(ConnectionError):  # it has been killed, and the loop learns by which signal
+        with contextlib.suppress(ConnectionError):  # the child was killed: the loop finds the signal
             self._socket.send(_GO)
             failed = self._socket.recv(64)
             if failed:
@@ -101,7 +101,7 @@ class Child:
                     self._pid = 0
                     return _exit_status(status)
             elif got.si_code <= 0 or got.si_signo == signal.SIGHUP:  # from a process, not from the kernel
-                with contextlib.suppress(PermissionError):  # it has become another user's, as sudo does
+                with contextlib.suppress(PermissionError):  # the child has changed its user, as sudo does
                     os.kill(self._pid, got.si_signo)
 
     def _look(self, number: int, frame: FrameType | None) -> None:
@@ -117,7 +117,7 @@ def _exit_status(status: int) -> int:
 
 
 def _become(program: str, command: tuple[str, ...], open_file: Callable[[], Opened], ours: socket.socket) -> NoReturn:
-    """The life of the new process."""
+    """The child's part of Child: opens the file, waits, and becomes the command."""
     try:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -139,7 +139,7 @@ def _become(program: str, command: tuple[str, ...], open_file: Callable[[], Open
 
 
 def _execute(program: str, command: tuple[str, ...]) -> int:
-    """As execvp() does it; returns the errno if it cannot."""
+    """Runs the program as execvp() does; returns the errno of a failure."""
     try:
         os.execv(program, command)
     except OSError as error:

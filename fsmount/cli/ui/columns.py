@@ -1,7 +1,7 @@
 """Tables that fit the terminal, as lines of cells.
 
-A cell is a list of pieces (style, text), styles as prompt_toolkit names them: what is written to a terminal gets its
-colours from there, and for anything else the texts alone are joined, without that library.
+A cell is a list of pieces (style, text) with the styles of prompt_toolkit, which writes them to a terminal.  For any
+other output only the texts are joined, without that library.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Column(NamedTuple):
     right: bool = False
     least: int = 0
     most: int | None = None
-    #: From what width of the table on it is shown.  Where the others are too wide, those of the most give way first.
+    #: The narrowest table that shows the column.  If the rest is too wide, columns with the largest `since` go first.
     since: int = 0
-    #: Whether shortened_name() cuts what is too wide.
+    #: Whether shortened_name() cuts a text that is too wide.
     names: bool = False
 
 
@@ -41,8 +41,8 @@ def lines(
 ) -> list[Cell]:
     """The titles and the rows, a line each.
 
-    With a width no line is wider: columns are left out, and the first one gives way.  fill: it takes what is left
-    over, too.
+    width: the maximum; some columns are left out for it, and the first column is cut.  fill: the first column is
+    extended to the width.
     """
     titled: Sequence[Cell] = [[(DIM, column.title)] for column in columns]
     widths = [max(column.least, len(column.title)) for column in columns]
@@ -64,7 +64,7 @@ def lines(
 
 
 def _shown(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """The numbers of the columns that there is room for."""
+    """The numbers of the columns that fit."""
     shown = [at for at, column in enumerate(columns) if width >= column.since]
     while columns[0].least + sum(len(_GAP) + widths[at] for at in shown[1:]) > width:
         last = max(shown, key=lambda at: columns[at].since)
@@ -75,12 +75,12 @@ def _shown(columns: Sequence[Column], widths: Sequence[int], width: int) -> list
 
 
 def plain(line: Cell) -> str:
-    """A line for what is no terminal."""
+    """A line as text for a file or pipe."""
     return "".join(text for _, text in line).rstrip()
 
 
 def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
-    """The cell, cut where it is wider."""
+    """The cell, cut to the width."""
     if _cell_width(cell) <= width:
         return cell
     kept: Cell = []
@@ -96,22 +96,23 @@ def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
 
 
 def shortened_name(cell: Cell, width: int, drawn: Glyphs) -> Cell:
-    """What leads to a name and the name, cut where they are wider: of both the end tells the most.
+    """A guide and a name, or a path, cut to the width.
 
-    But a name that is cut behind what leads to it keeps its beginning, as that tells where it is sorted.
+    A guide and a path lose their beginnings, because the end says most.  A name behind a guide loses its end, because
+    the beginning shows its place in the order.
     """
     if _cell_width(cell) <= width:
         return cell
     (lead_style, lead), *name = cell
     if not lead:
         return [(style, shortened_path(text, width, drawn)) for style, text in name]
-    # a name has half of the width at least
+    # the name keeps at least half of the width
     kept = shortened(name, max(width - _width(lead), width // 2), drawn)
     return [(lead_style, shortened_path(lead, width - _cell_width(kept), drawn)), *kept]
 
 
 def shortened_path(text: str, width: int, drawn: Glyphs) -> str:
-    """The text, without its beginning where it is wider."""
+    """The end of a text that is wider."""
     if _width(text) <= width:
         return text
     left = width - 1
@@ -137,7 +138,7 @@ def _cell_width(cell: Cell) -> int:
 
 
 def _width(text: str) -> int:
-    """How many cells of a terminal it takes."""
+    """The number of terminal cells that the text takes."""
     if text.isascii():
         return len(text)
     from prompt_toolkit.utils import get_cwidth
@@ -146,7 +147,7 @@ def _width(text: str) -> int:
 
 
 def _start(text: str, width: int) -> str:
-    """As much of the text as fits."""
+    """The beginning of the text that fits."""
     if text.isascii():
         return text[: max(width, 0)]
     end = 0

@@ -1,4 +1,4 @@
-"""The group that a command names, through its files: whoever may use those may use the command."""
+"""The group that a command names, used through its files: their permissions are the permissions of the command."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 from fsmount.admin.user_error import UserError
-from fsmount.cli.ui.amounts import Amount, told
+from fsmount.cli.ui.amounts import Amount
+from fsmount.cli.ui.numbers import described
 from fsmount.cli.ui.report import FAILED, NoRoom, one_line
-from fsmount.control_files.table import SETTABLE
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.files import LeaseCounter, LeaseGroup, group_at
 from fsmount.files.counter import write_amount
@@ -19,21 +19,21 @@ from fsmount.protocol.suggestions import nearest_group
 
 @contextlib.contextmanager
 def named_group(path: str, wanted: Sequence[Amount] = (), status: int = FAILED) -> Iterator[LeaseGroup]:
-    """The group at a path; what goes wrong with it in the block ends the program with one line and the status.
+    """The group at a path.  An error of it in the block ends the program with one line and the status.
 
-    wanted: the amounts that were typed, for the line to show them.
+    wanted: the amounts that were typed, which the line shows as typed.
     """
     with one_line(path, status):
         with advised(meant=path):
-            if not path:  # a shell variable that is not set, and not the current directory
+            if not path:  # from an unset shell variable; realpath() would return the current directory
                 raise FileNotFoundError
             group = group_at(_real_path(path))
-        with advised(), _amounts_told(group, wanted):
+        with advised(), _refusals_described(group, wanted):
             yield group
 
 
 def _real_path(path: str) -> str:
-    """UserError where root would follow another user's link: that user would choose the group."""
+    """The path without links.  UserError if root would follow a link of another user, who could choose the group."""
     if os.geteuid() != 0:
         return os.path.realpath(path)
     from fsmount.paths.named_file import real_directory
@@ -46,7 +46,7 @@ def _real_path(path: str) -> str:
 
 
 def only_mount(command: str) -> str:
-    """Where the caller has his one mount; if there is none, or several, a line about the command ends the program."""
+    """The caller's only mount.  Without one, or with several, the program ends with one line about the command."""
     from fsmount.admin import named_tree
 
     with one_line(command):
@@ -54,7 +54,7 @@ def only_mount(command: str) -> str:
 
 
 def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
-    """The counter of a resource.  UserError if there is none."""
+    """The counter of a resource.  UserError: the group has no such resource."""
     try:
         return group[resource]
     except KeyError as error:
@@ -62,53 +62,55 @@ def counter(group: LeaseGroup, resource: str) -> LeaseCounter:
 
 
 def requested(group: LeaseGroup, wanted: tuple[Amount, ...]) -> dict[str, int]:
-    """Resource -> amount.  UserError if there is no such resource."""
+    """Resource -> amount.  UserError: the group has no such resource."""
     return {counter(group, resource).resource: amount for resource, amount, _ in wanted}
 
 
 def set_limit(counted: LeaseCounter, key: str, amount: int, typed: str) -> None:
-    """Sets a limit, or another settable file, to an amount that was typed.  NoRoom: the usage is above it."""
+    """Sets a limit, or another settable file, to a typed amount.  NoRoom: the usage is larger."""
+    from fsmount.control_files.table import SETTABLE
+
     try:
         write_amount(counted, SETTABLE[key], amount)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         raise NoRoom(
-            f"the limit of {counted.resource} cannot be {told(amount, counted.unit, typed)}: the usage is "
-            f"{told(counted.usage, counted.unit)}; uncharge first, or set no less than that"
+            f"the limit of {counted.resource} cannot be {described(amount, counted.unit, typed)}: the usage is "
+            f"{described(counted.usage, counted.unit)}; uncharge first, or set at least the usage"
         ) from None
 
 
 @contextlib.contextmanager
-def _amounts_told(group: LeaseGroup, wanted: Sequence[Amount]) -> Iterator[None]:
-    """Says of amounts that are refused how they were typed, and what there is."""
+def _refusals_described(group: LeaseGroup, wanted: Sequence[Amount]) -> Iterator[None]:
+    """Turns a refusal into a UserError with the amounts as typed, what is used or held, and advice."""
     typed = {(name, amount): text for name, amount, text in wanted}
 
-    def shown(error: LimitExceeded | NotHeld, amount: int) -> str:
-        return told(amount, group.units[error.resource])
+    def there(error: LimitExceeded | NotHeld, amount: int) -> str:
+        return described(amount, group.units[error.resource])
 
     def asked(error: LimitExceeded | NotHeld) -> str:
         text = typed.get((error.resource, error.requested), "")
-        return told(error.requested, group.units[error.resource], text)
+        return described(error.requested, group.units[error.resource], text)
 
     try:
         yield
     except LimitExceeded as error:
         raise NoRoom(
             f"{asked(error)} more of {error.resource} would pass the limit of {error.group}: "
-            f"{shown(error, error.usage)} of {shown(error, error.limit)} are used; give some back there, or raise the "
+            f"{there(error, error.usage)} of {there(error, error.limit)} are used; uncharge some there, or raise the "
             "limit"
         ) from None
     except NotHeld as error:
         raise UserError(
-            f"{asked(error)} of {error.resource} cannot be given back: the group itself holds "
-            f"{shown(error, error.held)}; what processes and leases hold is theirs, see {error.resource}.holders"
+            f"{asked(error)} of {error.resource} cannot be uncharged: the group itself holds "
+            f"{there(error, error.held)}; only processes and leases can release the rest, see {error.resource}.holders"
         ) from None
 
 
 @contextlib.contextmanager
 def advised(meant: str = "") -> Iterator[None]:
-    """Says of an error what can be done about it; meant: the path of a group that may be mistyped."""
+    """Turns an error into a UserError with advice; meant: the path of a group that may be mistyped."""
     try:
         yield
     except GroupRemoved:

@@ -1,4 +1,4 @@
-"""Which file a command is: looked up as execvp() does, so that a wrong name fails before anything is waited for."""
+"""The file of a command, found as execvp() finds it: a wrong name fails before `fsmount run` waits for room."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import stat
 def find_program(command: str) -> str:
     """The path of the file that a command runs.
 
-    FileNotFoundError: there is none, or its interpreter is missing.  PermissionError: it cannot be run.
+    FileNotFoundError: the file or its interpreter is missing.  PermissionError: the file cannot be run.
     """
     if "/" in command:
         return _checked(command)
@@ -20,7 +20,7 @@ def find_program(command: str) -> str:
     for directory in os.get_exec_path() if command else ():
         try:
             return _checked(os.path.join(directory, command))
-        except FileNotFoundError as error:  # a later directory may have it
+        except FileNotFoundError as error:  # a later directory may have the file
             missing = error if error.filename2 else missing
         except PermissionError as error:
             refused = refused or error
@@ -28,7 +28,7 @@ def find_program(command: str) -> str:
 
 
 def _checked(path: str) -> str:
-    """The path, of a file that can be run; errors as those of find_program()."""
+    """The path if it is a file that can be run; errors as those of find_program()."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -40,7 +40,7 @@ def _checked(path: str) -> str:
         raise PermissionError(errno.EACCES, why, path)
     interpreter = _interpreter(path)
     if interpreter and not os.path.exists(interpreter):
-        why = f"its first line names the interpreter {interpreter}, which is not there"
+        why = f"its first line names the interpreter {interpreter}, which does not exist"
         raise FileNotFoundError(errno.ENOENT, why, path, None, interpreter)
     return path
 

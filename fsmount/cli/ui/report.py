@@ -1,8 +1,13 @@
-"""How a command reports what went wrong: one line, and its exit status.
+"""Errors of a command: one line on standard error, and an exit status.
 
-0 is success, 1 an error of any kind, 2 a wrong command line (which click reports), and 75 a refusal for what is charged
-now, so that the same command may succeed later: a script can tell that from what it has to be corrected for.  75 is
-EX_TEMPFAIL of sysexits.h, "the user is invited to retry".
+| status | meaning |
+|---|---|
+| 0 | success |
+| 1 | an error of any kind |
+| 2 | a wrong command line, which click reports |
+| 75 | a refusal because of the present usage: the same command may succeed later |
+
+75 is EX_TEMPFAIL of sysexits.h, "the user is invited to retry".  It lets a script tell a refusal from a mistake.
 """
 
 from __future__ import annotations
@@ -21,12 +26,12 @@ NO_ROOM = os.EX_TEMPFAIL
 
 
 class NoRoom(UserError):
-    """UserError for what is charged now."""
+    """A refusal because of the present usage."""
 
 
 @contextlib.contextmanager
 def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
-    """Ends the program with a status and one line about the subject for what a user can cause."""
+    """Ends the program with a status and one line about the subject, for each error that a user can cause."""
     try:
         yield
     except NoRoom as refused:
@@ -34,7 +39,7 @@ def one_line(subject: str, status: int = FAILED) -> Iterator[None]:
     except UserError as refused:
         end(subject, str(refused), status)
     except BrokenPipeError:
-        raise  # nobody reads on, and click ends quietly
+        raise  # the reader of a pipe has ended: click ends the program quietly
     except OSError as error:
         name = None if error.filename is None else os.fsdecode(error.filename)
         where = "" if name in (None, subject) else f" ({name})"

@@ -1,7 +1,7 @@
-"""All groups from one down, with their counters: from the region where it may be used, else through the files.
+"""A group and all groups below it with their counters: from the region if it may be used, otherwise from the files.
 
-A snapshot finds every group in one pass, 10,000 of them in a few ms, all of one moment: in the region here, or there in
-the daemon, which a hidden file has do it.  Either way the groups that the directories hide are in it.
+A snapshot reads every group in one pass, 10,000 of them in a few ms, at one moment.  This process does it in the
+region, or the daemon does it when this process reads a hidden file.  Both include groups with hidden directories.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fsmount.shm import Group
 
 
 class Groups:
-    """The groups from the one at a path down.  Raises for that one alone what its files would raise.
+    """The group at a path and all groups below it.
 
-    OSError: GroupRemoved, TreeGone, PermissionError and what the region has to say.
+    OSError, for the group at the path only: GroupRemoved, TreeGone, PermissionError, and errors of the region.
     """
 
     def __init__(self, top: LeaseGroup) -> None:
@@ -32,18 +32,18 @@ class Groups:
         self._group: Group | None = None  # its tree stays open between two looks
 
     def snapshot(self, resources: Sequence[str]) -> dict[str, list[CounterSnapshot]]:
-        """By resource the counters of the groups, the same ones for each, parents before their children."""
+        """Resource -> the counters of the groups, the same groups for each resource, parents before children."""
         group = self._look()
         rows = {
             resource: self._top[resource].snapshot() if group is None else group.tree.snapshot(resource, group)
             for resource in resources
         }
-        # but for those that were made or removed in between
+        # without groups that were made or removed between two resources
         ids = set.intersection(*({row.id for row in found} for found in rows.values()))
         return {resource: [row for row in found if row.id in ids] for resource, found in rows.items()}
 
     def _look(self) -> Group | None:
-        """The group in its region: asks the daemon, so that a mount that is gone is not taken for one."""
+        """The group in its region.  It asks the daemon, so it fails if the tree is no longer mounted."""
         try:
             self._group = look(self.path)
         except OSError as error:
@@ -52,7 +52,7 @@ class Groups:
         return self._group
 
     def tell_gone(self, error: OSError) -> None:
-        """Raises TreeGone if the group is not there any more because the mount is not."""
+        """Raises TreeGone if the group is missing because its tree was unmounted."""
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
             try:
                 mounted = os.stat(self.path).st_dev == self._device
@@ -63,7 +63,7 @@ class Groups:
 
 
 def paths(rows: Sequence[CounterSnapshot]) -> dict[int, str]:
-    """Id -> path below the first, whose own is empty."""
+    """Id -> path below the first group, whose own path is empty."""
     found: dict[int, str] = {rows[0].id: ""}
     for row in rows[1:]:
         above = found[row.parent]
@@ -72,19 +72,19 @@ def paths(rows: Sequence[CounterSnapshot]) -> dict[int, str]:
 
 
 def full_path(top: str, below: str) -> str:
-    """The path of a group whose path below the one at the top is known."""
+    """The path of a group, from its path below the group at the top."""
     return os.path.join(top, below) if below else top
 
 
 def stat(row: CounterSnapshot) -> dict[str, int]:
-    """What R.stat says of it."""
+    """The numbers of R.stat."""
     return dict(zip(STAT_KEYS, row[3:], strict=True))
 
 
 def as_tree(rows: Sequence[CounterSnapshot]) -> Iterator[tuple[CounterSnapshot, tuple[bool, ...]]]:
-    """Each group before those below it, siblings by name.
+    """Each group before the groups below it, siblings by name.
 
-    With it, of each on the way from below the first down to it, whether it is the last of its siblings.
+    The tuple says for each ancestor below the first group, and for the group, whether it is the last of its siblings.
     """
     children: dict[int, list[CounterSnapshot]] = {}
     for row in rows[1:]:
@@ -100,7 +100,7 @@ def as_tree(rows: Sequence[CounterSnapshot]) -> Iterator[tuple[CounterSnapshot, 
 def all_as_tree(
     snapshot: Mapping[str, Sequence[CounterSnapshot]],
 ) -> Iterator[tuple[CounterSnapshot, tuple[bool, ...], dict[str, CounterSnapshot]]]:
-    """The same by the first resource, and with it the group's rows of all."""
+    """The same for several resources, with the rows of the group by resource."""
     found = {resource: {row.id: row for row in rows} for resource, rows in snapshot.items()}
     for row, last in as_tree(next(iter(snapshot.values()))):
         yield row, last, {resource: rows[row.id] for resource, rows in found.items()}

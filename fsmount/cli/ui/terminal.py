@@ -1,4 +1,4 @@
-"""What can be drawn where the output goes: whether it is a terminal, how wide, and with which characters."""
+"""The output: whether it is a terminal, its width, and the characters that it can show."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _ASCII = Glyphs("|- ", "`- ", "|  ", "#", ".", "_.-:=+*#", "~")
 
 
 def on_terminal() -> bool:
-    """Whether there is somebody to draw for, in colours."""
+    """Whether the output is a terminal with colours."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def terminal_width() -> int | None:
-    """How many columns there are, also where nothing can be drawn; None if it is no terminal."""
+    """The width of the terminal, also without colours; None: the output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def glyphs(encoding: str | None) -> Glyphs:
-    """Those that can be written in an encoding."""
+    """The glyphs that an encoding can write."""
     return _LINES if (encoding or "").lower().startswith("utf") else _ASCII

@@ -1,4 +1,4 @@
-"""A hierarchy of groups as a table: for a terminal as wide as that is, for anything else as wide as it needs."""
+"""A hierarchy of groups as a table, cut to the width of a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsmount.protocol.listings import CounterSnapshot
 
 
 def draw(snapshot: dict[str, list[CounterSnapshot]], top: str, units: dict[str, str]) -> None:
-    """Prints it; units is that of each resource in it."""
+    """Prints the table; units: the unit of each resource."""
     drawn = glyphs(sys.stdout.encoding)
     columns = [
         Column("group", least=8, names=True),
@@ -51,10 +51,10 @@ def _rows(
 
 
 def guide(last: tuple[bool, ...], drawn: Glyphs) -> str:
-    """What leads to the name of a group; see as_tree()."""
+    """The lines of the tree in front of a name; see as_tree()."""
     return _beside(last[:-1], drawn) + (drawn.last if last[-1] else drawn.branch) if last else ""
 
 
 def _beside(last: tuple[bool, ...], drawn: Glyphs) -> str:
-    """What stands below a name where a group has several lines."""
+    """The lines of the tree in front of the further lines of a group."""
     return "".join("   " if ended else drawn.by for ended in last)

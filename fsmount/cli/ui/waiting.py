@@ -1,4 +1,4 @@
-"""--wait, --wait=30s and --wait 30s: how long a command waits for room."""
+"""How long a command waits for room: --wait, --wait=30s and --wait 30s."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases alone
-    """Seconds, or a number with ms, s, m, h or d behind it; math.inf where none is named."""
+    """Seconds, or a number with the unit ms, s, m, h or d; math.inf without a time."""
 
     name = "duration"
 
@@ -24,12 +24,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
             return math.inf if value == _FOR_EVER else value
         match = _DURATION.fullmatch(value)
         if not match:
-            self.fail(f"{value!r} is no time such as 30s, 500ms, 5m or 1h", param, ctx)
+            self.fail(f"{value!r} is not a time such as 30s, 500ms, 5m or 1h", param, ctx)
         return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 class WaitingCommand(click.Command):
-    """A command with the option --wait, whose time is optional: the next word is the time only if it reads as one."""
+    """A command with the option --wait [TIME]: the next word is TIME only if it reads as a time."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         taking = {name for param in self.params for name in param.opts if _takes_a_value(param)} - {"--wait"}
@@ -60,11 +60,11 @@ wait_option = click.option(
     "seconds",
     metavar="[TIME]",
     type=Duration(),
-    help="Wait for room, in the order in which all asked: for TIME (30s, 5m), or for ever. The next word is TIME if it "
-    "reads as one: a command called 30s is ./30s, or follows --.",
+    help="Wait for room, behind earlier requests: for TIME (30s, 5m), or for ever. The next word is TIME if it reads "
+    "as a time: write a command named 30s as ./30s, or after --.",
 )
 
 
 def timeout_of(seconds: float | None) -> float | None:
-    """For charge(): None if there is no end."""
+    """The timeout of charge(): None if the command waits for ever."""
     return None if seconds is None or math.isinf(seconds) else seconds

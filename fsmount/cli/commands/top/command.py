@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from fsmount.cli.commands import complete
 from fsmount.cli.commands.top.views import ORDERS
+from fsmount.cli.ui import complete
 from fsmount.cli.ui.group import counter, named_group, only_mount
 
 _INTERVAL = 2.0

@@ -28,9 +28,10 @@ from fsmount.admin.user_error import UserError
 from fsmount.cli.commands.top.reader import GroupsSeen, HoldersSeen, Reader, Seen, Unseen, Wanted
 from fsmount.cli.commands.top.views import ORDERS, History, Ordered, group_lines, holder_lines, ordered
 from fsmount.cli.ui.amounts import amount
-from fsmount.cli.ui.cells import RED, number
+from fsmount.cli.ui.cells import RED
 from fsmount.cli.ui.columns import BOLD, DIM, Cell, joined, shortened, shortened_path
 from fsmount.cli.ui.group import advised, set_limit
+from fsmount.cli.ui.numbers import number
 from fsmount.cli.ui.printable import printable
 from fsmount.cli.ui.report import FAILED
 from fsmount.cli.ui.snapshot import Groups, full_path

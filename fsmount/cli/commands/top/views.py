@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fsmount.cli.ui.cells import BAR, Amounts, bar, number, sparkline
+from fsmount.cli.ui.cells import BAR, Amounts, bar, sparkline
 from fsmount.cli.ui.columns import BOLD, DIM, Cell, Column, lines
+from fsmount.cli.ui.numbers import number
 from fsmount.cli.ui.printable import printable
 from fsmount.cli.ui.snapshot import as_tree, full_path, paths, stat
 from fsmount.cli.ui.terminal import Glyphs

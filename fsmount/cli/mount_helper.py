@@ -1,4 +1,4 @@
-"""mount.fuse.fsmount: what mount(8) runs for the type fuse.fsmount, as its section "EXTERNAL HELPERS" says."""
+"""mount.fuse.fsmount: the program that mount(8) runs for the type fuse.fsmount, see its section "EXTERNAL HELPERS"."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fsmount.cli.ui.paths import UnseenPath
 from fsmount.cli.ui.report import one_line
 from fsmount.cli.ui.streams import Program
 
-# Who may mount, when, and what becomes of a failure: mount(8) has seen to these, and hands some of them on.
-# relatime is what the kernel does unless told otherwise, and libfuse does not know it.
+# Options that mount(8) has applied itself before it passes some of them on: permission, time, and failures.
+# relatime is the default of the kernel, and libfuse does not know it.
 _OF_MOUNT = re.compile(r"(no)?(auto|users?|owner|group|fail)|_netdev|defaults|relatime|comment=.*|x-.*", re.IGNORECASE)
 
 
@@ -26,7 +26,7 @@ _OF_MOUNT = re.compile(r"(no)?(auto|users?|owner|group|fail)|_netdev|defaults|re
 Examples:
   mount -t fuse.fsmount counters /run/counters -o resource=memory,resource=tokens:count,allow_other
 
-The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line.""",
+The exit status is 0, 1 if the tree cannot be mounted and 2 for a wrong command line.""",
 )
 @click.argument("source")
 @click.argument("mountpoint", type=UnseenPath())
@@ -35,12 +35,12 @@ The exit status is 0, 1 if it cannot be mounted and 2 for a wrong command line."
 @click.option("-f", "fake", is_flag=True, help="Do not mount.")
 @click.option("-n", "-s", "-v", "ignored", is_flag=True, expose_value=False, help="Ignored.")
 def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: bool) -> None:
-    """Mount a tree of counters at MOUNTPOINT for mount(8); SOURCE is the name that it gets in the list of mounts.
+    """Mount a tree of counters at MOUNTPOINT for mount(8); the list of mounts shows it with the name SOURCE.
 
-    What fsmount mount takes as --NAME=VALUE is taken as -o NAME=VALUE.
+    Each option --NAME=VALUE of fsmount mount is written -o NAME=VALUE.
     """
     with one_line(mountpoint):
-        name = re.sub(r"([,\\])", r"\\\1", source)  # by it mount -a knows that this is mounted already
+        name = re.sub(r"([,\\])", r"\\\1", source)  # mount -a finds by this name that the tree is mounted already
         arguments = [f"-ofsname={name}", *_arguments(options), "--", mountpoint]
         if fake:
             return
@@ -51,7 +51,7 @@ def mount_helper(source: str, mountpoint: str, options: tuple[str, ...], fake: b
 
 
 def _arguments(options: tuple[str, ...]) -> Iterator[str]:
-    """The arguments of fsmount mount.  UserError where there is something mounted to be changed."""
+    """The arguments of fsmount mount.  UserError for the option remount."""
     from fsmount.daemon.fuse_options import split_options
 
     own = {option.opts[-1]: option.is_flag for option in mount.params if isinstance(option, click.Option)}
@@ -59,7 +59,7 @@ def _arguments(options: tuple[str, ...]) -> Iterator[str]:
     for option in (option for text in options for option in split_options(text)):
         name, given, value = option.partition("=")
         if name == "remount":
-            raise UserError("the options of a mount are the kernel's to change: mount -i -o remount,...")
+            raise UserError("only the kernel can change the options of a mount: use mount -i -o remount,...")
         if f"--{name}" in own:
             value = re.sub(r"\\(.)", r"\1", value)
             yield f"--{name}" if own[f"--{name}"] and not given else f"--{name}={value}"
