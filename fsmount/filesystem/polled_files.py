@@ -1,7 +1,7 @@
-"""Open files that somebody polls, and waking the pollers.
+"""The open files that processes poll, and the wake-up of the pollers.
 
-Users decide how many files are polled, so no step here takes longer because of other groups' files, and an event in
-the tree, after which every listening file is looked at, lets other requests pass in between.
+Users decide how many files are polled.  So no step here takes longer because of the files of other groups.  After an
+event in the tree every listening file is checked, and other requests are served in between.
 """
 
 from collections.abc import Iterable
@@ -13,25 +13,25 @@ from fsmount.control_files.control_file import ControlFile
 from fsmount.filesystem.event_notifier import EventNotifier
 from fsmount.shm import Tree
 
-#: Files that are looked at before other requests may pass.
+#: How many files are checked before other requests are served.
 _AT_ONCE = 64
 
 
 class PolledFiles:
-    """For the event loop's thread."""
+    """The polled files by handle.  For the event loop's thread."""
 
     def __init__(self, tree: Tree) -> None:
         self._files: dict[int, ControlFile] = {}
         self._in_group: dict[int, set[int]] = {}
-        self._listening: set[int] = set()  # those that wait for events
+        self._listening: set[int] = set()  # the files that wait for events of the tree
         self._event_notifier = EventNotifier(tree, self._wake_for_events)
 
     async def run(self) -> None:
-        """Wakes who polls for events, until it is cancelled."""
+        """Wakes pollers when there are events, until it is cancelled."""
         await self._event_notifier.run()
 
     def add(self, handle: int, opened: ControlFile) -> None:
-        """Somebody polls this file: to be called before its state is looked at."""
+        """A process polls this file.  Called before its state is read, so that no change is missed."""
         self._files[handle] = opened
         self._in_group.setdefault(opened.group.id, set()).add(handle)
         if opened.listens:
@@ -39,7 +39,7 @@ class PolledFiles:
             self._event_notifier.arm()
 
     def discard(self, handle: int) -> ControlFile | None:
-        """Nobody polls this file any more, if somebody did."""
+        """Forgets a file; returns it if a process has polled it."""
         opened = self._files.pop(handle, None)
         if opened is not None:
             self._listening.discard(handle)
@@ -50,13 +50,13 @@ class PolledFiles:
         return opened
 
     def wake(self, removed: Iterable[int]) -> None:
-        """Processes that poll a file of these groups get POLLERR."""
+        """Wakes the pollers of removed groups, which get POLLERR."""
         for group in removed:
             for handle in list(self._in_group.get(group, ())):
                 self._notify(handle)
 
     def _notify(self, handle: int) -> None:
-        """Has the kernel ask once more; it gives us another handle when somebody goes on polling."""
+        """Makes the kernel ask again; it passes another handle if the process polls on."""
         opened = self.discard(handle)
         if opened is not None and opened.waiter is not None:
             with suppress(OSError):
@@ -74,4 +74,4 @@ class PolledFiles:
         try:
             return self._files[handle].has_news()
         except OSError:
-            return True  # poll() tells
+            return True  # poll() reports the error

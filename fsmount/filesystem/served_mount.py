@@ -1,4 +1,4 @@
-"""The mount as control files see it: accounts, leases, and what they tell the daemon."""
+"""The mount as control files see it: accounts, leases, and requests to the daemon."""
 
 from __future__ import annotations
 
