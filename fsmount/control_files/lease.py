@@ -59,7 +59,7 @@ class _LeaseBase(ControlFile):
         return ready & ~WRITABLE
 
     def has_news(self) -> bool:
-        # a poller asks once more, and then stands in line again; without a poller the lease must not
+        # a poller asks once more, and then queues again; without a poller the lease must not
         return not self.pending.in_line or self.pending.has_come()
 
     def abandon(self) -> None:
@@ -90,9 +90,9 @@ middle.
         (
             "Waiting",
             """
-If a lease was refused and a process polls it, the lease waits in line. It becomes writable (POLLOUT) when there is room
+If a lease was refused and a process polls it, the lease queues. It becomes writable (POLLOUT) when there is room
 and all earlier requests are served. The same command then succeeds, if it is written within a second. wait N, or wait
-R=N... of the file lease, charges N more in turn. It stands in line at once, polled or not, and fails with EAGAIN until
+R=N... of the file lease, charges N more in turn. It queues at once, polled or not, and fails with EAGAIN until
 its turn comes; write it again then. wait alone gives up.
 
 Requests that wait for different limits do not delay each other. A charge that does not wait may take free room first. A

@@ -27,7 +27,7 @@ A write of N asks what a charge of N would meet, and a read on the same open fil
 amount, fits (1 or 0), group (the first on the way up that would refuse it, or, if it fits, the group with the least
 room), usage and limit of that group, short (the amount of room that is missing) and margin (the most that would fit).
 It charges nothing. Idle stock counts as room, but no holder loses it. It is about a charge that does not wait: one that
-waits may stand in line although it would fit."""
+waits may queue although it would fit."""
 
     __slots__ = ("_answer",)
 

@@ -12,7 +12,7 @@ _EXIT = {
     "0": "Success.",
     "1": "An error of any kind. It is one line on standard error: the path, what is wrong, and what to do.",
     "2": "A wrong command line.",
-    "75": "A refusal for what is charged now, so that the same may succeed later.",
+    "75": "A refusal that may succeed later: a limit would be passed, or set below the usage; or a timeout.",
 }
 
 
@@ -33,7 +33,7 @@ def page() -> str:
     lines += title("EXIT STATUS")
     for status, text in _EXIT.items():
         lines += item(status, text)
-    lines += [*paragraphs("That of fsmount run is told there."), *title("SEE ALSO"), ".BR fsmount (5)"]
+    lines += [*paragraphs("fsmount run has more; see there."), *title("SEE ALSO"), ".BR fsmount (5)"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""fsmount(5), and the same as a page of the documentation, from the table of the files."""
+"""The manual page fsmount(5) and the page fsmount/docs/files.md, from the table of control files."""
 
 from __future__ import annotations
 
@@ -9,47 +9,46 @@ from fsmount.control_files.table import KINDS, files
 from .roff import head, item, paragraphs, title
 
 _DESCRIPTION = """
-A directory of a mounted tree is a group; mkdir makes one, without limits, and rmdir removes it, with EBUSY while it has
-groups below, usage or live holders. A charge counts in the group and in every group above it, and is refused if it
-would pass the limit of one of them.
+A directory of a mounted tree is a group. mkdir makes one without limits. rmdir removes it, with EBUSY while it has
+groups below, usage or live holders. A charge counts in the group and in every group above it. It is refused if it would
+pass the limit of one of them.
 
-A group has the files below for each resource. The names are those of the resource memory, which is counted in bytes;
-those of a resource that is a plain count do not end in _in_bytes. The file lease is of all resources.
+A group has the files below for each resource. The names are for the resource memory, which is counted in bytes. For a
+resource that is a plain count they do not end in _in_bytes. The file lease is for all resources.
 """
 
 _PERMISSIONS = """
 Files belong to the user who made the group, with the modes above. A set-group-ID directory passes on its group and that
-bit to the groups that are made in it. chmod and chown hand a group or one of its files on, and last as long as the
-counters. What counts is the permission of whoever opened the file, for that file and for no other. Other
-users see into a mount only if it was made with -o allow_other.
+bit to the groups that are made in it. chmod and chown delegate a group or one of its files, and last as long as the
+counters. The permissions of the process that opened a file count, for that file alone. Other users see into a mount
+only with -o allow_other.
 """
 
 _NUMBERS = """
 From 0 to 2^63-1, decimal or hexadecimal with 0x, then at most one of K M G T P E in either case, powers of 1024. White
-space around it does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807.
+space around a number does not matter. Where a limit is set, -1 and max mean none, which reads as 9223372036854775807.
 """
 
 _READING = """
-One write is one command, wherever in the file it goes. A read from the start shows what is so now, and reads that go
-on from there show the rest of the same text. Of a file whose text is the open file's own (lease, R.lease, R.threshold
-and R.probe) the first read after a write begins the text, so that a shell can write and read through one descriptor:
+One write is one command, at any offset. A read from the start shows the current text, and reads that go on from there
+show the rest of the same text. For lease, R.lease, R.threshold and R.probe, which have a text for each open file, the
+first read after a write begins the text. So a shell can write and read through one descriptor:
 exec 3<>memory.lease; echo 4K >&3; cat <&3.
 
-st_size is above the length of the text, as in sysfs: 4096 where the text is short, a power of two from 65536 where it
-can be long, and 0 where nothing can be read. So sendfile(2) and splice(2) copy the whole text. While a file is copied
-that way, and until it is opened again, st_size can be the length of the text. If several programs do so with one file
-at the same moment, a call may fail with EINVAL; read(2) always works. copy_file_range(2) is EXDEV.
+st_size is above the length of the text, as in sysfs: 4096 if the text is short, a power of two from 65536 if it can be
+long, and 0 if nothing can be read. So sendfile(2) and splice(2) copy the whole text. While a file is copied that way,
+and until it is opened again, st_size can be the length of the text. If several programs copy one file so at the same
+moment, a call may fail with EINVAL; read(2) always works. copy_file_range(2) fails with EXDEV.
 
-R.holders, R.why, .R.groups and metrics can be long. Such a text is made while other requests are served, and readers
-that ask at the same moment get the same text, made after they asked. Users take turns, and root and the owner of the
-mount wait for no other user's texts; of readers that wait a user other than these has at most half of the places that
-are free. The texts that somebody is reading take at most 32 MB in the daemon, and equal parts of them are kept once.
-Beyond that the user whose readers keep most loses the text of the first of them, and a read that goes on in it is
-ESTALE: read from the start again. An open directory of many groups is such a text, too.
+R.holders, R.why, .R.groups, metrics and open directories can be long. The daemon makes such a text while it serves
+other requests. Readers that ask at the same moment share a text, made after they asked. Users take turns. Root and the
+owner of the mount wait for no other user's texts, and any other user has at most half of the free places for waiting
+readers. Texts that are being read take at most 32 MB. Beyond that the user whose readers keep most loses the first
+text, and a read that goes on in it fails with ESTALE: read from the start again.
 
-metrics leaves out groups whose paths are longer than 4095 bytes, which no system call takes, and beyond 64 MB of text
-the deepest groups; fsmount_groups_omitted counts them. R.why shows of such a path the end, after "...". R.holders is
-of one moment only up to 256 holders; a holder that is there all the while is always listed once.
+metrics leaves out groups whose paths are longer than 4095 bytes, the most that a system call takes, and beyond 64 MB of
+text the deepest groups. fsmount_groups_omitted counts them. R.why shows the end of such a path, after "...". R.holders
+shows one moment only for up to 256 holders, but it lists each holder once that is there throughout.
 """
 
 _SECTIONS = (
@@ -60,21 +59,23 @@ _SECTIONS = (
 )
 
 _ERRORS = {
-    "ENOMEM": "A limit on the way up would be passed.",
-    "ERANGE": "Less is held than is to be given back, or the number is above 2^63-1.",
-    "EINVAL": "Not a number, no such resource, or nothing that can be written or read there.",
+    "ENOMEM": "The charge would pass a limit on the way up.",
+    "ERANGE": "The holder holds less than the amount, or the number is above 2^63-1.",
+    "EINVAL": "The text is no number, resource or command, or the file cannot be read or written.",
     "EBUSY": "The limit would be below the usage, or the group is in use.",
-    "EAGAIN": "It is not its turn yet; poll(2) tells when. Or a read: too many of the user's readers wait already.",
+    "EAGAIN": "The request still waits; poll(2) tells when to write it again. Or too many readers of the user wait.",
+    "E2BIG": "The text has more than 4096 bytes.",
     "ENODEV": "The group was removed.",
-    "EPERM": "Files cannot be made, linked or removed, a group is not moved to another directory, and nofail is for\n"
+    "EPERM": "Files cannot be made, linked or removed, a group cannot move to another directory, and nofail is for\n"
     "root and the owner of the mount.",
-    "ENOSPC": "No room in the tree for more groups, leases, marks or waiting requests, or the user's share is used up.",
+    "ENOSPC": "The tree has no room for more groups, leases, marks or requests, or the user's share is used up.",
     "ENFILE": "The user's share of the open files of the mount is used up.",
-    "ESTALE": "The text that was being read was given up for others: read from the start.",
-    "EIO": "The region is damaged, or fsmount is at fault; the log says more.",
+    "ESTALE": "The daemon gave up the text for other readers: read from the start.",
+    "ETIMEDOUT": "A stopped process holds the lock of the region; the log names it.",
+    "EIO": "The region is damaged, or fsmount has a fault; the log says more.",
     "ENOTCONN": "The daemon has ended; fsmount mount takes the counters over.",
 }
-_HARMLESS = "What fails has changed nothing but a failcnt."
+_HARMLESS = "A request that fails changes nothing except failcnt and R.why."
 
 
 def _all() -> Iterator[tuple[str, int, str]]:

@@ -31,7 +31,7 @@ def subtitle(text: str) -> list[str]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Those of a docstring.  One that click is told not to wrap (\\b) is printed line by line."""
+    """The paragraphs of a docstring.  One that begins with \\b, which click does not wrap, keeps its lines."""
     lines: list[str] = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b\n"):
