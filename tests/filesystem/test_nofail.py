@@ -34,7 +34,7 @@ def delegated(shared: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterat
     """A group of ALICE, with all its files, below root's limit of 1000."""
     above = new_group(shared)
     above.set_limit(1000)
-    group = above.mkdir("hers")
+    group = above.mkdir("delegated")
     for path in [group.path, *(group / name for name in os.listdir(group.path))]:
         os.chown(path, ALICE, ALICE)
     yield group
@@ -125,14 +125,14 @@ def test_the_rights_of_the_user_who_opened_the_lease_count(delegated: GroupFiles
         finally:
             os.seteuid(before)
 
-    hers, roots = open_as(ALICE), open_as(0)
+    delegates, roots = open_as(ALICE), open_as(0)
     try:
         with fails_with(errno.EPERM):
-            os.write(hers, b"nofail 2000")
+            os.write(delegates, b"nofail 2000")
         as_user(ALICE, lambda: os.write(roots, b"nofail 2000"))
         assert delegated.usage == 2000
     finally:
-        os.close(hers)
+        os.close(delegates)
         os.close(roots)
 
 
@@ -160,7 +160,7 @@ def test_charge_nofail_in_a_region_opened_to_the_user_is_a_permission_error(dele
         tree.root["memory"].limit = 10
 
         def charge() -> None:
-            with fsmount.Tree.open(f"/dev/fd/{tree.region.fd}") as hers, hers.root.attach() as attached:
+            with fsmount.Tree.open(f"/dev/fd/{tree.region.fd}") as opened, opened.root.attach() as attached:
                 assert attached["memory"].try_charge(5) and not attached["memory"].try_charge(6)
                 attached["memory"].charge_nofail(6)
 

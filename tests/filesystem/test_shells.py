@@ -159,8 +159,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.parametrize("redirection", [">", ">>"])
+@pytest.mark.parametrize(
+    ("case", "redirection"),
+    [*((case, ">") for case in REFUSED), ("no number", ">>"), ("a charge above the limit", ">>")],
+)
 def test_a_refused_write_prints_its_errno(group: GroupFiles, run: Run, case: str, redirection: str) -> None:
     text, name, message = REFUSED[case]
     group.set_limit(1000)
