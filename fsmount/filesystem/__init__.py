@@ -1,7 +1,9 @@
 """The tree as a FUSE file system: it translates requests of the kernel into calls of fsmount.shm.
 
 operations.py has the handlers, guard.py turns their errors into errnos, and request_loop.py waits for requests.
-Each kind of file is a class in files/.  texts/ makes and keeps long texts; kernel_cache/ keeps the kernel's cache true.
+lookup.py finds groups and files by inode; attributes.py says what stat() shows; open_files.py has the open files.
+texts/ makes and keeps long texts, and kernel_cache/ keeps the kernel's cache true.  Each control file is a class in
+fsmount/control_files/.
 """
 
 import os
