@@ -10,7 +10,6 @@ Every directory has it.  A read shows the region and the group.  A write is one 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -52,6 +51,8 @@ daemon. Programs do not use it."""
         return MEDIUM
 
     def text(self) -> bytes:
+        import json
+
         self.check_group()
         tree = self.group.tree
         about = {

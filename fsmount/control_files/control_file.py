@@ -77,7 +77,7 @@ class ControlFile:
     hidden: ClassVar[bool] = False
     #: Whether it is an amount in the unit of the resource.
     quantity: ClassVar[bool] = False
-    #: What fsmount(5) says about it, and further sections: title and text.
+    #: Its text in fsmount(5), and further sections there: title and text.
     manual: ClassVar[str]
     sections: ClassVar[tuple[tuple[str, str], ...]] = ()
     #: Whether `fsmount set` writes it.

@@ -1,4 +1,4 @@
-"""What a control file asks of the file system that serves it.  The file system implements it."""
+"""The interface of a control file to the file system that serves it, which implements it."""
 
 from __future__ import annotations
 

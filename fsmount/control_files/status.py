@@ -6,7 +6,6 @@ groups.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
@@ -43,6 +42,8 @@ JSON object that every user may read; see fsmount status."""
         raise MakeText
 
     def parts(self) -> Iterator[bytes]:
+        import json
+
         mount = self.opening.mount
         mount.count_again()
         tree = self.group.tree

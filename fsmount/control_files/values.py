@@ -13,7 +13,7 @@ class UsageFile(CounterFile):
     mode = 0o444
     quantity = True
     manual = "The exact usage of the group and all groups below it."
-    figures = (Figure("usage", "What the group and all below it use."),)
+    figures = (Figure("usage", "The usage of the group and all groups below it."),)
 
     __slots__ = ()
 
@@ -109,7 +109,7 @@ switched off near a limit. error_bound is the most by which max_usage may be bel
 """,
         ),
     )
-    figures = (Figure("stock", "What holders have reserved in the subtree and do not use."),)
+    figures = (Figure("stock", "The stock of the subtree: reserved, and not used."),)
 
     __slots__ = ()
 

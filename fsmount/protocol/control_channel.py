@@ -1,18 +1,16 @@
-"""What a process says to the daemon of a mount: through the hidden file `.fsmount` of any directory of it.
+"""The channel from a process to the daemon of a mount: the hidden file `.fsmount` of each directory.
 
-Reading it tells which tree this is and where its region lives.  Writing names a holder, which
-then lives no longer than the open file (whoever opens it ties it to his memory, so that any
-death releases it), or a group whose children were changed in the region, behind the back of the
-kernel's caches.
+A read shows the tree of the directory, and the path of its region.  A write names a holder, or a group whose children
+were changed in the region.  A named holder ends with the open file.  The process ties the open file to its memory, so
+any death of the process ends the holder.  After a change of children, the daemon invalidates the kernel's caches.
 
-A process never talks so to itself: a daemon that opens its own mount waits for ever.
+A process never talks to itself this way: a daemon that opens its own mount waits for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 from typing import NamedTuple
 
@@ -23,7 +21,7 @@ VERSION = 1
 
 
 class Description(NamedTuple):
-    """What a directory's control file tells."""
+    """The group of a directory, as its channel shows it."""
 
     region: str
     tree_id: int
@@ -32,7 +30,9 @@ class Description(NamedTuple):
 
 
 def open_control(directory: str) -> tuple[int, Description]:
-    """Opens a directory's control file; the descriptor is the caller's.  EPROTO: it is not understood."""
+    """Opens the channel of a directory; the caller closes the descriptor.  EPROTO: the text has another form."""
+    import json
+
     path = os.path.join(directory, CHANNEL_FILE)
     descriptor = open_group_file(path, os.O_RDWR)
     try:
@@ -44,7 +44,7 @@ def open_control(directory: str) -> tuple[int, Description]:
                 os.fspath(told["region"]), int(told["tree"], 16), int(told["group"]), int(told["server"])
             )
         except (ValueError, KeyError, TypeError):
-            raise OSError(errno.EPROTO, "this is not the control file of an fsmount directory", path) from None
+            raise OSError(errno.EPROTO, "this is not the control channel of an fsmount directory", path) from None
         if version != VERSION:
             raise OSError(errno.EPROTO, f"the daemon speaks version {version}, this is version {VERSION}", path)
     except BaseException:
@@ -54,9 +54,9 @@ def open_control(directory: str) -> tuple[int, Description]:
 
 
 def introduce(descriptor: int, holder: int) -> bool:
-    """Has the daemon end a holder when this open control file is closed.  False: it does not know the holder.
+    """Ties a holder to this open channel, which ends with it.  False: the daemon does not know the holder.
 
-    PermissionError: the daemon sees another process id than ours, so it would take the holder for dead.
+    PermissionError: the daemon sees another pid of this process, and would take the holder for dead.
     """
     try:
         os.write(descriptor, b"holder %d\n" % holder)
@@ -70,7 +70,7 @@ def introduce(descriptor: int, holder: int) -> bool:
 
 
 def introduce_in(directory: str, tree_id: int, holder: int) -> int:
-    """The same through a directory's control file: its descriptor, or -1 if no daemon of this tree is there."""
+    """Ties a holder to the channel of a directory: its descriptor, or -1 if no daemon serves this tree there."""
     try:
         descriptor, found = open_control(directory)
     except OSError:
@@ -85,7 +85,7 @@ def introduce_in(directory: str, tree_id: int, holder: int) -> int:
 
 
 def tell_changed(directory: str, group: int) -> None:
-    """Has the daemon forget what the kernel caches of a group's children.  Nothing is wrong if there is no daemon."""
+    """Invalidates the kernel's cache of a group's children.  Without a daemon there is nothing to do."""
     with contextlib.suppress(OSError):
         descriptor = open_group_file(os.path.join(directory, CHANNEL_FILE), os.O_WRONLY)
         try:

@@ -1,7 +1,7 @@
-"""Opening a file of a group's directory, which may be no such directory but another user's trap.
+"""Opens files of a group, in a directory that may be a trap of another user.
 
-A file of a group is a regular file with one name.  In a directory that another user has made to look like a group, a
-link could lead root to any file, a second name could be that of a file of root's, and a pipe would hold root up.
+A file of a group is a regular file with one name.  Another user can make a directory that looks like a group.  A link
+in it could lead root to any file, a second name could be that of a file of root, and a pipe would block root.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_group_file(path: str, flags: int) -> int:
-    """A descriptor, for the caller to close.  OSError; EINVAL: this is no file of an fsmount tree."""
+    """A descriptor that the caller closes.  OSError(EINVAL): this is no file of an fsmount tree."""
     with _told_of(path):
         descriptor = os.open(path, flags | _FLAGS)
     try:
@@ -29,11 +29,11 @@ def open_group_file(path: str, flags: int) -> int:
 
 @contextlib.contextmanager
 def opened_group_file(path: str, flags: int) -> Iterator[int]:
-    """The same for the block alone.  A signal handler that raises, at whatever moment, leaves no descriptor behind."""
+    """A descriptor for the block alone.  A signal handler that raises leaves no descriptor behind, at any moment."""
     opened: list[int] = []
     try:
         with _told_of(path):
-            opened.extend(map(os.open, (path,), (flags | _FLAGS,)))  # one step: it is open and known, or neither
+            opened.extend(map(os.open, (path,), (flags | _FLAGS,)))  # one step: opened and listed, or neither
         _check(opened[0], path)
         yield opened[0]
     finally:
@@ -58,4 +58,4 @@ def _check(descriptor: int, path: str) -> None:
 
 
 def _no_group_file(path: str) -> OSError:
-    return OSError(errno.EINVAL, "this is no file of an fsmount tree, whatever its name", path)
+    return OSError(errno.EINVAL, "this is no file of an fsmount tree, despite its name", path)

@@ -1,7 +1,7 @@
 """The values that R.stat, R.events, R.holders and .R.groups list, and their lines.
 
-A line of R.holders and .R.groups begins with its numbers and ends with a name as it is, spaces and all.  No name ends a
-line early: a newline, which a group of a damaged region can have in its name, is written as a question mark.
+A line of R.holders and .R.groups begins with its numbers and ends with an unescaped name, which may have spaces.  In a
+damaged region a name can have a newline.  It becomes a question mark, so that no name ends a line early.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _GROUP_LINE = "%d " * _NUMBERS + "%s\n"
 
 
 class HolderLine(NamedTuple):
-    """A line of R.holders; the common pot's has pid 0.  start_time is in clock ticks after boot."""
+    """A line of R.holders; that of the group itself has pid 0.  start_time is in clock ticks after boot."""
 
     pid: int
     start_time: int

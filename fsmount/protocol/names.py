@@ -1,6 +1,6 @@
 """Paths and names as text.
 
-A name that is any bytes is shown so that it can be read back: %XX is a byte that is not UTF-8, and %25 a percent sign.
+The text of a name can be read back, even if the name is not UTF-8: %XX is such a byte, and %25 a percent sign.
 """
 
 import os
@@ -11,7 +11,7 @@ PATH_MAX = 4095
 
 
 def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
-    """A path, in whichever way it is given, as text.  TypeError; ValueError: no file can have it."""
+    """A path of any type as text.  TypeError; ValueError: no file can have it."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"a path is a str, bytes or os.PathLike, not {type(path).__name__}")
     text = os.fsdecode(path)
@@ -21,13 +21,13 @@ def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
 
 
 def escape(name: str) -> str:
-    """A name as such text; two names never become the same."""
+    """The text of a name.  Different names have different texts."""
     text = os.fsencode(name).decode(errors="surrogateescape").replace("%", "%25")
     return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
 
 
 def unescape(text: str) -> str:
-    """The name that was escaped.  ValueError: a percent sign that stands for nothing."""
+    """The name that a text stands for.  ValueError: a percent sign has no two hexadecimal digits behind it."""
     raw = text.encode()
     if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
         raise ValueError("a percent sign is written %25")

@@ -1,7 +1,7 @@
-"""What R.why and R.probe say: refusals and answers as values, and as the text of the files.
+"""Refusals and probes, as values and as the text of R.why and R.probe.
 
-A line of R.why is `key=value` pairs with a space between two.  So that no value ends early, what is not printed as
-itself in a group's name or a command, and a space, comma or backslash, is written as /proc/mounts does it: `\\040`.
+A line of R.why is `key=value` pairs with a space between two.  In the names of groups and commands, a character that
+cannot be printed, a space, a comma or a backslash is written as in /proc/mounts: `\\040`.  So no value ends early.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class LargeHolder(NamedTuple):
-    """Who held much below the counter that refused, at that moment."""
+    """One of the largest holders below the counter that refused, at that moment."""
 
     held: int
     #: 0: the group itself.
     pid: int
-    #: "process", "lease", or "group" for what the group itself holds.
+    #: "process", "lease", or "group" for the amount that the group itself holds.
     by: str
-    #: Where: a path below the mount; None: the group has been removed since.
+    #: A path below the mount; None: the group was removed since.
     group: str | None
     command: str
 
 
 class Refusal(NamedTuple):
-    """A charge that a limit refused, or was passed by; those that repeat are one.
+    """A charge that a limit refused, or that nofail took past a limit.  Repeated refusals are one.
 
-    Times are in seconds since the epoch, to the millisecond; paths are below the mount, "/" is the root, and None a
-    group that has been removed since.
+    Times are in seconds since the epoch, to the millisecond.  Paths are below the mount; "/" is the root, and None a
+    group that was removed since.
     """
 
-    #: When it was refused the last time, and first.
+    #: The time of the last refusal, and of the first.
     last: float
     first: float
-    #: How often.
+    #: The number of refusals.
     times: int
-    #: Who asked; 0: not known.
+    #: The process that asked; 0: not known.
     pid: int
-    #: "process", "lease", or "group" where the group itself was to be charged.
+    #: "process", "lease", or "group" if the group itself was to be charged.
     by: str
     command: str
-    #: Where the charge was asked for, and which group's limit refused it.
+    #: The group of the request, and the group whose limit refused it.
     asked: str | None
     refused: str | None
-    #: Whether charge_nofail charged it all the same.
+    #: Whether charge_nofail charged it nevertheless.
     charged: bool
-    #: What was asked for, the last time, and what the usage and the limit were then.
+    #: The amount of the last request, and the usage and the limit at that time.
     amount: int
     usage: int
     limit: int
-    #: Whether "all" holders were looked at for the largest, or for want of time "some" or "none", and when that was.
+    #: Whether "all", "some" or "none" of the holders were looked at for the largest, and when.
     looked: str
     looked_at: float | None
-    #: The largest holders below the group that refused, at the most three, the largest first.
+    #: At most three of the largest holders below the group that refused, the largest first.
     largest: tuple[LargeHolder, ...]
 
     @property
     def short(self) -> int:
-        """How much there was too little of."""
+        """The amount of room that was missing."""
         return self.amount + self.usage - self.limit
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Refusal(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> Refusal:
-        """The refusal of a line of R.why."""
+        """The refusal that a line of R.why shows."""
         pairs = dict(pair.split("=", 1) for pair in line.split(" "))
         return cls(
             last=_time(pairs["time"]),
@@ -115,17 +115,17 @@ class Refusal(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What a charge would meet now."""
+    """The answer to the question whether a charge would fit now."""
 
     amount: int
     fits: bool
-    #: The first group on the way up whose limit would refuse it, or, if it fits, the one with the least room: a path
+    #: The first group on the way up whose limit would refuse it, or, if it fits, the group with the least room: a path
     #: below the mount.
     group: str
     #: Of that group.
     usage: int
     limit: int
-    #: How much there is too little of; 0 if it fits.
+    #: The amount of room that is missing; 0 if it fits.
     short: int
     #: The most that would fit.
     margin: int
@@ -137,7 +137,7 @@ class Probe(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Probe:
-        """What the text of R.probe says."""
+        """The answer that the text of R.probe shows."""
         read: dict[str, Callable[[str], object]] = {"fits": lambda value: value == "1", "group": _unescaped}
         pairs = dict(line.split(" ", 1) for line in text.splitlines())
         return cls(**{key: read.get(key, int)(pairs[key]) for key in cls._fields})  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def _time(text: str) -> float:
 
 
 def _escaped(text: str | None) -> str:
-    """Fit for a value of a line; "?" for what is not known."""
+    """The text as the value of a pair; "?" if it is not known."""
     if not text:
         return "?"
     if text.isprintable() and not set(text) & set(" ,\\"):

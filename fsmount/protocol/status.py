@@ -2,13 +2,13 @@
 
     daemon      pid, uid, since (seconds of the epoch) and version of the process that serves the mount
     mountpoint  where that process has mounted it
-    region      path, size and what of it is allocated, in bytes
+    region      path, size and allocated bytes
     resources   the unit of each
-    capacity    for each kind of thing: capacity, used, and largest, the users who have the most
-    share       uid: the user that things count against if the reader takes them in this directory; used_up: of which
-                kinds that user gets no more, and how many the user has
+    capacity    of each kind of thing: capacity, used, and largest, the users who have the most
+    share       uid: the user whose share counts if the reader takes things in this directory; used_up: the kinds of
+                which that user gets no more, and how many the user has
 
-Any user can run a daemon that says anything; so what is not of this form is refused.
+Any user can run a daemon that writes any text, so the reader refuses every other form.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Region(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """Of one kind: how many there can be, how many there are, and who has the most: (user, how many)."""
+    """One kind of thing: its capacity, how many are used, and the users with the most, each with a number."""
 
     capacity: int
     used: int
@@ -55,9 +55,9 @@ class Status(NamedTuple):
 
 
 def read_status(directory: int | None, path: str = ".") -> Status:
-    """The status of a directory's mount: that of a path, which may begin at the one of a descriptor.
+    """The status of the mount at a path, which is relative to a descriptor if there is one.
 
-    OSError.  ValueError: it is not understood.
+    OSError.  ValueError: the text has another form.
     """
     descriptor = os.open(os.path.join(path, STATUS_FILE), os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -70,7 +70,7 @@ def read_status(directory: int | None, path: str = ".") -> Status:
 
 
 def parse_status(text: bytes) -> Status:
-    """ValueError: it is not understood."""
+    """ValueError: the text has another form."""
     try:
         told = json.loads(text)
         daemon, region, share = told["daemon"], told["region"], told["share"]
@@ -96,7 +96,7 @@ def _capacity(found: dict[str, object]) -> Capacity:
 
 
 def share_used_up(directory: str) -> str | None:
-    """Says whose share is used up in a group, if one is: for an error that does not say so."""
+    """The user whose share is used up in a group, if one is, as the end of an error's text."""
     try:
         status = read_status(None, directory)
     except (OSError, ValueError):

@@ -20,7 +20,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The name nearest to a word, in whatever case; None if none is near."""
+    """The name nearest to a word, ignoring case; None if none is near."""
     from difflib import get_close_matches
 
     names = {name.casefold(): name for name in itertools.islice(known, _NAMES_MAX)}
@@ -35,14 +35,14 @@ def no_resource(name: object, known: Iterable[str]) -> KeyError:
 
 
 def no_group(path: str) -> FileNotFoundError:
-    """The error for a path that leads to nothing."""
+    """The error for a path without a group."""
     near = nearest_group(path)
     text = "there is no such group" + (f"; did you mean {near}?" if near else "")
     return FileNotFoundError(errno.ENOENT, text, path)
 
 
 def nearest_group(path: str) -> str | None:
-    """The group that a path may mean whose first missing directory is in a group; None if none is near."""
+    """The group that a path may mean, if its first missing directory is in a group; None if none is near."""
     above, name = os.path.split(path.rstrip("/"))
     rest = ""
     while above and not os.path.lexists(above):

@@ -1,10 +1,10 @@
-"""Marks as people write them into R.threshold: a line for each.
+"""The marks of R.threshold, one a line.
 
-    above 80%       the usage comes above 80 % of the limit of now
+    above 80%       the usage rises above 80 % of the current limit
     above 512M      above 512 MiB
-    below 10%       below 10 % of the limit
+    below 10%       the usage falls below 10 % of the current limit
 
-A quantity is one of quantities.py; a part of the limit is a whole number from 0 to 100.
+A mark is a quantity (quantities.py), or a whole percentage from 0 to 100.
 """
 
 import errno
@@ -17,7 +17,7 @@ _PERCENT = re.compile(rb"(100|[1-9]?[0-9])%")
 
 
 class Mark(NamedTuple):
-    """Of interest is when the usage comes above an amount, or below it; with `percent` it is in 1/100 of the limit."""
+    """A usage to notice.  With `percent` the amount is in 1/100 of the limit."""
 
     amount: int
     below: bool
@@ -28,7 +28,7 @@ class Mark(NamedTuple):
 
 
 def parse_marks(text: bytes) -> list[Mark]:
-    """The marks that were written, one a line; nothing but white space is none of them.
+    """The marks in a text; white space alone has none.
 
     OSError: EINVAL for a line that is no mark, ERANGE and E2BIG as for a quantity.
     """

@@ -1,1 +1,1 @@
-"""The manual pages, written from what the program itself says: commands.py and files.py, in the words of roff.py."""
+"""The manual pages, from the program itself: commands.py and files.py, formatted by roff.py."""

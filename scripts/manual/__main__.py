@@ -1,4 +1,4 @@
-"""Writes the pages into the checkout that is named."""
+"""Writes the pages into the given checkout."""
 
 from __future__ import annotations
 
