@@ -19,7 +19,7 @@ from fsmount.admin import region_path
 from fsmount.control_files.lease import GroupLeaseFile
 from fsmount.protocol.file_names import METRICS_FILE
 from tests.cli.namespace import namespace
-from tests.cli.place import Place, has_ended, refused, run
+from tests.cli.place import Place, has_ended, refused, run, run_here
 from tests.holder_process import HolderProcess, Refused
 from tests.mounts import as_user, eventually, fails_with, resource_files
 
@@ -240,22 +240,24 @@ def test_a_resource_that_no_command_could_name_is_refused(place: Place, word: st
     assert place.region is None
 
 
-@pytest.mark.parametrize("name", ["a-b", "lease", "metrics", "wait", "give", "max", "+", "é", "q\"'\\$", "%41", "*"])
-def test_a_resource_that_is_accepted_can_be_named_by_every_command(place: Place, name: str) -> None:
-    place.mount("--resource", f"{name}:count")
-    assert run("set", place.path, f"{name}.limit=5").returncode == 0
-    assert run("charge", place.path, f"{name}=2").returncode == 0
-    assert run("run", "-g", place.path, "-r", f"{name}=1", "--", "true").returncode == 0
-    assert run("get", place.path, f"{name}.usage").stdout == "2\n"
-    with (place.path / "lease").open("r+b", buffering=0) as lease:
-        lease.write(os.fsencode(f"{name}=3"))
-        assert run("get", place.path, f"{name}.usage").stdout == "5\n"
-    assert run("uncharge", place.path, f"{name}=2").returncode == 0
+def test_a_resource_that_is_accepted_can_be_named_by_every_command(place: Place) -> None:
+    names = ["a-b", "lease", "metrics", "wait", "give", "max", "+", "é", "q\"'\\$", "%41", "*"]
+    place.mount(*(word for name in names for word in ("--resource", f"{name}:count")))
+    for name in names:
+        assert run_here("set", place.path, f"{name}.limit=5").returncode == 0
+        assert run_here("charge", place.path, f"{name}=2").returncode == 0
+        assert run("run", "-g", place.path, "-r", f"{name}=1", "--", "true").returncode == 0
+        assert run_here("get", place.path, f"{name}.usage").stdout == "2\n"
+        with (place.path / "lease").open("r+b", buffering=0) as lease:
+            lease.write(os.fsencode(f"{name}=3"))
+            assert run_here("get", place.path, f"{name}.usage").stdout == "5\n"
+        assert run_here("uncharge", place.path, f"{name}=2").returncode == 0
     saved = place.directory / "saved.toml"
     assert run("save", place.path, saved).returncode == 0
     place.umount()
     place.mount("--config", saved)
-    assert run("get", place.path, f"{name}.limit").stdout == "5\n"
+    for name in names:
+        assert run_here("get", place.path, f"{name}.limit").stdout == "5\n"
 
 
 def test_a_region_whose_directory_is_not_there(place: Place) -> None:
