@@ -460,29 +460,29 @@ cdef class Region:
 
     # ---- who serves it
 
-    def get_server(self):
+    def get_daemon(self):
         """(pid, start time, mount point) of who serves it as a mount; pid 0: nobody."""
-        cdef fsm_server server
+        cdef fsm_daemon daemon
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
-            status = fsm_get_server(region, &server)
+            status = fsm_get_daemon(region, &daemon)
         self._leave(status)
-        return server.pid, server.start_time, os.fsdecode(<bytes>server.mountpoint)
+        return daemon.pid, daemon.start_time, os.fsdecode(<bytes>daemon.mountpoint)
 
-    def set_server(self, int32_t pid, uint64_t start_time, mountpoint):
-        cdef fsm_server server
+    def set_daemon(self, int32_t pid, uint64_t start_time, mountpoint):
+        cdef fsm_daemon daemon
         cdef bytes encoded = os.fsencode(mountpoint)
         if len(encoded) > FSM_PATH_MAX:
             raise EngineError(ENAMETOOLONG)
-        memset(&server, 0, sizeof(server))
-        server.pid = pid
-        server.start_time = start_time
-        memcpy(server.mountpoint, <const char *>encoded, len(encoded))
+        memset(&daemon, 0, sizeof(daemon))
+        daemon.pid = pid
+        daemon.start_time = start_time
+        memcpy(daemon.mountpoint, <const char *>encoded, len(encoded))
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
-            status = fsm_set_server(region, &server)
+            status = fsm_set_daemon(region, &daemon)
         self._leave(status)
 
     # ---- groups
@@ -737,15 +737,15 @@ cdef class Region:
         fsm_listen(self._enter(), on)
         self._leave(0)
 
-    def get_news(self, fsm_id group, uint32_t resource):
+    def get_event_seq(self, fsm_id group, uint32_t resource):
         """A number that changes, while somebody listens, when something was counted in the subtree."""
-        cdef uint32_t news
+        cdef uint32_t event_seq
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
-            status = fsm_get_news(region, group, resource, &news)
+            status = fsm_get_event_seq(region, group, resource, &event_seq)
         self._leave(status)
-        return news
+        return event_seq
 
     def await_event(self, double seconds, /):
         """Waits until something was counted since listen(); False: nothing for so long."""

@@ -126,13 +126,13 @@ int64_t fsm_get_owners(fsm_region *region, const uint32_t exempt[2], uint32_t *o
 /* ---- who serves the region as a mount ------------------------------------- */
 
 #define FSM_PATH_MAX 4095
-typedef struct fsm_server {
+typedef struct fsm_daemon {
     int32_t pid; /* 0: nobody */
     uint64_t start_time;
     char mountpoint[FSM_PATH_MAX + 1];
-} fsm_server;
-int fsm_set_server(fsm_region *region, const fsm_server *server);
-int fsm_get_server(fsm_region *region, fsm_server *out);
+} fsm_daemon;
+int fsm_set_daemon(fsm_region *region, const fsm_daemon *daemon);
+int fsm_get_daemon(fsm_region *region, fsm_daemon *out);
 
 /* ---- groups --------------------------------------------------------------- */
 
@@ -239,7 +239,7 @@ int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_even
  * either; the first that is counted after a call ends one wait, so call it before each, and with false at the end.
  */
 void fsm_listen(fsm_region *region, bool on);
-int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out);
+int fsm_get_event_seq(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out);
 bool fsm_await_event(fsm_region *region, int64_t nanoseconds); /* false: there was none for so long */
 
 /*

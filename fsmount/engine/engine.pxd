@@ -52,12 +52,12 @@ cdef extern from "engine.h":
     void fsm_get_use(fsm_region *region, fsm_use *out) nogil
     int64_t fsm_get_owners(fsm_region *region, const uint32_t *exempt, uint32_t *owners, uint32_t room) nogil
 
-    ctypedef struct fsm_server:
+    ctypedef struct fsm_daemon:
         int32_t pid
         uint64_t start_time
         char mountpoint[4096]
-    int fsm_set_server(fsm_region *region, const fsm_server *server) nogil
-    int fsm_get_server(fsm_region *region, fsm_server *out) nogil
+    int fsm_set_daemon(fsm_region *region, const fsm_daemon *daemon) nogil
+    int fsm_get_daemon(fsm_region *region, fsm_daemon *out) nogil
 
     int fsm_mkdir(fsm_region *region, fsm_id parent, const char *name, size_t length, uint32_t mode,
                   uint32_t uid, uint32_t gid, int64_t now, fsm_id *out) nogil
@@ -122,7 +122,7 @@ cdef extern from "engine.h":
     int64_t fsm_get_refusals(fsm_region *region, fsm_id group, uint32_t resource, fsm_refusal *out,
                              size_t room) nogil
     void fsm_listen(fsm_region *region, c_bool on) nogil
-    int fsm_get_news(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out) nogil
+    int fsm_get_event_seq(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out) nogil
     c_bool fsm_await_event(fsm_region *region, int64_t nanoseconds) nogil
     const uint32_t FSM_BELOW, FSM_PERCENT
     ctypedef struct fsm_mark:

@@ -197,7 +197,7 @@ class Counter(engine.Charger):
     @in_public
     def news(self) -> int:
         """Another number whenever events() may have changed, while somebody listens to the tree's."""
-        return self.group.tree.region.get_news(self.group.id, self.index)
+        return self.group.tree.region.get_event_seq(self.group.id, self.index)
 
     def holders(self) -> list[Holder]:
         """The holders here.  Those that come and go meanwhile may be missing."""

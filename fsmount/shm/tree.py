@@ -359,7 +359,7 @@ class Tree:
     @in_public
     def daemon(self) -> DaemonRecord | None:
         """The process that serves the tree as a mount, or served it when it died; None if it ended cleanly."""
-        daemon = DaemonRecord(*self.region.get_server())
+        daemon = DaemonRecord(*self.region.get_daemon())
         return daemon if daemon.pid else None
 
     @property
@@ -372,10 +372,10 @@ class Tree:
     def serve(self, mountpoint: str | None) -> None:
         """This process serves the tree as a mount from now on; None: nobody does."""
         if mountpoint is None:
-            self.region.set_server(0, 0, "")
+            self.region.set_daemon(0, 0, "")
             self._serving = 0
         else:
-            self.region.set_server(os.getpid(), process_start_time(os.getpid()), mountpoint)
+            self.region.set_daemon(os.getpid(), process_start_time(os.getpid()), mountpoint)
             self._serving = os.getpid()
 
     @property
@@ -388,7 +388,7 @@ class Tree:
 
     def control_directories(self) -> list[str]:
         """Directories through which a daemon of this tree, that is not this process, may be spoken to."""
-        pid, start_time, mountpoint = self.region.get_server()
+        pid, start_time, mountpoint = self.region.get_daemon()
         if pid == os.getpid():
             return []
         found = [] if self.control_directory is None else [self.control_directory]
@@ -401,7 +401,7 @@ class Tree:
         if self._serving == os.getpid():
             return
         try:
-            pid, start_time, mountpoint = self.region.get_server()
+            pid, start_time, mountpoint = self.region.get_daemon()
         except EngineError:
             return  # the change itself was done
         if pid and pid != os.getpid() and process_alive(pid, start_time):
@@ -412,7 +412,7 @@ class Tree:
     def engine_path(self, id: int) -> str:
         """The path of a group, from the mount point if there is one.  EngineError, RegionCorrupt."""
         path = self.path_below(id)
-        pid, _, mountpoint = self.region.get_server()
+        pid, _, mountpoint = self.region.get_daemon()
         return (mountpoint.rstrip("/") if pid else "") + path.rstrip("/") or "/"
 
     def path_below(self, id: int, longest: int | None = None) -> str:

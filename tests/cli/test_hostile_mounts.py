@@ -145,7 +145,7 @@ def test_a_process_that_only_the_region_names_is_not_signalled(
         with Tree.open(region) as tree:
             record = tree.daemon
             assert record is not None
-            tree.region.set_server(victim.pid, process_start_time(victim.pid), record.mountpoint)
+            tree.region.set_daemon(victim.pid, process_start_time(victim.pid), record.mountpoint)
         if options == ["--stale"]:
             os.kill(their_daemon(their_mount), signal.SIGKILL)
         done = run("umount", *options, their_mount.path)

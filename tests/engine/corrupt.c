@@ -143,13 +143,13 @@ static const field fields[] = {
     FIELD(HEADER, header, watches.free),
     FIELD(HEADER, header, waiters.high),
     FIELD(HEADER, header, waiters.free),
-    FIELD(HEADER, header, line_head),
-    FIELD(HEADER, header, line_tail),
+    FIELD(HEADER, header, queue_head),
+    FIELD(HEADER, header, queue_tail),
     FIELD(HEADER, header, waiting),
     FIELD(HEADER, header, ticket),
     FIELD(HEADER, header, round),
     FIELD(HEADER, header, quarantined),
-    FIELD(HEADER, header, bell),
+    FIELD(HEADER, header, notifier),
     FIELD(HEADER, header, reap_at),
     FIELD(HEADER, header, look_at),
     FIELD(HEADER, header, refusals),
@@ -165,7 +165,7 @@ static const field fields[] = {
     FIELD(HEADER, header, journal.change[0].cell),
     FIELD(HEADER, header, journal.change[0].used),
     FIELD(HEADER, header, journal.change[0].common),
-    FIELD(HEADER, header, server.pid),
+    FIELD(HEADER, header, daemon.pid),
     FIELD(GROUP, group, stamp),
     FIELD(GROUP, group, parent),
     FIELD(GROUP, group, name_length),
@@ -269,7 +269,7 @@ static size_t place(random_source *source, size_t unit)
     static const int likely[] = { HEADER, HEADER, BUCKETS, GROUP,      GROUP, COUNTER, COUNTER, HOLDER,
                                   CELL,   CELL,   CELL,    ATTRIBUTES, WATCH, WAITER,  REFUSAL };
     int which = likely[random_below(source, sizeof likely / sizeof *likely)];
-    size_t size = which == HEADER  ? offsetof(header, server)
+    size_t size = which == HEADER  ? offsetof(header, daemon)
                   : which == GROUP ? offsetof(group, name) + 8
                                    : target.part[which].size;
     return record(source, which) + random_below(source, size / unit + 1) * unit;

@@ -252,7 +252,7 @@ static int64_t operate(worker *w, int operation)
     fsm_probed probed;
     bool exceeded;
     uint32_t count;
-    static _Thread_local fsm_server server;
+    static _Thread_local fsm_daemon daemon;
     switch (operation) {
     case 0:
         return fsm_mkdir(r, g, name, length, 0755, 1, 1, 1, &g);
@@ -336,7 +336,7 @@ static int64_t operate(worker *w, int operation)
     case 41:
         fsm_listen(r, random_below(s, 4) > 0);
         fsm_await_event(r, 1000);
-        return fsm_get_news(r, g, resource, &count);
+        return fsm_get_event_seq(r, g, resource, &count);
     case 42:
         memcpy(old, w->watch, sizeof old);
         return fsm_watch(r, g, resource, marks, 3, old, 3, w->watch);
@@ -353,7 +353,7 @@ static int64_t operate(worker *w, int operation)
     default:
         if (random_below(s, 4) == 0)
             return fsm_set_batch(r, random_below(s, 2) ? FSM_BATCH_AUTO : amount);
-        return random_below(s, 2) ? fsm_get_server(r, &server) : fsm_set_server(r, &server);
+        return random_below(s, 2) ? fsm_get_daemon(r, &daemon) : fsm_set_daemon(r, &daemon);
     }
 }
 

@@ -665,14 +665,14 @@ static void set_attributes_of_directory(victim *v)
 {
     expect(fsm_set_attr(v->region, v->scene->b, 0, ALL_OF_THEM, &attributes_given, 5), "set_attr");
 }
-static void become_the_server(victim *v)
+static void become_the_daemon(victim *v)
 {
-    static fsm_server server = { .mountpoint = "/somewhere" };
-    server.pid = getpid();
-    server.start_time = fsm_process_start_time(server.pid);
-    expect(fsm_set_server(v->region, &server), "set_server");
+    static fsm_daemon daemon = { .mountpoint = "/somewhere" };
+    daemon.pid = getpid();
+    daemon.start_time = fsm_process_start_time(daemon.pid);
+    expect(fsm_set_daemon(v->region, &daemon), "set_daemon");
 }
-static void check_it(victim *v)
+static void check_copy(victim *v)
 {
     if (fsm_check(v->region, stderr) != 0)
         violation("fsm_check in the victim finds these");
@@ -833,9 +833,9 @@ const play plays[] = {
     { .name = "reap a quarantine", .prepare = leave_a_quarantine, .act = reap_the_dead },
     { .name = "set_attr", .act = set_attributes },
     { .name = "set_attr of a directory", .act = set_attributes_of_directory },
-    { .name = "set_server", .act = become_the_server },
-    { .name = "set_server where somebody watched", .prepare = watch_closely, .act = become_the_server },
-    { .name = "check", .act = check_it, .is_private = true },
+    { .name = "set_daemon", .act = become_the_daemon },
+    { .name = "set_daemon where somebody watched", .prepare = watch_closely, .act = become_the_daemon },
+    { .name = "check", .act = check_copy, .is_private = true },
     { .name = "repair", .prepare = damage_what_is_derived, .act = repair_it },
     { .name = "charge with the lock written over", .act = charge_past_nonsense },
     { .name = "create", .act = create_region, .checker = check_new_region, .is_private = true },
@@ -852,15 +852,15 @@ const play plays[] = {
       .act = charge_with_refill,
       .recovering = "end another",
       .ends_idle = true },
-    { .name = "recovery of rmdir, and a check", .act = check_it, .is_private = true, .recovering = "rmdir" },
+    { .name = "recovery of rmdir, and a check", .act = check_copy, .is_private = true, .recovering = "rmdir" },
     { .name = "recovery of a charge past a soft limit, and a check",
       .prepare = listen,
-      .act = check_it,
+      .act = check_copy,
       .is_private = true,
       .recovering = "charge past a soft limit" },
     { .name = "recovery of a charge past marks, and a check",
       .prepare = listen,
-      .act = check_it,
+      .act = check_copy,
       .is_private = true,
       .recovering = "charge past marks" },
     { .name = "recovery of an uncharge that was waited for, and a charge",
@@ -868,7 +868,7 @@ const play plays[] = {
       .recovering = "uncharge all, and be waited for",
       .is_waited_for = true },
     { .name = "recovery of the end of a request, and a check",
-      .act = check_it,
+      .act = check_copy,
       .is_private = true,
       .recovering = "end of a request" },
     { .name = "recovery of a request, and a charge",
@@ -991,7 +991,7 @@ static void see_group(scene *s, const play *p, view *v, fsm_id id, const char *p
 void see(scene *s, const play *p, view *v)
 {
     int64_t usage[RESOURCES];
-    fsm_server server;
+    fsm_daemon daemon;
     fsm_holder_info holders[HOLDERS + CELLS];
     v->count = 0;
     see_group(s, p, v, FSM_ROOT, "", usage);
@@ -1004,8 +1004,8 @@ void see(scene *s, const play *p, view *v)
         put(v, holding, true, "holders %c", *role);
     }
     put(v, s->region->header->waiting, true, "requests that wait");
-    expect(fsm_get_server(s->region, &server), "get_server");
-    put(v, server.pid ? 1 : 0, false, "served");
+    expect(fsm_get_daemon(s->region, &daemon), "get_daemon");
+    put(v, daemon.pid ? 1 : 0, false, "served");
 }
 
 static bool same(const view *a, const view *b)
@@ -1050,12 +1050,12 @@ static void check_parts(const view *before, const view *now, const view *after)
 }
 
 /* Whoever listens was told of it. */
-static void check_bell(const scene *s, const view *before, const view *now)
+static void check_notifier(const scene *s, const view *before, const view *now)
 {
     for (int i = 0; i < now->count; i++)
         if (strstr(now->at[i].name, " events ") && !is_value_of(&now->at[i], before) &&
-            s->region->header->bell == ARMED)
-            violation("%s are %" PRId64 ", and the bell was not rung", now->at[i].name, now->at[i].number);
+            s->region->header->notifier == ARMED)
+            violation("%s are %" PRId64 ", and the listener was not notified", now->at[i].name, now->at[i].number);
 }
 
 static void check_whole(const view *before, const view *now, const view *after)
@@ -1239,7 +1239,7 @@ void checker(scene *s, const play *p, const view *before, const view *after)
         violation("the dead are reaped and are still holders");
     see(s, p, &now);
     if (!p->recovering && !p->behind)
-        check_bell(s, before, &now);
+        check_notifier(s, before, &now);
     for (int i = 0; i < now.count; i++) {
         size_t length = strlen(now.at[i].name);
         char role = now.at[i].name[length - 1];

@@ -41,7 +41,7 @@ def test_a_closed_region_answers_ebadf(region: Region) -> None:
     assert region.closed
     uses: list[Callable[[], object]] = [
         lambda: region.fd, lambda: region.tree_id, lambda: region.batch, lambda: region.resources,
-        lambda: region.usage(0, 0), lambda: region.children(0), region.all_holders, region.check, region.get_server,
+        lambda: region.usage(0, 0), lambda: region.children(0), region.all_holders, region.check, region.get_daemon,
         lambda: region.mkdir(0, b"a", 0o755, 0, 0, 0), lambda: Charger().bind(region, 0, 0, 0),
     ]  # fmt: skip
     for use in uses:

@@ -266,7 +266,7 @@ def the_refusal(scene: Scene) -> int:
 
 
 def the_first_in_line(scene: Scene) -> int:
-    return scene.get("header.line_head")
+    return scene.get("header.queue_head")
 
 
 def the_second_in_line(scene: Scene) -> int:
@@ -317,9 +317,9 @@ DERIVED = [
     Derived("watch.prev", the_second_watch, "watches of /web memory: "),
     Derived("counter.waiting", counter("/web/static"), "waiting of /web/static memory: "),
     Derived("counter.waiting", counter("/", 1), "waiting of / tokens: "),
-    Derived("waiter.next", the_first_in_line, "line: "),
+    Derived("waiter.next", the_first_in_line, "queue: "),
     Derived("waiter.next", the_first_free_waiter, "free waiters: "),
-    Derived("waiter.prev", the_second_in_line, "line: "),
+    Derived("waiter.prev", the_second_in_line, "queue: "),
     Derived("counter.cells_head", counter("/web"), "cells of /web memory: "),
     Derived("counter.cells_head", counter("/web/idle"), "cells of /web/idle memory: "),
     Derived("counter.cells", counter("/web"), "cells of /web memory: "),
@@ -360,8 +360,8 @@ DERIVED = [
     Derived("header.cells.spare", the_header, "free cells: "),
     Derived("header.watches.spare", the_header, "free watches: "),
     Derived("header.waiters.spare", the_header, "free waiters: "),
-    Derived("header.line_head", the_header, "line: "),
-    Derived("header.line_tail", the_header, "line: the last is "),
+    Derived("header.queue_head", the_header, "queue: "),
+    Derived("header.queue_tail", the_header, "queue: the last is "),
     Derived("header.waiting", the_header, "requests that wait: "),
     Derived("header.cells.last_free", the_header, "free cells: the last is "),
     Derived("header.quarantined", the_header, "quarantined cells: "),
@@ -516,7 +516,7 @@ TRUTH = [
     lone("waiter.part", the_second_in_line, the_first_in_line, "waiter {second}: its next part cannot be ", MENDED),
     lone("waiter.answer", the_first_in_line, 2, "waiter {waiter}: answer 2 cannot be", MENDED),
     lone("waiter.answer", the_first_in_line, 1, "requests that wait: 3, recomputed 2", MENDED),
-    lone("waiter.ticket", the_first_in_line, MOST, "line: waiter {waiter} comes before its turn", MENDED),
+    lone("waiter.ticket", the_first_in_line, MOST, "queue: waiter {waiter} comes before its turn", MENDED),
     lone("waiter.stamp", the_first_in_line, with_state(1, 7), "waiter {waiter}: state 7 cannot be", MENDED),
     lone("group.parent", group("/web/api"), group("free"), "parent of ", CORRUPT),
     lone("group.parent", group("/web/api"), FAR, "parent of ", CORRUPT),

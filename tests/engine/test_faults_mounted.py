@@ -72,7 +72,7 @@ DAEMON: list[tuple[Callable[[GroupFiles], object], str]] = [
 # Where the daemon gives back what a dead worker held, where a process attaches, and where a mount makes its region.
 ENDING = ["end_holder/ending", "close_cell/unlinked", "free_cell/given_up", "unlink_cell/out_of_counters_cells"]
 ATTACHING = ["fsm_holder_create/described", "fsm_holder_create/made", "make_cell/made"]
-MAKING = ["fsm_create/file_made", "initialize/root_made", "fsm_set_server/nobody_serves"]
+MAKING = ["fsm_create/file_made", "initialize/root_made", "fsm_set_daemon/no_daemon"]
 
 
 @pytest.fixture(scope="module")

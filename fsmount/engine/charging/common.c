@@ -17,7 +17,7 @@ static void record_common(fsm_region *r, const ancestry *p, int64_t amount, int3
     fsm_refusal is = { .amount = amount, .pid_namespace = pid_namespace() };
     fsm_recorded nothing = { 0 };
     if (thread >= 0)
-        is.pid = thread == 0 ? own_pid() : process_of((uint32_t)thread);
+        is.pid = thread == 0 ? current_pid() : process_of((uint32_t)thread);
     record_refusal(r, p, &is, &nothing);
 }
 

@@ -81,8 +81,8 @@ static void copy_used(fsm_region *to, fsm_region *from)
     memcpy(h->name_key, from->header->name_key, sizeof h->name_key);
     h->geometry = from->header->geometry;
     h->geometry.batch = fsm_get_batch(from);
-    h->line_head = from->header->line_head;
-    h->line_tail = from->header->line_tail;
+    h->queue_head = from->header->queue_head;
+    h->queue_tail = from->header->queue_tail;
     h->waiting = from->header->waiting;
     h->quarantined = from->header->quarantined;
     h->journal = from->header->journal;
@@ -151,7 +151,7 @@ static bool check_capacity(checker *ck)
 /* ---- checking and mending ------------------------------------------------------------ */
 
 /* r: for what it was opened as; its records may have changed since. */
-static int check_it(checker *ck, const fsm_region *r, const char *unsound)
+static int check_copy(checker *ck, const fsm_region *r, const char *unsound)
 {
     label why;
     check_header(ck, r);
@@ -189,7 +189,7 @@ int64_t fsm_check(fsm_region *r, FILE *report)
             copy_used(&ck.found, r);
             if (locked)
                 unlock(r);
-            error = check_it(&ck, r, locked ? NULL : unsound.text);
+            error = check_copy(&ck, r, locked ? NULL : unsound.text);
         }
     }
     free(ck.bucket);

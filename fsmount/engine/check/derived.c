@@ -28,17 +28,17 @@ static void compare_pools(checker *ck)
         report_finding(ck, "quarantined cells: %u, recomputed %u", found->quarantined, right->quarantined);
 }
 
-static void compare_line(checker *ck)
+static void compare_queue(checker *ck)
 {
     const fsm_region *f = &ck->found;
     const header *found = f->header, *right = ck->right.header;
     uint32_t last;
-    if (check_list(ck, &line, NONE, found->line_head, length_of(&ck->right, &line, right->line_head), &last)) {
-        if (found->line_tail != last)
-            report_finding(ck, "line: the last is %u, recomputed %u", found->line_tail, last);
-        for (uint32_t i = found->line_head; i != NONE && f->waiters[i].next != NONE; i = f->waiters[i].next)
+    if (check_list(ck, &queue, NONE, found->queue_head, length_of(&ck->right, &queue, right->queue_head), &last)) {
+        if (found->queue_tail != last)
+            report_finding(ck, "queue: the last is %u, recomputed %u", found->queue_tail, last);
+        for (uint32_t i = found->queue_head; i != NONE && f->waiters[i].next != NONE; i = f->waiters[i].next)
             if (f->waiters[i].ticket > f->waiters[f->waiters[i].next].ticket)
-                report_finding(ck, "line: %s comes before its turn", name_waiter(f, i).text);
+                report_finding(ck, "queue: %s comes before an earlier request", name_waiter(f, i).text);
     }
     if (found->waiting != right->waiting)
         report_finding(ck, "requests that wait: %u, recomputed %u", found->waiting, right->waiting);
@@ -195,7 +195,7 @@ static int compare_cells(checker *ck)
 int check_derived(checker *ck)
 {
     compare_pools(ck);
-    compare_line(ck);
+    compare_queue(ck);
     compare_groups(ck);
     compare_counters(ck);
     compare_holders(ck);

@@ -89,7 +89,7 @@ static bool is_watch_of_counter(const checker *ck, uint32_t owner, uint32_t inde
     return state_of(ck->found.watches[index].stamp) == LIVE && ck->found.watches[index].counter == owner;
 }
 
-static bool is_in_line(const checker *ck, uint32_t owner, uint32_t index)
+static bool is_in_queue(const checker *ck, uint32_t owner, uint32_t index)
 {
     (void)owner;
     return state_of(ck->found.waiters[index].stamp) == LIVE;
@@ -154,10 +154,10 @@ const list watches_of_counter = {
     .next = offsetof(watch, next),
     .previous = offsetof(watch, prev),
 };
-const list line = {
-    .what = "line",
+const list queue = {
+    .what = "queue",
     .member = name_waiter,
-    .belongs = is_in_line,
+    .belongs = is_in_queue,
     .records = WAITERS,
     .next = offsetof(waiter, next),
     .previous = offsetof(waiter, prev),

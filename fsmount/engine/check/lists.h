@@ -18,7 +18,7 @@ typedef struct list {
     size_t next, previous;
 } list;
 
-extern const list children, active_children, cells_of_counter, open_cells, cells_of_holder, watches_of_counter, line,
+extern const list children, active_children, cells_of_counter, open_cells, cells_of_holder, watches_of_counter, queue,
     names;
 
 uint32_t length_of(const fsm_region *r, const list *l, uint32_t head);

@@ -297,8 +297,8 @@ UNLOCKED int fsm_get_attr(fsm_region *r, fsm_id id, uint32_t slot, fsm_attr *out
             const attributes *a = kept ? attributes_of(r, g, slot) : &unset;
             uint32_t set = slot == 0 ? UINT32_MAX : READ_ONCE(a->set);
             out->mode = set & FSM_SET_MODE ? READ_ONCE(a->mode) : FSM_MODE_UNSET;
-            out->uid = set & FSM_SET_UID ? READ_ONCE(a->uid) : READ_ONCE(g->maker_uid);
-            out->gid = set & FSM_SET_GID ? READ_ONCE(a->gid) : READ_ONCE(g->maker_gid);
+            out->uid = set & FSM_SET_UID ? READ_ONCE(a->uid) : READ_ONCE(g->creator_uid);
+            out->gid = set & FSM_SET_GID ? READ_ONCE(a->gid) : READ_ONCE(g->creator_gid);
             out->atime = set & FSM_SET_ATIME ? READ_ONCE(a->atime) : READ_ONCE(g->birth);
             out->mtime = set & FSM_SET_MTIME ? READ_ONCE(a->mtime) : READ_ONCE(g->birth);
             out->ctime = set ? READ_ONCE(a->ctime) : READ_ONCE(g->birth);

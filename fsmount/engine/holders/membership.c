@@ -19,7 +19,7 @@
  * Wakes who waits for new holders.  Before the holder is one, and under the lock: however soon this process dies, who
  * was woken finds the holder or there is none.
  */
-static void announce(fsm_region *r, holder *h)
+static void announce_arrival(fsm_region *r, holder *h)
 {
     h->arrival = __atomic_add_fetch(&r->header->arrivals, 1, __ATOMIC_RELEASE);
     syscall(SYS_futex, &r->header->arrivals, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
@@ -53,7 +53,7 @@ int fsm_holder_create(fsm_region *r, int32_t pid, uint64_t start_time, uint32_t 
         h->cells_head = NONE;
         FAULT_POINT(described);
         if (which == PROCESSES)
-            announce(r, h);
+            announce_arrival(r, h);
         __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp) + 1, LIVE), __ATOMIC_RELEASE);
         FAULT_POINT(made);
         *out = make_id(h->stamp, holder_index(r, h));
@@ -152,9 +152,9 @@ int fsm_holder_leave(fsm_region *r, fsm_id id, fsm_id group_id, uint32_t flags)
     return error;
 }
 
-static bool own_process(const holder *h)
+static bool is_current_process(const holder *h)
 {
-    return h->pid == own_pid() && h->pid_namespace == pid_namespace();
+    return h->pid == current_pid() && h->pid_namespace == pid_namespace();
 }
 
 int fsm_holder_end(fsm_region *r, fsm_id id)
@@ -165,7 +165,7 @@ int fsm_holder_end(fsm_region *r, fsm_id id)
     holder *h;
     error = find_holder(r, id, &h);
     if (!error)
-        error = end_holder(r, h, own_process(h));
+        error = end_holder(r, h, is_current_process(h));
     unlock(r);
     return error;
 }

@@ -113,15 +113,15 @@ int enqueue(fsm_region *r, waiter *w)
         return error;
     header *h = r->header;
     uint32_t left = r->geometry.cells;
-    waiter *before = waiter_at(r, h->line_tail), *after;
+    waiter *before = waiter_at(r, h->queue_tail), *after;
     while (before && before->ticket > w->ticket && left-- > 0) /* only when who recovers finds them in no order */
         before = waiter_at(r, before->prev);
     w->prev = before ? waiter_index(r, before) : NONE;
-    w->next = before ? before->next : h->line_head;
+    w->next = before ? before->next : h->queue_head;
     after = waiter_at(r, w->next);
-    *(before ? &before->next : &h->line_head) = waiter_index(r, w);
+    *(before ? &before->next : &h->queue_head) = waiter_index(r, w);
     FAULT_POINT(linked);
-    *(after ? &after->prev : &h->line_tail) = waiter_index(r, w);
+    *(after ? &after->prev : &h->queue_tail) = waiter_index(r, w);
     FAULT_POINT(linked_back);
     return 0;
 }
@@ -154,8 +154,8 @@ int dequeue(fsm_region *r, waiter *w)
         __atomic_store_n(&w->answer, ENDED, __ATOMIC_RELEASE); /* for who is about to sleep */
     uint32_t part = once(w->part);
     waiter *before = waiter_at(r, w->prev), *after = waiter_at(r, w->next);
-    *(before ? &before->next : &h->line_head) = w->next;
-    *(after ? &after->prev : &h->line_tail) = w->prev;
+    *(before ? &before->next : &h->queue_head) = w->next;
+    *(after ? &after->prev : &h->queue_tail) = w->prev;
     FAULT_POINT(unlinked);
     free_waiter(r, w);
     free_parts(r, part);
@@ -275,7 +275,7 @@ int serve_queue(fsm_region *r)
     waiter *w;
     h->round++;
     FAULT_POINT(round_begun);
-    for (uint32_t i = h->line_head; h->waiting > 0 && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
+    for (uint32_t i = h->queue_head; h->waiting > 0 && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
         request q;
         const counter *at;
         if (w->answer != WAITING)
@@ -312,7 +312,7 @@ int serve_after_recovery(fsm_region *r)
     int error = serve_queue(r);
     uint32_t left = r->geometry.cells;
     waiter *w;
-    for (uint32_t i = h->line_head; !error && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
+    for (uint32_t i = h->queue_head; !error && (w = waiter_at(r, i)) && left-- > 0; i = w->next) {
         const cell *cl = cell_at(r, w->cell);
         if (w->answer != WAITING && cl)
             wake_owner(r, w, cl);
@@ -325,7 +325,7 @@ int end_requests(fsm_region *r, uint32_t owner, const cell *cl)
     uint32_t left = r->geometry.cells;
     waiter *w;
     bool ended = false;
-    for (uint32_t i = r->header->line_head, next; (w = waiter_at(r, i)) && left-- > 0; i = next) {
+    for (uint32_t i = r->header->queue_head, next; (w = waiter_at(r, i)) && left-- > 0; i = next) {
         request q;
         int error = read_request(r, w, &q);
         if (error)

@@ -6,32 +6,32 @@
 
 #include <string.h>
 
-int fsm_set_server(fsm_region *r, const fsm_server *server)
+int fsm_set_daemon(fsm_region *r, const fsm_daemon *daemon)
 {
     int error = lock(r);
     if (error)
         return error;
-    r->header->server.pid = 0;
-    FAULT_POINT(nobody_serves);
+    r->header->daemon.pid = 0;
+    FAULT_POINT(no_daemon);
     fsm_listen(r, false); /* who served before may have died listening, and watching */
     error = end_watches(r);
-    memcpy(r->header->server.mountpoint, server->mountpoint, sizeof server->mountpoint);
-    r->header->server.mountpoint[FSM_PATH_MAX] = 0;
-    r->header->server.start_time = server->start_time;
-    r->header->server_namespace = pid_namespace();
-    FAULT_POINT(server_described);
-    __atomic_store_n(&r->header->server.pid, server->pid, __ATOMIC_RELEASE);
-    FAULT_POINT(server_set);
+    memcpy(r->header->daemon.mountpoint, daemon->mountpoint, sizeof daemon->mountpoint);
+    r->header->daemon.mountpoint[FSM_PATH_MAX] = 0;
+    r->header->daemon.start_time = daemon->start_time;
+    r->header->daemon_namespace = pid_namespace();
+    FAULT_POINT(daemon_described);
+    __atomic_store_n(&r->header->daemon.pid, daemon->pid, __ATOMIC_RELEASE);
+    FAULT_POINT(daemon_set);
     unlock(r);
     return error;
 }
 
-int fsm_get_server(fsm_region *r, fsm_server *out)
+int fsm_get_daemon(fsm_region *r, fsm_daemon *out)
 {
     int error = lock(r);
     if (error)
         return error;
-    *out = r->header->server;
+    *out = r->header->daemon;
     out->mountpoint[FSM_PATH_MAX] = 0;
     unlock(r);
     return 0;

@@ -39,8 +39,8 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     g->name_length = (uint32_t)length;
     memcpy(g->name, name, length);
     g->directory = *attr;
-    g->maker_uid = attr->uid;
-    g->maker_gid = attr->gid;
+    g->creator_uid = attr->uid;
+    g->creator_gid = attr->gid;
     g->birth = attr->mtime;
     g->first_child = g->last_child = NONE;
     FAULT_POINT(described);

@@ -94,7 +94,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     FAULT_POINT(geometry_written);
     for (enum pools which = 0; which < POOLS; which++)
         *r->pools[which].pool = (pool){ .free = NONE, .last_free = NONE };
-    h->line_head = h->line_tail = NONE;
+    h->queue_head = h->queue_tail = NONE;
     for (uint32_t *b = r->buckets; b < r->buckets + bucket_count(&r->geometry); b++)
         *b = NONE;
     FAULT_POINT(buckets_emptied);
@@ -105,8 +105,8 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     root->directory = (attributes){
         .mode = 0755, .uid = uid, .gid = gid, .ctime = root->birth, .atime = root->birth, .mtime = root->birth
     };
-    root->maker_uid = uid;
-    root->maker_gid = gid;
+    root->creator_uid = uid;
+    root->creator_gid = gid;
     root->first_child = root->last_child = root->next_sibling = root->prev_sibling = root->hash_next = NONE;
     FAULT_POINT(root_described);
     for (uint32_t i = 0; i < r->geometry.resources; i++)

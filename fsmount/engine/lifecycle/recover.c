@@ -291,13 +291,13 @@ static bool is_asked(const waiter *w)
 }
 
 /* Of a request whose first part was not made yet, or is gone already, the other parts are nobody's. */
-static int rebuild_line(fsm_region *r)
+static int rebuild_queue(fsm_region *r)
 {
     header *h = r->header;
     uint32_t high = high_of(&h->waiters, r->geometry.cells);
-    h->line_head = h->line_tail = NONE;
+    h->queue_head = h->queue_tail = NONE;
     h->waiting = 0;
-    FAULT_POINT(line_forgotten);
+    FAULT_POINT(queue_forgotten);
     for (uint32_t i = 0; i < high; i++)
         r->waiters[i].prev = NONE;
     for (uint32_t i = 0; i < high; i++) {
@@ -341,7 +341,7 @@ int rebuild(fsm_region *r)
     if (!error)
         error = rebuild_watches(r);
     if (!error)
-        error = rebuild_line(r);
+        error = rebuild_queue(r);
     if (!error)
         rebuild_refusals(r);
     return error;
@@ -364,7 +364,7 @@ static int finish_endings(fsm_region *r)
 }
 
 /* Who died may have crossed a mark, or counted something, and told nobody. */
-static int look_at_all(fsm_region *r)
+static int recheck_all_marks(fsm_region *r)
 {
     ancestry p;
     for (uint32_t i = 0; i < groups_high(r) * r->geometry.resources; i++) {
@@ -392,7 +392,7 @@ int recover(fsm_region *r)
                 c->peak_reserved = peak;
             FAULT_POINT(peak_raised);
         }
-        error = look_at_all(r);
+        error = recheck_all_marks(r);
     }
     if (!error)
         error = serve_after_recovery(r);

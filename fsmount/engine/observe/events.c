@@ -288,37 +288,37 @@ UNLOCKED int fsm_watch_crossings(fsm_region *r, fsm_id id, int64_t *out)
 
 UNLOCKED void notify_listener(fsm_region *r, const ancestry *p, uint32_t level)
 {
-    if (__atomic_load_n(&r->header->bell, __ATOMIC_SEQ_CST) == SILENT)
+    if (__atomic_load_n(&r->header->notifier, __ATOMIC_SEQ_CST) == UNARMED)
         return;
     for (uint32_t i = level; i < p->n; i++) {
-        __atomic_add_fetch(&p->at[i]->news, 1, __ATOMIC_SEQ_CST);
-        FAULT_POINT(news_told);
+        __atomic_add_fetch(&p->at[i]->event_seq, 1, __ATOMIC_SEQ_CST);
+        FAULT_POINT(events_numbered);
     }
     notify(r);
 }
 
 UNLOCKED void notify(fsm_region *r)
 {
-    uint32_t *bell = &r->header->bell;
+    uint32_t *notifier = &r->header->notifier;
     uint32_t armed = ARMED;
-    if (__atomic_compare_exchange_n(bell, &armed, RUNG, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
-        FAULT_POINT(bell_rung);
-        syscall(SYS_futex, bell, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    if (__atomic_compare_exchange_n(notifier, &armed, FIRED, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+        FAULT_POINT(notifier_fired);
+        syscall(SYS_futex, notifier, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
     }
 }
 
 UNLOCKED void fsm_listen(fsm_region *r, bool on)
 {
-    __atomic_store_n(&r->header->bell, on ? ARMED : SILENT, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&r->header->notifier, on ? ARMED : UNARMED, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before what is read then; pairs with notify_listener() */
 }
 
 bool fsm_await_event(fsm_region *r, int64_t nanoseconds)
 {
-    uint32_t *bell = &r->header->bell;
+    uint32_t *notifier = &r->header->notifier;
     struct timespec patience = { .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000 };
-    syscall(SYS_futex, bell, FUTEX_WAIT, ARMED, &patience, NULL, 0);
-    return __atomic_load_n(bell, __ATOMIC_ACQUIRE) != ARMED;
+    syscall(SYS_futex, notifier, FUTEX_WAIT, ARMED, &patience, NULL, 0);
+    return __atomic_load_n(notifier, __ATOMIC_ACQUIRE) != ARMED;
 }
 
 /* ---- reading -------------------------------------------------------------------------- */
@@ -361,11 +361,11 @@ int fsm_get_events(fsm_region *r, fsm_id id, uint32_t resource, fsm_events *out)
     return error;
 }
 
-UNLOCKED int fsm_get_news(fsm_region *r, fsm_id id, uint32_t resource, uint32_t *out)
+UNLOCKED int fsm_get_event_seq(fsm_region *r, fsm_id id, uint32_t resource, uint32_t *out)
 {
     READ_COUNTER(c)
     {
-        *out = READ_ONCE(c->news);
+        *out = READ_ONCE(c->event_seq);
     }
     return error;
 }

@@ -73,8 +73,8 @@ typedef struct group {
     uint32_t parent; /* NONE for the root */
     uint32_t name_length;
     attributes directory;
-    uint32_t maker_uid, maker_gid; /* who owns files whose owner was never set */
-    uint32_t custom;               /* a bit for each bank: its attributes are kept; before, their memory is not there */
+    uint32_t creator_uid, creator_gid; /* who owns files whose owner was never set */
+    uint32_t custom; /* a bit for each bank: its attributes are kept; before, their memory is not there */
     int64_t birth;
     uint32_t depth;                      /* (d) */
     uint32_t first_child, last_child;    /* (d) */
@@ -117,7 +117,7 @@ typedef struct counter {
     uint32_t watches_head;             /* (d) who watches it */
     uint32_t active_child;             /* (d) children with open cells below them */
     uint32_t active_next, active_prev; /* (d) */
-    uint32_t news;                     /* changes while somebody listens: something was counted in the subtree */
+    uint32_t event_seq;                /* changes while somebody listens: something was counted in the subtree */
     uint32_t waiting;                  /* (d) requests in line that ask for something of the subtree */
     uint64_t full_in;                  /* the round of the line in which a request found no room here, */
     uint64_t aside_in;                 /* and the one in which this much was set aside; see waiters.c */
@@ -232,7 +232,7 @@ typedef struct journal {
     change change[FSM_RESOURCES_MAX];
 } journal;
 
-enum bell { SILENT = 0, RUNG = 1, ARMED = 2 };
+enum notifier { UNARMED = 0, FIRED = 1, ARMED = 2 };
 
 typedef struct header {
     uint64_t magic; /* FSM_MAGIC */
@@ -243,20 +243,20 @@ typedef struct header {
     uint32_t lock;         /* a robust futex: the thread that has it, and the kernel's flags; see lock.c */
     uint32_t broken;       /* a derived field was found wrong: the next to take the lock recomputes */
     pool groups, processes, leases, cells, watches, waiters;
-    uint32_t quarantined;          /* (d) cells in quarantine */
-    uint64_t changes;              /* odd while groups are made, removed, renamed or given attributes; see reading.h */
-    uint32_t arrivals;             /* the number of the newest process, and a futex */
-    uint32_t bell;                 /* enum bell: who listens to events; a futex */
-    uint32_t line_head, line_tail; /* (d) who waits, in the order of their tickets */
-    uint32_t waiting;              /* (d) those in line who have no answer yet */
-    uint64_t ticket;               /* the newest */
-    uint64_t round;                /* how often the line was gone through; see waiters.c */
-    int64_t reap_at;               /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
-    int64_t look_at;               /* likewise: when a refusal looks for the largest holders again */
+    uint32_t quarantined; /* (d) cells in quarantine */
+    uint64_t changes;     /* odd while groups are made, removed, renamed or given attributes; see reading.h */
+    uint32_t arrivals;    /* the number of the newest process, and a futex */
+    uint32_t notifier;    /* enum notifier: who listens to events; a futex */
+    uint32_t queue_head, queue_tail; /* (d) who waits, in the order of their tickets */
+    uint32_t waiting;                /* (d) those in line who have no answer yet */
+    uint64_t ticket;                 /* the newest */
+    uint64_t round;                  /* how often the line was gone through; see waiters.c */
+    int64_t reap_at;                 /* CLOCK_MONOTONIC ns: when a refused charge looks for the dead again */
+    int64_t look_at;                 /* likewise: when a refusal looks for the largest holders again */
     uint64_t recoveries;
     journal journal;
-    uint32_t server_namespace;
-    fsm_server server;
+    uint32_t daemon_namespace;
+    fsm_daemon daemon;
     uint64_t refusals;    /* that were recorded: the number of the last; changes without the lock, too */
     uint64_t name_key[2]; /* of the hash of names: random, and never changes */
 } header;

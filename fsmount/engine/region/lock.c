@@ -132,7 +132,7 @@ static inline void pause_briefly(void)
 }
 
 /* Until the word is not `seen` any more, somebody wakes us, or the time has come. */
-static void sleep_on(uint32_t *word, uint32_t seen, int64_t until)
+static void futex_sleep(uint32_t *word, uint32_t seen, int64_t until)
 {
     struct timespec t = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, &t, NULL, FUTEX_BITSET_MATCH_ANY);
@@ -155,7 +155,7 @@ static int wait_for(fsm_region *r, uint32_t *seen)
         if (*seen == waited_for ||
             __atomic_compare_exchange_n(&h->lock, seen, waited_for, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
             FAULT_POINT(waiting);
-            sleep_on(&h->lock, waited_for, look < deadline ? look : deadline);
+            futex_sleep(&h->lock, waited_for, look < deadline ? look : deadline);
         }
         if (take(h, FUTEX_WAITERS, seen))
             return 0;

@@ -19,13 +19,13 @@
 #include <unistd.h>
 
 static int32_t pid_here;
-uint32_t own_namespace;
+uint32_t current_namespace;
 
 static void update_process(void)
 {
     WRITE_ONCE(pid_here, (int32_t)getpid());
     struct stat status;
-    own_namespace = stat("/proc/self/ns/pid", &status) == 0 ? (uint32_t)status.st_ino : 0;
+    current_namespace = stat("/proc/self/ns/pid", &status) == 0 ? (uint32_t)status.st_ino : 0;
 }
 
 __attribute__((constructor)) static void init_process(void)
@@ -34,7 +34,7 @@ __attribute__((constructor)) static void init_process(void)
     pthread_atfork(NULL, NULL, update_process);
 }
 
-int32_t own_pid(void)
+int32_t current_pid(void)
 {
     return READ_ONCE(pid_here);
 }
@@ -133,7 +133,7 @@ static bool next_mapped(FILE *maps, mapped *m)
     return fscanf(maps, "%" SCNxPTR "-%*x %*s %*x %x:%x %llu%*[^\n]", &m->start, &m->major, &m->minor, &m->inode) == 4;
 }
 
-static bool own_mapping(const fsm_region *r, mapped *out)
+static bool find_mapping(const fsm_region *r, mapped *out)
 {
     bool found = false;
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -206,7 +206,7 @@ bool may_be_inside(const fsm_region *r, uint32_t thread)
     mapped here, there;
     if (thread > THREAD_MAX)
         return false;
-    if (is_open_elsewhere(r) || !own_mapping(r, &here))
+    if (is_open_elsewhere(r) || !find_mapping(r, &here))
         return true;
     char path[32];
     snprintf(path, sizeof path, "/proc/%u/maps", thread);
@@ -225,7 +225,7 @@ bool may_be_inside(const fsm_region *r, uint32_t thread)
 
 bool daemon_alive(const header *h)
 {
-    if (h->server.pid == 0)
+    if (h->daemon.pid == 0)
         return false;
-    return h->server_namespace != pid_namespace() || fsm_process_alive(h->server.pid, h->server.start_time);
+    return h->daemon_namespace != pid_namespace() || fsm_process_alive(h->daemon.pid, h->daemon.start_time);
 }

@@ -4,12 +4,12 @@
 
 #include "region/layout.h"
 
-extern uint32_t own_namespace;
+extern uint32_t current_namespace;
 static inline uint32_t pid_namespace(void) /* of the calling process */
 {
-    return own_namespace;
+    return current_namespace;
 }
-int32_t own_pid(void);
+int32_t current_pid(void);
 /* The process of a thread; the number of the thread itself if /proc does not say. */
 int32_t process_of(uint32_t thread);
 /* The command as ps shows it; empty if the process is gone. */
