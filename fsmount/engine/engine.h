@@ -1,24 +1,19 @@
 /*
  * engine.h - hierarchical resource counters in one shared-memory region.
  *
- * A region holds a tree of groups.  A group has one counter for each resource;
- * charging a counter charges every ancestor.  Whoever charges is a holder, and
- * every (holder, counter) pair has one cell: what it has used, and its stock.
- * Charging within the stock is one compare-and-swap on the cell, at any depth;
- * everything else takes the region's one lock.  layout.h tells how it is kept
- * in memory, counter.c how it is decided.
+ * A region holds a tree of groups. A group has one counter for each resource, and a charge of a counter also charges
+ * every ancestor. Charges belong to a holder. Each (holder, counter) pair has one cell: what it has used, and its
+ * stock. A charge within the stock is one compare-and-swap on the cell, at any depth. Everything else takes the one
+ * lock of the region. layout.h describes the memory, counter.c the decisions.
  *
  * Conventions, for every function here:
- *  - returns 0, or a negative errno; on failure nothing has changed, and
- *    fsm_last_fault() tells the calling thread more;
- *  - is safe to call from any thread and any process that mapped the region;
- *  - amounts are integers from 0 to FSM_UNLIMITED, without rounding;
- *  - -EUCLEAN: the region holds something impossible (fault.text says what);
- *    -ETIMEDOUT: the lock was not to be had within the thread's patience
- *    (fault.pid is its owner); -ENODEV: the group or holder is gone.
- *    Every function that takes the lock can return these three.  What reads
- *    names, attributes and the plain values of a counter takes it only while
- *    somebody changes groups.
+ * - The result is 0, or a negative errno. On failure nothing has changed, and fsm_last_fault() has the details.
+ * - Any thread of any process that has mapped the region may call it.
+ * - Amounts are integers from 0 to FSM_UNLIMITED, without rounding.
+ * - Three errors are possible wherever the lock is taken. -EUCLEAN: the region is damaged (fault.text says where).
+ *   -ETIMEDOUT: another thread kept the lock for longer than this thread's patience (fault.pid). -ENODEV: the group or
+ *   holder is gone.
+ * - Reading names, attributes and the plain values of a counter takes the lock only while a process changes groups.
  */
 #ifndef FSM_ENGINE_H
 #define FSM_ENGINE_H
@@ -29,42 +24,41 @@
 #include <stdio.h>
 
 #define FSM_UNLIMITED INT64_MAX
-#define FSM_NAME_MAX 255    /* bytes of a group's name */
+#define FSM_NAME_MAX 255    /* bytes in the name of a group */
 #define FSM_DEPTH_MAX 1024u /* levels below the root */
 #define FSM_GROUPS_MAX (1u << 24)
 #define FSM_HOLDERS_MAX (1u << 24)
 #define FSM_CELLS_MAX (1u << 28)
 #define FSM_RESOURCES_MAX 32 /* resources of a tree */
 #define FSM_RESOURCE_NAME_MAX 63
-#define FSM_SLOTS 64         /* attribute slots of a group for each resource: the most kinds of files */
-#define FSM_ROOT ((fsm_id)0) /* the root group; it is never removed */
+#define FSM_SLOTS 64         /* attribute slots of a group for each resource: the highest number of kinds of files */
+#define FSM_ROOT ((fsm_id)0) /* it is never removed */
 #define FSM_BATCH_AUTO (-1)
 
-/* A group or a holder: generation << 32 | index.  Stale ones are noticed. */
+/* A group or a holder: generation << 32 | index. The id of a removed one is recognized. */
 typedef uint64_t fsm_id;
 
-/* This process's view of a region. */
+/* The mapping of a region in this process. */
 typedef struct fsm_region fsm_region;
 
-/* ---- what went wrong, for the calling thread ------------------------------ */
+/* ---- errors --------------------------------------------------------------- */
 
 typedef struct fsm_fault {
     fsm_id group;   /* -ENOMEM: the ancestor that refused */
-    int64_t usage;  /* -ENOMEM, -EBUSY of a limit: its precise usage */
+    int64_t usage;  /* -ENOMEM, and -EBUSY of a limit: its precise usage */
     int64_t limit;  /* -ENOMEM: its limit */
-    int64_t held;   /* -ERANGE: what the holder (or the group itself) holds */
-    uint32_t which; /* -ENOMEM, -ERANGE of fsm_change() and fsm_move(): of which amount this is said */
-    int32_t pid;    /* -ETIMEDOUT: who holds the lock */
-    char text[200]; /* -EUCLEAN, and refused regions: what was found, where */
+    int64_t held;   /* -ERANGE: what the holder, or the group itself, holds */
+    uint32_t which; /* -ENOMEM, -ERANGE of fsm_change() and fsm_move(): index of the amount */
+    int32_t pid;    /* -ETIMEDOUT: process that has the lock */
+    char text[200]; /* -EUCLEAN, -EPROTO, -EINVAL of a region: what was found, and where */
 } fsm_fault;
 
-/* The details of the last failure in this thread; valid until its next call. */
+/* The details of the last failure in this thread, valid until its next call. */
 const fsm_fault *fsm_last_fault(void);
 
 /*
- * How long this thread waits for the region's lock, in nanoseconds; 3 s unless
- * told.  A thread that must not wait (an event loop) sets a short one and hands
- * what gets -ETIMEDOUT to a thread with more.
+ * How long this thread waits for the lock of a region, in ns; 3 s by default. A thread that must not wait, as in an
+ * event loop, sets a short patience, and hands a call that gets -ETIMEDOUT to a thread with a longer one.
  */
 void fsm_set_patience(int64_t nanoseconds);
 
@@ -80,36 +74,35 @@ typedef struct fsm_geometry {
     uint32_t holders;   /* processes attached at once; 1 .. FSM_HOLDERS_MAX */
     uint32_t cells;     /* (holder, counter) pairs at once; 1 .. FSM_CELLS_MAX */
     uint32_t resources; /* 1 .. FSM_RESOURCES_MAX */
-    int64_t batch;      /* FSM_BATCH_AUTO, or a fixed one; 0: exact, no stock */
+    int64_t batch;      /* FSM_BATCH_AUTO, or a fixed batch; 0: no stock */
     fsm_resource resource[FSM_RESOURCES_MAX];
 } fsm_geometry;
 
 /*
- * Makes a region of mode 0600 and maps it; a path of NULL makes one that has no
- * name and goes with its last user.  It is sparse: only what is used costs
- * memory.  -EEXIST: the path is taken.  -EINVAL: a capacity of 0, too many
- * resources, names that are empty, doubled, or hold '/', '.', or white space.
+ * Makes a region of mode 0600 and maps it. Without a path, the region has no name and ends with its last user. The file
+ * is sparse: only what is used takes memory. -EEXIST: the path exists. -EINVAL: a capacity of 0, too many resources, or
+ * a resource name that is empty, doubled, or contains '/', '.' or white space.
  */
 int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uint32_t gid, fsm_region **out);
 
 /*
- * Maps a region that exists.  -EACCES or -EPERM: another user's.  -EPROTO: not a
- * region, or one of another layout version or architecture (fault.text).
+ * Maps an existing region. -EACCES or -EPERM: it belongs to another user. -EPROTO: it is no region, or one of another
+ * layout version or architecture (fault.text).
  */
 int fsm_open(const char *path, fsm_region **out);
 
-/* Unmaps.  Holders are not ended by this; cells bound to it must be unbound. */
+/* Unmaps. Holders do not end by this. All chargers that are bound to the region must be unbound before. */
 void fsm_close(fsm_region *region);
 
 int fsm_fd(const fsm_region *region);
 const fsm_geometry *fsm_geometry_of(const fsm_region *region);
-uint64_t fsm_tree_id(const fsm_region *region); /* random, of this region alone */
+uint64_t fsm_tree_id(const fsm_region *region); /* random, different for each region */
 int64_t fsm_get_batch(const fsm_region *region);
-int fsm_set_batch(fsm_region *region, int64_t batch); /* drains what was reserved under the old one */
+int fsm_set_batch(fsm_region *region, int64_t batch); /* drains the stock of the old batch */
 
-/* ---- what can be used up --------------------------------------------------- */
+/* ---- capacity -------------------------------------------------------------- */
 
-/* Groups (the root is one), processes and leases that hold something, cells, watches and waiters, in this order. */
+/* Groups (with the root), processes and leases that are holders, cells, watches and waiters, in this order. */
 #define FSM_POOLS 6
 typedef struct fsm_use {
     uint32_t room, used;
@@ -117,17 +110,17 @@ typedef struct fsm_use {
 void fsm_get_use(fsm_region *region, fsm_use out[FSM_POOLS]);
 
 /*
- * The user that each group counts against, in no order: the owner of the topmost group on its way from the root that
- * belongs to neither of the two exempt users; where there is none, its own owner.  Returns how many there are; room:
- * the geometry's.
+ * For each group, the user that it counts against, in no order. This is the owner of the topmost group on the path from
+ * the root that belongs to neither exempt user; without such a group, the owner of the group itself. Returns the number
+ * of groups. room: the capacity of the geometry.
  */
 int64_t fsm_get_owners(fsm_region *region, const uint32_t exempt[2], uint32_t *owners, uint32_t room);
 
-/* ---- who serves the region as a mount ------------------------------------- */
+/* ---- the daemon that serves the region as a mount ------------------------- */
 
 #define FSM_PATH_MAX 4095
 typedef struct fsm_daemon {
-    int32_t pid; /* 0: nobody */
+    int32_t pid; /* 0: no daemon */
     uint64_t start_time;
     char mountpoint[FSM_PATH_MAX + 1];
 } fsm_daemon;
@@ -137,21 +130,20 @@ int fsm_get_daemon(fsm_region *region, fsm_daemon *out);
 /* ---- groups --------------------------------------------------------------- */
 
 /*
- * A new group below parent, with unlimited counters, made by (uid, gid) with the
- * permission bits of mode.  now: seconds and nanoseconds since the epoch, in ns.
- * -EEXIST, -EINVAL (empty, "." or "..", '/', newline or NUL), -ENAMETOOLONG
- * (also below FSM_DEPTH_MAX levels), -ENOSPC (no room for another group, or no memory).
+ * Makes a group below parent, with unlimited counters, owned by (uid, gid), with the permission bits of mode. now: time
+ * since the epoch in ns. -EEXIST, -EINVAL (empty, "." or "..", '/', newline or NUL), -ENAMETOOLONG (also below
+ * FSM_DEPTH_MAX levels), -ENOSPC (no room for another group, or no memory).
  */
 int fsm_mkdir(fsm_region *region, fsm_id parent, const char *name, size_t length, uint32_t mode, uint32_t uid,
               uint32_t gid, int64_t now, fsm_id *out);
 
 /*
- * Removes a group.  Its stock is drained and holders that have died are given
- * back first.  -EBUSY: it has children, usage or live holders, or is the root.
+ * Removes a group, after draining its stock and releasing what dead holders held. -EBUSY: it has children, usage or
+ * live holders, or is the root.
  */
 int fsm_rmdir(fsm_region *region, fsm_id group, int64_t now);
 
-/* Renames a group within its parent.  Errors as fsm_mkdir; the same name is no error. */
+/* Renames a group within its parent. Errors as for fsm_mkdir(); the same name is no error. */
 int fsm_rename(fsm_region *region, fsm_id group, const char *name, size_t length, int64_t now);
 
 int fsm_lookup(fsm_region *region, fsm_id parent, const char *name, size_t length, fsm_id *out); /* -ENOENT */
@@ -159,8 +151,8 @@ int fsm_parent(fsm_region *region, fsm_id group, fsm_id *out); /* the root's par
 int fsm_name(fsm_region *region, fsm_id group, char out[FSM_NAME_MAX + 1], size_t *length);
 
 /*
- * Fills in up to `room` children, oldest first (after a recovery: as they lie in memory); returns how many there
- * are in all, or a negative errno.
+ * Fills in up to `room` children, oldest first (after a recovery, in memory order). Returns the number of children, or
+ * a negative errno.
  */
 typedef struct fsm_child {
     fsm_id id;
@@ -168,22 +160,21 @@ typedef struct fsm_child {
     char name[FSM_NAME_MAX + 1];
 } fsm_child;
 int64_t fsm_children(fsm_region *region, fsm_id group, fsm_child *out, size_t room);
-/* The same without the names. */
+/* Only the ids, in the same order. */
 int64_t fsm_child_ids(fsm_region *region, fsm_id group, fsm_id *out, size_t room);
 
-/* What a stat() of a directory needs beside its attributes. */
+/* What stat() of a directory needs in addition to its attributes. */
 int fsm_child_count(fsm_region *region, fsm_id group, uint32_t *out);
 
 /*
- * Attributes that outlive the daemon.  Slot 0 is the directory itself, slot
- * 1 + resource * FSM_SLOTS + k the k-th file of a resource.  A file's slot that
- * was never set reads as mode FSM_MODE_UNSET, the maker's owner, and the time
- * the group was made.
+ * Attributes that outlive the daemon. Slot 0 is the directory itself, slot 1 + resource * FSM_SLOTS + k the k-th file
+ * of a resource. A file whose attributes were never set has mode FSM_MODE_UNSET, the creator's owner, and the time of
+ * the group's creation.
  */
 #define FSM_MODE_UNSET 0xffffu
 enum { FSM_SET_MODE = 1, FSM_SET_UID = 2, FSM_SET_GID = 4, FSM_SET_MTIME = 8, FSM_SET_ATIME = 16 };
 typedef struct fsm_attr {
-    uint32_t mode; /* permission bits alone */
+    uint32_t mode; /* only the permission bits */
     uint32_t uid;
     uint32_t gid;
     int64_t atime, mtime, ctime; /* ns since the epoch */
@@ -193,7 +184,7 @@ int fsm_set_attr(fsm_region *region, fsm_id group, uint32_t slot, uint32_t mask,
 
 /* ---- counters ------------------------------------------------------------- */
 
-/* The keys of R.stat, in the order of the contract.  All of one moment. */
+/* The keys of R.stat in their order. All values are of one moment. */
 typedef struct fsm_stat {
     int64_t usage, usage_local, common, reserved, stock, holders, limit, soft_limit, hierarchical_limit, margin,
         hierarchical_margin, soft_limit_excess, max_usage, min_usage, failcnt, global, batch, error_bound, refills,
@@ -201,32 +192,34 @@ typedef struct fsm_stat {
 } fsm_stat;
 int fsm_get_stat(fsm_region *region, fsm_id group, uint32_t resource, fsm_stat *out);
 
-/* The precise sum over the subtree: every charge that ended before is in it, none that begins after. */
+/*
+ * The precise sum over the subtree. It includes every charge that returned before the call, and none that begins after
+ * it.
+ */
 int fsm_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 
-/* The plain values, without a sum; max_usage brings itself up to date first. */
+/* The plain values, without a sum; only max_usage is brought up to date first. */
 int fsm_get_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 int fsm_get_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 int fsm_get_max_usage(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 int fsm_get_failcnt(fsm_region *region, fsm_id group, uint32_t resource, int64_t *out);
 
 /*
- * The same counter of every group in one pass, all of one moment: parents come before their children, the root first.
- * Each group and, unless none is open, each cell that was ever used is looked at once: so long the lock is held.  Fills
- * in a row for each group (at most the geometry's) and returns how many there are, or a negative errno (-ENOMEM).
+ * The counter of every group in one pass, all of one moment. Parents come before their children, the root first. The
+ * lock is held while each group, and each cell if one is open, is visited once. Fills in one row for each group, at
+ * most the capacity of the geometry. Returns the number of rows, or a negative errno (-ENOMEM).
  */
 typedef struct fsm_counter_snapshot {
     fsm_id id;
-    uint32_t parent; /* its parent's row; of the root UINT32_MAX */
+    uint32_t parent; /* row of the parent; UINT32_MAX for the root */
     fsm_stat stat;
 } fsm_counter_snapshot;
 int64_t fsm_snapshot(fsm_region *region, uint32_t resource, fsm_counter_snapshot *rows);
 
 /*
- * What was counted in the subtree since the region was made; no sum ever falls.  limit: charges that a limit refused,
- * or that charge_nofail took past it, at each counter where that was so.  soft_limit: how often the usage of a counter
- * came above its soft limit, or back.  threshold: how often one passed a mark of a watch, in the direction that was
- * asked for.
+ * Event counts of the subtree since the region was made. They never fall. limit: charges that a limit refused or that
+ * charge_nofail took above it, at each such counter. soft_limit: crossings of a soft limit, in either direction.
+ * threshold: crossings of a watch's mark, in the direction of the watch.
  */
 typedef struct fsm_events {
     int64_t limit, soft_limit, threshold;
@@ -234,21 +227,21 @@ typedef struct fsm_events {
 int fsm_get_events(fsm_region *region, fsm_id group, uint32_t resource, fsm_events *out);
 
 /*
- * One process may listen: it calls fsm_listen(), reads, and waits.  From the call on, whatever is counted changes the
- * news of its counter and of all above, and then ends the wait.  News that did not change mean events that did not
- * either; the first that is counted after a call ends one wait, so call it before each, and with false at the end.
+ * One process may listen. It calls fsm_listen(), reads, and waits. After the call, each event changes the event_seq of
+ * its counter and of all ancestors, and then ends the wait. An unchanged event_seq means that no event happened in the
+ * subtree. Each call arms one wake-up, so call it before each wait, and with false at the end.
  */
 void fsm_listen(fsm_region *region, bool on);
 int fsm_get_event_seq(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *out);
-bool fsm_await_event(fsm_region *region, int64_t nanoseconds); /* false: there was none for so long */
+bool fsm_await_event(fsm_region *region, int64_t nanoseconds); /* false: no event in that time */
 
 /*
- * Watches of one counter.  A watch counts how often the usage comes above its amount, or with FSM_BELOW below it; with
- * FSM_PERCENT the amount is a part of the limit of now, in 1/100; setting the limit may move the mark past the usage.
- * A watch begins on the side where the usage is.
+ * Watches of one counter. A watch counts how often the usage rises above its amount, or falls below it with FSM_BELOW.
+ * With FSM_PERCENT the amount is a percentage of the current limit, so setting the limit may move the mark past the
+ * usage. A watch begins on the side of the mark where the usage is.
  *
- * fsm_watch() makes so many new ones, and ends the old ones that are still there: all of it or, with an error, nothing.
- * -EINVAL: a part above 100.  -ENOSPC.  Watches end with their group, and when another process becomes the server.
+ * fsm_watch() makes `count` watches and ends those of `old` that still exist, all or nothing. -EINVAL: a percentage
+ * above 100. -ENOSPC. Watches end with their group, and when another process becomes the daemon.
  */
 enum { FSM_BELOW = 1, FSM_PERCENT = 2 };
 typedef struct fsm_mark {
@@ -258,170 +251,172 @@ typedef struct fsm_mark {
 int fsm_watch(fsm_region *region, fsm_id group, uint32_t resource, const fsm_mark *marks, size_t count,
               const fsm_id *old, size_t old_count, fsm_id *out);
 int fsm_unwatch(fsm_region *region, const fsm_id *old, size_t count);
-int fsm_watch_crossings(fsm_region *region, fsm_id watch, int64_t *out); /* how often; -ENODEV */
+int fsm_watch_crossings(fsm_region *region, fsm_id watch, int64_t *out); /* crossings so far; -ENODEV */
 
 /*
- * What a charge of so much would meet now, without charging, and without taking anybody's stock.  It is one that does
- * not wait: who stands in line takes no room from it, as it may come before him.
+ * The result that a charge would have now, without charging and without draining any stock. The charge would not wait,
+ * so queued requests take no room from it.
  */
 typedef struct fsm_probed {
-    fsm_id group;         /* the first ancestor that would refuse it, or, if it fits, the one with the least room */
+    fsm_id group; /* the first ancestor that would refuse; if the charge fits, the one with the smallest margin */
     int64_t usage, limit; /* of that group */
-    int64_t margin;       /* the most that would fit */
+    int64_t margin;       /* the largest amount that would fit */
     bool fits;
 } fsm_probed;
 int fsm_probe(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount, fsm_probed *out);
 
-/* Drains all stock below, then sets the limit; -EBUSY (fault.usage) if the usage is above it. */
+/* Drains all stock below and sets the limit. -EBUSY (fault.usage): the usage is above it. */
 int fsm_set_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
 int fsm_set_soft_limit(fsm_region *region, fsm_id group, uint32_t resource, int64_t limit);
-int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource); /* to the usage of now; min_usage too */
+int fsm_reset_max_usage(fsm_region *region, fsm_id group, uint32_t resource); /* to the current usage; min_usage too */
 int fsm_reset_failcnt(fsm_region *region, fsm_id group, uint32_t resource);
 
-/* What the group itself holds.  -ENOMEM; -ERANGE (fault.held) if it holds less. */
+/* Charges that the group itself holds. -ENOMEM; -ERANGE (fault.held): it holds less. */
 int fsm_common_charge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount);
-/* The same in the name of another: of a thread's process, as who is refused; or, below 0, of nobody that is known. */
+/* A refusal is recorded for the process of a thread. 0: the calling process; negative: not known. */
 int fsm_common_charge_for(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount, int32_t thread);
 int fsm_common_uncharge(fsm_region *region, fsm_id group, uint32_t resource, int64_t amount);
-/* Drains the stock below and forgets what the group itself holds. */
+/* Drains the stock below and drops what the group itself holds. */
 int fsm_force_empty(fsm_region *region, fsm_id group, uint32_t resource);
 
 /* ---- holders -------------------------------------------------------------- */
 
 enum { FSM_PROCESS = 1, FSM_LEASE = 2 }; /* kind */
-enum { FSM_KEEP = 1 };                   /* flag: at its end, what it holds goes to the group */
+enum { FSM_KEEP = 1 };                   /* flag: what the holder holds goes to the group when the holder ends */
 
 /*
- * A new holder that stands for process (pid, start_time: field 22 of
- * /proc/PID/stat).  -ENOSPC: no room (leases have room of their own).
+ * Makes a holder for the process (pid, start_time: field 22 of /proc/PID/stat). -ENOSPC; leases have room of their own.
  */
 int fsm_holder_create(fsm_region *region, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags, fsm_id *out);
 int fsm_holder_set_flags(fsm_region *region, fsm_id holder, uint32_t flags);
 
-/* Gives the holder a cell in each counter of the group (or in one: joined already is no error).  -ENOSPC. */
+/* Gives the holder a cell in each counter of the group, or in one. A cell that exists already is no error. -ENOSPC. */
 int fsm_holder_join(fsm_region *region, fsm_id holder, fsm_id group);
 int fsm_holder_join_one(fsm_region *region, fsm_id holder, fsm_id group, uint32_t resource);
 
-/* Ends what the holder has in the group: given back, or kept by the group with FSM_KEEP in flags. */
+/* Releases what the holder holds in the group, or gives it to the group with FSM_KEEP in flags. */
 int fsm_holder_leave(fsm_region *region, fsm_id holder, fsm_id group, uint32_t flags);
 
 /*
- * Ends the holder: everything it holds is given back, or kept by the groups with FSM_KEEP.  Twice is -ENODEV.
- * A process that lives and is ended so by another one gets -ENODEV from then on: its cells are nobody's until it is
- * dead.
+ * Ends the holder. What it holds is released, or goes to the groups with FSM_KEEP. -ENODEV: it has ended already. If a
+ * process ends the holder of another live process, that process gets -ENODEV from then on. Its cells are reused only
+ * after its death.
  */
 int fsm_holder_end(fsm_region *region, fsm_id holder);
 
 /*
- * Ends every holder whose process is dead by pid and start time.  A lease is
- * looked at only while no live server serves it.  out: how many ended.
+ * Ends every holder whose process is dead, by pid and start time. Leases are skipped while a live daemon serves them.
+ * out: how many ended.
  */
 int fsm_reap_dead(fsm_region *region, uint32_t *out);
 
 /*
- * Processes that become holders are numbered.  Waits until one has a number beyond `seen`, for so many nanoseconds at
- * most; returns the newest number there is.  A holder is listed once its number is there, or whoever lists waits for
- * it.
+ * Processes are numbered as they become holders. Waits at most `nanoseconds` for a number above `seen`, and returns the
+ * newest number. A holder with that number is in the list from then on, or the listing waits for it.
  */
 uint32_t fsm_await_arrival(fsm_region *region, uint32_t seen, int64_t nanoseconds);
 
 typedef struct fsm_holder_info {
     fsm_id id;
     uint32_t kind, flags;
-    uint32_t here; /* whether its pid means something in this pid namespace */
+    uint32_t here; /* whether the pid is one of this pid namespace */
     int32_t pid;
     uint64_t start_time;
-    uint32_t cells;      /* how many counters it may charge */
-    fsm_id group;        /* the group of one of these; without any, FSM_ROOT */
-    int64_t held, stock; /* of the one counter that was asked about, else 0 */
+    uint32_t cells;      /* number of counters that it may charge */
+    fsm_id group;        /* the group of one of its cells; FSM_ROOT if it has none */
+    int64_t held, stock; /* in the counter of the question; otherwise 0 */
 } fsm_holder_info;
-/* The holders of one counter of one group; returns how many there are, and fills up to room. */
+/* The holders of one counter of one group. Returns how many there are, and fills in up to room. */
 int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out, size_t room);
 
 /*
- * The same a page at a time, so that no call holds the lock for long, however many there are.  *place is 0 at first;
- * each call fills in up to FSM_PAGE, returns how many, and sets *place to where the next page begins, FSM_LAST_PAGE
- * after the last one.  A page can be empty.  A holder that is there from the first call to the last is in one page.
+ * The same in pages, so that no call holds the lock for long. *place is 0 at first. Each call fills in up to FSM_PAGE
+ * holders, returns how many, and sets *place to the next page, FSM_LAST_PAGE after the last. A page may be empty. A
+ * holder that exists from the first call to the last is on exactly one page.
  */
 #define FSM_PAGE 256
 #define FSM_LAST_PAGE UINT32_MAX
 int64_t fsm_page_of_holders(fsm_region *region, fsm_id group, uint32_t resource, uint32_t *place,
                             fsm_holder_info out[FSM_PAGE]);
 
-/* How many holders of each kind there are; without the lock, so those that come and go meanwhile may be missed. */
+/*
+ * How many holders of each kind there are. Takes no lock: accepted inaccuracy, it may miss holders that come or go
+ * meanwhile.
+ */
 void fsm_count_holders(fsm_region *region, uint32_t *processes, uint32_t *leases);
-/* All holders of the region, likewise. */
+/* All holders of the region. */
 int64_t fsm_all_holders(fsm_region *region, fsm_holder_info *out, size_t room);
-/* The processes among them whose number is beyond `seen`. */
+/* The processes among them with a number above `seen`. */
 int64_t fsm_new_holders(fsm_region *region, uint32_t seen, fsm_holder_info *out, size_t room);
 int fsm_holder_get(fsm_region *region, fsm_id holder, fsm_holder_info *out); /* -ENODEV */
 
-/* true if the process lives: its pid is there and its start time is the same. */
+/* Whether a process with this pid and this start time lives. */
 bool fsm_process_alive(int32_t pid, uint64_t start_time);
-/* The start time of a live process, 0 if there is none. */
+/* The start time of a live process; 0 if there is no such process. */
 uint64_t fsm_process_start_time(int32_t pid);
 
-/* Keeps the open file of a descriptor open until it is untied or this address space ends, whoever else has it; tie.c.
- */
+/* Keeps the file behind a descriptor open until fsm_untie() or the end of this address space; see tie.c. */
 int fsm_tie(int fd, void **out);
 void fsm_untie(void *tie); /* not in a forked child: it has no tie */
 
 /* ---- refusals ------------------------------------------------------------- */
 
-#define FSM_REFUSALS 256   /* of the whole region */
-#define FSM_COMMAND_MAX 15 /* bytes of a command, as the kernel keeps it */
+#define FSM_REFUSALS 256   /* in one region */
+#define FSM_COMMAND_MAX 15 /* bytes of a command, as in the kernel */
 #define FSM_LARGEST 3
 enum { FSM_NOT_LOOKED = 0, FSM_LOOKED_AT_SOME = 1, FSM_LOOKED_AT_ALL = 2 };
 
-/* What somebody held in one counter. */
+/* What one holder held in one counter. */
 typedef struct fsm_large_holder {
-    fsm_id group; /* where */
+    fsm_id group;
     int64_t held;
-    uint64_t start_time; /* 0: its pid is of another pid namespace */
+    uint64_t start_time; /* 0: the pid is of another pid namespace */
     int32_t pid;
     uint32_t kind; /* 0: the group itself */
     char command[FSM_COMMAND_MAX + 1];
 } fsm_large_holder;
 
-/* A charge that a limit refused, or that charge_nofail took past it; those that repeat are one, with a count. */
+/*
+ * A charge that a limit refused, or that charge_nofail took above it. Refusals that repeat are one record with a count.
+ */
 typedef struct fsm_refusal {
-    uint64_t number;       /* a newer one's is higher; 0: there is none */
-    fsm_id asked, refused; /* where it was asked for, and which ancestor refused */
-    uint64_t start_time;   /* of the process that asked; 0: not known, as of who charges the group itself */
+    uint64_t number;       /* newer ones are higher; 0: no record */
+    fsm_id asked, refused; /* the group that was to be charged, and the ancestor that refused */
+    uint64_t start_time;   /* of the process that charged; 0: not known, as for a charge of the group itself */
     int32_t pid;           /* 0: not known */
     uint32_t pid_namespace;
     uint32_t kind; /* 0: the group itself was to be charged */
     uint32_t charged;
     uint32_t resource;
-    uint32_t looked; /* whether all holders were looked at for the largest; see refusals.c */
+    uint32_t looked; /* whether the search for the largest holders was complete; see refusals.c */
     int64_t count;
     int64_t first, last;          /* ns since the epoch */
-    int64_t amount, usage, limit; /* the last time */
+    int64_t amount, usage, limit; /* of the last refusal */
     int64_t looked_at;            /* when the largest holders were found */
     char command[FSM_COMMAND_MAX + 1];
     uint32_t holders;
-    fsm_large_holder holder[FSM_LARGEST]; /* below the one that refused, the largest first */
+    fsm_large_holder holder[FSM_LARGEST]; /* below the ancestor that refused, largest first */
 } fsm_refusal;
 
-/* Those that were asked for, or refused, in the subtree, the newest first; returns how many, and fills up to room. */
+/* The refusals that were requested or made in the subtree, newest first. Returns how many, and fills in up to room. */
 int64_t fsm_get_refusals(fsm_region *region, fsm_id group, uint32_t resource, fsm_refusal *out, size_t room);
 
 /* ---- charging ------------------------------------------------------------- */
 
 /*
- * The words of a cell; layout.h tells what they mean.  `state` alone is what the fast paths change: from its highest
- * bit on FSM_CLOSED (no fast path here), an epoch of 23 bits, and a stock of 40.
+ * The words of a cell; see layout.h. The fast paths change only `state`. From its highest bit: FSM_CLOSED (the fast
+ * paths are off), an epoch of 23 bits, and a stock of 40 bits.
  */
 #define FSM_CLOSED (UINT64_C(1) << 63)
 #define FSM_EPOCH (UINT64_C(1) << 40)
 #define FSM_STOCK_MAX ((int64_t)(FSM_EPOCH - 1))
 typedef struct fsm_words {
     uint64_t state;
-    int64_t cap;      /* the most stock the cell may keep; never more than all that it has reserved */
-    int64_t total[2]; /* used and stock together, in an even epoch and in an odd one */
+    int64_t cap;      /* the highest stock that the cell may keep; at most what it has reserved */
+    int64_t total[2]; /* used + stock, in an even and in an odd epoch */
 } fsm_words;
 
-/* What a charger knows of its last refusal that was recorded, and how many there were since. */
+/* The last refusal that a charger has recorded, and how often it has repeated since. */
 typedef struct fsm_recorded {
     int64_t at; /* CLOCK_MONOTONIC_COARSE, ns */
     const struct counter *by;
@@ -433,22 +428,21 @@ typedef struct fsm_recorded {
 } fsm_recorded;
 
 /*
- * A charger is this process's hold on one cell.  It is bound to a holder of this
- * very process; in a forked child every charger is unbound again, so that a child
- * never touches what its parent holds.  An unbound charger answers -ENOTCONN.
- * Several threads may charge through one charger.
+ * A charger is the handle of this process on one cell. It is bound to a holder of this process. In a forked child every
+ * charger is unbound, so that the child never touches what its parent holds. An unbound charger returns -ENOTCONN.
+ * Several threads may share a charger.
  */
 typedef struct fsm_charger {
     fsm_words *words;
     fsm_region *region;
     fsm_id holder;
     uint32_t cell, counter;
-    struct ancestry *path; /* the counter and its ancestors: they stay while the holder has its cell */
+    struct ancestry *path; /* valid as long as the holder has the cell */
     struct fsm_charger *next, *previous;
     fsm_recorded recorded;
 } fsm_charger;
 
-extern fsm_words fsm_unbound; /* what an unbound charger's words point at: always closed */
+extern fsm_words fsm_unbound; /* the words of every unbound charger: always closed */
 
 void fsm_charger_init(fsm_charger *charger);
 int fsm_charger_bind(fsm_charger *charger, fsm_region *region, fsm_id holder, fsm_id group, uint32_t resource);
@@ -462,9 +456,9 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount);
 int fsm_uncharge_slow(fsm_charger *charger, int64_t amount);
 
 /*
- * The fast paths: one compare-and-swap of the state, a full barrier; false if the stock, or the room for more of it, is
- * not enough.  Closing a cell (close_cell() in counter.c) changes the same word, so it is seen before or after, never
- * between.
+ * The fast paths: one compare-and-swap of the state, which is a full barrier. False: the stock, or the room for more of
+ * it, is too small. close_cell() in counter.c changes the same word, so the cell is closed either before or after a
+ * fast path, never within it.
  */
 static inline bool fsm_state_swap(fsm_words *words, uint64_t *state, uint64_t to)
 {
@@ -475,13 +469,13 @@ static inline bool fsm_charge_fast(fsm_charger *charger, int64_t amount)
 {
     fsm_words *words = charger->words;
     uint64_t state = __atomic_load_n(&words->state, __ATOMIC_RELAXED);
-    while (amount <= (int64_t)(state & (FSM_CLOSED | FSM_STOCK_MAX))) /* a closed one's is negative */
+    while (amount <= (int64_t)(state & (FSM_CLOSED | FSM_STOCK_MAX))) /* a closed state is negative */
         if (fsm_state_swap(words, &state, state - (uint64_t)amount))
             return true;
     return false;
 }
 
-/* Cap may be of another epoch than the state that was read before it: then the swap fails.  Pairs with open_cell(). */
+/* The cap may be of a later epoch than the state: then the swap fails. Pairs with open_cell(). */
 static inline bool fsm_uncharge_fast(fsm_charger *charger, int64_t amount)
 {
     fsm_words *words = charger->words;
@@ -494,82 +488,78 @@ static inline bool fsm_uncharge_fast(fsm_charger *charger, int64_t amount)
 }
 
 /*
- * Charges amount (>= 0).  -ENOMEM: some limit on the way up would be passed
- * (fault: which group, its usage and limit); nothing has changed but its failcnt.
+ * Charges amount (>= 0). -ENOMEM: a limit on the path to the root refuses (fault: group, usage, limit); only its
+ * failcnt has changed.
  */
 static inline int fsm_charge(fsm_charger *charger, int64_t amount)
 {
     return fsm_charge_fast(charger, amount) ? 0 : fsm_charge_slow(charger, amount);
 }
 
-/* Gives back amount of what this holder holds here.  -ERANGE (fault.held) if it holds less. */
+/* Returns amount of what the holder holds here. -ERANGE (fault.held): it holds less. */
 static inline int fsm_uncharge(fsm_charger *charger, int64_t amount)
 {
     return fsm_uncharge_fast(charger, amount) ? 0 : fsm_uncharge_slow(charger, amount);
 }
 
 /*
- * Always charges, raising failcnt at each ancestor that is then over its limit.
- * *exceeded: whether there is one (fault tells the first).  -EOVERFLOW: the root's usage
- * would pass FSM_UNLIMITED.
+ * Always charges, and raises failcnt at each ancestor that is above its limit then. *exceeded: whether there is one
+ * (fault: the first). -EOVERFLOW: the usage of the root would exceed FSM_UNLIMITED.
  */
 int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded);
 
 /*
- * Charges the positive amounts and gives back the negative ones, each through the charger of its place: all of them in
- * one step, or none.  The chargers are of one holder and of different resources, else -EINVAL.  -ENOMEM: one does not
- * fit (fault: which, and who refused it); its failcnt alone has changed.  -ERANGE (fault.which, fault.held): the holder
- * holds less of one.
+ * Charges positive amounts and returns negative ones, amounts[i] through chargers[i], all in one step or nothing.
+ * -EINVAL: the chargers are not of one holder and different resources. -ENOMEM: one amount is refused (fault: which,
+ * and by which group); only the failcnt there has changed. -ERANGE (fault.which, fault.held): the holder holds less of
+ * one.
  */
 int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n);
-/* Likewise, the positive amounts become the groups' own, and the negative ones the holder's.  -ERANGE. */
+/* In one step, positive amounts go from the holder to the groups themselves, and negative ones back. -ERANGE. */
 int fsm_move(fsm_charger *const *chargers, const int64_t *amounts, size_t n);
 
-/* What this holder holds becomes the group's own, and back; -ERANGE (fault.held) if there is less. */
+/* From the holder to the group itself, and back. -ERANGE (fault.held). */
 int fsm_give(fsm_charger *charger, int64_t amount);
 int fsm_take(fsm_charger *charger, int64_t amount);
 
-/* What this holder holds here. */
+/* What the holder of the charger holds here. */
 int fsm_held(fsm_charger *charger, int64_t *out);
 
 /* ---- waiting -------------------------------------------------------------- */
 
 /*
- * Charges amounts[i] (> 0) through chargers[i], all or nothing, as soon as there is room for all of it and it is its
- * turn: requests are granted in the order in which they came, as far as they are in each other's way.  The chargers are
- * of one holder and of different counters.  0: it is charged.  -EINPROGRESS: it waits as *request, until
- * fsm_end_request() or the holder's end, or until the holder leaves one of the groups.  -ENOSPC: no room for another
- * one who waits.  A charge that does not wait is refused by no request, and may come before it.
+ * Charges amounts[i] (> 0) through chargers[i], all or nothing, as soon as all of it fits and the request has its turn.
+ * Requests that compete are granted in the order of arrival. The chargers are of one holder and different counters. 0:
+ * charged. -EINPROGRESS: it waits as *request until fsm_end_request(), until the holder ends, or until it leaves one of
+ * the groups. -ENOSPC: no room for another waiting request. A charge that does not wait is refused by no request, and
+ * may come before it.
  */
 int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, fsm_id *request);
 
-/* Waits for so long.  0: it was granted, -EAGAIN: not yet, -EINTR: a signal came, -ENODEV: it has ended. */
+/* Waits for at most `nanoseconds`. 0: granted. -EAGAIN: not yet. -EINTR: a signal came. -ENODEV: the request has ended.
+ */
 int fsm_await_request(fsm_region *region, fsm_id request, int64_t nanoseconds);
 
-/* Ends it.  0: it was granted, and the holder holds it; -ECANCELED: it was not, and waits no more; -ENODEV. */
+/* Ends a request. 0: it was granted, and the holder holds it. -ECANCELED: it was not, and it waits no more. -ENODEV. */
 int fsm_end_request(fsm_region *region, fsm_id request);
 
 /*
- * For one who waits for many: the number of answers to a holder's requests, another one than `seen` as soon as there
- * is one; after so many ns it may be the same.  fsm_wake_answers() ends such a wait, without an answer.
+ * For a process with many requests: waits at most `nanoseconds` until the number of answers to the holder's requests
+ * differs from `seen`, and returns the number. fsm_wake_answers() ends such a wait without an answer.
  */
 uint32_t fsm_await_answers(fsm_region *region, fsm_id holder, uint32_t seen, int64_t nanoseconds);
 void fsm_wake_answers(fsm_region *region, fsm_id holder);
 
-/* ---- looking after it ----------------------------------------------------- */
+/* ---- check and repair ----------------------------------------------------- */
 
 /*
- * Recomputes everything that is derived from the cells, compares, and checks every list; looks for what cannot be in
- * the cells and groups themselves.  Writes a line for each finding, however many, and returns how many there are, or a
- * negative errno.  Changes nothing, and has the lock only while it copies the region; a damaged one is a finding, never
- * -EUCLEAN.
+ * Recomputes everything that is derived, compares, checks every list, and looks for impossible values. Writes one line
+ * for each finding, and returns the number of findings or a negative errno. Changes nothing, and holds the lock only
+ * while it copies the region. A damaged region is a finding, never -EUCLEAN.
  */
 int64_t fsm_check(fsm_region *region, FILE *report);
 
-/*
- * Recomputes everything that is derived.  -EUCLEAN: it cannot be, because what it is derived from is damaged; then
- * nothing has changed.
- */
+/* Recomputes everything that is derived. -EUCLEAN: the truth itself is damaged, and nothing has changed. */
 int fsm_repair(fsm_region *region);
 
 #endif

@@ -144,7 +144,7 @@ def test_what_is_no_region_is_told(place: Place) -> None:
     text = refused(run("doctor", file, "--repair"), file)
     assert text.startswith(f"the region {file} cannot be used: too short to be a region of fsmount")
     file.write_bytes(b"precious" * 10000)
-    assert "no region of fsmount" in refused(run("doctor", file, "--repair"), file)
+    assert "not a region of fsmount" in refused(run("doctor", file, "--repair"), file)
     assert file.read_bytes() == b"precious" * 10000
 
 

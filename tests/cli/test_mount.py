@@ -334,7 +334,7 @@ def test_what_is_no_region_is_not_overwritten(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "told"),
-    [(8, "layout version"), (12, "made on another architecture"), (16, "bytes long"), (0, "no region of fsmount")],
+    [(8, "layout version"), (12, "made on another architecture"), (16, "bytes long"), (0, "not a region of fsmount")],
     ids=["version", "architecture", "size", "magic"],
 )
 def test_a_region_that_is_not_for_this_program_is_refused_and_stays(place: Place, offset: int, told: str) -> None:
@@ -365,7 +365,7 @@ def test_a_region_that_was_cut_off_is_refused_and_stays(place: Place) -> None:
     for length in (0, 100, len(there) - 1):
         region.write_bytes(there[:length])
         text = refused(run("mount", place.path), place.path)
-        assert re.search(r"too short to be a region|bytes long, its geometry makes", text), text
+        assert re.search(r"too short to be a region|bytes long, its geometry needs", text), text
         assert region.read_bytes() == there[:length] and not place.mounts
     region.write_bytes(there)
     place.mount()

@@ -67,7 +67,7 @@ def test_a_region_that_was_cut_short_stays_an_error_in_those_who_saw_it(tmp_path
     size = path.stat().st_size
     os.truncate(path, 0)
     for _ in range(3):
-        with pytest.raises(RegionCorrupt, match="cut short"):
+        with pytest.raises(RegionCorrupt, match="truncated"):
             group["memory"].charge(1 << 40)
         os.truncate(path, size)
     with Tree.create(tmp_path / "other") as other, other.root.attach() as attached:

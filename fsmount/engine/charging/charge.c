@@ -1,10 +1,11 @@
 /*
- * charge.c - charging through a holder's cell: what the fast path in engine.h leaves over.
+ * charge.c - charging through a cell, where the fast path in engine.h does not do.
  *
- * The slow path closes the caller's own cell first.  From there on only the
- * lock's owner changes its words, so other threads of the holder wait for the
- * lock and the arithmetic below is plain.  At the end the cell is opened again
- * with what was granted, or stays closed near a limit.
+ * The slow path first closes the caller's cell. From then on only the owner of the lock changes the words of the cell.
+ * So other threads of the holder wait for the lock, and the arithmetic here is plain. At the end the cell is reopened
+ * with the stock it was granted, or stays closed near a limit.
+ *
+ * A charge that a counter in global mode refuses takes no lock: see is_refused().
  */
 #include "charging/charge.h"
 #include "counters/amounts.h"
@@ -26,7 +27,7 @@
 
 /* ---- refusals ------------------------------------------------------------------------------- */
 
-/* One that repeats, by the same counter, is only counted. */
+/* A refusal that repeats one by the same counter is only counted. */
 UNLOCKED static bool is_recorded(const fsm_charger *charger, const counter *by, bool charged, int64_t now)
 {
     const fsm_recorded *last = &charger->recorded;
@@ -45,13 +46,13 @@ void record_refused(fsm_charger *charger, int64_t amount, bool charged)
         return;
     }
     const holder *by = &r->holders[id_index(charger->holder)];
-    fsm_refusal is = { .amount = amount,
-                       .charged = charged,
-                       .kind = by->kind == FSM_LEASE ? FSM_LEASE : FSM_PROCESS,
-                       .pid = by->pid,
-                       .start_time = by->start_time,
-                       .pid_namespace = by->pid_namespace };
-    record_refusal(charger->region, charger->path, &is, &charger->recorded);
+    fsm_refusal refusal = { .amount = amount,
+                            .charged = charged,
+                            .kind = by->kind == FSM_LEASE ? FSM_LEASE : FSM_PROCESS,
+                            .pid = by->pid,
+                            .start_time = by->start_time,
+                            .pid_namespace = by->pid_namespace };
+    record_refusal(charger->region, charger->path, &refusal, &charger->recorded);
     WRITE_ONCE(charger->recorded.by, refuser);
     WRITE_ONCE(charger->recorded.charged, charged);
     WRITE_ONCE(charger->recorded.at, now);
@@ -59,15 +60,16 @@ void record_refused(fsm_charger *charger, int64_t amount, bool charged)
 
 /* ---- refusing without the lock ---------------------------------------------------------- */
 
-/* The lock's owner has died, and nobody has put in order yet what it was at. */
+/* The last owner of the lock has died, and no process has recovered the region yet. */
 UNLOCKED static bool needs_recovery(const header *h)
 {
     return (READ_ONCE(h->lock) & FUTEX_OWNER_DIED) || READ_ONCE(h->broken);
 }
 
 /*
- * Whether a counter refuses amount: 1, 0, or -EAGAIN if that takes the lock.  In global mode nobody has stock, so what
- * is reserved is what is used; and that it was in global mode all the while is seen by the number of that time.
+ * Whether a counter refuses amount: 1, 0, or -EAGAIN if only the lock can decide. In global mode there is no stock, so
+ * usage is what is reserved. `global` is a generation count: odd and unchanged means that global mode lasted
+ * throughout.
  */
 UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, int64_t *limit)
 {
@@ -81,22 +83,25 @@ UNLOCKED static int refuses(const counter *c, int64_t amount, int64_t *usage, in
 }
 
 /*
- * Whether the charge is refused by a counter in global mode.  That is half of all charges where a limit is fought for,
- * and it changes nothing but what is counted, so it keeps nobody waiting.  If not, the lock decides.
+ * Whether a counter in global mode refuses the charge. Where processes compete for a limit, half of all charges end
+ * here. A refusal changes only counts, so it makes no other process wait. False: the lock decides.
  */
 UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
 {
     fsm_region *r = charger->region;
     if (amount <= 0 || !fsm_charger_bound(charger) || is_open(READ_ONCE(charger->words->state)) ||
         needs_recovery(r->header))
-        return false; /* nothing always fits, also above a limit */
+        return false; /* a charge of 0 always fits, even above a limit */
     const ancestry *p = charger->path;
     uint32_t i = 0;
     int64_t usage, limit;
     int refused = 0;
     while (i < p->n && (refused = refuses(p->at[i], amount, &usage, &limit)) == 0)
         i++;
-    /* who died meanwhile may have left a sum that is too large; and a cell that was taken away is another answer */
+    /*
+     * a process that died meanwhile may have left a sum that is too large; and without its cell the charger gets
+     * -ENODEV
+     */
     if (refused != 1 || needs_recovery(r->header) || !owns_cell(charger))
         return false;
     int64_t now = coarse_ns();
@@ -108,9 +113,9 @@ UNLOCKED static bool is_refused(fsm_charger *charger, int64_t amount)
     return true;
 }
 
-/* A holder may reserve no more than this many of the charges it makes, */
+/* The stock of a holder is at most this many of its charges, */
 #define BATCH_CHARGES 64
-/* or, if it holds much, one part in so many of it. */
+/* or, if it holds much, one part in BATCH_PART of that. */
 #define BATCH_PART 16
 
 /* ---- finding room ------------------------------------------------------------------- */
@@ -130,7 +135,7 @@ int find_room(fsm_region *r, const ancestry *p, int64_t amount, bool nofail, boo
         counter *c = p->at[i];
         int fit = fits(r, c, amount, nofail);
         if (fit == 0 && !nofail && reap_before_refusal(r, p->self)) {
-            i = UINT32_MAX; /* from the first on: who waits may have been given what was found there */
+            i = UINT32_MAX; /* start over: the room found below may have gone to a waiting request */
             continue;
         }
         if (fit < 0)
@@ -201,7 +206,7 @@ typedef struct charging {
     const ancestry *path;
 } charging;
 
-/* Takes the lock and makes sure that the cell is still this holder's. */
+/* Takes the lock and checks that the cell still belongs to the holder. */
 static int begin(const fsm_charger *charger, int64_t amount, charging *c)
 {
     if (amount < 0)
@@ -220,7 +225,7 @@ static int begin(const fsm_charger *charger, int64_t amount, charging *c)
     return error;
 }
 
-/* A closed cell's words, opened with `stock` if there is any. */
+/* Sets what a closed cell has used, and opens the cell if there is stock for it. */
 static void settle(charging *c, int64_t stock, int64_t used)
 {
     if (stock > 0) {
@@ -235,8 +240,8 @@ static void settle(charging *c, int64_t stock, int64_t used)
 }
 
 /*
- * What to reserve ahead for a holder that charges or uncharges `amount` at a time, once `pending` is reserved: twice
- * the last time, up to a number of such charges or up to `more`.
+ * The stock for a holder that charges or uncharges `amount` at a time, once `pending` is reserved: twice the last
+ * stock, at most BATCH_CHARGES such charges or `more`.
  */
 static int64_t ahead(charging *c, int64_t pending, int64_t amount, int64_t more)
 {
@@ -266,7 +271,7 @@ int fsm_charge_slow(fsm_charger *charger, int64_t amount)
     if (error == -ENOMEM)
         record_refused(charger, amount, false);
     if (!error && amount > 0) {
-        int64_t used = used_of(c.cl, state_now(c.cl)); /* the holder may have been given what it waits for, too */
+        int64_t used = used_of(c.cl, state_now(c.cl)); /* find_room() may have granted a request of the same holder */
         int64_t stock = ahead(&c, amount, amount, used / BATCH_PART);
         FAULT_POINT(granted);
         bool marked = reserve(c.path, amount);
@@ -299,7 +304,7 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
         bool marked = reserve(c.path, -amount);
         FAULT_POINT(given_back);
         leave_global(c.region, c.path, amount);
-        /* Keep some of it for the next charge; who uses much and little by turns soon keeps as much as that is. */
+        /* Keep some as stock for the next charge. A holder whose usage swings soon keeps as much as it swings. */
         settle(&c, ahead(&c, 0, amount, reserved), used - amount);
         if (marked)
             cross_marks(c.region, c.path);
@@ -312,7 +317,7 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
 int fsm_charge_nofail(fsm_charger *charger, int64_t amount, bool *exceeded)
 {
     *exceeded = false;
-    if (amount >= 0 && fsm_charge_fast(charger, amount)) /* what was reserved is within every limit */
+    if (amount >= 0 && fsm_charge_fast(charger, amount)) /* stock is within every limit */
         return 0;
     charging c;
     int error = begin(charger, amount, &c);

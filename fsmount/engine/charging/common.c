@@ -1,4 +1,4 @@
-/* common.c - what the group itself holds. */
+/* common.c - charges that the group itself holds. */
 #include "charging/charge.h"
 #include "counters/counter.h"
 #include "holders/queue.h"
@@ -11,14 +11,14 @@
 
 #include <errno.h>
 
-/* A charge of the group itself; thread: 0, or one of the process that asks for it. */
+/* thread: a thread of the process that charges the group; 0: the caller; negative: not known. */
 static void record_common(fsm_region *r, const ancestry *p, int64_t amount, int32_t thread)
 {
-    fsm_refusal is = { .amount = amount, .pid_namespace = pid_namespace() };
+    fsm_refusal refusal = { .amount = amount, .pid_namespace = pid_namespace() };
     fsm_recorded nothing = { 0 };
     if (thread >= 0)
-        is.pid = thread == 0 ? current_pid() : process_of((uint32_t)thread);
-    record_refusal(r, p, &is, &nothing);
+        refusal.pid = thread == 0 ? current_pid() : process_of((uint32_t)thread);
+    record_refusal(r, p, &refusal, &nothing);
 }
 
 int fsm_common_charge(fsm_region *r, fsm_id id, uint32_t resource, int64_t amount)
@@ -38,7 +38,7 @@ int fsm_common_charge_for(fsm_region *r, fsm_id id, uint32_t resource, int64_t a
         record_common(r, &p, amount, thread);
     if (!error && amount > 0) {
         if (fsm_get_batch(r) != 0 && !in_global_mode(&p))
-            grant(r, &p, amount, amount, 0); /* nothing, but global mode where the limit is near now */
+            grant(r, &p, amount, amount, 0); /* no stock, but global mode where the limit is near */
         FAULT_POINT(granted);
         reserve(&p, amount);
         p.at[0]->common += amount;

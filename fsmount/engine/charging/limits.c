@@ -22,15 +22,15 @@ int fsm_set_limit(fsm_region *r, fsm_id id, uint32_t resource, int64_t limit)
     }
     if (!error) {
         if (is_global(c))
-            end_global(
-                c); /* decided anew by the next charge; and first, so that nobody refuses by the new one before */
+            end_global(c); /* the next charge decides again. First, so that no charge is refused by the new limit in the
+                              old mode */
         FAULT_POINT(global_left);
         __atomic_store_n(&c->limit, limit, __ATOMIC_RELEASE);
         FAULT_POINT(limit_set);
-        find_marks(r, c); /* those that are a part of the limit have moved */
+        find_marks(r, c); /* percentages of the limit have moved */
         cross_marks(r, &p);
         if (r->header->waiting > 0)
-            error = serve_queue(r); /* who asked for more than the limit was waited for nothing else */
+            error = serve_queue(r); /* a request above the old limit may fit now */
     }
     unlock(r);
     return error;
@@ -78,21 +78,21 @@ int fsm_reset_failcnt(fsm_region *r, fsm_id id, uint32_t resource)
 int fsm_set_batch(fsm_region *r, int64_t batch)
 {
     if (batch < FSM_BATCH_AUTO)
-        return fail_with(-EINVAL, "a batch of %lld", (long long)batch);
+        return fail_with(-EINVAL, "a batch of %lld: it is -1 (automatic) or at least 0", (long long)batch);
     int error = lock(r);
     if (error)
         return error;
     ancestry root;
     WRITE_ONCE(r->header->geometry.batch, batch);
     FAULT_POINT(batch_set);
-    /* what was reserved under the old rule is given back */
+    /* return the stock of the old batch */
     for (uint32_t i = 0; i < r->geometry.resources && !error; i++) {
         error = path_of(r, i, &root);
         if (!error)
             error = drain(r, root.at[0]);
     }
     if (!error && r->header->waiting > 0)
-        error = serve_queue(r); /* where stock was off altogether, full counters are not in global mode yet */
+        error = serve_queue(r); /* with a batch of 0 before, full counters are not in global mode yet */
     unlock(r);
     return error;
 }

@@ -1,11 +1,9 @@
 /*
- * multi.c - several resources at once: all of a request or nothing of it.
+ * multi.c - requests for several resources: all of it or nothing.
  *
- * Under one hold of the lock the cells are closed, room is found for each amount,
- * and what is used is changed in all of them: by one store if it is one cell, else
- * by one step of the journal, so that nobody finds a part of it done, whoever dies.
- * What is found for one resource is not lost while it is looked for in the next:
- * their counters are different all the way up.
+ * Under one hold of the lock, all cells are closed, room is found for each amount, and then all cells change in one
+ * step of the journal (commit.c). So no process finds half of a request done, whichever process dies. Room found for
+ * one resource cannot get lost while the next one is searched: their counters differ at every level.
  */
 #include "charging/charge.h"
 #include "counters/counter.h"
@@ -24,7 +22,7 @@ static int not_held(uint32_t which, int64_t held)
     return -ERANGE;
 }
 
-/* Closes the cells, and looks whether as much is held as is to be given back. */
+/* Closes the cells, and checks that the holder holds what it returns. */
 static int close_cells(fsm_charger *const *chargers, cell *const *cells, const int64_t *amounts, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -48,7 +46,7 @@ static int find_rooms(fsm_charger *const *chargers, const int64_t *amounts, uint
             fsm_fault_here.which = i;
             return error;
         }
-        if (round != r->header->round) { /* who waits may have been given what was found before */
+        if (round != r->header->round) { /* start over: the room found before may have gone to a waiting request */
             round = r->header->round;
             i = UINT32_MAX;
         }
@@ -70,7 +68,7 @@ int fsm_change(fsm_charger *const *chargers, const int64_t *amounts, size_t n)
         error = commit_changes(r, cells, amounts, (uint32_t)n, NONE);
     for (size_t i = 0; i < n && !error; i++)
         if (amounts[i] < 0)
-            serve_waiting(r, chargers[i]->path); /* when all of it is done */
+            serve_waiting(r, chargers[i]->path); /* after the whole change */
     unlock(r);
     return error;
 }

@@ -1,21 +1,17 @@
 /*
- * check.c - the outside checker: is a region what it should be?
+ * check.c - the outside checker: is a region consistent?
  *
- * The lock is held only while what is used of the region is copied; the copy is
- * judged.  rebuild() recomputes everything derived in a second copy, and every
- * derived field and every list of the first must agree with it.  So a check
- * changes nothing, and whoever charges waits for the copying alone.
+ * The lock is held only while the used part of the region is copied. The copy is checked: rebuild() recomputes
+ * everything derived in a second copy, and each derived field and each list of the first copy must agree with it. So a
+ * check changes nothing, and charges wait only for the copying.
  *
- * Others go on charging through open cells meanwhile: the state of an open cell is
- * all that changes without the lock.  It turns stock into usage and back, so
- * whatever follows from their sum and from the cell's being open is the same at any
- * moment of the copying.
+ * Other processes charge through open cells meanwhile. Only the state of an open cell changes without the lock, and it
+ * only turns stock into usage and back. So what follows from their sum, and from the cell being open, is the same at
+ * any moment of the copying.
  *
- * check_truth.c and check_derived.c checker, check_lists.c knows the lists, and
- * check_report.c has the names for what is found.
- *
- * Nothing in the copy is trusted: an index is used after a look at its range, and a
- * walk ends after as many steps as there can be members.
+ * truth.c checks what cannot be derived, derived.c compares what can, lists.c knows the lists, and report.c names what
+ * is found. Nothing in the copy is trusted: an index is checked before use, and a walk ends after as many steps as
+ * there can be members.
  */
 #include "check/derived.h"
 #include "check/report.h"
@@ -34,7 +30,7 @@
 
 /* ---- the copies ---------------------------------------------------------------------- */
 
-/* Room for all that there can be; memory is used by what is copied only. */
+/* Address space for a full region; only what is copied takes memory. */
 static int map_copy(const fsm_region *of, fsm_region *out)
 {
     *out = (fsm_region){ .geometry = of->geometry, .fd = -1 };
@@ -53,7 +49,7 @@ static void unmap_copy(fsm_region *copy)
         munmap(copy->header, copy->size);
 }
 
-/* The pages of a copy made real before the lock is taken: that is most of the time. */
+/* Makes the pages of a copy real before the lock is taken: that takes most of the time. */
 static int make_real(fsm_region *copy, const fsm_region *of)
 {
     size_t groups = groups_high(of), counters = groups * of->geometry.resources;
@@ -69,7 +65,7 @@ static int make_real(fsm_region *copy, const fsm_region *of)
     return error ? -ENOMEM : 0;
 }
 
-/* What is used of it, but for what nobody judges: the lock and who has it, the server. */
+/* Copies what is used, except the lock, its owner, and the daemon. */
 static void copy_used(fsm_region *to, fsm_region *from)
 {
     const fsm_geometry *g = &from->geometry;
@@ -89,12 +85,12 @@ static void copy_used(fsm_region *to, fsm_region *from)
     for (enum pools which = 0; which < POOLS; which++) {
         records source = from->pools[which], target = to->pools[which];
         *target.pool = *source.pool;
-        if (which != CELLS) /* others change them meanwhile */
+        if (which != CELLS) /* open cells change meanwhile */
             memcpy(target.first, source.first, ever_used(&target) * target.size);
     }
     uint32_t groups = groups_high(to), cells = high_of(&h->cells, g->cells);
     memcpy(to->refusals, from->refusals, FSM_REFUSALS * sizeof(fsm_refusal));
-    /* the newest number, read after all others: both rise without the lock */
+    /* read after all records: both rise without the lock */
     h->refusals = __atomic_fetch_add(&from->header->refusals, 0, __ATOMIC_ACQ_REL);
     memcpy(to->buckets, from->buckets, bucket_count(g) * sizeof(uint32_t));
     memcpy(to->counters, from->counters, (size_t)groups * g->resources * sizeof(counter));
@@ -112,9 +108,9 @@ static void copy_used(fsm_region *to, fsm_region *from)
     }
 }
 
-/* ---- what it is opened by, and what there is --------------------------------------------- */
+/* ---- the header and the capacities ------------------------------------------------------- */
 
-/* What the next to open the region goes by. */
+/* What the next fsm_open() checks. */
 static void check_header(checker *ck, const fsm_region *r)
 {
     const header *h = ck->found.header;
@@ -123,7 +119,7 @@ static void check_header(checker *ck, const fsm_region *r)
         report_finding(ck, "the header: magic %#llx, version %u, architecture %#x, size %llu",
                        (unsigned long long)h->magic, h->version, h->architecture, (unsigned long long)h->size);
     fsm_geometry opened = r->geometry;
-    opened.batch = h->geometry.batch; /* the one that may change */
+    opened.batch = h->geometry.batch; /* the only field that may change */
     if (memcmp(&h->geometry, &opened, sizeof opened) != 0 || opened.batch < FSM_BATCH_AUTO)
         report_finding(
             ck,
@@ -133,7 +129,7 @@ static void check_header(checker *ck, const fsm_region *r)
             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
 }
 
-/* More than there is room for: then nothing else can be said of these records. */
+/* False: more records than there is room for, so nothing else can be said of them. */
 static bool check_capacity(checker *ck)
 {
     bool sound = true;
@@ -141,7 +137,7 @@ static bool check_capacity(checker *ck)
         records of = ck->found.pools[which];
         if (of.pool->high <= of.room)
             continue;
-        report_finding(ck, "%s: %u were used, there is room for %u", of.what, of.pool->high, of.room);
+        report_finding(ck, "%s: %u were used, the capacity is %u", of.what, of.pool->high, of.room);
         of.pool->high = of.room;
         sound = false;
     }
@@ -150,7 +146,7 @@ static bool check_capacity(checker *ck)
 
 /* ---- checking and mending ------------------------------------------------------------ */
 
-/* r: for what it was opened as; its records may have changed since. */
+/* r: only for how it was opened; its records may have changed since. */
 static int check_copy(checker *ck, const fsm_region *r, const char *unsound)
 {
     label why;
@@ -166,8 +162,8 @@ static int check_copy(checker *ck, const fsm_region *r, const char *unsound)
             return error;
         unsound = fsm_fault_here.text;
     }
-    why = name_it("%s", unsound ? unsound : "there is more than there is room for");
-    report_finding(ck, "what is derived cannot be recomputed: %s", why.text);
+    why = name_it("%s", unsound ? unsound : "a pool exceeds its capacity");
+    report_finding(ck, "the derived fields cannot be recomputed: %s", why.text);
     return 0;
 }
 
@@ -183,7 +179,7 @@ int64_t fsm_check(fsm_region *r, FILE *report)
     if (!error) {
         error = lock(r);
         bool locked = !error;
-        /* A region whose truth is damaged gives its lock to nobody, so nobody has to be kept out. */
+        /* If the truth is damaged, no process gets the lock, so none has to be kept out. */
         if (locked || error == -EUCLEAN) {
             unsound = name_it("%s", fsm_fault_here.text);
             copy_used(&ck.found, r);
@@ -204,7 +200,7 @@ static int repair(fsm_region *r, fsm_region *trial)
     int error = rebuild(trial);
     if (error)
         return error;
-    r->header->broken = 1; /* who dies in it leaves the rest to the next */
+    r->header->broken = 1; /* if this process dies, the next one recovers */
     error = recover(r);
     uint32_t resources = r->geometry.resources;
     for (uint32_t i = 0; !error && i < groups_high(r) * resources; i++) {

@@ -1,8 +1,8 @@
 /*
- * check_derived.c - what is derived has to be as it was recomputed.
+ * derived.c - derived fields must equal their recomputed values.
  *
- * Three derived fields are decided, not computed, and cannot be recomputed: batch,
- * global and global_exit.  Of these the invariants are looked at.
+ * Three derived fields are decisions and cannot be recomputed: batch, global and global_exit. Their invariants are
+ * checked.
  */
 #include "check/derived.h"
 #include "check/lists.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A field that has to be as it was recomputed. */
+/* A field that must equal its recomputed value. */
 #define SAME(name, records, index, field)                                                                              \
     if (ck->found.records[index].field != ck->right.records[index].field)                                              \
     report_finding(ck, #field " of %s: %lld, recomputed %lld", name(&ck->found, index).text,                           \
@@ -57,7 +57,7 @@ static void compare_groups(checker *ck)
         if (check_list(ck, &children, i, g->first_child, ck->right.groups[i].children, &last) && g->last_child != last)
             report_finding(ck, "last child of %s: %u, recomputed %u", name_group(f, i).text, g->last_child, last);
         if (i == 0 && (g->next_sibling != NONE || g->prev_sibling != NONE || g->hash_next != NONE))
-            report_finding(ck, "siblings of /: %u and %u, and %u of its name, where nothing can be", g->prev_sibling,
+            report_finding(ck, "siblings of /: %u and %u, and %u in its bucket, recomputed none", g->prev_sibling,
                            g->next_sibling, g->hash_next);
     }
 }
@@ -67,7 +67,7 @@ static bool same_name(const group *a, const group *b)
     return a->parent == b->parent && a->name_length == b->name_length && memcmp(a->name, b->name, a->name_length) == 0;
 }
 
-/* Whether a group is in the bucket where those of its name are looked for. */
+/* Whether a group is in the bucket of its name. */
 static bool is_findable(const fsm_region *r, uint32_t bucket, uint32_t index)
 {
     uint32_t left = r->header->groups.high;
@@ -77,7 +77,7 @@ static bool is_findable(const fsm_region *r, uint32_t bucket, uint32_t index)
     return false;
 }
 
-/* Each live group is found by its name, and nobody else is met on the way. */
+/* Each live group is in the bucket of its name, and nothing else is. */
 static int compare_names(checker *ck)
 {
     const fsm_region *f = &ck->found, *right = &ck->right;
@@ -92,13 +92,13 @@ static int compare_names(checker *ck)
             ck->bucket[i] = b;
             for (uint32_t k = right->buckets[b]; k != i; k = right->groups[k].hash_next)
                 if (same_name(&right->groups[k], &right->groups[i]))
-                    report_finding(ck, "name of %s: groups %u and %u have it", name_group(f, i).text, k, i);
+                    report_finding(ck, "name of %s: groups %u and %u both have it", name_group(f, i).text, k, i);
         }
         if (check_list(ck, &names, b, f->buckets[b], length_of(right, &names, right->buckets[b]), &last))
             continue;
         for (uint32_t i = right->buckets[b]; i != NONE; i = right->groups[i].hash_next)
             if (!is_findable(f, b, i))
-                report_finding(ck, "name of %s: it is not found by it", name_group(f, i).text);
+                report_finding(ck, "name of %s: a lookup does not find the group", name_group(f, i).text);
     }
     return 0;
 }
@@ -117,7 +117,7 @@ static void compare_counter(checker *ck, uint32_t index)
     SAME(name_counter, counters, index, low);
     SAME(name_counter, counters, index, high);
     if (!is_between_marks(right))
-        report_finding(ck, "reserved of %s: %lld, and %lld at least used, not between its marks %lld and %lld",
+        report_finding(ck, "reserved of %s: %lld, at least %lld of it used, not between its marks %lld and %lld",
                        name_counter(f, index).text, (long long)right->reserved,
                        (long long)((uint64_t)right->reserved - right->stock_cap), (long long)right->low,
                        (long long)right->high);
@@ -127,14 +127,14 @@ static void compare_counter(checker *ck, uint32_t index)
                length_of(&ck->right, &watches_of_counter, right->watches_head), &last);
     check_list(ck, &active_children, index, c->active_child,
                length_of(&ck->right, &active_children, right->active_child), &last);
-    bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is nobody's child */
+    bool active = index >= f->geometry.resources && right->open_below > 0; /* the root is no child */
     if (!active && (c->active_next != NONE || c->active_prev != NONE))
-        report_finding(ck, "active_next and active_prev of %s: %u and %u, and it is in no list",
+        report_finding(ck, "active_next and active_prev of %s: %u and %u, but it is in no list",
                        name_counter(f, index).text, c->active_next, c->active_prev);
     if (is_global(c) && right->open_below > 0)
         report_finding(ck, "global of %s: %u, with %u open cells below", name_counter(f, index).text, c->global,
                        right->open_below);
-    /* only charge_nofail passes a limit, and it leaves no stock */
+    /* only charge_nofail exceeds a limit, and it leaves no stock */
     if (right->reserved > c->limit && right->open_below > 0)
         report_finding(ck, "reserved of %s: %lld, above the limit %lld with %u open cells below",
                        name_counter(f, index).text, (long long)right->reserved, (long long)c->limit, right->open_below);
@@ -171,21 +171,22 @@ static void compare_holders(checker *ck)
         compare_holder(ck, f->geometry.holders + i);
 }
 
-/* A holder has one cell in a counter, and one that is closed is in no open list. */
+/* A holder has one cell in a counter, and a closed cell is in no open list. */
 static int compare_cells(checker *ck)
 {
     const fsm_region *f = &ck->found;
-    uint32_t *seen = calloc(holders_room(f), sizeof *seen); /* of each holder: the last counter it was met in, + 1 */
+    uint32_t *seen =
+        calloc(holders_room(f), sizeof *seen); /* of each holder: the last counter that has a cell of it, + 1 */
     if (!seen)
         return -ENOMEM;
     for (uint32_t c = 0; c < f->header->groups.high * f->geometry.resources; c++)
         for (uint32_t i = ck->right.counters[c].cells_head; i != NONE; i = ck->right.cells[i].counter_next) {
             const cell *cl = &f->cells[i];
             if (seen[cl->owner - 1] == c + 1)
-                report_finding(ck, "%s: not its only one there", name_cell(f, i).text);
+                report_finding(ck, "%s: its holder has another cell there", name_cell(f, i).text);
             seen[cl->owner - 1] = c + 1;
             if (!is_open(cl->words.state) && (cl->open_next != NONE || cl->open_prev != NONE))
-                report_finding(ck, "open_next and open_prev of %s: %u and %u, and it is closed", name_cell(f, i).text,
+                report_finding(ck, "open_next and open_prev of %s: %u and %u, but it is closed", name_cell(f, i).text,
                                cl->open_next, cl->open_prev);
         }
     free(seen);

@@ -1,4 +1,4 @@
-/* check_lists.c - who is in which list, and whether exactly those are who belong there. */
+/* lists.c - the kinds of lists, and whether a list has exactly its members. */
 #include "check/lists.h"
 
 #include <stdarg.h>
@@ -35,7 +35,7 @@ __attribute__((format(printf, 4, 5))) static bool refuse(checker *ck, const list
     return false;
 }
 
-/* A list that ends has nobody twice. */
+/* A list that ends has no member twice. */
 bool check_list(checker *ck, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last)
 {
     const fsm_region *f = &ck->found;
@@ -44,9 +44,9 @@ bool check_list(checker *ck, const list *l, uint32_t owner, uint32_t head, uint3
     *last = NONE;
     for (uint32_t i = head; i != NONE; i = *link_at(&of, i, l->next)) {
         if (i >= used)
-            return refuse(ck, l, owner, "the list leads to number %u, %u were used", i, used);
+            return refuse(ck, l, owner, "the list leads to record %u, %u were used", i, used);
         if (!l->belongs(ck, owner, i))
-            return refuse(ck, l, owner, "the list leads to %s, which is not one", l->member(f, i).text);
+            return refuse(ck, l, owner, "the list leads to %s, which does not belong there", l->member(f, i).text);
         if (n++ == expected)
             return refuse(ck, l, owner, "the list goes on after %u, recomputed %u", expected, expected);
         if (l->previous != ONE_WAY && *link_at(&of, i, l->previous) != *last)
@@ -172,7 +172,7 @@ const list names = {
     .previous = ONE_WAY,
 };
 
-/* Those that are free in what was recomputed; `which`: of what pool. */
+/* which: the pool; it is free in the recomputed copy. */
 static bool is_one_free(const checker *ck, uint32_t which, uint32_t index)
 {
     return is_free(&ck->right, which, index);

@@ -23,7 +23,7 @@ extern const list children, active_children, cells_of_counter, open_cells, cells
 
 uint32_t length_of(const fsm_region *r, const list *l, uint32_t head);
 /*
- * Whether the list has exactly its `expected` members, each once, with sound links.  Reports only the first fault; if
+ * Whether the list has exactly its `expected` members, each once, with sound links. Reports only the first fault; if
  * there is none, *last is the last member.
  */
 bool check_list(checker *ck, const list *l, uint32_t owner, uint32_t head, uint32_t expected, uint32_t *last);

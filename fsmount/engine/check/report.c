@@ -1,4 +1,4 @@
-/* check_report.c - the lines of a check's report, and the names of what they are about. */
+/* report.c - the lines of the report, and the names of records in them. */
 #include "check/report.h"
 
 #include <stdarg.h>
@@ -26,7 +26,7 @@ label name_it(const char *format, ...)
 
 #define ESCAPED_MAX (4 * (size_t)FSM_NAME_MAX)
 
-/* Nothing that a terminal would obey: control characters, those of Unicode included, are written \xNN. */
+/* Control characters, those of Unicode included, are written \xNN: a terminal must not obey a name. */
 static size_t escape(const char *name, size_t length, char out[ESCAPED_MAX])
 {
     static const char digits[] = "0123456789abcdef";
@@ -45,7 +45,7 @@ static size_t escape(const char *name, size_t length, char out[ESCAPED_MAX])
     return n;
 }
 
-/* The path; of a very long one the end. */
+/* The path; only its end if it is very long. */
 label name_group(const fsm_region *r, uint32_t index)
 {
     char path[ESCAPED_MAX + 64], name[ESCAPED_MAX];

@@ -1,7 +1,7 @@
 /*
- * check_truth.c - what everything else is derived from.
+ * truth.c - checking the truth, from which everything else is derived.
  *
- * The truth has nothing to be compared with; it is searched for what cannot be.
+ * Nothing can be compared with the truth. So each value is checked on its own: is it possible?
  */
 #include "check/truth.h"
 #include "check/report.h"
@@ -22,14 +22,14 @@ static void check_attributes(checker *ck, uint32_t index)
     const fsm_region *f = &ck->found;
     const group *g = &f->groups[index];
     if (!good_attributes(&g->directory))
-        report_finding(ck, "attributes of %s: mode %#o and flags %#x cannot be", name_group(f, index).text,
+        report_finding(ck, "attributes of %s: mode %#o and flags %#x are impossible", name_group(f, index).text,
                        g->directory.mode, g->directory.set);
     if (g->custom >> BANKS)
-        report_finding(ck, "custom of %s: %u cannot be", name_group(f, index).text, g->custom);
+        report_finding(ck, "custom of %s: %u is impossible", name_group(f, index).text, g->custom);
     for (uint32_t slot = 0; g->custom && slot < slots_of(f); slot++) {
         const attributes *a = file_attributes(f, index, slot + 1);
         if (keeps_bank(g, bank_of(slot + 1)) && !good_attributes(a))
-            report_finding(ck, "attributes of %s %s, file %u: mode %#o and flags %#x cannot be",
+            report_finding(ck, "attributes of %s %s, file %u: mode %#o and flags %#x are impossible",
                            name_group(f, index).text, f->geometry.resource[slot / FSM_SLOTS].name, slot % FSM_SLOTS,
                            a->mode, a->set);
     }
@@ -55,20 +55,20 @@ static void check_name(checker *ck, uint32_t index)
         report_finding(ck, "name of %s (group %u): %s", name_group(&ck->found, index).text, index, wrong);
 }
 
-/* The root is reached from here. */
+/* The root must be reached from here. */
 static void check_parents(checker *ck, uint32_t index)
 {
     const fsm_region *f = &ck->found;
     uint32_t parent = f->groups[index].parent;
     if (parent >= f->header->groups.high || !is_live(&f->groups[parent])) {
-        report_finding(ck, "parent of %s (group %u): group %u, which is not there", name_group(f, index).text, index,
+        report_finding(ck, "parent of %s (group %u): group %u, which does not exist", name_group(f, index).text, index,
                        parent);
         return;
     }
     uint32_t depth = 1;
     for (uint32_t i = parent; i != 0; i = f->groups[i].parent, depth++) {
         if (i >= f->header->groups.high || !is_live(&f->groups[i]))
-            return; /* told of that one */
+            return; /* reported for that group */
         if (depth >= FSM_DEPTH_MAX) {
             report_finding(ck, "parents of %s (group %u): more than %u", name_group(f, index).text, index,
                            FSM_DEPTH_MAX);
@@ -89,7 +89,7 @@ static void check_groups(checker *ck)
     for (uint32_t i = 0; i < f->header->groups.high; i++) {
         const group *g = &f->groups[i];
         if (state_of(g->stamp) > LIVE || generation(g->stamp) > GENERATION_MASK)
-            report_finding(ck, "group %u: state %u and generation %u cannot be", i, state_of(g->stamp),
+            report_finding(ck, "group %u: state %u and generation %u are impossible", i, state_of(g->stamp),
                            generation(g->stamp));
         if (!is_live(g))
             continue;
@@ -140,7 +140,7 @@ static void check_amounts(checker *ck)
                 report_finding(ck, "%s of %s: %lld", amounts[k].name, name_counter(f, i).text, (long long)amount);
         }
         if (c->forgotten > c->refusals)
-            report_finding(ck, "forgotten of %s: %lld, of %lld refusals", name_counter(f, i).text,
+            report_finding(ck, "forgotten of %s: %lld, above its %lld refusals", name_counter(f, i).text,
                            (long long)c->forgotten, (long long)c->refusals);
         if (c->min_usage > c->max_usage)
             report_finding(ck, "min_usage of %s: %lld, above its max_usage %lld", name_counter(f, i).text,
@@ -154,11 +154,11 @@ static void check_holder(checker *ck, uint32_t index, uint32_t kind)
     const holder *h = &f->holders[index];
     uint32_t state = state_of(h->stamp);
     if (state == ENDING)
-        report_finding(ck, "%s: its end was not finished", name_holder(f, index).text);
+        report_finding(ck, "%s: its end is not finished", name_holder(f, index).text);
     else if (state > ENDING)
-        report_finding(ck, "%s: state %u cannot be", name_holder(f, index).text, state);
+        report_finding(ck, "%s: state %u is impossible", name_holder(f, index).text, state);
     if (state != FREE && (h->kind != kind || h->flags & ~(uint32_t)FSM_KEEP))
-        report_finding(ck, "%s: kind %u and flags %#x cannot be", name_holder(f, index).text, h->kind, h->flags);
+        report_finding(ck, "%s: kind %u and flags %#x are impossible", name_holder(f, index).text, h->kind, h->flags);
 }
 
 static void check_holders(checker *ck)
@@ -187,12 +187,12 @@ static void check_cells(checker *ck)
         const holder *by = holder_at(f, cl->owner - 1);
         const group *g = group_at(f, cl->counter / resources);
         if (!by || state_of(by->stamp) == FREE)
-            report_finding(ck, "%s: its holder %u is not there", name_cell(f, i).text, cl->owner - 1);
+            report_finding(ck, "%s: its holder %u does not exist", name_cell(f, i).text, cl->owner - 1);
         if (!g || !is_live(g))
-            report_finding(ck, "%s: its counter %u is not there", name_cell(f, i).text, cl->counter);
+            report_finding(ck, "%s: its counter %u does not exist", name_cell(f, i).text, cl->counter);
         int64_t most = total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX;
         if (used < 0 || (is_open(state) && total < 0))
-            report_finding(ck, "%s: stock %lld and used %lld cannot be", name_cell(f, i).text, (long long)stock,
+            report_finding(ck, "%s: stock %lld and used %lld are impossible", name_cell(f, i).text, (long long)stock,
                            (long long)used);
         else if (is_open(state) && (cl->words.cap < stock || cl->words.cap > most))
             report_finding(ck, "cap of %s: %lld, it should be between its stock %lld and %lld", name_cell(f, i).text,
@@ -207,18 +207,17 @@ static void check_watches(checker *ck)
         const watch *w = &f->watches[i];
         const group *g = group_at(f, w->counter / f->geometry.resources);
         if (state_of(w->stamp) > LIVE)
-            report_finding(ck, "%s: state %u cannot be", name_watch(f, i).text, state_of(w->stamp));
+            report_finding(ck, "%s: state %u is impossible", name_watch(f, i).text, state_of(w->stamp));
         if (state_of(w->stamp) != LIVE)
             continue;
         if (!g || !is_live(g))
-            report_finding(ck, "%s: its counter %u is not there", name_watch(f, i).text, w->counter);
+            report_finding(ck, "%s: its counter %u does not exist", name_watch(f, i).text, w->counter);
         if (!is_valid_watch(w))
-            report_finding(ck, "%s: amount %lld, flags %#x and %lld times passed cannot be", name_watch(f, i).text,
+            report_finding(ck, "%s: amount %lld, flags %#x and %lld crossings are impossible", name_watch(f, i).text,
                            (long long)w->amount, w->flags, (long long)w->passed);
     }
 }
 
-/* Whether so much for so and so can be asked for. */
 static bool is_sound(const fsm_region *f, const waiter *w)
 {
     const cell *cl = cell_at(f, w->cell);
@@ -233,16 +232,17 @@ static void check_waiters(checker *ck)
         uint32_t state = state_of(w->stamp);
         const waiter *next = w->part == NONE ? NULL : waiter_at(f, w->part);
         if (state != FREE && state != LIVE && state != PART)
-            report_finding(ck, "%s: state %u cannot be", name_waiter(f, i).text, state);
+            report_finding(ck, "%s: state %u is impossible", name_waiter(f, i).text, state);
         if (state != LIVE && state != PART)
             continue;
         if (!is_sound(f, w))
-            report_finding(ck, "%s: %lld for cell %u cannot be", name_waiter(f, i).text, (long long)w->amount, w->cell);
+            report_finding(ck, "%s: a request of %lld for cell %u is impossible", name_waiter(f, i).text,
+                           (long long)w->amount, w->cell);
         else if (w->part != NONE && (!next || state_of(next->stamp) != PART || !is_sound(f, next) ||
                                      f->cells[next->cell].owner != f->cells[w->cell].owner))
             report_finding(ck, "%s: its next part cannot be %u", name_waiter(f, i).text, w->part);
         if (state == LIVE && w->answer != WAITING && w->answer != GRANTED)
-            report_finding(ck, "%s: answer %u cannot be", name_waiter(f, i).text, w->answer);
+            report_finding(ck, "%s: answer %u is impossible", name_waiter(f, i).text, w->answer);
     }
 }
 
@@ -250,18 +250,18 @@ static void check_refusals(checker *ck)
 {
     const fsm_region *f = &ck->found;
     for (uint32_t i = 0; i < FSM_REFUSALS; i++) {
-        const fsm_refusal *is = &f->refusals[i];
-        if (is->number != 0 && !is_valid_refusal(f, is))
+        const fsm_refusal *refusal = &f->refusals[i];
+        if (refusal->number != 0 && !is_valid_refusal(f, refusal))
             report_finding(
                 ck,
-                "refusal %u: number %llu of %llu, resource %u, %lld times %lld, kind %u, and %u of the largest holders "
-                "cannot be",
-                i, (unsigned long long)is->number, (unsigned long long)f->header->refusals, is->resource,
-                (long long)is->count, (long long)is->amount, is->kind, is->holders);
+                "refusal %u: number %llu of %llu, resource %u, %lld times %lld, kind %u and %u largest holders are "
+                "impossible together",
+                i, (unsigned long long)refusal->number, (unsigned long long)f->header->refusals, refusal->resource,
+                (long long)refusal->count, (long long)refusal->amount, refusal->kind, refusal->holders);
     }
 }
 
-/* What is held of each resource in all is reserved at the root. */
+/* The sum of what is held of each resource must fit into `reserved` of the root. */
 static void check_sums(checker *ck)
 {
     const fsm_region *f = &ck->found;
@@ -279,7 +279,7 @@ static void check_sums(checker *ck)
     }
     for (uint32_t k = 0; k < resources; k++)
         if (sums[k] > FSM_UNLIMITED)
-            report_finding(ck, "reserved of %s: what the cells hold is above %lld in all", name_counter(f, k).text,
+            report_finding(ck, "reserved of %s: the sum of all cells is above %lld", name_counter(f, k).text,
                            (long long)FSM_UNLIMITED);
 }
 

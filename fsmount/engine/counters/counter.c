@@ -1,21 +1,26 @@
 /*
- * counter.c - the decisions: may this be charged, and how much may be reserved ahead.
+ * counter.c - a counter and its ancestors: what is reserved, stock, and global mode.
  *
- * `reserved` of a counter is what is used in its subtree plus the stock of the
- * open cells there.  It changes only under the lock and never passes the limit
- * (charge_nofail aside), so however the fast paths interleave they cannot pass it
- * either: they only turn stock into usage and back.
+ * The problem: a charge must count at every level up to the root, but a store at every level is far too slow. So a
+ * holder reserves an amount ahead at every level, its stock, and charges within it by one compare-and-swap on its own
+ * cell.
  *
- * A refusal is one only when no stock is left below: find_room() drains first.
- * While draining is needed again and again nobody gains from stock, so a counter
- * whose headroom has become small against what its holders would reserve goes
- * global: no cell below it is open, every charge takes the lock, and usage is
- * exactly what is reserved.  It comes back at twice that headroom, or, when charges
- * have become small against it, once nobody has been refused for a while.
+ * The invariant: `reserved` of a counter is what is used in its subtree plus the stock of the open cells there. It
+ * changes only under the lock, and only charge_nofail lets it exceed the limit. The fast paths turn stock into usage
+ * and back, so however they interleave they cannot exceed the limit either.
  *
- * Accepted inaccuracy: the fast path does not tell anybody about a peak.
- * max_usage is the highest sum that was taken; the true peak lies below
- * peak_reserved.  The difference of the two is reported as error_bound.
+ * Refusals are exact: stock is drained before a charge is refused.
+ *
+ * Global mode: near a limit, draining again and again costs more than stock saves. So a counter whose headroom is small
+ * against what its holders would reserve enters global mode. No cell below it is open, every charge takes the lock, and
+ * usage equals `reserved`. Global mode ends at twice that headroom. It also ends when charges have become small against
+ * the headroom and no charge was refused for a while.
+ *
+ * Accepted inaccuracy: the fast path does not report a peak. max_usage is the highest sum that was computed. The true
+ * peak is between max_usage and peak_reserved; their difference is error_bound in R.stat.
+ *
+ * Barriers. close_cell() pairs with fsm_state_swap(), open_cell() with fsm_uncharge_fast(); enter_global() and
+ * end_global() pair with refuses() in charge.c.
  */
 #include "counters/counter.h"
 #include "counters/amounts.h"
@@ -26,13 +31,12 @@
 #include <errno.h>
 #include <string.h>
 
-/* A holder may reserve one part in SHARE of the headroom that falls to it. */
+/* A holder may reserve one part in SHARE of its share of the headroom. */
 #define SHARE 4
-/* Uncharges without a refusal in between, and charges that there is headroom for, after which global mode ends anyway
- */
+/* Global mode ends after this many uncharges without a refusal, if this many charges have headroom. */
 #define CALM 64
 
-/* ---- paths ---------------------------------------------------------------------- */
+/* ---- the path to the root ------------------------------------------------------- */
 
 int path_of(fsm_region *r, uint32_t index, ancestry *out)
 {
@@ -87,7 +91,7 @@ void reset_derived(counter *c)
         end_global(c);
     c->watches_head = c->cells_head = c->open_head = c->active_child = c->active_next = c->active_prev = NONE;
     c->cells = c->open_below = c->waiting = 0;
-    c->low = -1; /* no mark is near, until find_marks() */
+    c->low = -1; /* no mark is near; find_marks() knows better */
     c->high = FSM_UNLIMITED;
     c->marked = 0;
 }
@@ -99,7 +103,7 @@ void reset_counter(counter *c)
     reset_derived(c);
 }
 
-/* Stock is at the most all cells' cap: at least the rest of what is reserved is used. */
+/* Stock is at most the sum of all caps. The rest of what is reserved is certainly used. */
 static inline void raise_max_usage(counter *c, uint64_t stock_cap)
 {
     if (stock_cap <= (uint64_t)c->reserved)
@@ -124,8 +128,8 @@ bool reserve(const ancestry *p, int64_t amount)
 /* ---- open cells ------------------------------------------------------------------ */
 
 /*
- * Each counter lists its own open cells and its children that have open cells
- * below them, so that a walk over the open cells of a subtree meets nobody idle.
+ * A counter lists its own open cells, and its children with open cells below. A walk over the open cells of a subtree
+ * meets no idle group.
  */
 void link_open(fsm_region *r, const ancestry *p, cell *cl)
 {
@@ -191,7 +195,7 @@ static int64_t shares_of(const counter *c)
     return SHARE * ((int64_t)c->open_below + 1);
 }
 
-/* The most stock that the cell may come to keep: what is given back at once must not pass a mark unseen. */
+/* The most stock that the cell may keep. If it is returned all at once, the usage must not cross a mark unseen. */
 static int64_t cap_of(const ancestry *p, int64_t stock, int64_t total)
 {
     int64_t cap = min_i64(total, min_i64(2 * stock, FSM_STOCK_MAX));
@@ -216,7 +220,7 @@ void open_cell(fsm_region *r, const ancestry *p, cell *cl, int64_t stock, int64_
     link_open(r, p, cl);
     FAULT_POINT(linked);
     reserve(p, stock);
-    /* A closed cell is changed by nobody else.  Pairs with the acquire in fsm_uncharge_fast(). */
+    /* Only this thread changes a closed cell. Pairs with the acquire in fsm_uncharge_fast(). */
     __atomic_store_n(&cl->words.state, state, __ATOMIC_RELEASE);
     FAULT_POINT(opened);
 }
@@ -225,7 +229,7 @@ int64_t close_cell(fsm_region *r, const ancestry *p, cell *cl)
 {
     uint64_t state = state_now(cl);
     if (is_open(state)) {
-        /* From here on only the lock's owner changes the words.  Pairs with fsm_state_swap(). */
+        /* From here on only the owner of the lock changes the words. Pairs with fsm_state_swap(). */
         state = __atomic_fetch_or(&cl->words.state, FSM_CLOSED, __ATOMIC_SEQ_CST);
         FAULT_POINT(closed);
         unlink_open(r, p, cl);
@@ -235,7 +239,7 @@ int64_t close_cell(fsm_region *r, const ancestry *p, cell *cl)
     return used_of(cl, state);
 }
 
-/* The first counter with open cells of its own in c's subtree. */
+/* The first counter in the subtree of c that has open cells of its own. */
 static counter *first_active(fsm_region *r, counter *c)
 {
     for (uint32_t depth = 0; depth <= FSM_DEPTH_MAX && c; depth++) {
@@ -262,7 +266,7 @@ int drain(fsm_region *r, counter *c)
             return error;
         uint32_t before = c->open_below;
         close_cell(r, &p, cl);
-        WRITE_ONCE(cl->words.cap, 0); /* it begins with a small batch again */
+        WRITE_ONCE(cl->words.cap, 0); /* the next batch is small again */
         FAULT_POINT(batch_reset);
         if (c->open_below >= before)
             return corrupt(r, "cell %u is in counter %u's list and not open", cell_index(r, cl),
@@ -275,14 +279,14 @@ int drain(fsm_region *r, counter *c)
 }
 
 /*
- * The stock of the open cells below top, those of top itself included or not.  Nearly all of its time goes into
- * waiting for memory: so the next counter is fetched while one's cells are looked at, and the way back up is kept here.
+ * Nearly all the time goes into cache misses. So the next counter is prefetched while the cells of this one are read,
+ * and the way back up is kept on the stack.
  */
-int sum_stock(fsm_region *r, counter *top, bool own_too, int64_t *out)
+int sum_stock(fsm_region *r, counter *top, bool with_top, int64_t *out)
 {
     int64_t sum = 0;
     uint64_t steps = (uint64_t)r->geometry.cells + (uint64_t)r->geometry.groups + 1;
-    counter *at[FSM_DEPTH_MAX + 1]; /* from top down to where we are */
+    counter *at[FSM_DEPTH_MAX + 1]; /* the path from top to the current counter */
     uint32_t depth = 0;
     counter *next = top->open_below > 0 ? top : NULL;
     while (next) {
@@ -295,7 +299,7 @@ int sum_stock(fsm_region *r, counter *top, bool own_too, int64_t *out)
             __builtin_prefetch(&next->open_head);
             __builtin_prefetch(&next->active_next);
         }
-        for (uint32_t i = c != top || own_too ? once(c->open_head) : NONE; i != NONE;) {
+        for (uint32_t i = c != top || with_top ? once(c->open_head) : NONE; i != NONE;) {
             cell *cl = cell_at(r, i);
             if (!cl || steps-- == 0)
                 return corrupt(r, "the open list of counter %u is damaged", counter_index(r, c));
@@ -334,7 +338,6 @@ int precise_usage(fsm_region *r, counter *c, int64_t *out)
     return error ? error : note_usage(r, c, c->reserved - stock, out);
 }
 
-/* Brings max_usage up to date without a sum: of the caller's own cell the stock is known. */
 void note_peak(const ancestry *p, const cell *cl)
 {
     uint64_t state = state_now(cl);
@@ -356,7 +359,7 @@ int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
     if (is_global(c))
         return 0;
     int error = drain(r, c);
-    /* No sooner: then what is reserved is what is used.  Pairs with refuses() in charge.c. */
+    /* After the drain, so that usage is what is reserved. Pairs with refuses() in charge.c. */
     if (!error)
         __atomic_store_n(&c->global, c->global + 1, __ATOMIC_RELEASE);
     FAULT_POINT(global);
@@ -366,10 +369,9 @@ int enter_global(fsm_region *r, counter *c, int64_t headroom, int64_t amount)
 UNLOCKED void end_global(counter *c)
 {
     WRITE_ONCE(c->global, c->global + 1);
-    __atomic_thread_fence(__ATOMIC_RELEASE); /* before anything is reserved ahead; pairs with refuses() in charge.c */
+    __atomic_thread_fence(__ATOMIC_RELEASE); /* before the next stock is reserved; pairs with refuses() in charge.c */
 }
 
-/* Small headroom: stock for a charge of this size would not fit often enough to be worth having. */
 bool near_limit(const counter *c, int64_t headroom, int64_t amount)
 {
     int64_t shares = shares_of(c), enough;
@@ -378,7 +380,7 @@ bool near_limit(const counter *c, int64_t headroom, int64_t amount)
     return (__builtin_mul_overflow(amount, shares, &enough) || headroom < enough) && headroom < c->limit / 16;
 }
 
-/* Whether nobody was refused at c while so much was given back that it is like this for good. */
+/* Whether CALM uncharges in a row saw no refusal at c. */
 static bool is_calm(counter *c)
 {
     int64_t refusals = READ_ONCE(c->refusals);
@@ -411,7 +413,7 @@ void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t 
 
 int fits_after_drain(fsm_region *r, counter *c, int64_t amount, bool nofail)
 {
-    /* a charge above the limit itself is refused whatever is drained */
+    /* a charge above the limit is refused whatever is drained */
     if (c->open_below == 0 || (amount > c->limit && !nofail))
         return 0;
     int error = drain(r, c);
@@ -433,6 +435,6 @@ int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount,
         if (c->marked && multiply(granted, shares) > c->high - c->reserved - pending)
             granted = (c->high - c->reserved - pending) / shares;
     }
-    /* less than one such charge is of no use to its holder and in the way of others */
+    /* stock below one charge is of no use to the holder, and in the way of others */
     return granted < min_i64(amount, wanted) ? 0 : granted;
 }

@@ -7,7 +7,7 @@
 /* A counter and its ancestors, checked once and then safe to walk: at[0] is the counter, at[n - 1] the root's. */
 typedef struct ancestry {
     uint32_t n;
-    uint32_t self; /* index of the holder that charges: it is alive.  NONE: the group itself is charged */
+    uint32_t self; /* index of the holder that charges: it is alive. NONE: the group itself is charged */
     counter *at[FSM_DEPTH_MAX + 1];
 } ancestry;
 
@@ -28,7 +28,7 @@ int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource,
         return error;                                                                                                  \
     }
 
-/* Reads a counter without the lock: repeats the block that follows as often as necessary.  `error` is the result. */
+/* Reads a counter without the lock: repeats the block that follows as often as necessary. `error` is the result. */
 #define READ_COUNTER(c)                                                                                                \
     int error = 0;                                                                                                     \
     reading at = { 0 };                                                                                                \
@@ -40,13 +40,13 @@ void reset_derived(counter *c);
 
 /* ---- what is reserved ---- */
 
-/* Reserves at every level; a negative amount is returned.  Returns whether some level has marks. */
+/* Reserves at every level; a negative amount is returned. Returns whether some level has marks. */
 bool reserve(const ancestry *p, int64_t amount);
 
 /* An open cell is in the open list of its counter, and its stock counts at every level. */
 void link_open(fsm_region *r, const ancestry *p, cell *cl);
 void open_cell(fsm_region *r, const ancestry *p, cell *cl, int64_t stock, int64_t used);
-/* Closes the cell if it is open and returns its stock.  The result is what the cell has used. */
+/* Closes the cell if it is open and returns its stock. The result is what the cell has used. */
 int64_t close_cell(fsm_region *r, const ancestry *p, cell *cl);
 /* Closes every open cell in the subtree of c. */
 int drain(fsm_region *r, counter *c);
@@ -61,7 +61,7 @@ int precise_usage(fsm_region *r, counter *c, int64_t *out);
 /* Raises max_usage without a sum: the stock of the caller's cell is known. */
 void note_peak(const ancestry *p, const cell *cl);
 
-/* Needs no lock.  Reads `forgotten` first: it never exceeds the refusals.  Pairs with fsm_reset_failcnt(). */
+/* Needs no lock. Reads `forgotten` first: it never exceeds the refusals. Pairs with fsm_reset_failcnt(). */
 UNLOCKED static inline int64_t failcnt_of(const counter *c)
 {
     int64_t forgotten = __atomic_load_n(&c->forgotten, __ATOMIC_ACQUIRE);
@@ -87,7 +87,7 @@ void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t 
 
 /*
  * How much a holder that charges `amount` at a time may reserve ahead, at most `wanted`, once `pending` is reserved.
- * 0 near a limit, where it switches stock off.  Not for a path in global mode.
+ * 0 near a limit, where it switches stock off. Not for a path in global mode.
  */
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);
 

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- finding ------------------------------------------------------------------- */
+/* ---- finding groups ------------------------------------------------------------ */
 
 static const reading under_lock = { .locked = true };
 
@@ -50,7 +50,7 @@ UNLOCKED static bool has_name(const group *g, const char *name, size_t length)
     return same;
 }
 
-/* Without the lock; -ENOENT. */
+/* Needs no lock. -ENOENT. */
 UNLOCKED static int seek_child(fsm_region *r, const reading *at, uint32_t parent, const char *name, size_t length,
                                group **out)
 {
@@ -75,7 +75,7 @@ int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, 
     return seek_child(r, &under_lock, parent, name, length, out);
 }
 
-/* ---- linking -------------------------------------------------------------------- */
+/* ---- linking groups ------------------------------------------------------------- */
 
 void link_name(fsm_region *r, group *g)
 {
@@ -205,7 +205,7 @@ UNLOCKED int fsm_name(fsm_region *r, fsm_id id, char out[FSM_NAME_MAX + 1], size
     return error;
 }
 
-/* Fills in the children, or their ids alone, whichever is wanted. */
+/* Fills in the children, or only their ids, whichever is not NULL. */
 UNLOCKED static int64_t list_children(fsm_region *r, fsm_id id, fsm_child *out, fsm_id *ids, size_t room)
 {
     int error = 0;
@@ -265,7 +265,7 @@ attributes *attributes_of(fsm_region *r, group *g, uint32_t slot)
     return slot == 0 ? &g->directory : file_attributes(r, group_index(r, g), slot);
 }
 
-/* A bank of a group's files is kept from the first change of one of them: most never are. */
+/* A bank of a group is kept from the first change of one of its files. Most banks never are. */
 static int keep_attributes(fsm_region *r, group *g, uint32_t slot)
 {
     uint32_t bank = bank_of(slot);

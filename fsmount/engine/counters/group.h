@@ -4,7 +4,7 @@
 
 #include "region/reading.h"
 
-/* Without the lock.  -ENODEV. */
+/* Without the lock. -ENODEV. */
 int seek_group(fsm_region *r, const reading *at, fsm_id id, group **out);
 int find_group(fsm_region *r, fsm_id id, group **out);                                        /* -ENODEV */
 int find_child(fsm_region *r, uint32_t parent, const char *name, size_t length, group **out); /* -ENOENT */

@@ -1,4 +1,4 @@
-/* charger.c - a process charges a cell through a charger: binding it, and finding its cell under the lock. */
+/* charger.c - chargers: binding a process to a cell, and finding the cell under the lock. */
 #include "holders/charger.h"
 #include "counters/counter.h"
 #include "counters/group.h"
@@ -27,7 +27,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&chargers_lock);
 }
 
-/* What the parent holds is the parent's: the child has to join by itself. */
+/* The parent keeps what it holds: the child has to join by itself. */
 static void unbind_all(void)
 {
     while (bound) {
@@ -114,7 +114,7 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     return 0;
 }
 
-/* Whether the cell is still its holder's, and the holder lives: not so when somebody else has ended it. */
+/* Not so after another process has ended the holder, or the holder has left the group. */
 UNLOCKED bool owns_cell(const fsm_charger *charger)
 {
     const fsm_region *r = charger->region;
@@ -135,7 +135,7 @@ int charger_cell(const fsm_charger *charger, cell **out)
     return 0;
 }
 
-/* -EINVAL: they are not of one holder and of different resources. */
+/* -EINVAL unless they are of one holder and of different resources. */
 static int check_chargers(fsm_charger *const *chargers, size_t n)
 {
     uint32_t seen = 0;

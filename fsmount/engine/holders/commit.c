@@ -1,8 +1,8 @@
 /*
- * commit.c - changing what cells hold, in one step whatever dies.
+ * commit.c - changing what cells hold, in one step.
  *
- * What one cell has used is one store.  Several cells, or a cell and its group, take a step of the journal: a process
- * that dies in it leaves a step that recovery repeats, so nobody ever finds a part of it done.
+ * What one cell has used changes by one store. Several cells, or a cell and its group, change by a step of the journal.
+ * If a process dies within the step, recovery repeats it. So no process ever sees half of a change.
  */
 #include "holders/commit.h"
 #include "counters/counter.h"
@@ -18,7 +18,6 @@ void plan_change(fsm_region *r, uint32_t i, const cell *cl, int64_t used, int64_
     r->header->journal.change[i] = (change){ .cell = cell_index(r, cl), .used = used, .common = common };
 }
 
-/* What was described becomes so; without the journal where that takes one store alone. */
 void apply_changes(fsm_region *r, cell *const *cells, uint32_t n, uint32_t index, bool in_one_store)
 {
     waiter *w = waiter_at(r, index);
@@ -47,7 +46,7 @@ void apply_changes(fsm_region *r, cell *const *cells, uint32_t n, uint32_t index
 
 int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t index)
 {
-    ancestry p; /* one at a time: they are large */
+    ancestry p; /* one at a time: a path is large */
     for (uint32_t i = 0; i < n; i++) {
         int error = path_of(r, cells[i]->counter, &p);
         if (error)

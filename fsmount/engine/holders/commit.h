@@ -5,8 +5,8 @@
 #include "counters/counter.h"
 
 /*
- * Adds amounts to what closed cells of one holder have used, all in one step.  The same step grants the waiting request
- * `waiter`, unless it is NONE.  The cells are of different resources.  There is room for what is added, and as much is
+ * Adds amounts to what closed cells of one holder have used, all in one step. The same step grants the waiting request
+ * `waiter`, unless it is NONE. The cells are of different resources. There is room for what is added, and as much is
  * used as is taken away.
  */
 int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t waiter);
@@ -16,7 +16,7 @@ void plan_change(fsm_region *r, uint32_t i, const cell *cl, int64_t used, int64_
 /* Carries out n planned changes, and grants `waiter`; without the journal if that takes only one store. */
 void apply_changes(fsm_region *r, cell *const *cells, uint32_t n, uint32_t waiter, bool in_one_store);
 
-/* From the cell to the group itself; a negative amount: from the group to the cell.  -ERANGE (fault.held). */
+/* From the cell to the group itself; a negative amount: from the group to the cell. -ERANGE (fault.held). */
 int move_held(fsm_region *r, const ancestry *p, cell *cl, int64_t amount);
 
 #endif

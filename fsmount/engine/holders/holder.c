@@ -1,4 +1,4 @@
-/* holder.c - holders and their cells: finding, linking, and ending them. */
+/* holder.c - holders and their cells: finding, linking and ending them. */
 #include "holders/holder.h"
 #include "counters/counter.h"
 #include "holders/commit.h"
@@ -102,10 +102,7 @@ int make_cell(fsm_region *r, holder *h, uint32_t counter_number, cell **out)
     return 0;
 }
 
-/*
- * Ends a cell; what it held is free.  Giving up the owner is the one store that
- * counts: before it the cell holds, after it nobody does.
- */
+/* The store that clears the owner is the release: before it the cell holds, after it nothing does. */
 int free_cell(fsm_region *r, cell *cl, holder *h, bool quarantine)
 {
     ancestry p;
@@ -131,12 +128,12 @@ int free_cell(fsm_region *r, cell *cl, holder *h, bool quarantine)
     else
         free_record(r, CELLS, cell_index(r, cl));
     cross_marks(r, &p);
-    notify_listener(r, &p, 0); /* whose holder died may have counted a refusal, without the lock, and not told of it */
+    notify_listener(
+        r, &p, 0); /* a holder that died may have counted a refusal without the lock, and not notified the listener */
     serve_waiting(r, &p);
     return 0;
 }
 
-/* Ends the cell as the flags say: kept by the group, or given back. */
 int leave_cell(fsm_region *r, cell *cl, holder *h, uint32_t flags, bool quarantine)
 {
     ancestry p;
@@ -153,7 +150,7 @@ int leave_cell(fsm_region *r, cell *cl, holder *h, uint32_t flags, bool quaranti
 int end_holder(fsm_region *r, holder *h, bool by_itself)
 {
     bool quarantine = h->kind == FSM_PROCESS && !by_itself && holder_alive(h);
-    /* from here on it is being given back, and whoever finds it goes on with that */
+    /* from here on recovery finishes the end of this holder */
     __atomic_store_n(&h->stamp, make_stamp(generation(h->stamp), ENDING), __ATOMIC_RELEASE);
     FAULT_POINT(ending);
     int error = end_requests(r, holder_index(r, h), NULL);

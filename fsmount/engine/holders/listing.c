@@ -1,4 +1,4 @@
-/* listing.c - which holders there are, and what each holds. */
+/* listing.c - listing the holders, and what each holds. */
 #include "counters/group.h"
 #include "holders/holder.h"
 #include "region/fault.h"
@@ -55,9 +55,9 @@ int64_t fsm_counter_holders(fsm_region *r, fsm_id id, uint32_t resource, fsm_hol
     return error ? error : (int64_t)n;
 }
 
-#define PAGE_STEPS 4096u /* cells: some 50 us */
+#define PAGE_STEPS 4096u /* cells: about 50 us */
 
-/* The cells of a counter that are few, along its list. */
+/* A counter with few cells: along its list. */
 static int64_t list_cells(fsm_region *r, uint32_t number, fsm_holder_info *out)
 {
     size_t n = 0;
@@ -72,7 +72,7 @@ static int64_t list_cells(fsm_region *r, uint32_t number, fsm_holder_info *out)
     return (int64_t)n;
 }
 
-/* Those of a counter that has many, as they lie in memory: a cell keeps its place. */
+/* A counter with many cells: in memory order, since a cell does not move. */
 static int64_t scan_cells(fsm_region *r, uint32_t number, uint32_t *place, fsm_holder_info *out)
 {
     uint32_t i = *place, high = high_of(&r->header->cells, r->geometry.cells);

@@ -1,4 +1,4 @@
-/* membership.c - holders begin, join groups, leave them and end. */
+/* membership.c - holders begin, join groups, leave groups and end. */
 #include "counters/group.h"
 #include "holders/holder.h"
 #include "holders/queue.h"
@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 /*
- * Wakes who waits for new holders.  Before the holder is one, and under the lock: however soon this process dies, who
- * was woken finds the holder or there is none.
+ * Wakes processes that wait for new holders. Under the lock, and before the holder exists: even if this process dies at
+ * once, a woken process either finds the holder or there is none.
  */
 static void announce_arrival(fsm_region *r, holder *h)
 {

@@ -1,23 +1,29 @@
 /*
- * queue.c - requests that wait for room, and whose turn it is.
+ * queue.c - requests that wait for room, and their turns.
  *
- * A request asks for so much of one counter or of several, all or nothing, and stands in one line with all others.
- * Whoever makes room under the lock goes through the line, from the oldest request on, and charges for those there is
- * room for: a request is granted by who made the room, and nobody can come in between.  So who waits is only woken.
+ * The problem: requests of any size compete for the same limits. Large requests must not starve behind small ones.
+ * Requests that do not compete must not delay each other. And a process may die at any moment while it waits.
  *
- * Nobody overtakes.  A request that finds no room at a counter makes it full for all behind it; so a large one gets the
- * room that small ones behind it could use, and is not starved.  But who passes another way is not kept waiting: the
- * line is one for each limit that is fought for.  What the first of a full counter asks for elsewhere on its way is set
- * aside there, as else it might find room here and there by turns and never at once.  A request above a limit itself
- * cannot be granted as things are, and makes nothing full.
+ * The queue. A request asks for amounts of one or several counters, all or nothing. All requests of a region stand in
+ * one queue, in the order of arrival. A process that makes room under the lock goes through the queue from the oldest
+ * request on, and charges for each request that fits. So the process that made the room grants the request, no other
+ * charge comes in between, and the waiting process is only woken.
  *
- * Who does not wait, and charges, is in no line: what fits is never refused, so he may come before those who wait.
+ * Turns. A request that finds no room at a counter makes it full for all requests behind it. So a large request gets
+ * the room that small ones behind it could use. A request that does not need a full counter is not delayed: in effect
+ * there is one queue for each contested limit. The first request of a full counter sets aside what it asks for
+ * elsewhere on its path. Otherwise it could find room at different counters at different times, and never at all of
+ * them at once. A request above a limit cannot be granted while that limit stands, and makes nothing full.
  *
- * A full counter is in global mode as long as somebody waits for it, so that no room comes about without the lock.
+ * A charge that does not wait enters no queue. It is never refused if it fits, so it may come before waiting requests.
  *
- * A round is one way through the line.  Which counters are full, and what was set aside, is marked with its number, and
- * so is forgotten with the next.  These marks are good until room is made at a full counter, the line is left, or a
- * limit is set: then there is another round.  Nonsense in them, or after a crash, makes somebody wait for the next.
+ * A full counter stays in global mode while a request waits for it, so that all room there is made under the lock.
+ *
+ * Rounds. A round is one pass over the queue. A counter that is full, or where an amount was set aside, is marked with
+ * the number of the round; so all marks end with the next round. A new round begins when room is made at a full
+ * counter, when a request leaves the queue, and when a limit is set.
+ *
+ * Accepted inaccuracy: damaged marks, or marks left by a crash, make a request wait until the next round.
  */
 #include "holders/queue.h"
 #include "counters/amounts.h"
@@ -40,11 +46,11 @@ static uint32_t resource_bit(const fsm_region *r, const cell *cl)
     return 1u << cl->counter % r->geometry.resources;
 }
 
-/* The request that begins with w.  Its cells are one holder's, and of different resources. */
+/* Reads the request that begins with w. Its cells are of one holder and of different resources. */
 static int read_request(fsm_region *r, const waiter *w, request *out)
 {
     const waiter *first = w;
-    uint32_t seen = 0; /* resources */
+    uint32_t seen = 0; /* bit mask of resources */
     out->n = 0;
     while (out->n < FSM_RESOURCES_MAX) {
         cell *cl = cell_at(r, w->cell);
@@ -62,7 +68,7 @@ static int read_request(fsm_region *r, const waiter *w, request *out)
         if (!w || state_of(w->stamp) != PART)
             break;
     }
-    return corrupt(r, "what waiter %u asks for cannot be", waiter_index(r, first));
+    return corrupt(r, "waiter %u has an impossible request", waiter_index(r, first));
 }
 
 void free_waiter(fsm_region *r, waiter *w)
@@ -81,9 +87,9 @@ void free_parts(fsm_region *r, uint32_t index)
     }
 }
 
-/* ---- the line ------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------ */
 
-/* One that waits for something of these counters' subtrees, more or less. */
+/* Counts one more or one fewer waiting request at every counter that the request needs. */
 static int count(fsm_region *r, const request *q, int by)
 {
     ancestry p;
@@ -98,7 +104,7 @@ static int count(fsm_region *r, const request *q, int by)
     }
     r->header->waiting += (uint32_t)by;
     if (r->header->waiting == 0)
-        r->header->round++; /* nothing is full any more */
+        r->header->round++; /* no counter is full any more */
     FAULT_POINT(all_counted);
     return 0;
 }
@@ -114,7 +120,7 @@ int enqueue(fsm_region *r, waiter *w)
     header *h = r->header;
     uint32_t left = r->geometry.cells;
     waiter *before = waiter_at(r, h->queue_tail), *after;
-    while (before && before->ticket > w->ticket && left-- > 0) /* only when who recovers finds them in no order */
+    while (before && before->ticket > w->ticket && left-- > 0) /* only in a recovery, which finds them in any order */
         before = waiter_at(r, before->prev);
     w->prev = before ? waiter_index(r, before) : NONE;
     w->next = before ? before->next : h->queue_head;
@@ -126,7 +132,6 @@ int enqueue(fsm_region *r, waiter *w)
     return 0;
 }
 
-/* Wakes who asked. */
 static void wake_owner(fsm_region *r, waiter *w, const cell *cl)
 {
     syscall(SYS_futex, &w->answer, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
@@ -141,7 +146,6 @@ static void wake_owner(fsm_region *r, waiter *w, const cell *cl)
         notify(r);
 }
 
-/* Takes a request out of the line, answered or not, and frees it. */
 int dequeue(fsm_region *r, waiter *w)
 {
     header *h = r->header;
@@ -151,7 +155,7 @@ int dequeue(fsm_region *r, waiter *w)
         return error;
     bool waited = w->answer == WAITING;
     if (waited)
-        __atomic_store_n(&w->answer, ENDED, __ATOMIC_RELEASE); /* for who is about to sleep */
+        __atomic_store_n(&w->answer, ENDED, __ATOMIC_RELEASE); /* for a process that is about to sleep */
     uint32_t part = once(w->part);
     waiter *before = waiter_at(r, w->prev), *after = waiter_at(r, w->next);
     *(before ? &before->next : &h->queue_head) = w->next;
@@ -166,14 +170,14 @@ int dequeue(fsm_region *r, waiter *w)
     return error;
 }
 
-/* ---- whose turn it is -------------------------------------------------------------------- */
+/* ---- turns ------------------------------------------------------------------------------- */
 
 static int64_t aside_at(const fsm_region *r, const counter *c)
 {
     return c->aside_in == r->header->round ? max_i64(c->aside, 0) : 0;
 }
 
-/* Whether the counter has room for so much beside what was set aside. */
+/* Whether amount fits in addition to what is set aside here. */
 static int has_room(fsm_region *r, counter *c, int64_t amount)
 {
     return fits(r, c, add_amounts(amount, aside_at(r, c)), false);
@@ -206,7 +210,7 @@ static int set_aside(fsm_region *r, const request *q)
     return 0;
 }
 
-/* 1 if a request is above a limit itself: then nothing is to be drained for it, or made full. */
+/* 1: the request exceeds a limit. Then nothing is drained for it, and it makes nothing full. */
 static int exceeds_limit(fsm_region *r, const request *q)
 {
     ancestry p;
@@ -221,8 +225,6 @@ static int exceeds_limit(fsm_region *r, const request *q)
     return 0;
 }
 
-/* 0 if it is a request's turn, and there is room for all of it; 1 if it has to wait, and if so the last full counter.
- */
 int try_turn(fsm_region *r, const request *q, const counter **at)
 {
     *at = NULL;
@@ -255,7 +257,6 @@ int try_turn(fsm_region *r, const request *q, const counter **at)
     return error ? error : 1;
 }
 
-/* Charges for a request; `record`: its waiter, or NONE. */
 int charge_request(fsm_region *r, const request *q, uint32_t record)
 {
     ancestry p;
@@ -284,7 +285,7 @@ int serve_queue(fsm_region *r)
         if (!turn)
             turn = try_turn(r, &q, &at);
         if (turn > 0 && at && at->waiting == h->waiting)
-            break; /* nobody can pass by it */
+            break; /* every request behind it needs this counter too */
         if (turn == 0)
             turn = charge_request(r, &q, i);
         if (turn == 0) {
@@ -301,7 +302,7 @@ void serve_full(fsm_region *r, const ancestry *p)
 {
     for (uint32_t i = 0; i < p->n; i++)
         if (p->at[i]->full_in == r->header->round) {
-            serve_queue(r); /* an error is that of a damaged region: who recovers serves them */
+            serve_queue(r); /* an error means damage: recovery serves the queue */
             return;
         }
 }

@@ -18,7 +18,7 @@ void free_waiter(fsm_region *r, waiter *w);
 /* Frees the parts of a request, from this one on. */
 void free_parts(fsm_region *r, uint32_t index);
 
-/* 0: it is the request's turn, and all of it fits.  1: it has to wait, and *at is the last full counter, if any. */
+/* 0: it is the request's turn, and all of it fits. 1: it has to wait, and *at is the last full counter, if any. */
 int try_turn(fsm_region *r, const request *q, const counter **at);
 /* Charges for a request; `record`: its waiter, or NONE. */
 int charge_request(fsm_region *r, const request *q, uint32_t record);

@@ -1,4 +1,4 @@
-/* reap.c - the charges of dead processes are released. */
+/* reap.c - releasing the charges of dead processes. */
 #include "holders/reap.h"
 #include "holders/holder.h"
 #include "region/clock.h"
@@ -22,12 +22,12 @@ static void end_quarantine(fsm_region *r)
         if (cl->owner != QUARANTINED)
             continue;
         left--;
-        uint64_t who = (uint64_t)cl->words.total[!side_of(state_now(cl))];
-        if (who >> 32 != pid_namespace())
+        uint64_t process = (uint64_t)cl->words.total[!side_of(state_now(cl))];
+        if (process >> 32 != pid_namespace())
             continue;
-        if (who != last || cl->words.cap != last_start)
-            last_alive = fsm_process_alive((int32_t)(uint32_t)who, (uint64_t)cl->words.cap);
-        last = who;
+        if (process != last || cl->words.cap != last_start)
+            last_alive = fsm_process_alive((int32_t)(uint32_t)process, (uint64_t)cl->words.cap);
+        last = process;
         last_start = cl->words.cap;
         if (last_alive)
             continue;
@@ -44,7 +44,7 @@ int reap(fsm_region *r, uint32_t self, uint32_t *ended)
     *ended = 0;
     end_quarantine(r);
     for (enum pools which = PROCESSES; which <= LEASES; which++) {
-        if (which == LEASES && daemon_alive(r->header)) /* it sees their last close itself */
+        if (which == LEASES && daemon_alive(r->header)) /* the daemon sees the last close of each lease */
             break;
         for (holder *h = first_holder(r, which), *past = past_holders(r, which); h < past; h++) {
             if (state_of(h->stamp) != LIVE || holder_index(r, h) == self || holder_alive(h))
@@ -76,8 +76,8 @@ int reap_counter(fsm_region *r, const counter *c)
 }
 
 #define REAP_EVERY 50000000            /* ns */
-#define REAP_SOON INT64_C(60000000000) /* later is nonsense */
-#define REAP_SHARE 20                  /* at most one part in so many of the time goes into it */
+#define REAP_SOON INT64_C(60000000000) /* a later time is nonsense */
+#define REAP_SHARE 20                  /* at most one part in REAP_SHARE of the time goes into it */
 
 UNLOCKED bool reap_is_due(const fsm_region *r, int64_t now)
 {

@@ -4,9 +4,9 @@
 
 #include "region/layout.h"
 
-/* Ends all dead holders.  self: a holder that is alive for certain, or NONE. */
+/* Ends all dead holders. self: a holder that is alive for certain, or NONE. */
 int reap(fsm_region *r, uint32_t self, uint32_t *ended);
-/* Ends the dead holders of one counter.  -EBUSY: a holder of it lives. */
+/* Ends the dead holders of one counter. -EBUSY: a holder of it lives. */
 int reap_counter(fsm_region *r, const counter *c);
 
 /* Before a refusal the engine looks for the dead, but spends only a bounded share of the time on it. */

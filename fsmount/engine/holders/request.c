@@ -1,4 +1,4 @@
-/* request.c - asking for room, waiting for the answer, and ending a request. */
+/* request.c - requesting room, waiting for the answer, and ending a request. */
 #include "counters/amounts.h"
 #include "holders/charger.h"
 #include "holders/queue.h"
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long one who waits sleeps before he looks for the dead, as long as no daemon does; ns. */
+/* How long a waiting process sleeps before it looks for dead processes, if no daemon does; ns. */
 #define LOOK_EVERY INT64_C(500000000)
 
 static int make_request(fsm_region *r, const request *q, waiter **out)
@@ -34,7 +34,7 @@ static int make_request(fsm_region *r, const request *q, waiter **out)
         w->cell = cell_index(r, q->cells[i]);
         w->part = part;
         if (i == 0) {
-            WRITE_ONCE(w->answer, WAITING); /* whose record it was may look at it still */
+            WRITE_ONCE(w->answer, WAITING); /* the process that had this record before may still read it */
             w->ticket = ++r->header->ticket;
         }
         FAULT_POINT(described);
@@ -61,7 +61,7 @@ static int charge_or_queue(fsm_region *r, const request *q, uint32_t self, fsm_i
     waiter *w;
     int turn = try_turn(r, q, &at);
     if (turn == 1 && reap_before_refusal(r, self)) {
-        turn = serve_queue(r); /* another round: in this one it has made something full itself */
+        turn = serve_queue(r); /* a new round: in this one the request itself may have made a counter full */
         if (turn == 0)
             turn = try_turn(r, q, &at);
     }
@@ -71,7 +71,7 @@ static int charge_or_queue(fsm_region *r, const request *q, uint32_t self, fsm_i
     if (!error)
         error = enqueue(r, w);
     if (error) {
-        serve_queue(r); /* what it made full is not */
+        serve_queue(r); /* the counters that it made full are not full */
         return error;
     }
     *out = make_id(w->stamp, waiter_index(r, w));
@@ -95,7 +95,10 @@ int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, 
     return error;
 }
 
-/* While no daemon lives, it is one who waits who gives back what the dead held.  Without the lock, the next time. */
+/*
+ * Without a daemon, a waiting process releases what dead processes held. If it cannot get the lock, it does so next
+ * time.
+ */
 static void look_for_dead(fsm_region *r)
 {
     if (!reap_is_due(r, coarse_ns()) || daemon_alive(r->header) || lock(r) != 0)
@@ -111,7 +114,8 @@ int fsm_await_request(fsm_region *r, fsm_id id, int64_t nanoseconds)
     int64_t now = monotonic_ns();
     int64_t deadline = nanoseconds > INT64_MAX - now ? INT64_MAX : now + nanoseconds;
     while (!error) {
-        uint32_t answer = __atomic_load_n(&w->answer, __ATOMIC_ACQUIRE); /* before the stamp: else another's by then */
+        uint32_t answer = __atomic_load_n(
+            &w->answer, __ATOMIC_ACQUIRE); /* before the stamp: after it, the answer may be that of another request */
         error = find_request(r, id, &w);
         if (error || answer != WAITING)
             return error || answer == GRANTED ? error : gone(r);

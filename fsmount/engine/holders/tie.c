@@ -1,9 +1,10 @@
 /*
  * tie.c - an open file that lasts as long as this address space.
  *
- * A descriptor is a poor sign of life: a forked child has it too, and whoever closes descriptors that he does not know
- * closes it.  A mapping of the file that a child does not get (MADV_DONTFORK) keeps it open instead: the kernel
- * releases it with the address space, at any death and at exec(), and never before.  Nobody looks at the page.
+ * A descriptor is a poor sign of life. A forked child inherits it, and a program that closes unknown descriptors closes
+ * it. A mapping of the file that a child does not inherit (MADV_DONTFORK) keeps the file open instead. The kernel
+ * releases it together with the address space, at any death and at exec(), and never before. The page is never
+ * accessed.
  */
 #include "engine.h"
 

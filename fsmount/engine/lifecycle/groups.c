@@ -33,7 +33,7 @@ static int make_group(fsm_region *r, uint32_t parent, const char *name, size_t l
     group *g = &r->groups[index];
     stamp before = g->stamp;
     begin_change(r->header);
-    memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* never the stamp: ids of old must stay stale */
+    memset((char *)g + sizeof before, 0, sizeof *g - sizeof before); /* all but the stamp: stale ids stay stale */
     FAULT_POINT(cleared);
     g->parent = parent;
     g->name_length = (uint32_t)length;
@@ -86,7 +86,7 @@ int fsm_mkdir(fsm_region *r, fsm_id parent, const char *name, size_t length, uin
     return error;
 }
 
-/* 0, or -EBUSY while somebody alive may charge here or something is held. */
+/* 0; -EBUSY if a live holder may charge here, or something is held. */
 static int check_unused(fsm_region *r, uint32_t index)
 {
     uint32_t resources = r->geometry.resources;
@@ -101,7 +101,7 @@ static int check_unused(fsm_region *r, uint32_t index)
     return 0;
 }
 
-/* What was counted in a group that is to be removed is the past of its parent: from here on it is removed. */
+/* The parent keeps the event counts of a group that is removed. From the journal's commit on, the group is removed. */
 static void pass_on_counts(fsm_region *r, const group *g)
 {
     uint32_t resources = r->geometry.resources;
@@ -137,7 +137,7 @@ int fsm_rmdir(fsm_region *r, fsm_id id, int64_t now)
     if (!error)
         error = check_unused(r, id_index(id));
     if (!error) {
-        begin_change(r->header); /* that does not end where something is damaged: who recovers ends it */
+        begin_change(r->header); /* stays open if damage is found: recovery ends it */
         error = unlink_group(r, g);
     }
     if (!error) {

@@ -36,7 +36,7 @@ static bool good_name(const char *name, size_t room)
 static int check_geometry(const fsm_geometry *g)
 {
     if (g->groups == 0 || g->holders == 0 || g->cells == 0)
-        return fail_with(-EINVAL, "a capacity of 0 (groups %u, holders %u, cells %u)", g->groups, g->holders, g->cells);
+        return fail_with(-EINVAL, "a capacity is 0 (groups %u, holders %u, cells %u)", g->groups, g->holders, g->cells);
     if (g->groups > FSM_GROUPS_MAX || g->holders > FSM_HOLDERS_MAX || g->cells > FSM_CELLS_MAX)
         return fail_with(
             -EINVAL, "a capacity is too large (groups %u: at most %u, holders %u: at most %u, cells %u: at most %u)",
@@ -44,10 +44,11 @@ static int check_geometry(const fsm_geometry *g)
     if (g->resources == 0 || g->resources > FSM_RESOURCES_MAX)
         return fail_with(-EINVAL, "%u resources: 1 to %u are possible", g->resources, FSM_RESOURCES_MAX);
     if (g->batch < FSM_BATCH_AUTO)
-        return fail_with(-EINVAL, "a batch of %lld", (long long)g->batch);
+        return fail_with(-EINVAL, "a batch of %lld: it is -1 (automatic) or at least 0", (long long)g->batch);
     for (uint32_t i = 0; i < g->resources; i++) {
         if (!good_name(g->resource[i].name, sizeof g->resource[i].name))
-            return fail_with(-EINVAL, "a resource's name is 1 to %d bytes without white space and %s, and not - first",
+            return fail_with(-EINVAL,
+                             "a resource name has 1 to %d bytes, no white space, none of %s, and does not begin with -",
                              FSM_RESOURCE_NAME_MAX, SEPARATORS);
         for (uint32_t j = 0; j < i; j++)
             if (strcmp(g->resource[i].name, g->resource[j].name) == 0)
@@ -90,7 +91,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
         getrandom(h->name_key, sizeof h->name_key, 0) != (ssize_t)sizeof h->name_key)
         return -errno;
     h->geometry = r->geometry;
-    h->round = 1; /* no counter was full in it */
+    h->round = 1; /* no counter was full in round 1 */
     FAULT_POINT(geometry_written);
     for (enum pools which = 0; which < POOLS; which++)
         *r->pools[which].pool = (pool){ .free = NONE, .last_free = NONE };
@@ -115,7 +116,7 @@ static int initialize(fsm_region *r, uint32_t uid, uint32_t gid)
     h->groups.high = 1;
     root->stamp = make_stamp(0, LIVE);
     FAULT_POINT(root_made);
-    /* last: a region without its magic was not finished and is none */
+    /* last: without its magic the file is no region */
     uint64_t magic;
     memcpy(&magic, FSM_MAGIC, sizeof magic);
     __atomic_store_n(&h->magic, magic, __ATOMIC_RELEASE);
@@ -156,13 +157,13 @@ int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uin
     return 0;
 }
 
-/* Everything the mapping relies on, read once into r->geometry. */
+/* Checks what the mapping relies on. Reads it once, into r->geometry. */
 static int examine(fsm_region *r, const header *h, size_t size)
 {
     if (!is_region(h))
-        return fail_with(-EPROTO, "no region of fsmount");
+        return fail_with(-EPROTO, "not a region of fsmount");
     if (h->version != FSM_VERSION)
-        return fail_with(-EPROTO, "layout version %u, this is for version %u", h->version, FSM_VERSION);
+        return fail_with(-EPROTO, "layout version %u, this program needs version %u", h->version, FSM_VERSION);
     if (h->architecture != FSM_ARCHITECTURE)
         return fail_with(-EPROTO, "made on another architecture (%#x, this is %#x)", h->architecture, FSM_ARCHITECTURE);
     r->geometry = h->geometry;
@@ -170,7 +171,7 @@ static int examine(fsm_region *r, const header *h, size_t size)
         return -EPROTO;
     size_t expected = place(r, NULL);
     if (h->size != expected || size != expected)
-        return fail_with(-EPROTO, "%zu bytes long, its geometry makes %zu", size, expected);
+        return fail_with(-EPROTO, "%zu bytes long, its geometry needs %zu", size, expected);
     return 0;
 }
 
@@ -191,7 +192,7 @@ int fsm_open(const char *path, fsm_region **out)
     if (r->fd < 0 || fstat(r->fd, &status) != 0)
         error = -errno;
     else if (!S_ISREG(status.st_mode))
-        error = fail_with(-EPROTO, "no regular file");
+        error = fail_with(-EPROTO, "not a regular file");
     else if (status.st_uid != geteuid() && geteuid() != 0)
         error = fail_with(-EPERM, "owned by user %u", (unsigned)status.st_uid);
     else if (pread(r->fd, h, sizeof *h, 0) != (ssize_t)sizeof *h)

@@ -1,9 +1,9 @@
 /*
- * recover.c - everything derived, once more from the truth.
+ * recover.c - recomputing everything that is derived from the truth.
  *
- * Runs under the lock, after an owner died or a derived field was found wrong,
- * while other processes may go on charging through open cells: these only turn
- * stock into usage and back, and what the cell has reserved stays as it is.
+ * Runs under the lock, after an owner of the lock has died or damage was found. Other processes may go on charging
+ * through open cells meanwhile. They only turn stock into usage and back; what an open cell has reserved stays the
+ * same.
  */
 #include "lifecycle/recover.h"
 #include "counters/counter.h"
@@ -22,83 +22,115 @@
 
 /* ---- the journal ------------------------------------------------------------------ */
 
+/* A dead process may have committed a step and not finished it. Each function writes the final values again. */
+
+static int finish_move(fsm_region *r, const journal *j)
+{
+    cell *cl = cell_at(r, j->index);
+    counter *c = counter_at(r, j->counter);
+    if (!cl || !c || j->used < 0 || j->common < 0)
+        return corrupt(r, "the journal moves between cell %u and counter %u", j->index, j->counter);
+    set_used(cl, j->used);
+    FAULT_POINT(used_set);
+    c->common = j->common;
+    FAULT_POINT(common_set);
+    return 0;
+}
+
+static int finish_rename(fsm_region *r, const journal *j)
+{
+    group *g = group_at(r, j->index);
+    uint32_t length = once(j->name_length);
+    if (!g || length > FSM_NAME_MAX)
+        return corrupt(r, "the journal renames group %u to %u bytes", j->index, length);
+    memcpy(g->name, j->name, length);
+    FAULT_POINT(name_copied);
+    g->name_length = length;
+    FAULT_POINT(renamed);
+    return 0;
+}
+
+static int finish_attributes(fsm_region *r, const journal *j)
+{
+    group *g = group_at(r, j->index);
+    uint32_t slot = once(j->slot);
+    if (!g || slot > slots_of(r) || (slot > 0 && !keeps_bank(g, bank_of(slot))))
+        return corrupt(r, "the journal sets attributes %u of group %u", slot, j->index);
+    *attributes_of(r, g, slot) = j->attributes;
+    FAULT_POINT(attributes_set);
+    return 0;
+}
+
+static int finish_crossing(fsm_region *r, const journal *j)
+{
+    watch *w = watch_at(r, j->index);
+    counter *c = counter_at(r, j->counter);
+    if (!w || !c || j->passed < 0 || j->crossings < 0)
+        return corrupt(r, "the journal crosses the mark of watch %u of counter %u", j->index, j->counter);
+    w->passed = j->passed;
+    FAULT_POINT(passed_set);
+    c->threshold_crossings = j->crossings;
+    FAULT_POINT(crossings_set);
+    return 0;
+}
+
+static int finish_changes(fsm_region *r, const journal *j)
+{
+    uint32_t n = once(j->changes);
+    waiter *w = waiter_at(r, j->waiter);
+    if (n > FSM_RESOURCES_MAX)
+        return corrupt(r, "the journal changes %u cells", n);
+    for (uint32_t i = 0; i < n; i++) {
+        const change *to = &j->change[i];
+        cell *cl = cell_at(r, to->cell);
+        counter *c = cl ? counter_at(r, cl->counter) : NULL;
+        if (!c || to->used < 0 || to->common < 0)
+            return corrupt(r, "the journal changes cell %u to %lld", to->cell, (long long)to->used);
+        set_used(cl, to->used);
+        FAULT_POINT(used_set);
+        c->common = to->common;
+        FAULT_POINT(common_set);
+    }
+    if (w) {
+        __atomic_store_n(&w->answer, GRANTED, __ATOMIC_RELEASE);
+        FAULT_POINT(granted);
+    }
+    return 0;
+}
+
+static int finish_removal(fsm_region *r, const journal *j)
+{
+    group *g = group_at(r, j->index);
+    uint32_t parent = g ? once(g->parent) : NONE;
+    if (!group_at(r, parent))
+        return corrupt(r, "the journal removes group %u, whose parent is %u", j->index, parent);
+    for (uint32_t i = 0; i < r->geometry.resources; i++) {
+        r->counters[parent * r->geometry.resources + i].past = j->past[i];
+        FAULT_POINT(past_set);
+    }
+    g->stamp = make_stamp(generation(g->stamp), FREE);
+    FAULT_POINT(removed);
+    return 0;
+}
+
 static int finish_step(fsm_region *r)
 {
+    static int (*const finish[])(fsm_region *r, const journal *j) = {
+        [JOURNAL_MOVE] = finish_move,      [JOURNAL_RENAME] = finish_rename,  [JOURNAL_ATTRIBUTES] = finish_attributes,
+        [JOURNAL_CROSS] = finish_crossing, [JOURNAL_CHANGE] = finish_changes, [JOURNAL_REMOVE] = finish_removal,
+    };
     journal *j = &r->header->journal;
     uint32_t step = once(j->step);
     if (step == JOURNAL_EMPTY)
         return 0;
-    if (step == JOURNAL_MOVE) {
-        cell *cl = cell_at(r, j->index);
-        counter *c = counter_at(r, j->counter);
-        if (!cl || !c || j->used < 0 || j->common < 0)
-            return corrupt(r, "the journal moves between cell %u and counter %u", j->index, j->counter);
-        set_used(cl, j->used);
-        FAULT_POINT(used_set);
-        c->common = j->common;
-        FAULT_POINT(common_set);
-    } else if (step == JOURNAL_RENAME) {
-        group *g = group_at(r, j->index);
-        uint32_t length = once(j->name_length);
-        if (!g || length > FSM_NAME_MAX)
-            return corrupt(r, "the journal renames group %u to %u bytes", j->index, length);
-        memcpy(g->name, j->name, length);
-        FAULT_POINT(name_copied);
-        g->name_length = length;
-        FAULT_POINT(renamed);
-    } else if (step == JOURNAL_ATTRIBUTES) {
-        group *g = group_at(r, j->index);
-        uint32_t slot = once(j->slot);
-        if (!g || slot > slots_of(r) || (slot > 0 && !keeps_bank(g, bank_of(slot))))
-            return corrupt(r, "the journal sets attributes %u of group %u", slot, j->index);
-        *attributes_of(r, g, slot) = j->attributes;
-        FAULT_POINT(attributes_set);
-    } else if (step == JOURNAL_CROSS) {
-        watch *w = watch_at(r, j->index);
-        counter *c = counter_at(r, j->counter);
-        if (!w || !c || j->passed < 0 || j->crossings < 0)
-            return corrupt(r, "the journal crosses the mark of watch %u of counter %u", j->index, j->counter);
-        w->passed = j->passed;
-        FAULT_POINT(passed_set);
-        c->threshold_crossings = j->crossings;
-        FAULT_POINT(crossings_set);
-    } else if (step == JOURNAL_CHANGE) {
-        uint32_t n = once(j->changes);
-        waiter *w = waiter_at(r, j->waiter);
-        if (n > FSM_RESOURCES_MAX)
-            return corrupt(r, "the journal changes %u cells", n);
-        for (uint32_t i = 0; i < n; i++) {
-            const change *to = &j->change[i];
-            cell *cl = cell_at(r, to->cell);
-            counter *c = cl ? counter_at(r, cl->counter) : NULL;
-            if (!c || to->used < 0 || to->common < 0)
-                return corrupt(r, "the journal changes cell %u to %lld", to->cell, (long long)to->used);
-            set_used(cl, to->used);
-            FAULT_POINT(used_set);
-            c->common = to->common;
-            FAULT_POINT(common_set);
-        }
-        if (w) {
-            __atomic_store_n(&w->answer, GRANTED, __ATOMIC_RELEASE);
-            FAULT_POINT(granted);
-        }
-    } else if (step == JOURNAL_REMOVE) {
-        group *g = group_at(r, j->index);
-        uint32_t parent = g ? once(g->parent) : NONE;
-        if (!group_at(r, parent))
-            return corrupt(r, "the journal removes group %u, whose parent is %u", j->index, parent);
-        for (uint32_t i = 0; i < r->geometry.resources; i++) {
-            r->counters[parent * r->geometry.resources + i].past = j->past[i];
-            FAULT_POINT(past_set);
-        }
-        g->stamp = make_stamp(generation(g->stamp), FREE);
-        FAULT_POINT(removed);
-    } else {
-        return corrupt(r, "the journal has a step %u", step);
+    if (step >= sizeof finish / sizeof *finish)
+        return corrupt(r, "the journal has an unknown step %u", step);
+    int error = finish[step](r, j);
+    if (!error) {
+        journal_commit(j, JOURNAL_EMPTY);
+        FAULT_POINT(journal_emptied);
     }
-    journal_commit(j, JOURNAL_EMPTY);
-    FAULT_POINT(journal_emptied);
-    return 0;
+    return error;
 }
 
 /* ---- pools --------------------------------------------------------------------------- */
@@ -109,7 +141,7 @@ static int empty_pools(fsm_region *r)
         const records *of = &r->pools[which];
         uint32_t high = once(of->pool->high);
         if (high > of->room)
-            return corrupt(r, "%u %s were used, there is room for %u", high, of->what, of->room);
+            return corrupt(r, "%u %s were used, the capacity is %u", high, of->what, of->room);
         of->pool->free = of->pool->last_free = NONE;
         of->pool->spare = 0;
     }
@@ -123,7 +155,7 @@ static int rebuild_groups(fsm_region *r)
 {
     uint32_t high = groups_high(r);
     if (high == 0 || state_of(r->groups[0].stamp) != LIVE || r->groups[0].parent != NONE)
-        return corrupt(r, "the root group is not there");
+        return corrupt(r, "there is no root group");
     uint32_t resources = r->geometry.resources;
     for (uint32_t i = 0; i < bucket_count(&r->geometry); i++)
         r->buckets[i] = NONE;
@@ -141,7 +173,7 @@ static int rebuild_groups(fsm_region *r)
         }
         FAULT_POINT(group_reset);
     }
-    /* parents before their children: a group's depth follows from its parent's */
+    /* parents before children: the depth of a group follows from its parent */
     uint32_t chain[FSM_DEPTH_MAX + 1];
     for (uint32_t i = 0; i < high; i++) {
         uint32_t n = 0;
@@ -183,12 +215,12 @@ static int rebuild_holders(fsm_region *r)
     return 0;
 }
 
-/* Adds to what is reserved without the statistics: nothing new is charged here. */
+/* Without the statistics, since nothing new is charged. */
 static int add_reserved(fsm_region *r, const ancestry *p, int64_t amount)
 {
     for (uint32_t i = 0; i < p->n; i++)
         if (__builtin_add_overflow(p->at[i]->reserved, amount, &p->at[i]->reserved))
-            return corrupt(r, "counter %u holds more than there can be", counter_index(r, p->at[i]));
+            return corrupt(r, "counter %u holds more than the maximum", counter_index(r, p->at[i]));
     return 0;
 }
 
@@ -284,13 +316,15 @@ static int rebuild_watches(fsm_region *r)
     return 0;
 }
 
-/* One that waits or was granted: one that has ended is gone, whoever died before it was freed. */
+/* The request waits or is granted. An ended request is gone, even if a process died before it was freed. */
 static bool is_asked(const waiter *w)
 {
     return state_of(w->stamp) == LIVE && (w->answer == WAITING || w->answer == GRANTED);
 }
 
-/* Of a request whose first part was not made yet, or is gone already, the other parts are nobody's. */
+/*
+ * A process may die before the first part of a request was made, or after it was freed. Its other parts are freed here.
+ */
 static int rebuild_queue(fsm_region *r)
 {
     header *h = r->header;
@@ -305,7 +339,7 @@ static int rebuild_queue(fsm_region *r)
         if (!is_asked(w))
             continue;
         if (enqueue(r, w) != 0) {
-            w->answer = ENDED; /* of no use to anybody, and in nobody's way */
+            w->answer = ENDED; /* damaged: it can be neither granted nor counted */
             continue;
         }
         for (uint32_t n = 1; n < FSM_RESOURCES_MAX && (part = waiter_at(r, w->part)); n++, w = part)
@@ -317,12 +351,12 @@ static int rebuild_queue(fsm_region *r)
     return 0;
 }
 
-/* Nothing is derived from them: those that cannot be are forgotten. */
+/* Nothing is derived from refusals. Damaged ones are forgotten. */
 static void rebuild_refusals(fsm_region *r)
 {
-    for (fsm_refusal *is = r->refusals; is < r->refusals + FSM_REFUSALS; is++)
-        if (is->number != 0 && !is_valid_refusal(r, is))
-            is->number = 0;
+    for (fsm_refusal *refusal = r->refusals; refusal < r->refusals + FSM_REFUSALS; refusal++)
+        if (refusal->number != 0 && !is_valid_refusal(r, refusal))
+            refusal->number = 0;
 }
 
 int rebuild(fsm_region *r)
@@ -363,7 +397,7 @@ static int finish_endings(fsm_region *r)
     return 0;
 }
 
-/* Who died may have crossed a mark, or counted something, and told nobody. */
+/* A process that died may have crossed a mark or counted an event without notifying the listener. */
 static int recheck_all_marks(fsm_region *r)
 {
     ancestry p;
@@ -380,7 +414,7 @@ static int recheck_all_marks(fsm_region *r)
 
 int recover(fsm_region *r)
 {
-    begin_change(r->header); /* that ends when all is in its place, and not before */
+    begin_change(r->header); /* ends only after a complete recovery */
     int error = rebuild(r);
     if (!error)
         error = finish_endings(r);

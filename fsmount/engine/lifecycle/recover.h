@@ -4,7 +4,7 @@
 
 #include "region/layout.h"
 
-/* Recomputes the derived fields.  Touches nothing but this region, so it works on a copy. */
+/* Recomputes the derived fields. Touches nothing but this region, so it works on a copy. */
 int rebuild(fsm_region *r);
 /* The same for a live region, and finishes what a dead process left half done. */
 int recover(fsm_region *r);

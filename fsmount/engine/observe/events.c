@@ -1,21 +1,28 @@
 /*
- * events.c - what is counted: charges refused, soft limits and thresholds crossed; and who is told.
+ * events.c - counting events: refused charges, soft limits and thresholds that are crossed; and the event notifier.
  *
- * A soft limit is a mark, and so is the amount of a watch: a usage is above it or not, and changes of that are counted.
- * The fast paths change the usage and look at no mark.  So they are kept from crossing one: while cells below a counter
- * are open, what is reserved is not above the next mark (`high`), and what cannot but be used is above the one before
- * (`low`); grant() and open_cell() reserve no more than that.  Who changes the usage under the lock looks at the marks
- * at the end.  Where he may have crossed one, the counter is drained; then what is reserved is what is used.  What
- * others do between his change and the drain counts as done before it: he has not returned.
+ * The problem: events must be counted exactly, but the fast paths change the usage without looking at any limit, and
+ * may not cost more.
  *
- * On which side of a mark the usage was is told by the number of times that it passed it, odd or even.  So that is one
- * store, and who dies before it leaves it to who recovers.  Where a watch counts one for its counter too, the journal
- * makes one step of both.
+ * Marks. A soft limit is a mark, and so is the amount of a watch. The usage is above a mark or not; each change of side
+ * is an event. The fast paths are kept from crossing a mark. While cells below a counter are open, what is reserved is
+ * not above the next mark (`high`), and what is certainly used is above the one before (`low`). grant() and open_cell()
+ * reserve no more than that. A change of the usage under the lock checks the marks at its end (cross_marks). If it may
+ * have crossed one, the counter is drained; then usage is what is reserved.
  *
- * The doorbell.  Who counts something looks whether anybody listens, and rings once for each time that somebody has
- * called fsm_listen().  Counting and looking are in one order, as are listening and reading: either he is heard, or
- * what he counted is read.  Who dies between the two had the lock, and is recovered from, or is a holder, and told of
- * by whoever ends it.
+ * Accepted inaccuracy: charges of other processes between the change and the drain count as done before the change. The
+ * change has not returned by then, so no process can tell the order.
+ *
+ * Crash safety. The number of crossings also says on which side of the mark the usage was: odd is above. So one store
+ * does both, and if a process dies before it, recovery counts the crossing. If a watch also counts a crossing for its
+ * counter, the journal makes one step of both.
+ *
+ * The event notifier. A process that has counted an event checks whether a listener is armed, and wakes it once for
+ * each fsm_listen(). Counting comes before checking, and arming before reading, all in one total order. So either the
+ * listener is woken, or it reads the new count. A process that dies between counting and checking had the lock, and
+ * recovery notifies; or it is a holder, and the process that ends the holder notifies.
+ *
+ * Barriers. The counting stores are SEQ_CST and pair with the SEQ_CST store and fence in fsm_listen().
  */
 #include "observe/events.h"
 #include "counters/amounts.h"
@@ -42,7 +49,7 @@ bool is_valid_watch(const watch *w)
            !(w->flags & FSM_PERCENT && w->amount > 100);
 }
 
-/* The most that the usage can be without being above it. */
+/* The highest usage that is not above the mark. */
 static int64_t mark_of(const counter *c, const watch *w)
 {
     int64_t amount = w->amount, below = w->flags & FSM_BELOW ? 1 : 0;
@@ -59,8 +66,8 @@ static inline bool is_above_mark(const watch *w)
 }
 
 /*
- * How often the mark was passed in the direction that was asked for.  A watch that begins above its mark begins with
- * 1; one that does not, with 0, or, if it waits for more, with 2.
+ * Crossings in the direction that the watch asks for. A watch that begins above its mark begins with 1. One that begins
+ * below begins with 0 if it counts falls, and with 2 if it counts rises.
  */
 static int64_t crossings_of(uint32_t flags, int64_t passed)
 {
@@ -119,7 +126,7 @@ static void pass(fsm_region *r, counter *c, watch *w)
 static void check_marks(fsm_region *r, const ancestry *p, uint32_t level)
 {
     counter *c = p->at[level];
-    /* an error is that of a damaged region: who recovers looks again */
+    /* an error means damage: recovery checks again */
     if (is_between_marks(c) || drain(r, c) != 0 || is_between_marks(c))
         return;
     if ((c->reserved > c->soft_limit) != is_above_soft_limit(c)) {
@@ -148,7 +155,7 @@ void recheck_marks(fsm_region *r, const ancestry *p)
     notify_listener(r, p, 0);
 }
 
-/* ---- watches; who changes their list finds the marks anew ---------------------------- */
+/* ---- watches: after a change of their list, find_marks() ----------------------------- */
 
 void link_watch(fsm_region *r, watch *w, counter *c)
 {
@@ -195,7 +202,7 @@ int end_watches(fsm_region *r)
         if (state_of(r->watches[i].stamp) != LIVE)
             continue;
         counter *c = counter_at(r, r->watches[i].counter);
-        error = c ? end_watches_of(r, c) : corrupt(r, "watch %u is of no counter", i);
+        error = c ? end_watches_of(r, c) : corrupt(r, "watch %u has no counter", i);
     }
     return error;
 }
@@ -219,7 +226,7 @@ static int make_watch(fsm_region *r, counter *c, const fsm_mark *mark, fsm_id *o
     return 0;
 }
 
-/* Those that are still there: others have ended with their group, or when there was another server. */
+/* Those that still exist: a watch also ends with its group, and when another daemon begins to serve. */
 static void end_old(fsm_region *r, const fsm_id *old, size_t count)
 {
     counter *last = NULL;
@@ -250,7 +257,7 @@ int fsm_watch(fsm_region *r, fsm_id id, uint32_t resource, const fsm_mark *marks
     size_t made = 0;
     error = find_counter(r, id, resource, &p);
     if (!error)
-        error = drain(r, p.at[0]); /* so that it is known on which side the usage is */
+        error = drain(r, p.at[0]); /* then usage is what is reserved, and its side of the mark is known */
     while (!error && made < count) {
         error = make_watch(r, p.at[0], &marks[made], &out[made]);
         if (!error)
@@ -280,11 +287,11 @@ UNLOCKED int fsm_watch_crossings(fsm_region *r, fsm_id id, int64_t *out)
         return gone(r);
     uint32_t flags = READ_ONCE(w->flags);
     *out = crossings_of(flags, READ_ONCE(w->passed));
-    __atomic_thread_fence(__ATOMIC_ACQUIRE); /* of another watch by now, if the stamp is */
+    __atomic_thread_fence(__ATOMIC_ACQUIRE); /* a changed stamp means the values are of another watch */
     return READ_ONCE(w->stamp) == make_stamp((uint32_t)(id >> 32), LIVE) ? 0 : gone(r);
 }
 
-/* ---- the doorbell ------------------------------------------------------------------- */
+/* ---- the event notifier ------------------------------------------------------------- */
 
 UNLOCKED void notify_listener(fsm_region *r, const ancestry *p, uint32_t level)
 {
@@ -310,7 +317,7 @@ UNLOCKED void notify(fsm_region *r)
 UNLOCKED void fsm_listen(fsm_region *r, bool on)
 {
     __atomic_store_n(&r->header->notifier, on ? ARMED : UNARMED, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before what is read then; pairs with notify_listener() */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before the reads that follow; pairs with notify_listener() */
 }
 
 bool fsm_await_event(fsm_region *r, int64_t nanoseconds)
@@ -323,7 +330,7 @@ bool fsm_await_event(fsm_region *r, int64_t nanoseconds)
 
 /* ---- reading -------------------------------------------------------------------------- */
 
-/* Sums up over the groups of the subtree, parents before their children. */
+/* Adds up the counts of a subtree, parents before their children. */
 UNLOCKED static int sum_up(fsm_region *r, const reading *at, uint32_t top, uint32_t resource, fsm_events *out)
 {
     uint64_t steps = 2 * (uint64_t)r->geometry.groups;

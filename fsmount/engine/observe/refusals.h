@@ -13,11 +13,11 @@ extern int64_t record_every; /* set by a test, so that its outcome does not depe
 #endif
 
 bool is_valid_refusal(const fsm_region *r, const fsm_refusal *refusal);
-/* Records the refusal in the fault.  refusal: its amount, charged and process; before: the charger's last record. */
+/* Records the refusal in the fault. refusal: its amount, charged and process; before: the charger's last record. */
 void record_refusal(fsm_region *r, const ancestry *p, fsm_refusal *refusal, fsm_recorded *before);
 /*
- * Counts one more refusal within RECORD_EVERY, as in the fault.  True: it is of another amount or limit, and shows at
- * once.  Needs no lock.
+ * Counts one more refusal within RECORD_EVERY, as in the fault. True: it is of another amount or limit, and shows at
+ * once. Needs no lock.
  */
 bool refused_again(fsm_region *r, fsm_recorded *last, int64_t amount);
 

@@ -1,8 +1,8 @@
 /*
- * room.c - how much of each pool is used, and whose the groups are.
+ * room.c - how much of each pool is used, and which user owns how many groups.
  *
- * Nothing here takes the lock: the daemon asks often, and a pass over all groups is long.  So the figures are exact
- * while nothing changes, and off by no more than what changes meanwhile.
+ * Nothing here takes the lock, since the daemon asks often and a pass over all groups is long. Accepted inaccuracy: the
+ * figures are off by at most what changes during the pass.
  */
 #include "region/layout.h"
 #include "region/pool.h"
@@ -11,7 +11,7 @@
 
 UNLOCKED void fsm_get_use(fsm_region *r, fsm_use out[FSM_POOLS])
 {
-    _Static_assert(FSM_POOLS == POOLS, "one for each");
+    _Static_assert(FSM_POOLS == POOLS, "one entry for each pool");
     for (enum pools which = 0; which < POOLS; which++) {
         const records *of = &r->pools[which];
         uint32_t spare = READ_ONCE(of->pool->spare), high = ever_used(of);
@@ -19,7 +19,7 @@ UNLOCKED void fsm_get_use(fsm_region *r, fsm_use out[FSM_POOLS])
     }
 }
 
-/* An owner that is not known yet: no user has this number. */
+/* The owner is not known yet; no user has this number. */
 #define UNKNOWN UINT32_MAX
 
 static bool is_one_of(const uint32_t users[2], uint32_t uid)
@@ -27,7 +27,7 @@ static bool is_one_of(const uint32_t users[2], uint32_t uid)
     return uid == users[0] || uid == users[1];
 }
 
-/* The account of a group, found for each group above it too that was not known. */
+/* Finds the owner that a group counts against, and the owners of all groups above it. */
 UNLOCKED static void find_owner(const fsm_region *r, const uint32_t exempt[2], uint32_t *owners, uint32_t high,
                                 uint32_t index)
 {

@@ -1,16 +1,13 @@
 /*
- * snapshot.c - every group's counter in one pass.
+ * snapshot.c - the counters of all groups in one pass.
  *
- * A usage that is asked for group by group sums each open cell once for every
- * ancestor, and each sum is of another moment.  Here one pass over the cells
- * finds what each group's own have in stock, one walk meets every group after
- * its parent, from the last row to the first each row's stock is added to its
- * parent's, and back from the first to the last each learns what is above it.
- * All of it under one hold of the lock, so all rows are of one moment: a usage
- * is never below the sum of the usages of the groups within.
+ * Asking group by group would sum each open cell once for every ancestor, and each sum would be of another moment. Here
+ * one pass over the cells finds the stock of each group, and one walk lists the groups, parents first. Then the rows
+ * pass their stock up to their parents, from the last row to the first, and limits and margins down, from the first to
+ * the last. All of it is under one hold of the lock, so all rows are of one moment: a usage is never below the sum of
+ * the usages below it.
  *
- * The cells are met as they lie in memory and not along their lists, idle ones
- * too: a million of them take 4 ms so, and 80 ms along lists in random order.
+ * The cells are visited in memory order, idle ones too: a million take 4 ms, against 80 ms along lists in random order.
  *
  * Names are not of that moment: fsm_name() reads them without the lock.
  */
@@ -22,7 +19,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Adds what is in stock in the counters of a resource, by group. */
+/* Adds up the stock of the open cells of one resource, by group. */
 static int add_stock(fsm_region *r, uint32_t resource, int64_t *stock)
 {
     uint32_t resources = r->geometry.resources, high = high_of(&r->header->cells, r->geometry.cells);
@@ -41,7 +38,7 @@ static int add_stock(fsm_region *r, uint32_t resource, int64_t *stock)
     return 0;
 }
 
-/* A row for each group, as yet with the stock of its own cells alone and no usage. */
+/* A row for each group, with the stock of its own cells and no usage yet. */
 static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock, fsm_counter_snapshot *rows)
 {
     uint32_t parent = NONE, n = 0;
@@ -54,7 +51,7 @@ static int64_t list_rows(fsm_region *r, uint32_t resource, const int64_t *stock,
         const counter *c = &r->counters[(size_t)index * r->geometry.resources + resource];
         rows[n] = (fsm_counter_snapshot){ .id = group_id(g->stamp, index), .parent = parent, .stat = begin_stat(c) };
         rows[n].stat.stock = stock[index];
-        /* its first child, or the next sibling of the nearest on the way up that has one */
+        /* next: the first child, or the next sibling of the nearest ancestor that has one */
         uint32_t at = n++;
         index = once(g->first_child);
         if (index != NONE) {

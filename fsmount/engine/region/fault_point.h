@@ -1,9 +1,9 @@
 /*
- * fault_point.h - places between two steps of an operation.
+ * fault_point.h - places between two steps of an operation, for tests.
  *
- * There a process may die or be stopped, with the region half changed and the lock held.  FAULT_POINT(done) is such
- * a place, named for what has just been done.  It is nothing unless FSM_FAULT_POINTS is defined: then a test brings
- * fault_point(), which is called at each, and finds all there are between fault_points and fault_points_end.
+ * A process may die or be stopped at such a place, with the region half changed and the lock held. FAULT_POINT(done) is
+ * named for what has just been done. It compiles to nothing unless FSM_FAULT_POINTS is defined. With it, a test
+ * provides fault_point(), which each place calls, and finds all places between fault_points and fault_points_end.
  */
 #ifndef FSM_FAULT_POINT_H
 #define FSM_FAULT_POINT_H
@@ -15,7 +15,7 @@
 typedef struct fault_place {
     const char *file, *function, *done;
     uint64_t line;
-} __attribute__((aligned(32))) fault_place; /* its own size, so that the linker makes an array of them */
+} __attribute__((aligned(32))) fault_place; /* its own size, so that the linker makes an array */
 
 void fault_point(const fault_place *place);
 

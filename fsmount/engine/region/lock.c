@@ -1,25 +1,25 @@
 /*
- * lock.c - the region's one lock.
+ * lock.c - the one lock of a region.
  *
- * One word in shared memory: the thread that has it, or 0, and the two flags of
- * the kernel's robust futexes.  A robust mutex of the C library would be the same
- * but for its links: it keeps pointers in the region, and anybody's nonsense
- * there would be followed.  Here the kernel is told of the word through the
- * thread's own memory: while a thread takes, has or gives up the lock, the word
- * is the operation its robust list has pending, and if it dies (kill -9, exec)
- * the kernel marks the word and wakes somebody.  Who finds the mark recomputes
- * whatever the owner may have left half done, and goes on.
+ * The problem: processes share the lock, and any of them may die or be stopped while it has the lock. A robust mutex of
+ * the C library handles a death, but keeps pointers in the shared memory; a process that scribbles there would make
+ * others follow them.
  *
- * So a thread has one lock at a time, and takes no robust mutex meanwhile.
+ * The mechanism: one word in the region, a robust futex. It holds the thread that has the lock, or 0, and two flags of
+ * the kernel. The kernel learns of the word through memory of the thread itself: while a thread takes, has or gives up
+ * the lock, the word is the pending operation of its robust list. If the thread dies (kill -9, exec), the kernel marks
+ * the word and wakes a waiter. The next owner sees the mark, recomputes whatever may be half done, and goes on. So a
+ * thread has one such lock at a time, and takes no robust mutex meanwhile.
  *
- * When the owner is stopped, the others wait for their patience and then say who
- * it is.
+ * If the owner is stopped, each waiter gives up after its patience and names the owner.
  *
- * Held times are some ten ns, less than the cache lines behind the lock take from
- * one processor to the other.  So who does not get it stays away for a while, each
- * time for longer, and who has it does much in a row: where many live at a limit, that is
- * as fast as one alone would be.  It costs fairness within some ten us; who waited that
- * long sleeps, and is woken.
+ * Waiting. The lock is held for some tens of ns, less than it takes to move the cache lines behind it to another
+ * processor. So a thread that does not get the lock stays away for a while, longer each time, and the owner does much
+ * in a row. Many processes at one limit are then as fast together as one alone. Accepted inaccuracy: the lock is unfair
+ * within some 10 us; after that a waiter sleeps and is woken.
+ *
+ * Barriers. take() acquires and unlock() releases the word. announce() and disown() order only the compiler, since the
+ * kernel reads the robust list in the same thread.
  */
 #include "region/lock.h"
 #include "region/clock.h"
@@ -36,7 +36,7 @@
 
 #define PAUSES_FIRST 8      /* about 0.2 us */
 #define PAUSES_LAST 256     /* about 7 us */
-#define LOOK_EVERY 50000000 /* ns: how often one who waits looks whether there is an owner at all */
+#define LOOK_EVERY 50000000 /* ns: how often a waiter checks whether the owner exists at all */
 
 static _Thread_local int64_t patience = 3000000000;
 
@@ -45,9 +45,9 @@ void fsm_set_patience(int64_t nanoseconds)
     patience = nanoseconds;
 }
 
-/* ---- what the kernel knows of this thread -------------------------------------- */
+/* ---- the kernel's robust list -------------------------------------------------- */
 
-static _Thread_local uint32_t self; /* its number, 0 until it is asked for */
+static _Thread_local uint32_t self; /* number of the thread; 0: not known yet */
 static _Thread_local struct robust_list_head *robust;
 
 static void forget_thread(void)
@@ -65,7 +65,7 @@ static void init_thread(void)
     static _Thread_local struct robust_list_head own;
     size_t size;
     if (syscall(SYS_get_robust_list, 0, &robust, &size) != 0 || !robust) {
-        own.list.next = &own.list; /* the C library has none: this is ours alone */
+        own.list.next = &own.list; /* the C library has none: this list is only ours */
         syscall(SYS_set_robust_list, &own, sizeof own);
         robust = &own;
     }
@@ -77,7 +77,8 @@ static void announce(uint32_t *word)
 {
     uintptr_t entry = (uintptr_t)word - (uintptr_t)robust->futex_offset;
     WRITE_ONCE(robust->list_op_pending, (struct robust_list *)entry);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the kernel reads it in this thread: only the compiler could reorder */
+    __atomic_signal_fence(
+        __ATOMIC_SEQ_CST); /* the kernel reads it in this thread: only the compiler could reorder it */
 }
 
 static void disown(void)
@@ -89,8 +90,8 @@ static void disown(void)
 /* ---- the word ---------------------------------------------------------------------- */
 
 /*
- * Takes the lock if nobody has it; else *seen is what was found.  `flags`: FUTEX_WAITERS of one who waited, since
- * others may wait still.  The acquire pairs with the release in unlock().
+ * Takes the lock if it is free. Otherwise *seen is the word that was found. flags: FUTEX_WAITERS after a wait, since
+ * other waiters may remain. The acquire pairs with the release in unlock().
  */
 static bool take(header *h, uint32_t flags, uint32_t *seen)
 {
@@ -109,7 +110,7 @@ static bool take(header *h, uint32_t flags, uint32_t *seen)
     return false;
 }
 
-/* Takes it from an owner that is none: the word was written over. */
+/* Takes the lock from an owner that cannot exist: the word was overwritten. */
 static bool seize(header *h, uint32_t seen)
 {
     announce(&h->lock);
@@ -131,7 +132,7 @@ static inline void pause_briefly(void)
 #endif
 }
 
-/* Until the word is not `seen` any more, somebody wakes us, or the time has come. */
+/* Until the word is not `seen` any more, a wake-up comes, or the time has come. */
 static void futex_sleep(uint32_t *word, uint32_t seen, int64_t until)
 {
     struct timespec t = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };
@@ -169,7 +170,7 @@ static int wait_for(fsm_region *r, uint32_t *seen)
     return -ETIMEDOUT;
 }
 
-/* What is left over when the lock was not just there for the taking, or something is not as it should be. */
+/* The rest of lock(): the lock was not free, or the region needs recovery. */
 __attribute__((noinline)) static int lock_slowly(fsm_region *r, bool taken)
 {
     header *h = r->header;
@@ -207,7 +208,7 @@ void unlock(fsm_region *r)
     FAULT_POINT(done);
     uint32_t seen = __atomic_exchange_n(&h->lock, 0, __ATOMIC_RELEASE);
     FAULT_POINT(given_up);
-    if ((seen & FUTEX_TID_MASK) != self) /* it was written over, and somebody else may have come in */
+    if ((seen & FUTEX_TID_MASK) != self) /* it was overwritten, and another thread may have come in */
         h->broken = 1;
     if (seen & FUTEX_WAITERS)
         syscall(SYS_futex, &h->lock, FUTEX_WAKE, 1, NULL, NULL, 0);

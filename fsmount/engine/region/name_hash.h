@@ -1,12 +1,12 @@
 /*
- * name_hash.h - where a group's name is in the table of names: SipHash-1-3 with the key of the region.
+ * name_hash.h - the hash of a group's name: SipHash-1-3 with the key of the region.
  *
- * Names are chosen by users.  With a hash that everybody can compute a user can choose thousands that meet in one
- * bucket, and whoever looks up a name there walks past all of them.  The key is random, and no user who makes groups
- * through files can read it.
+ * Users choose names. If everybody could compute the hash, a user could choose thousands of names for one bucket, and
+ * every lookup there would walk past all of them. The key is random, and no user who makes groups through files can
+ * read it.
  *
- * SipHash is Jean-Philippe Aumasson's and Daniel J. Bernstein's ("SipHash: a fast short-input PRF", 2012); with one
- * round for each word and three at the end it is what Python, Rust and Ruby use for their tables.
+ * SipHash is by Jean-Philippe Aumasson and Daniel J. Bernstein ("SipHash: a fast short-input PRF", 2012). Python, Rust
+ * and Ruby use the same variant, with one round for each word and three at the end, for their tables.
  */
 #ifndef FSM_NAME_HASH_H
 #define FSM_NAME_HASH_H
@@ -45,7 +45,7 @@ static inline void siphash_word(siphash *s, uint64_t word)
     s->v0 ^= word;
 }
 
-/* SipHash-1-3 of the parent's number, as 8 bytes, and the name behind it. */
+/* SipHash-1-3 of the parent's number, as 8 bytes, followed by the name. */
 static inline uint64_t name_hash(uint64_t key0, uint64_t key1, uint64_t parent, const char *name, size_t length)
 {
     siphash s = { key0 ^ UINT64_C(0x736f6d6570736575), key1 ^ UINT64_C(0x646f72616e646f6d),

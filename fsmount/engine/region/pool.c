@@ -1,8 +1,8 @@
 /*
  * pool.c - taking and freeing the records of each kind.
  *
- * The memory of a record is made real when the record is first taken.  A freed record goes to the list of its pool and
- * is taken again first.  The list is derived, so a process that dies between two stores here loses no record.
+ * The memory of a record is made real when the record is first taken. A freed record goes to the list of its pool and
+ * is taken again first. The list is derived, so a process that dies between two stores here loses no record.
  */
 #include "region/pool.h"
 #include "region/fault.h"
@@ -17,16 +17,16 @@ bool is_free(const fsm_region *r, enum pools which, uint32_t index)
     return which == CELLS ? r->cells[index].owner == 0 : state_of(*(const stamp *)record_at(of, index)) == FREE;
 }
 
-/* Makes the memory of a record real that was never used, and what goes with it. */
+/* Makes the memory of a new record real, and that of what belongs to it. */
 static int make_real(fsm_region *r, enum pools which, void *record, size_t size, uint32_t index)
 {
     uint32_t resources = r->geometry.resources;
-    /* the first may begin in a page that no other of its kind has */
+    /* the first record may begin in a page that has no other of its kind */
     int error = index == 0 ? populate(r, record, size) : populate_next(r, record, size);
     if (!error && which == GROUPS)
         error = populate_next(r, &r->counters[(size_t)index * resources], sizeof(counter) * resources);
     if (!error)
-        memset(record, 0, size); /* whatever was written there */
+        memset(record, 0, size); /* the file may hold nonsense there */
     return error;
 }
 
@@ -36,7 +36,7 @@ int take_record(fsm_region *r, enum pools which, uint32_t *out)
     uint32_t index = once(of->pool->free);
     if (index != NONE) {
         if (index >= of->room || !is_free(r, which, index))
-            return corrupt(r, "number %u in the list of free %s is not free", index, of->what);
+            return corrupt(r, "record %u in the list of free %s is not free", index, of->what);
         of->pool->free = *link_at(of, index, of->link);
         if (of->pool->free == NONE)
             of->pool->last_free = NONE;

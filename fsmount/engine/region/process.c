@@ -1,9 +1,8 @@
 /*
- * process.c - whether a process lives: by pid and start time, since a pid alone is used again.
+ * process.c - whether a process lives, by pid and start time: the kernel reuses pids.
  *
- * What cannot be told counts as alive: nothing is ever taken from a process that
- * may still be there.  So it is for pids of another pid namespace, and where
- * /proc hides other users' processes.
+ * If it cannot be known, the process counts as alive: nothing is ever taken from a process that may still exist. This
+ * is so for pids of another pid namespace, and where /proc hides the processes of other users.
  */
 #include "region/process.h"
 
@@ -40,8 +39,8 @@ int32_t current_pid(void)
 }
 
 /*
- * Field 22 of /proc/PID/stat, -errno if it cannot be read; 0 of a process that has ended, or is about to and has let go
- * of its memory already: it cannot charge any more.
+ * Field 22 of /proc/PID/stat, or -errno. 0: the process has ended, or has released its memory on its way out and cannot
+ * charge any more.
  */
 static int64_t read_start_time(int32_t pid)
 {
@@ -56,7 +55,7 @@ static int64_t read_start_time(int32_t pid)
     if (length <= 0)
         return length < 0 ? -error : -EIO;
     text[length] = 0;
-    /* the command is in parentheses and may hold anything: fields count from the last one */
+    /* the command is in parentheses and may hold anything: fields count from the last parenthesis */
     char *field = strrchr(text, ')');
     if (!field || field[1] != ' ')
         return -EIO;
@@ -75,7 +74,7 @@ static int64_t read_start_time(int32_t pid)
         field++;
     }
     bool has_memory = *field != '0';
-    /* these are of the first thread, which may end before the others */
+    /* state and memory are those of the first thread, which may end before the others */
     return (ended || !has_memory) && threads <= 1 ? 0 : start_time;
 }
 
@@ -118,10 +117,10 @@ void read_command(int32_t pid, char out[FSM_COMMAND_MAX + 1])
     ssize_t length = fd < 0 ? 0 : read(fd, out, FSM_COMMAND_MAX + 1);
     if (fd >= 0)
         close(fd);
-    out[length > 0 ? length - 1 : 0] = 0; /* in the place of a newline */
+    out[length > 0 ? length - 1 : 0] = 0; /* over the newline */
 }
 
-/* The device and inode of a mapped file as /proc/PID/maps has them; stat() may say something else. */
+/* Device and inode of a mapped file as in /proc/PID/maps; those of stat() may differ. */
 typedef struct mapped {
     uintptr_t start;
     unsigned major, minor;
@@ -144,13 +143,13 @@ static bool find_mapping(const fsm_region *r, mapped *out)
     return found && out->inode != 0;
 }
 
-/* ---- who has the region open, and where ----------------------------------------------------- */
+/* ---- pid namespaces that have the region open ----------------------------------------------- */
 
 /*
- * The lock's word names a thread by a number that means something in one pid namespace only.  No word in the region can
- * say whether processes of another namespace have it open, since it may be written over.  The kernel can: each process
- * holds a read lock on one byte of the region's file, far behind its end, whose place is the number of the process's
- * namespace.  The lock ends with the descriptor, so with any death.
+ * The word of the lock names a thread by a number that is valid in one pid namespace only. The region cannot say
+ * whether processes of another namespace have it open, since any word in it may be overwritten. The kernel can: each
+ * process holds a read lock on one byte of the region's file, far beyond its end. The position of the byte is the
+ * number of the pid namespace. The file lock ends with the descriptor, so with any death.
  */
 #define NAMESPACES (INT64_C(1) << 60)
 #define NAMESPACES_END (NAMESPACES + (INT64_C(1) << 32))
@@ -164,7 +163,8 @@ int announce_namespace(fsm_region *r)
 {
     int64_t here = NAMESPACES + pid_namespace();
     int fd = r->fd;
-    if (r->pid_namespace != 0) { /* forked into another one: a lock by this descriptor would be its parent's */
+    if (r->pid_namespace !=
+        0) { /* forked into another namespace: a file lock by this descriptor would be the parent's */
         char path[40];
         snprintf(path, sizeof path, "/proc/self/fd/%d", r->fd);
         fd = open(path, O_RDWR | O_CLOEXEC);
@@ -185,7 +185,7 @@ int announce_namespace(fsm_region *r)
     return 0;
 }
 
-/* Whether others have it open in a part of the file; what cannot be told counts as so. */
+/* Whether other processes have announced themselves in a part of the file. If it cannot be known: yes. */
 static bool is_announced(const fsm_region *r, int64_t from, int64_t end)
 {
     struct flock found = bytes_of_file(F_WRLCK, from, end);
@@ -199,7 +199,7 @@ static bool is_open_elsewhere(const fsm_region *r)
     return is_announced(r, NAMESPACES, here) || is_announced(r, here + 1, NAMESPACES_END);
 }
 
-#define THREAD_MAX (1u << 22) /* the kernel numbers no more, in whatever namespace */
+#define THREAD_MAX (1u << 22) /* the kernel's highest thread number, in any namespace */
 
 bool may_be_inside(const fsm_region *r, uint32_t thread)
 {
@@ -216,7 +216,7 @@ bool may_be_inside(const fsm_region *r, uint32_t thread)
     bool inside = false;
     while (!inside && next_mapped(maps, &there))
         inside = there.inode == here.inode && there.major == here.major && there.minor == here.minor;
-    inside |= ferror(maps) != 0; /* it is not ours to look into */
+    inside |= ferror(maps) != 0; /* /proc hides it from this user */
     fclose(maps);
     return inside;
 }

@@ -1,10 +1,10 @@
 /*
  * reading.h - reading without the lock.
  *
- * A process that is stopped while it has the lock must not keep others from looking around.  So groups, their names and
- * attributes, and the plain values of counters are read without the lock.  header.changes is a sequence count: it is
- * odd while a process changes groups, and stays odd if that process dies.  A result is valid if the count was even
- * before the reading and is the same after it.  Otherwise the reading is repeated, at last under the lock, which
+ * A process that is stopped while it has the lock must not keep others from looking around. So groups, their names and
+ * attributes, and the plain values of counters are read without the lock. header.changes is a sequence count: it is
+ * odd while a process changes groups, and stays odd if that process dies. A result is valid if the count was even
+ * before the reading and is the same after it. Otherwise the reading is repeated, at last under the lock, which
  * recovers what a dead process left half done:
  *
  *     int error = 0;
@@ -12,7 +12,7 @@
  *     while (reads(r, &at, &error))
  *         error = ...;
  *
- * The loop may see a record that is half changed, or that belongs to another object by now.  So it reads each word
+ * The loop may see a record that is half changed, or that belongs to another object by now. So it reads each word
  * once, with READ_ONCE(), and checks the value before use; damage that it sees counts only under the lock (DAMAGED).
  * These reads race with stores of other processes on purpose; UNLOCKED tells ThreadSanitizer.
  */
@@ -57,7 +57,7 @@ UNLOCKED static inline bool end_reading(fsm_region *r, reading *at, int error)
     return READ_ONCE(r->header->changes) == at->changes;
 }
 
-/* Whether to read once more.  If not, *error is the result of the last reading, or of the lock. */
+/* Whether to read once more. If not, *error is the result of the last reading, or of the lock. */
 UNLOCKED static inline bool reads(fsm_region *r, reading *at, int *error)
 {
     if (at->tries > 0 && end_reading(r, at, *error))

@@ -21,10 +21,10 @@ int populate(fsm_region *r, const void *start, size_t length)
     while (madvise((void *)from, to - from, MADV_POPULATE_WRITE) != 0) {
         if (errno == EINTR || errno == EAGAIN)
             continue;
-        if (errno == EINVAL) /* a kernel before 5.14: the pages come when they are touched */
+        if (errno == EINVAL) /* a kernel before 5.14: the pages become real when they are touched */
             return 0;
         if (fstat(r->fd, &status) == 0 && (size_t)status.st_size < r->size)
-            return corrupt(r, "the region's file was cut to %lld bytes", (long long)status.st_size);
+            return corrupt(r, "the region's file was truncated to %lld bytes", (long long)status.st_size);
         return -ENOSPC;
     }
     return 0;
@@ -85,7 +85,7 @@ size_t place(fsm_region *r, char *base)
     return at;
 }
 
-/* ---- what a region is --------------------------------------------------------------- */
+/* ---- properties --------------------------------------------------------------------- */
 
 int fsm_fd(const fsm_region *r)
 {

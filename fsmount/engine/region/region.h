@@ -4,7 +4,7 @@
 
 #include "region/layout.h"
 
-/* Makes the pages of a record real.  -ENOSPC: there is no memory for them; -EUCLEAN: the file ends before them. */
+/* Makes the pages of a record real. -ENOSPC: there is no memory for them; -EUCLEAN: the file ends before them. */
 int populate(fsm_region *r, const void *start, size_t length);
 /* The same for a record that follows one whose pages are real already. */
 int populate_next(fsm_region *r, const void *start, size_t length);

@@ -1,11 +1,9 @@
 /*
- * truncation.c - what happens to those who have a region mapped when its file is cut short.
+ * truncation.c - a process survives when the file of a region that it has mapped is truncated.
  *
- * A page behind the end of its file cannot be had, and who touches it gets
- * SIGBUS: the daemon, and every process that charges.  Here the signal maps
- * zeros over the whole region instead; its magic is gone with that, so the next to
- * take the lock finds that it is none, and no cell has stock.  A SIGBUS that has
- * nothing to do with a region goes where it went before.
+ * A page beyond the end of its file cannot be read: every process that touches it, the daemon included, gets SIGBUS.
+ * The handler here maps zeros over the whole region instead. That removes the magic, so the next process that takes the
+ * lock finds no region, and no cell has stock. A SIGBUS at any other address goes to the handler that was there before.
  */
 #include "region/truncation.h"
 #include "region/once.h"
@@ -17,8 +15,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Where regions are mapped in this process.  A record of one is never freed, since a signal may be looking at it; start
- * 0: free. */
+/*
+ * The regions that this process has mapped. An entry is never freed, since a signal handler may be reading it. A start
+ * of 0 is a free entry.
+ */
 typedef struct mapping {
     uintptr_t start;
     size_t size;
@@ -52,7 +52,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
     else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
         before.sa_handler(number);
     else
-        sigaction(number, &before, NULL); /* the instruction is run again, and then it ends the process */
+        sigaction(number, &before, NULL); /* the instruction runs again, and then ends the process */
 }
 
 static void lock_mappings(void)

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-/* From here to forget_mapping(), pages beyond the end of the file read as zeros.  -ENOMEM. */
+/* From here to forget_mapping(), pages beyond the end of the file read as zeros. -ENOMEM. */
 int survive_truncation(void *start, size_t size);
 void forget_mapping(void *start);
 
