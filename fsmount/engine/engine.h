@@ -163,7 +163,7 @@ int64_t fsm_children(fsm_region *region, fsm_id group, fsm_child *out, size_t ro
 /* Only the ids, in the same order. */
 int64_t fsm_child_ids(fsm_region *region, fsm_id group, fsm_id *out, size_t room);
 
-/* What stat() of a directory needs in addition to its attributes. */
+/* The number of children, which stat() of a directory needs. */
 int fsm_child_count(fsm_region *region, fsm_id group, uint32_t *out);
 
 /*
@@ -298,7 +298,7 @@ int fsm_holder_join_one(fsm_region *region, fsm_id holder, fsm_id group, uint32_
 int fsm_holder_leave(fsm_region *region, fsm_id holder, fsm_id group, uint32_t flags);
 
 /*
- * Ends the holder. What it holds is released, or goes to the groups with FSM_KEEP. -ENODEV: it has ended already. If a
+ * Ends the holder. Its charges are released, or go to the groups with FSM_KEEP. -ENODEV: it has ended already. If a
  * process ends the holder of another live process, that process gets -ENODEV from then on. Its cells are reused only
  * after its death.
  */
@@ -366,7 +366,7 @@ void fsm_untie(void *tie); /* not in a forked child: it has no tie */
 #define FSM_LARGEST 3
 enum { FSM_NOT_LOOKED = 0, FSM_LOOKED_AT_SOME = 1, FSM_LOOKED_AT_ALL = 2 };
 
-/* What one holder held in one counter. */
+/* A holder with a large share of one counter. */
 typedef struct fsm_large_holder {
     fsm_id group;
     int64_t held;
@@ -522,7 +522,7 @@ int fsm_move(fsm_charger *const *chargers, const int64_t *amounts, size_t n);
 int fsm_give(fsm_charger *charger, int64_t amount);
 int fsm_take(fsm_charger *charger, int64_t amount);
 
-/* What the holder of the charger holds here. */
+/* The amount that the holder of the charger holds here. */
 int fsm_held(fsm_charger *charger, int64_t *out);
 
 /* ---- waiting -------------------------------------------------------------- */

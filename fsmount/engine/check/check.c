@@ -110,7 +110,7 @@ static void copy_used(fsm_region *to, fsm_region *from)
 
 /* ---- the header and the capacities ------------------------------------------------------- */
 
-/* What the next fsm_open() checks. */
+/* The fields that the next fsm_open() checks. */
 static void check_header(checker *ck, const fsm_region *r)
 {
     const header *h = ck->found.header;

@@ -52,7 +52,7 @@ UNLOCKED int fsm_get_failcnt(fsm_region *r, fsm_id id, uint32_t resource, int64_
     return error;
 }
 
-/* What is used and in stock in this group alone. The two words of each cell are of one moment. */
+/* The usage and the stock of this group alone. The two words of each cell are of one moment. */
 static int local_usage(fsm_region *r, counter *c, int64_t *used_here, int64_t *stock_here)
 {
     *used_here = c->common;

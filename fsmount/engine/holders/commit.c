@@ -1,8 +1,8 @@
 /*
  * commit.c - changing what cells hold, in one step.
  *
- * What one cell has used changes by one store. Several cells, or a cell and its group, change by a step of the journal.
- * If a process dies within the step, recovery repeats it. So no process ever sees half of a change.
+ * The amount that one cell has used changes by one store. Several cells, or a cell and its group, change by a step of
+ * the journal. If a process dies within the step, recovery repeats it. So no process ever sees half of a change.
  */
 #include "holders/commit.h"
 #include "counters/counter.h"

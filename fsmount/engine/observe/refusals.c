@@ -207,7 +207,7 @@ static fsm_refusal *find_victim(fsm_region *r, const fsm_refusal *refusal)
     return &r->refusals[spare];
 }
 
-/* The record that this refusal repeats, or else the one to overwrite. *like: the newest record by the same counter. */
+/* The record that this refusal repeats, or the one to overwrite. *like: the newest record by the same counter. */
 static fsm_refusal *find_record(fsm_region *r, const fsm_refusal *refusal, const fsm_refusal **like)
 {
     fsm_refusal *empty = NULL;
