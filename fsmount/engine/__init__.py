@@ -1,4 +1,4 @@
-"""The counters in their shared region: a C core (engine.h) and one thin binding.  Knows no FUSE."""
+"""The counters in a shared region: a C core (engine.h) and one thin binding. It knows nothing of FUSE."""
 
 from fsmount.engine._binding import (
     BATCH_AUTO,

@@ -1,16 +1,16 @@
 # cython: language_level=3, binding=False, auto_pickle=False, embedsignature=True, embedsignature.format=clinic
-"""The binding over engine.h: a Region and its operations, and the Charger that a counter is.
+"""The binding over engine.h: a Region with its operations, and the Charger behind a counter.
 
 It adds three things to the C functions.
 
-Errors.  A negative errno becomes an EngineError with the fault's details, read in the
-failing thread before anything else can run in it.
+Errors. A negative errno becomes an EngineError with the details of the fault. They are read in the failing thread before
+any other code can run in it.
 
-The GIL.  Whatever may wait for the region's lock runs without it.  The fast path of a charge
-is one compare-and-swap and runs with it: to let it go would cost more than the charge.
+The GIL. A call that may wait for the lock of the region releases the GIL. The fast path of a charge keeps it: one
+compare-and-swap is cheaper than to release the GIL.
 
-Lifetimes.  A region stays mapped while somebody is inside it or a charger is bound to it,
-close() notwithstanding.  A charger is rebound only while no thread is inside it.
+Lifetimes. Even after close(), a region stays mapped while a thread is inside it or a charger is bound to it. A charger is
+rebound only while no thread is inside it.
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -54,7 +54,7 @@ cdef extern from *:
     """
     #include <pthread.h>
 
-    /* Counts the forks between the first process and this one: what a thread of the parent locked stays locked in a child. */
+    /* Number of forks from the first process to this one. A lock that a thread of the parent had stays locked in a child. */
     static unsigned long forks;
     static void count_fork(void)
     {
@@ -65,7 +65,7 @@ cdef extern from *:
         return pthread_atfork(NULL, NULL, count_fork);
     }
 
-    /* A writer comes first, or a stream of waiting chargers would never let a charger be unbound. */
+    /* A writer comes first: otherwise a charger could never be unbound while threads keep charging. */
     static void inside_init(pthread_rwlock_t *inside)
     {
         pthread_rwlockattr_t attributes;
@@ -121,11 +121,10 @@ LargeHolderInfo = namedtuple("LargeHolderInfo", "held pid kind group command")
 
 
 class EngineError(OSError):
-    """What the engine answered, with the details of its fault.
+    """An error of the engine, with the details of its fault.
 
-    group, usage, limit are of the ancestor that refused (ENOMEM), usage also of a limit
-    that is too low (EBUSY), held of who holds too little (ERANGE), pid is the owner of a
-    lock that was not to be had (ETIMEDOUT), text what was found where (EUCLEAN, EPROTO).
+    ENOMEM: group, usage and limit are those of the ancestor that refused. EBUSY of a limit: usage. ERANGE: held, the amount
+    that the holder has. ETIMEDOUT: pid, the process that has the lock. EUCLEAN, EPROTO: text, the damage and its place.
     """
 
     def __init__(self, errno, text="", *, group=0, usage=0, limit=0, held=0, pid=0):
@@ -138,36 +137,36 @@ class EngineError(OSError):
         self.text = text
 
 
-cdef object failure(int status, bint told=False):
-    """The exception for a negative errno of the call this thread made last; told: the fault has a text for it."""
+cdef object failure(int status, bint with_text=False):
+    """The exception for a negative errno of this thread's last call; with_text: the fault has a text for it."""
     cdef const fsm_fault *fault = fsm_last_fault()
     text = ""
-    if told or status == -EUCLEAN or status == -EPROTO:
+    if with_text or status == -EUCLEAN or status == -EPROTO:
         text = (<bytes>fault.text).decode(errors="replace")
     return EngineError(-status, text, group=fault.group, usage=fault.usage, limit=fault.limit,
                        held=fault.held, pid=fault.pid)
 
 
 def set_patience(double seconds, /):
-    """How long this thread waits for the region's lock; 3 seconds unless told."""
+    """How long this thread waits for the lock of a region; 3 seconds by default."""
     fsm_set_patience(<int64_t>(seconds * 1e9))
 
 
 def process_alive(int32_t pid, uint64_t start_time):
-    """Whether the process lives that had this pid and began at start_time (field 22 of /proc/PID/stat)."""
+    """Whether the process with this pid and start time (field 22 of /proc/PID/stat) lives."""
     return bool(fsm_process_alive(pid, start_time))
 
 
 def process_start_time(int32_t pid, /):
-    """When a live process began, in clock ticks after boot; 0 if there is none."""
+    """The start time of a live process, in clock ticks after boot; 0 if there is no such process."""
     return fsm_process_start_time(pid)
 
 
 @cython.final
 cdef class Tie:
-    """Keeps an open file open until it is closed, or this address space ends by exec() or any death.
+    """Keeps an open file open until close() or the end of this address space, by exec() or any death.
 
-    A forked child has no part in it, and close() there does nothing.
+    A forked child has no tie: close() there does nothing.
     """
 
     cdef void *_page
@@ -186,17 +185,17 @@ cdef class Tie:
 
 
 def amount(number, /):
-    """The number, if it is an amount: an int from 0 to UNLIMITED.  TypeError, ValueError, OverflowError."""
+    """Checks that a number is an amount, an int from 0 to UNLIMITED. TypeError, ValueError, OverflowError."""
     return amount_of(number)
 
 
 def timeout(wait, seconds, /):
-    """The seconds, as a float, if a charge may wait for so long; None: for ever, or not at all.  TypeError, ValueError."""
+    """The timeout of a charge in seconds, as a float; None: no limit, or no wait. TypeError, ValueError."""
     return timeout_of(wait, seconds)
 
 
 def noop(long long number, /):
-    """Takes one int and does nothing: what any call into the binding costs."""
+    """Takes one int and does nothing: measures the cost of any call into the binding."""
 
 
 # ---- amounts ------------------------------------------------------------------------------------
@@ -206,11 +205,11 @@ cdef extern from *:
     """
     static Py_NO_INLINE int64_t large_int(PyObject *number)
     {
-        int overflow; /* -1 then */
+        int overflow; /* then the result is -1 */
         return PyLong_AsLongLongAndOverflow(number, &overflow);
     }
 
-    /* An int, but no bool and no other subclass; below 0: no amount, or something else.  Most amounts take no call. */
+    /* An int, but no bool or other subclass. Negative: no amount, or no int. Most amounts need no call. */
     static inline int64_t exact_int(PyObject *number)
     {
         if (!PyLong_CheckExact(number))
@@ -235,7 +234,7 @@ cdef inline int64_t amount_of(object number) except -1:
 
 cdef int64_t index_of(object number) except -1:
     try:
-        if number is True or number is False:  # an int by inheritance alone
+        if number is True or number is False:  # a bool is an int only by inheritance
             raise TypeError
         number = PyNumber_Index(number)
     except TypeError:
@@ -259,7 +258,7 @@ cdef object timeout_of(wait, timeout):
         seconds = PyFloat_AsDouble(timeout) if timeout is not True and timeout is not False else None
     except TypeError:
         seconds = None
-    except OverflowError:  # an int that no float can be
+    except OverflowError:  # an int too large for a float
         seconds = INFINITY if timeout > 0 else -1.0
     if seconds is None:
         raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
@@ -279,14 +278,13 @@ cdef enum listing:
 
 @cython.final
 cdef class Region:
-    """This process's view of a region: the functions of engine.h, as methods.
+    """The mapping of a region in this process, with the functions of engine.h as methods.
 
-    Each can raise EngineError with EUCLEAN, ETIMEDOUT or, for a group or holder that is
-    gone, ENODEV; EBADF after close().
+    Each can raise EngineError: EUCLEAN, ETIMEDOUT, ENODEV (the group or holder is gone), or EBADF after close().
     """
 
     cdef fsm_region *_region
-    cdef Py_ssize_t _users  # threads inside, and bound chargers; changes with the GIL held
+    cdef Py_ssize_t _users  # threads inside, and bound chargers; changes only with the GIL held
 
     cdef bint _closed
     cdef object __weakref__
@@ -303,10 +301,10 @@ cdef class Region:
     @staticmethod
     def create(path, resources, *, int64_t batch=-1, uint32_t groups=65536, uint32_t holders=4096,
                uint32_t cells=1048576, uint32_t uid, uint32_t gid):
-        """Makes a region of mode 0600; without a path one that goes with its last user.
+        """Makes a region of mode 0600. Without a path, it ends with its last user.
 
-        resources: (name, whether it counts things rather than bytes) of each.
-        EEXIST: the path is taken; EINVAL: a bad capacity or name of a resource.
+        resources: (name, is_count) of each; False means bytes.
+        EEXIST: the path exists. EINVAL: a bad capacity or resource name.
         """
         cdef fsm_geometry geometry
         cdef Region self = Region()
@@ -317,7 +315,7 @@ cdef class Region:
             where = encoded
         memset(&geometry, 0, sizeof(geometry))
         if len(resources) > FSM_RESOURCES_MAX:
-            raise EngineError(EINVAL, f"{len(resources)} resources: at most {FSM_RESOURCES_MAX} are possible")
+            raise EngineError(EINVAL, f"{len(resources)} resources: a region has at most {FSM_RESOURCES_MAX}")
         geometry.groups = groups
         geometry.holders = holders
         geometry.cells = cells
@@ -326,7 +324,7 @@ cdef class Region:
         for i, (resource, is_count) in enumerate(resources):
             name = resource.encode()
             if len(name) > FSM_RESOURCE_NAME_MAX or b"\0" in name:
-                raise EngineError(EINVAL, f"a resource's name has at most {FSM_RESOURCE_NAME_MAX} bytes: {resource}")
+                raise EngineError(EINVAL, f"a resource name has at most {FSM_RESOURCE_NAME_MAX} bytes: {resource}")
             memcpy(geometry.resource[i].name, <const char *>name, len(name))
             geometry.resource[i].is_count = bool(is_count)
         with nogil:
@@ -338,7 +336,7 @@ cdef class Region:
 
     @staticmethod
     def open(path, /):
-        """Maps a region that exists.  EPROTO: no region, or one of another layout."""
+        """Maps an existing region. EPROTO: it is no region, or one of another layout."""
         cdef Region self = Region()
         cdef int status
         cdef bytes encoded = os.fsencode(path)
@@ -351,7 +349,7 @@ cdef class Region:
         return self
 
     def close(self):
-        """Nothing can be asked any more; unmapped when the last thread is out and the last charger unbound."""
+        """Ends all use. The region is unmapped when the last thread has left and the last charger is unbound."""
         self._closed = True
         self._close_unused()
 
@@ -367,7 +365,7 @@ cdef class Region:
         return self._region
 
     cdef int _leave(self, int status) except -1:
-        """Ends what _enter began, with what the engine answered."""
+        """Ends what _enter() began; status: the result of the engine."""
         error = failure(status) if status < 0 else None
         self._users -= 1
         self._close_unused()
@@ -381,7 +379,7 @@ cdef class Region:
 
     @property
     def fd(self):
-        """The region's descriptor; it stays the region's own."""
+        """The descriptor of the region, which keeps it."""
         cdef int fd = fsm_fd(self._enter())
         self._leave(0)
         return fd
@@ -394,7 +392,7 @@ cdef class Region:
 
     @property
     def resources(self):
-        """(name, whether it counts things rather than bytes) of each resource."""
+        """(name, is_count) of each resource."""
         cdef const fsm_geometry *geometry = fsm_geometry_of(self._enter())
         cdef uint32_t i
         names = []
@@ -405,21 +403,21 @@ cdef class Region:
 
     @property
     def capacity(self):
-        """How many groups, holders and cells there can be."""
+        """The highest numbers of groups, holders and cells."""
         cdef const fsm_geometry *geometry = fsm_geometry_of(self._enter())
         capacity = geometry.groups, geometry.holders, geometry.cells
         self._leave(0)
         return capacity
 
     def use(self):
-        """Of groups, processes, leases, cells, watches and waiters: (how many there can be, how many there are)."""
+        """(capacity, used) of groups, processes, leases, cells, watches and waiters."""
         cdef fsm_use found[6]
         fsm_get_use(self._enter(), found)
         self._leave(0)
         return [(found[i].room, found[i].used) for i in range(FSM_POOLS)]
 
     def count_groups(self, uint32_t first, uint32_t second):
-        """The users that groups count against, and how many: see fsm_get_owners()."""
+        """How many groups count against each user: see fsm_get_owners()."""
         cdef uint32_t exempt[2]
         cdef fsm_region *region = self._enter()
         cdef uint32_t room = fsm_geometry_of(region).groups
@@ -434,7 +432,7 @@ cdef class Region:
         try:
             self._leave(<int>count if count < 0 else 0)
             counts = {}
-            while i < count:  # those of one user mostly lie together
+            while i < count:  # the groups of one user mostly lie together
                 start = i
                 while i < count and owners[i] == owners[start]:
                     i += 1
@@ -445,7 +443,7 @@ cdef class Region:
 
     @property
     def batch(self):
-        """How much a refill reserves ahead: BATCH_AUTO, or a fixed amount; 0 is exact."""
+        """The stock that a refill reserves: BATCH_AUTO, or a fixed amount; 0: no stock."""
         cdef int64_t batch = fsm_get_batch(self._enter())
         self._leave(0)
         return batch
@@ -458,10 +456,10 @@ cdef class Region:
             status = fsm_set_batch(region, batch)
         self._leave(status)
 
-    # ---- who serves it
+    # ---- the daemon
 
     def get_daemon(self):
-        """(pid, start time, mount point) of who serves it as a mount; pid 0: nobody."""
+        """(pid, start time, mount point) of the daemon; pid 0: there is none."""
         cdef fsm_daemon daemon
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -488,7 +486,7 @@ cdef class Region:
     # ---- groups
 
     def mkdir(self, fsm_id parent, bytes name, uint32_t mode, uint32_t uid, uint32_t gid, int64_t now):
-        """A new group.  EEXIST, EINVAL (a bad name), ENOSPC."""
+        """Makes a group. EEXIST, EINVAL (a bad name), ENOSPC."""
         cdef fsm_id group
         cdef const char *text = name
         cdef size_t length = len(name)
@@ -500,7 +498,7 @@ cdef class Region:
         return group
 
     def rmdir(self, fsm_id group, int64_t now):
-        """EBUSY: it has children, usage or live holders, or is the root."""
+        """Removes a group. EBUSY: it has children, usage or live holders, or is the root."""
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
@@ -517,7 +515,7 @@ cdef class Region:
         self._leave(status)
 
     def lookup(self, fsm_id parent, bytes name):
-        """The child of this name, None if there is none."""
+        """The child of this name, or None."""
         cdef fsm_id group
         cdef const char *text = name
         cdef size_t length = len(name)
@@ -529,7 +527,7 @@ cdef class Region:
         return group if status == 0 else None
 
     def parent(self, fsm_id group, /):
-        """The root's parent is the root."""
+        """The parent of a group; of the root, the root."""
         cdef fsm_id parent
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -556,7 +554,7 @@ cdef class Region:
         cdef int64_t i
         cdef fsm_region *region
         while True:
-            room = count + 16  # somebody may make some meanwhile
+            room = count + 16  # other processes may make groups meanwhile
             found = <fsm_child *>malloc(room * sizeof(fsm_child))
             if found == NULL:
                 raise MemoryError
@@ -571,14 +569,14 @@ cdef class Region:
                 free(found)
 
     def child_ids(self, fsm_id group, /):
-        """The ids of the children in the same order, 8 bytes each as they lie in memory."""
+        """The ids of the children in the same order, as an array of 8 bytes each."""
         cdef int64_t count = self.child_count(group)
         cdef int64_t room
         cdef bytes found
         cdef fsm_id *ids
         cdef fsm_region *region
         while True:
-            room = count + 16  # somebody may make some meanwhile
+            room = count + 16  # other processes may make groups meanwhile
             found = PyBytes_FromStringAndSize(NULL, room * sizeof(fsm_id))
             ids = <fsm_id *><char *>found
             region = self._enter()
@@ -609,7 +607,7 @@ cdef class Region:
 
     def set_attr(self, fsm_id group, uint32_t slot, uint32_t mask, uint32_t mode, uint32_t uid, uint32_t gid,
                  int64_t atime, int64_t mtime, int64_t now):
-        """Sets those that the mask (SET_*) names."""
+        """Sets the attributes that the mask (SET_*) names."""
         cdef fsm_attr attr
         memset(&attr, 0, sizeof(attr))
         attr.mode = mode
@@ -626,7 +624,7 @@ cdef class Region:
     # ---- counters
 
     def get_stat(self, fsm_id group, uint32_t resource):
-        """The values of R.stat in its order, all of one moment."""
+        """The values of R.stat in their order, all of one moment."""
         cdef fsm_stat s
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -676,7 +674,7 @@ cdef class Region:
         return self._number(fsm_get_failcnt, group, resource)
 
     def snapshot(self, uint32_t resource, /):
-        """A Snapshot of all groups; of one moment, but for the names."""
+        """A Snapshot of all groups, of one moment except for the names."""
         cdef Snapshot found = Snapshot.__new__(Snapshot)
         cdef fsm_counter_snapshot *rows
         cdef char *names = NULL
@@ -696,7 +694,7 @@ cdef class Region:
         return found
 
     def get_events(self, fsm_id group, uint32_t resource):
-        """What was counted in the subtree: (charges at a limit, soft limits crossed, thresholds crossed)."""
+        """The event counts of the subtree: (refusals at a limit, soft limits crossed, thresholds crossed)."""
         cdef fsm_events events
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -706,7 +704,7 @@ cdef class Region:
         return events.limit, events.soft_limit, events.threshold
 
     def get_refusals(self, fsm_id group, uint32_t resource, size_t room=FSM_REFUSALS):
-        """The last refusals asked for or made in the subtree, at most so many, the newest first."""
+        """At most `room` refusals that were requested or made in the subtree, newest first."""
         cdef fsm_refusal *found = <fsm_refusal *>malloc((room + 1) * sizeof(fsm_refusal))
         cdef int64_t count = -ENOMEM
         cdef size_t i
@@ -722,7 +720,7 @@ cdef class Region:
             free(found)
 
     def probe(self, fsm_id group, uint32_t resource, amount):
-        """What a charge would meet: (fits, group, usage, limit, margin)."""
+        """The result that a charge would have now: (fits, group, usage, limit, margin)."""
         cdef int64_t value = amount_of(amount)
         cdef fsm_probed found
         cdef fsm_region *region = self._enter()
@@ -733,12 +731,12 @@ cdef class Region:
         return bool(found.fits), found.group, found.usage, found.limit, found.margin
 
     def listen(self, bint on, /):
-        """From now on what is counted changes the news, and the first of it ends a wait; or not any more."""
+        """Arms the event notifier: events change get_event_seq(), and the first one ends a wait. False: disarms it."""
         fsm_listen(self._enter(), on)
         self._leave(0)
 
     def get_event_seq(self, fsm_id group, uint32_t resource):
-        """A number that changes, while somebody listens, when something was counted in the subtree."""
+        """A number that changes with each event in the subtree while the event notifier is armed."""
         cdef uint32_t event_seq
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -748,17 +746,17 @@ cdef class Region:
         return event_seq
 
     def await_event(self, double seconds, /):
-        """Waits until something was counted since listen(); False: nothing for so long."""
+        """Waits for an event after listen(); False: there was none in that time."""
         cdef fsm_region *region = self._enter()
-        cdef bint rung
+        cdef bint notified
         cdef int64_t nanoseconds = <int64_t>(seconds * 1e9)
         with nogil:
-            rung = fsm_await_event(region, nanoseconds)
+            notified = fsm_await_event(region, nanoseconds)
         self._leave(0)
-        return rung
+        return notified
 
     def watch(self, fsm_id group, uint32_t resource, marks, old):
-        """Ends the old watches and makes one for each (amount, BELOW | PERCENT); all or nothing.  EINVAL, ENOSPC."""
+        """Ends the old watches and makes one for each (amount, flags), all or nothing. EINVAL, ENOSPC."""
         cdef size_t count = len(marks), old_count = len(old), i
         cdef fsm_mark *wanted = <fsm_mark *>malloc((count + 1) * sizeof(fsm_mark))
         cdef fsm_id *ids = <fsm_id *>malloc((count + old_count + 1) * sizeof(fsm_id))
@@ -781,7 +779,7 @@ cdef class Region:
             free(ids)
 
     def unwatch(self, old, /):
-        """Ends those of the watches that are still there."""
+        """Ends those of the watches that still exist."""
         cdef size_t count = len(old), i
         cdef fsm_id *ids = <fsm_id *>malloc((count + 1) * sizeof(fsm_id))
         cdef fsm_region *region
@@ -799,14 +797,14 @@ cdef class Region:
             free(ids)
 
     def watch_crossings(self, fsm_id watch, /):
-        """How often its mark was crossed.  ENODEV: it has ended."""
+        """The crossings of its mark. ENODEV: the watch has ended."""
         cdef int64_t crossings
         cdef int status = fsm_watch_crossings(self._enter(), watch, &crossings)
         self._leave(status)
         return crossings
 
     def set_limit(self, fsm_id group, uint32_t resource, limit):
-        """Drains all stock below first.  EBUSY: the usage is above it."""
+        """Drains all stock below and sets the limit. EBUSY: the usage is above it."""
         self._set(fsm_set_limit, group, resource, limit)
 
     def set_soft_limit(self, fsm_id group, uint32_t resource, limit):
@@ -819,7 +817,7 @@ cdef class Region:
         self._act(fsm_reset_failcnt, group, resource)
 
     def common_charge(self, fsm_id group, uint32_t resource, amount, int32_t thread=0):
-        """Charges the group itself, in the name of a thread's process; 0: this one, -1: not known.  ENOMEM."""
+        """Charges the group itself. thread: of the process to record if refused; 0: this one, -1: not known. ENOMEM."""
         cdef int64_t value = amount_of(amount)
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -828,17 +826,17 @@ cdef class Region:
         self._leave(status)
 
     def common_uncharge(self, fsm_id group, uint32_t resource, amount):
-        """Gives back of what the group itself holds.  ERANGE: it holds less."""
+        """Returns an amount that the group itself holds. ERANGE: it holds less."""
         self._set(fsm_common_uncharge, group, resource, amount)
 
     def force_empty(self, fsm_id group, uint32_t resource):
-        """Drains the stock below and forgets what the group itself holds."""
+        """Drains the stock below and drops what the group itself holds."""
         self._act(fsm_force_empty, group, resource)
 
     # ---- holders
 
     def holder_create(self, int32_t pid, uint64_t start_time, uint32_t kind, uint32_t flags):
-        """A new holder (PROCESS or LEASE) that stands for this process.  ENOSPC."""
+        """Makes a holder (PROCESS or LEASE) for a process. ENOSPC."""
         cdef fsm_id holder
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -855,7 +853,7 @@ cdef class Region:
         self._leave(status)
 
     def holder_join(self, fsm_id holder, fsm_id group):
-        """Gives the holder a cell in each counter of the group.  ENOSPC."""
+        """Gives the holder a cell in each counter of the group. ENOSPC."""
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
@@ -870,7 +868,7 @@ cdef class Region:
         self._leave(status)
 
     def holder_leave(self, fsm_id holder, fsm_id group, uint32_t flags):
-        """Ends what the holder has in the group: given back, or kept by the group with KEEP."""
+        """Releases what the holder holds in the group; with KEEP it goes to the group."""
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
@@ -878,7 +876,7 @@ cdef class Region:
         self._leave(status)
 
     def holder_end(self, fsm_id holder, /):
-        """Ends the holder and everything it has."""
+        """Ends the holder: its charges are released, or go to the groups with KEEP."""
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
@@ -886,7 +884,7 @@ cdef class Region:
         self._leave(status)
 
     def reap_dead(self):
-        """Ends every holder whose process is dead; how many."""
+        """Ends every holder whose process is dead, and returns how many."""
         cdef uint32_t count
         cdef fsm_region *region = self._enter()
         cdef int status
@@ -896,9 +894,9 @@ cdef class Region:
         return count
 
     def page_of_holders(self, fsm_id group, uint32_t resource, uint32_t place, /):
-        """Some holders of one counter, with what each holds there, and the place where the next page begins, None after the last; the first begins at 0.
+        """A page of the holders of one counter, and the place of the next page: None after the last; the first is at 0.
 
-        No page holds the lock for long.  A holder that is there all the while is in one page.
+        No page holds the lock for long. A holder that exists all the while is on exactly one page.
         """
         cdef fsm_holder_info found[FSM_PAGE]
         cdef int64_t count
@@ -910,7 +908,7 @@ cdef class Region:
         return [holder_info(&found[i]) for i in range(count)], None if place == FSM_LAST_PAGE else place
 
     def count_holders(self):
-        """How many processes and how many leases are holders."""
+        """The numbers of processes and of leases among the holders."""
         cdef uint32_t processes, leases
         cdef fsm_region *region = self._enter()
         with nogil:
@@ -923,11 +921,11 @@ cdef class Region:
         return self._list_holders(ALL, 0)
 
     def new_holders(self, uint32_t seen, /):
-        """The processes that became holders after the one with this number."""
+        """The processes that became holders after number `seen`."""
         return self._list_holders(NEW, seen)
 
     def await_arrival(self, uint32_t seen, double seconds, /):
-        """Waits until a process with a number beyond `seen` becomes a holder; the newest number there is."""
+        """Waits for a process that becomes a holder with a number above `seen`; returns the newest number."""
         cdef fsm_region *region = self._enter()
         cdef uint32_t newest
         with nogil:
@@ -969,7 +967,7 @@ cdef class Region:
         return holder_info(&info)
 
     def await_answers(self, fsm_id holder, uint32_t seen, double seconds, /):
-        """Waits until a request of the holder is answered, if there are `seen` answers; how many there are."""
+        """Waits until the number of answers to the holder's requests differs from `seen`; returns the number."""
         cdef fsm_region *region = self._enter()
         with nogil:
             seen = fsm_await_answers(region, holder, seen, <int64_t>(seconds * 1e9))
@@ -977,12 +975,12 @@ cdef class Region:
         return seen
 
     def wake_answers(self, fsm_id holder, /):
-        """Ends who waits for answers of the holder."""
+        """Ends every wait for answers to the holder's requests."""
         fsm_wake_answers(self._enter(), holder)
         self._leave(0)
 
     def check(self):
-        """A line for each thing that is not as it should be."""
+        """Checks the region; one line for each finding."""
         cdef char *text = NULL
         cdef size_t length = 0
         cdef int64_t count = -ENOMEM
@@ -1001,7 +999,7 @@ cdef class Region:
             free(text)
 
     def repair(self):
-        """Recomputes everything that is derived.  EUCLEAN: it cannot be, and nothing has changed."""
+        """Recomputes everything that is derived. EUCLEAN: the truth itself is damaged, and nothing has changed."""
         cdef fsm_region *region = self._enter()
         cdef int status
         with nogil:
@@ -1010,7 +1008,7 @@ cdef class Region:
 
 
 cdef int read_names(fsm_region *region, const fsm_counter_snapshot *rows, int64_t count, char *name) noexcept nogil:
-    """The rows' names, each with its NUL; empty where the group has been removed since."""
+    """The names of the rows, each with its NUL; empty if the group has been removed since."""
     cdef int64_t i
     cdef size_t length
     cdef int status
@@ -1032,7 +1030,7 @@ cdef tuple stat_values(const fsm_stat *s):
 
 cdef uint32_t fitting_depth(const fsm_counter_snapshot *rows, const char *name, int64_t count, int64_t *lengths, uint32_t *depths,
                             int64_t path_max, int64_t each, int64_t room, int64_t *fit) noexcept nogil:
-    """What Snapshot.fitting() says.  lengths and depths: room for as many as there are rows, and one."""
+    """The work of Snapshot.fitting(). lengths and depths have one entry for each row, and one more."""
     cdef int64_t i
     cdef int64_t left
     cdef uint32_t deepest = 0
@@ -1057,9 +1055,9 @@ cdef uint32_t fitting_depth(const fsm_counter_snapshot *rows, const char *name, 
 
 @cython.final
 cdef class Snapshot:
-    """Every group with its counter of one resource, parents before their children, as the engine has found them.
+    """The counters of one resource in all groups, at one moment, parents before children.
 
-    Its rows become Python's a part at a time: those of 65,536 groups would be 60 MB, and are 12 MB here.
+    Its rows become Python objects in pages: for 65,536 groups that would be 60 MB at once, instead of 12 MB here.
     """
 
     cdef fsm_counter_snapshot *_rows
@@ -1071,9 +1069,9 @@ cdef class Snapshot:
         free(self._names)
 
     def pages(self, fsm_id top, int64_t length, /):
-        """The CounterSnapshot of the groups from one down, in lists of `length` rows at most.
+        """The CounterSnapshot of each group in a subtree, in lists of at most `length` rows.
 
-        A group that was removed before its name was read is left out.
+        Leaves out a group that was removed before its name was read.
         """
         cdef const char *name = self._names
         cdef int64_t at = 0
@@ -1095,10 +1093,10 @@ cdef class Snapshot:
             yield page
 
     def fitting(self, int64_t path_max, int64_t each, int64_t room, /):
-        """Which groups fit into `room` when each takes `each` and its path, the least deep first: a depth, and how many.
+        """(depth, count) of the groups that fit into `room` if each takes `each` plus the length of its path.
 
-        All groups above that depth fit, and so many of that depth, in the order of the rows.  A group whose path is
-        longer than path_max, and what is below it, never fits.
+        All groups above that depth fit, and the first `count` of that depth. A group whose path is longer than path_max
+        never fits, nor do the groups below it.
         """
         cdef int64_t *lengths = <int64_t *>malloc((self._count + 1) * sizeof(int64_t))
         cdef uint32_t *depths = <uint32_t *>malloc((self._count + 1) * sizeof(uint32_t))
@@ -1141,17 +1139,17 @@ cdef enum operation:
     CHARGE, CHARGE_NOFAIL, UNCHARGE, GIVE, TAKE, HELD
 
 
-@cython.no_gc_clear  # the region must be there when __dealloc__ unbinds
+@cython.no_gc_clear  # __dealloc__ unbinds, and needs the region for it
 cdef class Charger:
-    """This process's hold on one (holder, counter) pair, and the methods that charge through it.
+    """The handle of this process on one (holder, counter) pair, with the methods that charge through it.
 
-    Amounts are ints from 0 to UNLIMITED.  Safe to use from several threads.  A subclass says
-    what happens when it is not bound (_bind) and which exceptions it raises (_failed).
+    Amounts are ints from 0 to UNLIMITED. Several threads may use it at once. A subclass binds it on first use (_bind), and
+    chooses the exceptions (_failed).
     """
 
     cdef fsm_charger _charger
     cdef Region _region  # None when unbound
-    cdef pthread_rwlock_t _inside  # read: a thread is in the engine with this charger; write: it is rebound
+    cdef pthread_rwlock_t _inside  # read lock: a thread is in the engine; write lock: the charger is rebound
     cdef unsigned long _forks
 
     def __cinit__(self, *_args, **_kwargs):
@@ -1164,7 +1162,7 @@ cdef class Charger:
         pthread_rwlock_destroy(&self._inside)
 
     def bind(self, Region region not None, fsm_id holder, fsm_id group, uint32_t resource):
-        """Charges the holder's cell in this counter from now on.  The holder has joined it, in this process."""
+        """Binds it to the cell of a holder of this process, which has joined the counter."""
         cdef fsm_region *mapped
         cdef int status
         self._exclude()
@@ -1175,12 +1173,12 @@ cdef class Charger:
                 status = fsm_charger_bind(&self._charger, mapped, holder, group, resource)
             if status < 0:
                 region._leave(status)
-            self._region = region  # and stays a user of it until it is released
+            self._region = region  # and stays its user until _release()
         finally:
             pthread_rwlock_unlock(&self._inside)
 
     def unbind(self):
-        """Lets go of the cell, once no other thread is using it."""
+        """Releases the cell, once no other thread is inside."""
         self._exclude()
         self._release()
         pthread_rwlock_unlock(&self._inside)
@@ -1189,19 +1187,19 @@ cdef class Charger:
     def bound(self):
         return bool(fsm_charger_bound(&self._charger))
 
-    cdef void _know_fork(self) noexcept:
-        """The parent's threads that were inside at a fork are not there in the child; their lock is."""
+    cdef void _reset_after_fork(self) noexcept:
+        """After a fork, threads of the parent that were inside do not exist, but their lock does."""
         if self._forks != forks:
             inside_init(&self._inside)
             self._forks = forks
 
     cdef void _exclude(self) noexcept:
-        self._know_fork()
+        self._reset_after_fork()
         with nogil:
             pthread_rwlock_wrlock(&self._inside)
 
     cdef void _release(self) noexcept:
-        """With the GIL held, so that no other thread is in the fast path, and none inside."""
+        """Only with the GIL, so that no thread is in the fast path, and with no thread inside."""
         cdef Region region = self._region
         fsm_charger_unbind(&self._charger)
         if region is not None:
@@ -1210,10 +1208,10 @@ cdef class Charger:
             region._close_unused()
 
     cdef int _run(self, operation op, int64_t amount, int64_t *result) noexcept:
-        """What may wait for the lock; 0 or a negative errno, as the engine answers."""
+        """An operation that may wait for the lock. The result is 0 or a negative errno of the engine."""
         cdef int status
         cdef c_bool exceeded = False
-        self._know_fork()
+        self._reset_after_fork()
         with nogil:
             pthread_rwlock_rdlock(&self._inside)
             if op == CHARGE:
@@ -1233,7 +1231,7 @@ cdef class Charger:
         return status
 
     cdef int _try(self, operation op, int64_t amount, int64_t *result) except 1:
-        """_run, bound first if need be.  The hook raises if it cannot."""
+        """The same, and binds the charger first if necessary. The hook raises if it cannot."""
         cdef int status = self._run(op, amount, result)
         if status == -ENOTCONN:
             self._bind()
@@ -1247,9 +1245,9 @@ cdef class Charger:
         return 0
 
     def charge(self, amount, /, *, wait=False, timeout=None):
-        """Charges amount to the counter and its ancestors, or nothing at all and raises.
+        """Charges amount to the counter and all its ancestors, or raises and charges nothing.
 
-        wait: if there is no room, it waits in line until there is: for so many seconds, or with None for ever.
+        wait: if there is no room, waits in the queue, at most `timeout` seconds; None: without a limit.
         """
         cdef int64_t n = amount_of(amount)
         if wait is not False or timeout is not None:
@@ -1262,7 +1260,7 @@ cdef class Charger:
         return 0
 
     def try_charge(self, amount, /):
-        """Charges amount and is True, or is False when a limit refuses it."""
+        """Charges amount and returns True; False if a limit refuses."""
         cdef int64_t n = amount_of(amount)
         cdef int status
         if fsm_charge_fast(&self._charger, n):
@@ -1275,29 +1273,29 @@ cdef class Charger:
         return True
 
     def charge_nofail(self, amount, /):
-        """Always charges; False if a limit is now exceeded."""
+        """Always charges; False if a limit is exceeded now."""
         cdef int64_t n = amount_of(amount)
         cdef int64_t exceeded = 0
         self._do(CHARGE_NOFAIL, n, &exceeded)
         return exceeded == 0
 
     def uncharge(self, amount, /):
-        """Gives back amount of what this holder holds here."""
+        """Returns amount of what this holder holds here."""
         cdef int64_t n = amount_of(amount)
         if not fsm_uncharge_fast(&self._charger, n):
             self._do(UNCHARGE, n, NULL)
 
     def give(self, amount, /):
-        """What this holder holds becomes the group's own, and outlives it."""
+        """Moves amount from this holder to the group itself, where it outlives the holder."""
         self._do(GIVE, amount_of(amount), NULL)
 
     def take(self, amount, /):
-        """What the group itself holds becomes this holder's."""
+        """Moves amount from the group itself to this holder."""
         self._do(TAKE, amount_of(amount), NULL)
 
     @property
     def held(self):
-        """What this holder holds here."""
+        """The amount that this holder holds here."""
         cdef int64_t value = 0
         if not fsm_charger_bound(&self._charger) and not self._bind_held():
             return 0
@@ -1309,15 +1307,15 @@ cdef class Charger:
         raise EngineError(ENOTCONN, "the charger is not bound")
 
     def _bind_held(self):
-        """Called when an unbound charger is asked what it holds: binds it if its holder is here, else False."""
+        """Called for `held` of an unbound charger: binds it if its holder exists; otherwise False."""
         return False
 
     def _wait(self, amount, timeout):
-        """Called when a charge may have to wait: whether it has charged when it was its turn, and in time."""
+        """Called when a charge may have to wait: whether the charge was granted in time."""
         raise EngineError(ENOTCONN, "this charger cannot wait")
 
     def _failed(self, error, amount):
-        """Called with the engine's answer to an amount that failed; raises."""
+        """Called with the error of an amount that failed; raises."""
         raise error
 
 
@@ -1340,7 +1338,7 @@ cdef extern from *:
     void call_first(object method, taker_of_keywords *first)
 
 
-# Cython's way to take keywords costs half as much as the charge itself, also where none are given.  So this comes first.
+# Cython's keyword parsing costs half as much as the charge itself, even without keywords. So this function comes first.
 cdef object charge_by_amount(object self, PyObject *const *arguments, Py_ssize_t count, PyObject *names):
     cdef int64_t n
     if names == NULL and count == 1:
@@ -1359,8 +1357,8 @@ call_first(Charger.charge, charge_by_amount)
 cdef class Hold:
     """A context manager of a counter or a group: charged inside, and uncharged after.
 
-    No handler of a signal runs between a charge and the block, nor between the block and its uncharge: whatever a handler
-    raises, nothing stays charged.
+    No signal handler runs between the charge and the block, nor between the block and the uncharge. So nothing stays
+    charged if a handler raises.
     """
 
     cdef bint _wait
@@ -1376,7 +1374,7 @@ cdef class Hold:
         self._charge()
 
     def __exit__(self, kind, value, traceback, /):
-        # a child that was forked inside does not hold it, and leaves it to its parent
+        # a child that was forked inside holds nothing: its parent uncharges
         if self._forks == forks:
             self._uncharge()
 
@@ -1389,7 +1387,7 @@ cdef class Hold:
 
 @cython.final
 cdef class CounterHold(Hold):
-    """Of one counter in the region."""
+    """A hold of one counter in the region."""
 
     cdef Charger _charger
     cdef int64_t _amount
@@ -1409,7 +1407,7 @@ cdef class CounterHold(Hold):
 
 @cython.final
 cdef class GroupHold(Hold):
-    """Of several counters of a group in the region.  The group waits: charge_in_turn(amounts above 0, timeout)."""
+    """A hold of several counters of a group in the region. charge_in_turn(amounts above 0, timeout) of the group waits."""
 
     cdef object _group
     cdef dict _wanted, _amounts, _back
@@ -1438,22 +1436,22 @@ cdef dict above_0(dict amounts):
 
 @cython.final
 cdef class Request:
-    """A charge of all the amounts (above 0), each through its charger, as soon as there is room and it is its turn.
+    """A waiting charge of several amounts (above 0), each through its charger, granted all at once.
 
-    The chargers are of one holder and of different resources.  Whoever begins it ends or cancels it.  Each method can
-    raise EngineError: ENODEV if the holder has ended or left the group.
+    The chargers are of one holder and of different resources. The caller of begin() also calls end() or cancel(). Each
+    method can raise EngineError: ENODEV if the holder has ended or left the group.
     """
 
     cdef list _chargers
     cdef int64_t _amounts[32]
-    cdef bint _in_line, _granted
+    cdef bint _queued, _granted
     cdef Region _region
     cdef readonly fsm_id id, holder
 
     def __cinit__(self, chargers, amounts, /):
         cdef size_t i
         if not 1 <= len(chargers) <= FSM_RESOURCES_MAX or len(amounts) != len(chargers):
-            raise EngineError(EINVAL, "a request is for 1 to 32 amounts")
+            raise EngineError(EINVAL, "a request has 1 to 32 amounts")
         self._chargers = list(chargers)
         for i, number in enumerate(amounts):
             self._amounts[i] = amount_of(number)
@@ -1463,16 +1461,16 @@ cdef class Request:
         return self._region
 
     def begin(self):
-        """Charges, and is True, or stands in line.  ENOSPC: there is no room for another one who waits."""
+        """Charges and returns True, or enters the queue. ENOSPC: there is no room for another waiting request."""
         cdef int status = attempt(self._chargers, self._amounts, NULL, self)
         if status < 0 and status != -EINPROGRESS:
             raise failure(status)
-        self._in_line = status != 0
+        self._queued = status != 0
         self._granted = status == 0
         return status == 0
 
     def wait(self, double seconds, /):
-        """Waits for so long at most; whether it is granted.  A signal's handler runs meanwhile, and may raise."""
+        """Waits at most so long, and returns whether it is granted. Signal handlers run meanwhile, and may raise."""
         cdef int64_t nanoseconds
         cdef int status = -EINTR
         cdef fsm_region *region = self._region._enter()
@@ -1480,7 +1478,7 @@ cdef class Request:
             deadline = monotonic() + seconds
             while status == -EINTR:
                 PyErr_CheckSignals()
-                # not for long at a time: a signal may come between the last line and the next
+                # in short waits: a signal may come between the check above and the call below
                 nanoseconds = <int64_t>(min(max(deadline - monotonic(), 0.0), 0.5) * 1e9)
                 with nogil:
                     status = fsm_await_request(region, self.id, nanoseconds)
@@ -1493,28 +1491,28 @@ cdef class Request:
         return status == 0
 
     def end(self):
-        """Leaves the line; whether it was granted, and the holder holds what it asked for."""
+        """Leaves the queue, and returns whether the request was granted: then the holder holds the amounts."""
         cdef int status
         cdef fsm_region *region
-        if self._in_line:
+        if self._queued:
             region = self._region._enter()
             with nogil:
                 status = fsm_end_request(region, self.id)
-            self._in_line = status == -ETIMEDOUT
+            self._queued = status == -ETIMEDOUT
             self._granted = status == 0
             self._region._leave(0 if status == -ECANCELED else status)
         return bool(self._granted)
 
     def cancel(self):
-        """Leaves the line, or gives back what was granted; nothing is done where nothing is left to do.
+        """Leaves the queue, or returns what was granted. A second call does nothing.
 
-        No handler of a signal runs in here, nor when it is the first that is called where an exception is caught.
+        No signal handler runs in it, nor before it if it is the first call of an except block.
         """
         cdef int64_t back[32]
         cdef size_t i
         try:
             granted = self.end()
-        except EngineError:  # the holder has ended, and nothing is left to be given back
+        except EngineError:  # the holder has ended and holds nothing
             return
         if granted:
             self._granted = False
@@ -1524,21 +1522,21 @@ cdef class Request:
 
 
 def request(chargers, amounts, /):
-    """Begins a request: None if it is charged, else the Request, which stands in line."""
+    """Begins a request: None if it is charged at once; otherwise the Request, which is in the queue."""
     asked = Request(chargers, amounts)
     return None if asked.begin() else asked
 
 
 def change(dict amounts not None, /):
-    """Charges what is above 0 and gives back what is below, each through its charger: all at once, or nothing.
+    """Charges positive amounts and returns negative ones, each through its charger, all at once or nothing.
 
-    The chargers are of one holder and of different resources.  A failure is told to the charger that it is about.
+    The chargers are of one holder and of different resources. The charger of the amount that failed raises.
     """
     change_counters(amounts)
 
 
 cdef int change_counters(dict amounts) except -1:
-    if len(amounts) == 1:  # that is what a charger can do by itself, and better
+    if len(amounts) == 1:  # one charger has a fast path
         ((charger, number),) = amounts.items()
         if number >= 0:
             charger.charge(number)
@@ -1550,7 +1548,7 @@ cdef int change_counters(dict amounts) except -1:
 
 
 def move(dict amounts not None, /):
-    """What is above 0 becomes the groups' own, and of what that is below 0 becomes the holder's; as change()."""
+    """Moves positive amounts from the holder to the groups themselves, and negative ones back; as change()."""
     several(amounts, fsm_move)
 
 
@@ -1561,7 +1559,7 @@ cdef int several(dict amounts, int (*operation)(fsm_charger **, const int64_t *,
     cdef size_t i
     cdef list chargers = list(amounts)
     if not 1 <= len(chargers) <= FSM_RESOURCES_MAX:
-        raise EngineError(EINVAL, f"{len(chargers)} amounts: at least 1 and at most {FSM_RESOURCES_MAX} are possible")
+        raise EngineError(EINVAL, f"{len(chargers)} amounts: a request has 1 to {FSM_RESOURCES_MAX}")
     for i, number in enumerate(amounts.values()):
         numbers[i] = number
     status = attempt(chargers, numbers, operation, None)
@@ -1574,7 +1572,7 @@ cdef int several(dict amounts, int (*operation)(fsm_charger **, const int64_t *,
 
 cdef int attempt(list chargers, const int64_t *numbers,
                  int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil, Request asked) except 1:
-    """run_several(), with those bound that are not."""
+    """run_several(), and binds unbound chargers first."""
     cdef int status = run_several(chargers, numbers, operation, asked)
     if status == -ENOTCONN:
         for charger in chargers:
@@ -1586,9 +1584,9 @@ cdef int attempt(list chargers, const int64_t *numbers,
 
 cdef int run_several(list chargers, const int64_t *numbers,
                      int (*operation)(fsm_charger **, const int64_t *, size_t) noexcept nogil, Request asked) except 1:
-    """Does the operation, or asks: 0 or a negative errno.
+    """Runs the operation, or begins the request: 0 or a negative errno.
 
-    All go inside in the same order as in other threads, so that none waits for another.
+    All threads lock the chargers in the same order, so that none waits for another.
     """
     cdef Charger charger
     cdef fsm_charger *into[32]
@@ -1598,7 +1596,7 @@ cdef int run_several(list chargers, const int64_t *numbers,
     cdef size_t i
     cdef int status
     for i, charger in enumerate(chargers):
-        charger._know_fork()
+        charger._reset_after_fork()
         into[i] = &charger._charger
     for charger in sorted(chargers, key=id):
         inside = &charger._inside

@@ -1,4 +1,4 @@
-"""What engine.h declares, for the binding: see there for what it means."""
+"""The declarations of engine.h for the binding."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdio cimport FILE
 
