@@ -1,8 +1,9 @@
 /*
- * checker.c - writes nonsense over a region, and has it judged and mended: whatever
- * is there, fsm_check() ends and tells its findings, each in one printable line.
+ * checker.c - overwrites a region with nonsense, checks it and repairs it.
  *
- * usage: checker REGION --rounds N [--seed N]; the region's file is written over
+ * For any content of the file, fsm_check() must return, and report each finding in one printable line.
+ *
+ * usage: checker REGION --rounds N [--seed N]; overwrites the file of the region
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -12,7 +13,7 @@
 static unsigned char *good, *bad;
 static size_t length;
 static size_t used_count;
-static size_t *used; /* where the blocks of 64 bytes begin that are not empty */
+static size_t *used; /* offsets of the blocks of 64 bytes that are not empty */
 
 static void load(const char *path)
 {

@@ -1,9 +1,9 @@
 /*
- * collide.c - shows the table of names in a region.
+ * collide.c - prints properties of the name table of a region.
  *
  * usage: collide hash PARENT NAME   the hash with a key of zeros
- *        collide longest REGION     how many groups the fullest bucket has
- *        collide names REGION N     N names for groups in the root that all belong into one bucket
+ *        collide longest REGION     the number of groups in the fullest bucket
+ *        collide names REGION N     N names for groups in the root that all fall into one bucket
  */
 #include "region/layout.h"
 #include "region/name_hash.h"

@@ -1,20 +1,18 @@
 /*
- * corrupt.c - writes nonsense into a region while threads and processes work in it.
+ * corrupt.c - overwrites a region with nonsense while threads and processes work in it.
  *
  * usage: corrupt [--seed N] [--corruptions N] [--first BURST] [--bursts N] [--sequential 1]
  *
- * Each burst makes a fresh region, furnishes it, has two processes of two threads
- * do every operation there is at random, and writes over the region meanwhile:
- * bits, words, fields, records, pages, the file's length.  Now and then one of
- * the processes is killed.  Any errno is a fine answer.  A crash, a sanitizer's
- * report, and an operation without an end are not.
+ * Each burst makes a fresh region and furnishes it. Two processes of two threads run all operations at random, and
+ * meanwhile bits, words, fields, records, pages and the length of the file are overwritten. Sometimes one of the
+ * processes is killed. Any errno is allowed. A crash, a report of a sanitizer, or an operation that does not return is
+ * a violation.
  *
- * What a burst does depends on the seed and its number alone, as far as the
- * scheduler lets it; with --sequential one process alternates between writing
- * and working, and a burst is the same each time.  Built with FSM_FAULT_POINTS it also writes between two steps of an
- * operation, where what was checked just before is used.
+ * A burst depends on the seed and its number alone, as far as the scheduler allows. With --sequential one process
+ * alternates between overwriting and working, and a burst is the same each time. Built with FSM_FAULT_POINTS, it also
+ * overwrites between two steps of an operation, where a value that was just checked is used.
  *
- * Before and after each mapping lies memory that nobody may touch.
+ * There is inaccessible memory before and after each mapping.
  */
 #include "mappings.h"
 #include "operations.h"
@@ -30,8 +28,8 @@
 
 #define PROCESSES 2
 #define THREADS 2
-#define BURST 24          /* corruptions in one burst, at the most */
-#define PATIENCE 60000000 /* ns an operation may wait for the lock */
+#define BURST 24          /* highest number of corruptions in one burst */
+#define PATIENCE 60000000 /* ns: patience of an operation for the lock */
 #define HANG 30000000000  /* ns after which an operation counts as hanging */
 
 /* ---- what the processes tell each other ------------------------------------------- */
@@ -39,7 +37,7 @@
 enum { OK, EUCLEANS, TIMEOUTS, OTHERS, ANSWERS };
 
 typedef struct worker_state {
-    int64_t since; /* when the operation that runs began; 0: none does */
+    int64_t since; /* start of the running operation; 0: none runs */
     int operation;
     uint64_t answers[ANSWERS];
 } worker_state;
@@ -60,8 +58,8 @@ static uint64_t operations_done(void)
     return sum;
 }
 
-/* Has a violation tell how to run this burst alone. */
-static void tell_burst(bool sequentially)
+/* A violation then says how to run this burst alone. */
+static void note_burst(bool sequentially)
 {
     static char again[64];
     snprintf(again, sizeof again, " --first %llu --bursts 1%s", (unsigned long long)control->burst,
@@ -74,14 +72,14 @@ static void look_for_a_hang(void)
     for (int i = 0; i < PROCESSES * THREADS; i++) {
         int64_t since = __atomic_load_n(&control->worker[i].since, __ATOMIC_RELAXED);
         if (since && monotonic_ns() - since > HANG)
-            violation("operation %d has no end", control->worker[i].operation);
+            violation("operation %d does not return", control->worker[i].operation);
     }
 }
 
 /* ---- corruptions ---------------------------------------------------------------------- */
 
 typedef struct part {
-    size_t at, size; /* of one record */
+    size_t at, size;
     uint32_t room;
 } part;
 
@@ -263,7 +261,7 @@ static size_t record(random_source *source, int which)
     return p->at + p->size * random_below(source, p->room);
 }
 
-/* A place in a record that is likely to be used, aligned to `unit`. */
+/* An offset in a record that is probably in use, aligned to `unit`. */
 static size_t place(random_source *source, size_t unit)
 {
     static const int likely[] = { HEADER, HEADER, BUCKETS, GROUP,      GROUP, COUNTER, COUNTER, HOLDER,
@@ -307,7 +305,7 @@ static void corrupt_once(random_source *source)
             scribble(record(source, which), bytes, target.part[which].size);
         break;
     }
-    case 9: { /* noise, seldom a whole page of it */
+    case 9: { /* noise, seldom a whole page */
         unsigned char bytes[4096];
         size_t size = random_below(source, 4) == 0 ? sizeof bytes : 16 + random_below(source, 240);
         for (size_t i = 0; i < size; i++)
@@ -331,16 +329,16 @@ static void set_length(size_t length)
 
 /* ---- in the middle of an operation ------------------------------------------------------- */
 
-static random_source *within; /* what is written there, if anything is */
+static random_source *within; /* source of the values to write; NULL: none */
 
 #ifdef FSM_FAULT_POINTS
 /*
- * A field of all records of a kind, or all of their fields, are something else from one step to the next: what was
- * checked just before is not what is used.  Then they are as they were, and the region as good for the next time.
+ * One or all fields of all records of a kind change from one step to the next, so that a value that was just checked is
+ * not the one that is used. Afterwards they are restored, for the next time.
  */
 void fault_point(const fault_place *place)
 {
-    static field is; /* what is something else, of a size of 0 if nothing is */
+    static field is; /* the field that is changed; size 0: none */
     static unsigned char was[64][512], bytes[512];
     (void)place;
     if (!within)
@@ -372,7 +370,7 @@ void fault_point(const fault_place *place)
 
 /* ---- working ------------------------------------------------------------------------------ */
 
-/* A thread, and where the parent sees what it does. */
+/* A thread, with its progress for the parent. */
 typedef struct seat {
     worker worker;
     worker_state *state;
@@ -451,7 +449,7 @@ static void bury(pid_t child, bool killed)
         violation("a process ended with status %#x", status);
 }
 
-/* Until the processes have done some more, or do not get on since they all wait. */
+/* Until the processes have done some more operations, or all of them wait. */
 static void let_them_work(uint64_t operations)
 {
     uint64_t goal = operations_done() + operations;
@@ -465,7 +463,7 @@ static void run_burst(uint64_t burst)
     random_source source = source_of(burst);
     control->burst = burst;
     control->stop = false;
-    tell_burst(false);
+    note_burst(false);
     fsm_region *r = furnish(&source);
     aim_at(r);
     char path[64];
@@ -507,12 +505,12 @@ static void run_burst(uint64_t burst)
     fsm_close(r);
 }
 
-/* The same in one thread: corrupt, work, corrupt, work. */
+/* In one thread: corrupt, work, corrupt, work. */
 static void run_sequential_burst(uint64_t burst)
 {
     random_source source = source_of(burst);
     control->burst = burst;
-    tell_burst(true);
+    note_burst(true);
     seat s = { .state = &control->worker[0] };
     worker *w = &s.worker;
     w->region = furnish(&source);
@@ -564,11 +562,11 @@ int main(int argc, char **argv)
     if (sequential) {
         int status;
         while (waitpid(child, &status, WNOHANG) == 0) {
-            tell_burst(true);
+            note_burst(true);
             look_for_a_hang();
             usleep(1000);
         }
-        tell_burst(true);
+        note_burst(true);
         if (status != 0)
             violation("the process ended with status %#x", status);
     } else {

@@ -1,9 +1,8 @@
 /*
  * crash.c - a process is killed after each single store of each operation.
  *
- * A victim does one operation while its parent lets it go on by one instruction at
- * a time and looks which of them change the region.  Then the same is played again
- * from the start for every such instruction, and there the victim is killed.
+ * The parent lets a victim run one operation instruction by instruction, and notes which instructions change the
+ * region. Then it repeats the play once for each of these instructions, and kills the victim there.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -20,7 +19,7 @@ static void be_traced(void)
     }
 }
 
-/* One instruction; false when the victim has come to its end. */
+/* Runs one instruction; false: the victim is at its end. */
 static bool step(pid_t pid)
 {
     int status;
@@ -35,7 +34,7 @@ static bool step(pid_t pid)
     violation("the victim came to status %x", (unsigned)status);
 }
 
-/* Another dies in the middle of a play, with the lock: who takes it next has to recover. */
+/* Another process dies in the middle of a play, with the lock: the next process to take it has to recover. */
 static void crash_before(scene *s, const play *p, uint64_t steps)
 {
     pid_t pid = start_victim(s, play_named(p->recovering), be_traced);
@@ -48,16 +47,16 @@ static void crash_before(scene *s, const play *p, uint64_t steps)
 enum { POINTS_MAX = 20000 };
 
 typedef struct course {
-    uint64_t steps; /* in all */
+    uint64_t steps; /* total */
     int count;
-    uint64_t change[POINTS_MAX]; /* after so many steps the region was changed */
+    uint64_t change[POINTS_MAX]; /* the steps after which the region had changed */
 } course;
 
 static course run_of[1];
 static view before, after;
-static uint64_t crash_at; /* the instruction after which the one before dies: in the middle */
+static uint64_t crash_at; /* the instruction after which the process before dies, in the middle */
 
-/* Lets the victim go on to its end, and notes after which steps the region was another. */
+/* Runs the victim to its end, and notes after which steps the region had changed. */
 static void rehearse(const play *p)
 {
     scene s;
@@ -66,7 +65,7 @@ static void rehearse(const play *p)
     if (p->recovering)
         crash_before(&s, p, crash_at);
     else
-        see(&s, p, &before); /* after a crash that would be the recovery */
+        see(&s, p, &before); /* after a crash, seeing would be the recovery */
     unsigned char *copy = malloc(s.size);
     memcpy(copy, s.bytes, s.size);
     run_of->count = 0;
@@ -116,7 +115,7 @@ int main(int argc, char **argv)
             uint64_t seed = random_bits(&random);
             if ((only != UINT64_MAX && only != i) || plays[i].behind)
                 continue;
-            if (points && only == UINT64_MAX && (seed & 1) != b) /* the short way: with stock or without */
+            if (points && only == UINT64_MAX && (seed & 1) != b) /* the short run: with stock, or without */
                 continue;
             if (only == UINT64_MAX && (seed >> 1) % part != 0)
                 continue;

@@ -1,8 +1,8 @@
 /*
- * fault_orders.c - an engine that dies or stops as it is told by a test.
+ * fault_orders.c - an engine that dies or stops at a fault point, as a test orders.
  *
- * The test and the processes with such an engine share the file that FSMOUNT_FAULT_ORDERS names.  The process whose
- * pid is there sends itself the signal as it passes the place, "function/done", and the order is carried out.
+ * The test and the processes with such an engine share the file that FSMOUNT_FAULT_ORDERS names. The process with the
+ * ordered pid sends itself the signal when it passes the place, "function/done"; then the order is carried out.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -17,7 +17,7 @@
 
 /* As in faults.py. */
 typedef struct orders {
-    int32_t pid; /* 0: carried out; ANYBODY: whoever comes first */
+    int32_t pid; /* 0: carried out; ANYBODY: the first process that comes */
     int32_t signal;
     char place[120];
 } orders;
@@ -43,7 +43,7 @@ static void name_place(char *name, size_t size, const fault_place *place)
     snprintf(name, size, "%s/%s", place->function, place->done);
 }
 
-/* Whether an order for this place can ever be carried out. */
+/* Whether there is such a place in the engine. */
 __attribute__((visibility("default"))) bool is_fault_point(const char *name);
 
 bool is_fault_point(const char *name)

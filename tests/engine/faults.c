@@ -1,10 +1,10 @@
 /*
  * faults.c - a process dies, or is stopped, at each fault point of each operation.
  *
- * A play is rehearsed first, to see which points of the engine the victim passes and in what order.  Then it is
- * played again from the start for each of these passings, in three ways: there the victim is killed; or stopped and
- * continued; or stopped and killed.  While it stands still, others must get the answer that it has the lock, change
- * nothing, and go on once it continues or dies.  A point of the engine that no play passes is a violation.
+ * A rehearsal of a play finds the fault points that the victim passes, in order. Then the play is repeated for each of
+ * these passings in three ways: the victim is killed there; or stopped and continued; or stopped and killed. While it
+ * is stopped, other processes must get an error that names it, change nothing, and go on after it continues or dies. A
+ * fault point that no play passes is a violation.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -20,10 +20,10 @@
 enum { PASSINGS_MAX = 4000, PLACES_MAX = 1000 };
 enum { IMPATIENCE = 200000, PATIENCE = 60 }; /* ns, and s */
 
-/* What the victim is to do, and what it did; shared with it. */
+/* The order for the victim, and its progress; shared with it. */
 static struct orders {
     pid_t who;
-    int signal; /* to send itself, as it passes for the at-th time; 0: none */
+    int signal; /* sent by the victim to itself at passing `at`; 0: none */
     uint32_t at;
     uint32_t passings; /* so far */
     uint32_t place[PASSINGS_MAX];
@@ -43,7 +43,7 @@ void fault_point(const fault_place *place)
         violation("more than %d passings", PASSINGS_MAX);
     uint32_t number = (uint32_t)(place - fault_points);
     if (orders->passings && orders->place[orders->passings - 1] == number && strcmp(place->done, "waiting") == 0)
-        return; /* it has woken and sleeps again, which depends on the clock */
+        return; /* it has woken up and sleeps again, which depends on the clock */
     orders->place[orders->passings] = number;
     orders->reached[number] = true;
     if (orders->passings++ == orders->at && orders->signal)
@@ -61,7 +61,7 @@ static const char *name_of(uint32_t place)
 
 /* ---- the victim's course ------------------------------------------------------------ */
 
-/* A victim that is ready begins; it does as ordered, or comes to its end. */
+/* Lets a victim that is ready begin; it carries out the order, or comes to its end. */
 static void begin(pid_t pid, int signal_number, uint32_t at)
 {
     orders->who = pid;
@@ -71,7 +71,7 @@ static void begin(pid_t pid, int signal_number, uint32_t at)
     kill(pid, SIGCONT);
 }
 
-/* Until it is stopped, or dead: by whatever it was ordered, or at its end. */
+/* Until it is stopped or dead, by the order or at its end. */
 static void await(pid_t pid, int signal_number)
 {
     int status;
@@ -84,8 +84,8 @@ static void await(pid_t pid, int signal_number)
 }
 
 /*
- * The scene with a victim that is ready.  If it has to recover first, another died at that passing of its own play; if
- * it has to wait, another, which is returned, is stopped there.
+ * Makes a scene with a victim that is ready. If it has to recover first, another process died at that passing of its
+ * own play. If it has to wait, another process is stopped there, and returned.
  */
 static pid_t prepare(scene *s, const play *p, uint32_t at)
 {
@@ -99,7 +99,7 @@ static pid_t prepare(scene *s, const play *p, uint32_t at)
     return p->behind ? another : 0;
 }
 
-/* The other one, whom the victim waits for, comes to its end. */
+/* The process that the victim waits for comes to its end. */
 static void release(pid_t *another)
 {
     kill(*another, SIGCONT);
@@ -108,7 +108,7 @@ static void release(pid_t *another)
     *another = 0;
 }
 
-/* Whether the victim has come to wait for the other one; else it is, or will be, where it was sent to. */
+/* Whether the victim waits for the other process; otherwise it is, or will be, at its place. */
 static bool waits(pid_t pid)
 {
     for (;;) {
@@ -132,7 +132,7 @@ static int ask_usage(scene *s)
     int64_t usage;
     return fsm_usage(s->region, FSM_ROOT, MEMORY, &usage);
 }
-/* A refusal in global mode takes no lock and counts it: it is judged here, and not counted any more. */
+/* A refusal in global mode is counted without the lock. It is checked here, and then subtracted. */
 static int try_charge(scene *s)
 {
     int result = fsm_charge_slow(&s->survives[MEMORY], 1);
@@ -194,7 +194,7 @@ static int (*const others[])(scene *s) = { try_charge, try_uncharge, try_nofail,
                                            try_rmdir,  try_holder,   try_leave,  try_reap, try_repair };
 enum { OTHERS = sizeof others / sizeof *others };
 
-/* Points at which the lock is another's, or nobody's. */
+/* At these fault points the victim does not have the lock. */
 static bool outside_the_lock(const play *p, uint32_t place)
 {
     static const char *const names[] = { "waiting", "given_up", "woken" };
@@ -209,12 +209,12 @@ static void expect_refusal(scene *s, int result, const char *what)
     if (result == REFUSED)
         return;
     if (result != -ETIMEDOUT)
-        violation("%s is answered %d while another stands still with the lock", what, result);
+        violation("%s returns %d while a stopped process has the lock", what, result);
     if (fsm_last_fault()->pid != s->victim)
-        violation("%s: process %d is said to have the lock, it is %d", what, fsm_last_fault()->pid, s->victim);
+        violation("%s: the error names process %d, but %d has the lock", what, fsm_last_fault()->pid, s->victim);
 }
 
-/* The victim has the lock: others get an error that names it, and change nothing. */
+/* While the victim has the lock, others get an error that names it, and change nothing. */
 static void try_others(scene *s, const play *p, uint32_t place, uint32_t first, uint32_t count)
 {
     size_t records = s->size - sizeof(header);
@@ -247,7 +247,7 @@ static void *wait_patiently(void *s)
 enum way { DIE, STOP, STOP_AND_DIE, WAYS };
 static const char *const way_names[WAYS] = { "dies", "is stopped", "is stopped and dies" };
 static view before, after;
-static uint32_t course[PASSINGS_MAX]; /* the places that the victim passes, as it was rehearsed */
+static uint32_t course[PASSINGS_MAX]; /* the places that the victim passes, from the rehearsal */
 
 static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, uint32_t tries)
 {
@@ -260,7 +260,7 @@ static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, 
     if (way != DIE) {
         pthread_t patient;
         if (orders->passings != at + 1 || orders->place[at] != course[at])
-            violation("the victim took another course: its passing %u is of %s", orders->passings - 1,
+            violation("the victim took a different course: passing %u is of %s", orders->passings - 1,
                       name_of(orders->place[orders->passings - 1]));
         if (!another)
             try_others(&s, p, course[at], at, tries);
@@ -280,12 +280,12 @@ static void perform(const play *p, enum way way, uint32_t died_at, uint32_t at, 
     strike_the_scene(&s);
 }
 
-/* Lets the victim go on to its end, which sets the course; returns how many points that has. */
+/* Runs the victim to its end and sets the course. Returns the number of passings. */
 static uint32_t rehearse(const play *p, uint32_t died_at)
 {
     scene s;
     pid_t another = prepare(&s, p, died_at);
-    if (!p->recovering && !another) /* else that would be the recovery, or wait itself */
+    if (!p->recovering && !another) /* otherwise this would be the recovery, or would wait itself */
         see(&s, p, &before);
     begin(s.victim, 0, 0);
     if (another && waits(s.victim))
@@ -304,7 +304,7 @@ static uint32_t rehearse(const play *p, uint32_t died_at)
 
 static char again[300];
 
-/* Walks through the passings from `first` on, so many apart. */
+/* Plays the passings from `first` on, `apart` apart. */
 static uint64_t walk(const play *p, uint32_t died_at, uint32_t first, uint32_t apart, uint64_t only, uint32_t tries)
 {
     uint64_t played = 0;
@@ -326,8 +326,8 @@ static uint64_t walk(const play *p, uint32_t died_at, uint32_t first, uint32_t a
 int main(int argc, char **argv)
 {
     trial_seed = option(argc, argv, "--seed", fresh_seed());
-    uint64_t part = option(argc, argv, "--part", 1); /* one of so many passings is played */
-    bool all = option(argc, argv, "--all", 0);       /* each death before a recovery, and each try of the others */
+    uint64_t part = option(argc, argv, "--part", 1); /* one of this many passings is played */
+    bool all = option(argc, argv, "--all", 0); /* every death before a recovery, and every attempt of the others */
     uint64_t only_play = option(argc, argv, "--play", UINT64_MAX);
     uint64_t only_batch = option(argc, argv, "--batch", UINT64_MAX);
     uint64_t only_passing = option(argc, argv, "--passing", UINT64_MAX);
@@ -350,7 +350,7 @@ int main(int argc, char **argv)
             the_batch = batches[b];
             snprintf(again, sizeof again, " --part %" PRIu64 " --all %d --play %u --batch %u", part, all, i, b);
             const char *other = p->behind ? p->behind : p->recovering;
-            /* where the one before dies, or is stopped: in each place, or in one by chance */
+            /* where the process before dies or is stopped: at every place, or at a random one */
             uint32_t deaths = other ? rehearse(play_named(other), 0) : 1, length = (uint32_t)strlen(again);
             uint64_t now = 0;
             for (uint32_t d = 0; d < deaths; d++) {

@@ -1,4 +1,4 @@
-"""A package whose engine has fault points, and orders for processes that use it: where to die or to stop."""
+"""A package whose engine has fault points, and orders to its processes: where to die or to stop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANYBODY = -1
 
 
 def build(directory: Path) -> ctypes.CDLL:
-    """The package, built with fault points, in a directory; what it returns is the engine in it."""
+    """Builds the package with fault points in a directory, and returns the engine in it."""
     directory.mkdir()
     shutil.copytree(CHECKOUT / "fsmount", directory / "fsmount", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -42,7 +42,7 @@ def build(directory: Path) -> ctypes.CDLL:
 
 
 class FaultOrders:
-    """What is to happen; the processes have its `path` in FSMOUNT_FAULT_ORDERS as they start."""
+    """An order that processes read from `path`; they start with it in FSMOUNT_FAULT_ORDERS."""
 
     def __init__(self, path: Path, engine: ctypes.CDLL) -> None:
         self.path = path
@@ -52,9 +52,9 @@ class FaultOrders:
             self._given = mmap.mmap(file.fileno(), ORDERS.size)
 
     def give(self, pid: int, what: signal.Signals, place: str) -> None:
-        """The process is to send itself the signal when it next passes "function/done"."""
+        """Orders the process to send itself the signal when it next passes "function/done"."""
         assert self.is_place(place), f"{place} is no fault point of the engine"
-        # the pid last: it is what the process looks at first
+        # the pid last: the process reads it first
         self._given[4 : ORDERS.size] = ORDERS.pack(0, what, place.encode())[4:]
         self._given[:4] = struct.pack("i", pid)
 

@@ -1,6 +1,7 @@
 /*
- * layout.c - tells where everything lies in a region, as the compiler has it: a line for each array (its place in the
- * file and the size of a record) and for each of the fields that are asked for.
+ * layout.c - prints the layout of a region as the compiler sees it.
+ *
+ * A line for each array (its offset in the file and the size of a record), and a line for each of the FIELDS.
  *
  * usage: layout REGION; FIELDS is a list of FIELD(record, field)
  */

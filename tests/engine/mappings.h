@@ -1,6 +1,7 @@
 /*
- * mappings.h - for a program that is linked with --wrap=mmap,--wrap=munmap: before
- * and after each file that is mapped lies memory that nobody may touch.
+ * mappings.h - inaccessible memory before and after each file that is mapped.
+ *
+ * For a program that is linked with --wrap=mmap,--wrap=munmap.
  */
 #ifndef FSM_MAPPINGS_H
 #define FSM_MAPPINGS_H
@@ -20,7 +21,7 @@ int __wrap_munmap(void *address, size_t length);
 static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER;
 static void *mappings[64];
 
-/* Replaces one entry by another; whether there was one. */
+/* Replaces one entry by another; false if there is no such entry. */
 static bool note_mapping(void *from, void *to)
 {
     bool found = false;

@@ -1,6 +1,7 @@
 /*
- * operations.h - a furnished region, and every operation of the engine, at random:
- * for programs that see whether anything but an errno comes of it.
+ * operations.h - a furnished region, and every operation of the engine at random.
+ *
+ * For programs that check that nothing but an errno comes of it.
  */
 #ifndef FSM_OPERATIONS_H
 #define FSM_OPERATIONS_H
@@ -10,7 +11,7 @@
 
 /* ---- a region with something in every part of it, stock out included ---------------------- */
 
-enum { GROUPS = 16, HOLDERS = 8, CELLS = 40, RESOURCES = 2 }; /* resources: at the most */
+enum { GROUPS = 16, HOLDERS = 8, CELLS = 40, RESOURCES = 2 }; /* resources: at most */
 
 static const char *const names[] = { "a", "b", "c", "d" };
 
@@ -87,7 +88,7 @@ typedef struct worker {
     fsm_charger charger[4];
 } worker;
 
-/* The charger that all threads of a process use. */
+/* A charger that all threads of a process share. */
 static fsm_charger common_charger;
 
 static fsm_id some_group(random_source *source)
@@ -188,7 +189,7 @@ static int64_t snapshot(worker *w)
     return n > 0 ? 0 : n;
 }
 
-/* Through two chargers, of one resource or of two. */
+/* Through two chargers, of the same resource or of two. */
 static int change_two(worker *w, int64_t amount)
 {
     uint64_t first = random_below(&w->source, 5), second = random_below(&w->source, 5);
@@ -202,7 +203,7 @@ static int change_two(worker *w, int64_t amount)
     return random_below(&w->source, 3) > 0 ? fsm_change(chargers, amounts, n) : fsm_move(chargers, amounts, n);
 }
 
-/* A request through one charger or two; a short wait for it, and its end, now or some time. */
+/* A request through one or two chargers: waits a little for it, and ends it now or later. */
 static int wait_a_little(worker *w, int64_t amount)
 {
     uint64_t first = random_below(&w->source, 5), second = random_below(&w->source, 4);
@@ -357,16 +358,16 @@ static int64_t operate(worker *w, int operation)
     }
 }
 
-/* Any errno is a fine answer, but what is found to be wrong is to be told. */
+/* Any errno is allowed, but -EUCLEAN must come with a text. */
 static void check_answer(int operation, int64_t answer)
 {
     if (answer > 0 || answer < -4095)
         violation("operation %d answered %lld", operation, (long long)answer);
     if (answer == -EUCLEAN && !fsm_last_fault()->text[0])
-        violation("operation %d found something wrong and does not say what", operation);
+        violation("operation %d reports damage without a text", operation);
 }
 
-/* A holder that has joined a few groups and charges in them. */
+/* Makes a holder that has joined a few groups and charges in them. */
 static void settle_in(worker *w)
 {
     for (int i = 0; i < 4; i++)

@@ -1,6 +1,4 @@
-/*
- * plays.c - the scene, what the victim does in it, and what the survivors must find.
- */
+/* plays.c - the scene, the operations of the victim, and the checks of the survivors. */
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -35,7 +33,7 @@ static fsm_id make(fsm_region *region, fsm_id parent, const char *name)
     return id;
 }
 
-/* A lease of this process for one counter. */
+/* Makes a lease of this process for one counter. */
 static fsm_id lend(fsm_region *region, fsm_id where, uint32_t resource, fsm_charger *charger, int64_t amount)
 {
     fsm_id lease;
@@ -49,10 +47,10 @@ static fsm_id lend(fsm_region *region, fsm_id where, uint32_t resource, fsm_char
 }
 
 /*
- * A process that kept c's tokens and b's, had some of a's, and a lease of b's memory, and was killed; nobody has
- * noticed yet.
+ * A killed process kept tokens of b and c, held tokens of a, and had a lease of memory of b. No process has noticed
+ * yet.
  */
-static void leave_a_dead_one(scene *s)
+static void leave_dead_holder(scene *s)
 {
     s->dead_pid = fork_companion();
     if (s->dead_pid == 0) {
@@ -67,7 +65,7 @@ static void leave_a_dead_one(scene *s)
     }
     int status;
     if (waitpid(s->dead_pid, &status, 0) != s->dead_pid || status)
-        violation("the one that is to be dead ended with status %x", (unsigned)status);
+        violation("the process that should be dead ended with status %x", (unsigned)status);
 }
 
 static fsm_id holder_of(fsm_region *region, pid_t pid)
@@ -101,7 +99,7 @@ void set_the_scene(scene *s, const play *p)
     s->empty = make(s->region, FSM_ROOT, "empty");
     expect(fsm_set_limit(s->region, s->a, MEMORY, LIMIT), "set_limit");
     if (p->after_a_death)
-        leave_a_dead_one(s);
+        leave_dead_holder(s);
     s->survivor = hold(s->region, s->c, 0, &s->survives[MEMORY], MEMORY, 700);
     fsm_charger_init(&s->survives[TOKENS]);
     expect(fsm_charger_bind(&s->survives[TOKENS], s->region, s->survivor, s->c, TOKENS), "bind");
@@ -111,8 +109,10 @@ void set_the_scene(scene *s, const play *p)
     expect(fsm_common_charge(s->region, s->c, MEMORY, 500), "common_charge");
 }
 
-/* One asks for more than there is, and the next would have found room; both have it once the victim holds nothing. */
-static void stand_in_line(scene *s)
+/*
+ * One request asks for more than there is, and the next one would fit. Both are granted once the victim holds nothing.
+ */
+static void wait_in_queue(scene *s)
 {
     fsm_stat stat;
     expect(fsm_get_stat(s->region, s->c, MEMORY, &stat), "stat");
@@ -125,12 +125,12 @@ static void stand_in_line(scene *s)
         it->amount[TOKENS] = 50;
         fsm_charger *both[] = { &it->charger[MEMORY], &it->charger[TOKENS] };
         if (fsm_request(both, it->amount, RESOURCES, &it->request) != -EINPROGRESS)
-            violation("the request %d of those in line does not wait", i);
+            violation("request %d in the queue does not wait", i);
     }
 }
 
-/* Each has all that it asked for, or nothing; once the victim is dead, all. */
-static void check_line(scene *s, bool at_the_end)
+/* Each request has all of its amounts or nothing; after the victim's death, all. */
+static void check_queue(scene *s, bool at_the_end)
 {
     for (int i = 0; i < WAITERS && s->asker[0].holder; i++) {
         struct asker *it = &s->asker[i];
@@ -154,7 +154,7 @@ static void check_line(scene *s, bool at_the_end)
         expect(fsm_holder_end(s->region, it->holder), "holder_end");
     }
     if (at_the_end && s->region->header->waiting)
-        violation("%u wait in line, and nobody is left", s->region->header->waiting);
+        violation("%u requests wait, and no process is left", s->region->header->waiting);
 }
 
 void strike_the_scene(scene *s)
@@ -174,7 +174,7 @@ static int64_t margin_of(const victim *v)
     expect(fsm_get_stat(v->region, v->scene->c, MEMORY, &stat), "stat");
     return stat.hierarchical_margin;
 }
-/* What was recorded just now is not recorded again, or is. */
+/* Whether a refusal that was just recorded is recorded again. */
 static void record_every_ns(int64_t every)
 {
 #ifdef FSM_FAULT_POINTS
@@ -193,7 +193,7 @@ static void reach_the_limit(victim *v)
     fsm_charge(&v->charger, 1);
     record_every_ns(INT64_MAX);
 }
-/* Until what was refused then is old enough for the next one to be recorded. */
+/* Until the refusal is old enough for the next one to be recorded. */
 static void be_refused_and_wait(victim *v)
 {
     reach_the_limit(v);
@@ -251,7 +251,7 @@ void kill_victim(pid_t pid)
         violation("the victim did not die: %x", (unsigned)status);
 }
 
-/* A holder that was ended by another while its process lived, which is dead now. */
+/* A holder was ended by another process while its own process lived, which is dead now. */
 static void leave_a_quarantine(victim *v)
 {
     int ready[2];
@@ -449,7 +449,7 @@ static void listen(victim *v)
 {
     fsm_listen(v->region, true);
 }
-/* Above and below of where the usage of a is, and a part of its limit; listening. */
+/* Watches above and below the usage of a, and one at a percentage of its limit; listens. */
 static void watch_closely(victim *v)
 {
     int64_t usage = usage_of(v, v->scene->a);
@@ -469,7 +469,7 @@ static void watch_what_is_removed(victim *v)
     static const fsm_mark mark = { 10, 0 };
     expect(fsm_watch(v->region, v->scene->empty, MEMORY, &mark, 1, NULL, 0, v->watches), "watch");
 }
-static void watch_anew(victim *v)
+static void watch_again(victim *v)
 {
     static const fsm_mark marks[] = { { 90, FSM_PERCENT }, { 20, FSM_PERCENT | FSM_BELOW } };
     fsm_id made[2];
@@ -499,7 +499,7 @@ static void have_counted(victim *v)
     expect(fsm_common_uncharge(v->region, v->scene->empty, MEMORY, 2), "common_uncharge");
     listen(v);
 }
-/* Asks for memory, and tokens unless that is 0; -EINPROGRESS. */
+/* Requests memory, and tokens unless 0; -EINPROGRESS. */
 static int ask_for(victim *v, int64_t memory, int64_t tokens)
 {
     fsm_charger *both[] = { &v->charger, &v->tokens };
@@ -684,7 +684,7 @@ static void repair_it(victim *v)
 
 static void charge_past_nonsense(victim *v)
 {
-    __atomic_store_n(&v->region->header->lock, 0x3ffffff0, __ATOMIC_RELAXED); /* a thread that cannot be */
+    __atomic_store_n(&v->region->header->lock, 0x3ffffff0, __ATOMIC_RELAXED); /* no thread has this number */
     charge_with_refill(v);
 }
 
@@ -695,7 +695,7 @@ static void create_region(victim *v)
     fsm_region *region;
     expect(fsm_create(new_region, fsm_geometry_of(v->region), 0, 0, &region), "create");
 }
-/* A region that was not finished is none, and one that was is as good as any. */
+/* An unfinished region is none; a finished one works. */
 static void check_new_region(bool is_done)
 {
     fsm_region *region;
@@ -729,7 +729,7 @@ const play plays[] = {
     { .name = "set_limit past a mark", .prepare = watch_closely, .act = halve_the_limit },
     { .name = "watch", .act = watch_for_the_first_time, .in_parts = true },
     { .name = "watch in used records", .prepare = watch_and_forget, .act = watch_for_the_first_time, .in_parts = true },
-    { .name = "watch anew", .prepare = watch_closely, .act = watch_anew, .in_parts = true },
+    { .name = "watch again", .prepare = watch_closely, .act = watch_again, .in_parts = true },
     { .name = "unwatch", .prepare = watch_closely, .act = unwatch, .in_parts = true },
     { .name = "uncharge in global mode", .prepare = reach_the_limit, .act = uncharge_the_limit_away },
     { .name = "charge in global mode", .prepare = reach_the_limit, .act = charge_too_much },
@@ -894,7 +894,7 @@ const play *play_named(const char *name)
 __attribute__((format(printf, 4, 5))) static void put(view *v, int64_t number, bool sum, const char *format, ...)
 {
     if (v->count == VALUES)
-        violation("the test sees more than it has room for");
+        violation("the test sees more values than it can hold");
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(v->at[v->count].name, sizeof v->at->name, format, arguments);
@@ -922,7 +922,7 @@ static char role_of(const scene *s, const fsm_holder_info *h)
                                                   : '?';
 }
 
-/* Returns the usage of the group as its parts make it. */
+/* Returns the usage of the group as the sum of its parts. */
 static void see_group(scene *s, const play *p, view *v, fsm_id id, const char *path, int64_t usage[RESOURCES])
 {
     fsm_child children[GROUPS];
@@ -942,7 +942,7 @@ static void see_group(scene *s, const play *p, view *v, fsm_id id, const char *p
         for (int r = 0; r < RESOURCES; r++)
             usage[r] += part[r];
     }
-    /* not the times of directories: they follow what is done there, in a step of their own */
+    /* not the times of directories: a step of their own sets them */
     for (uint32_t slot = 0; slot < 2 && id != FSM_ROOT; slot++) {
         fsm_attr attr;
         expect(fsm_get_attr(s->region, id, slot, &attr), "get_attr");
@@ -1030,7 +1030,8 @@ static void check_parts(const view *before, const view *now, const view *after)
         const struct value *value = &now->at[i], *was = get(before, value->name), *is = get(after, value->name);
         if (is_value_of(value, before) || is_value_of(value, after))
             continue;
-        if (value->number == 0 && !is && strstr(value->name, " held by ")) /* kept by the group already, still joined */
+        if (value->number == 0 && !is &&
+            strstr(value->name, " held by ")) /* the group has it already, and the holder is still joined */
             continue;
         int64_t low = was  ? was->number
                       : is ? is->number
@@ -1049,7 +1050,7 @@ static void check_parts(const view *before, const view *now, const view *after)
     }
 }
 
-/* Whoever listens was told of it. */
+/* A listener was notified of each event. */
 static void check_notifier(const scene *s, const view *before, const view *now)
 {
     for (int i = 0; i < now->count; i++)
@@ -1079,7 +1080,7 @@ static void check_derived(scene *s, const char *when)
         violation("%s, fsm_check finds these %" PRId64, when, findings);
 }
 
-/* What is recorded is whole: of somebody who was refused, at a limit that is there. */
+/* Each record is complete: a process that was refused, and a limit that exists. */
 static void check_refusals(const scene *s)
 {
     fsm_refusal found[FSM_REFUSALS];
@@ -1104,7 +1105,7 @@ static void fill(scene *s)
     fsm_stat stat;
     expect(fsm_get_stat(s->region, s->c, MEMORY, &stat), "stat");
     if (stat.hierarchical_margin > LIMIT)
-        violation("the limit is gone: a margin of %" PRId64, stat.hierarchical_margin);
+        violation("there is no limit: a margin of %" PRId64, stat.hierarchical_margin);
     expect(fsm_charge(&s->survives[MEMORY], stat.hierarchical_margin), "charge of the margin");
     if (fsm_charge(&s->survives[MEMORY], 1) != -ENOMEM)
         violation("charged one more than the margin");
@@ -1128,7 +1129,7 @@ static int remove_below(scene *s, fsm_id id)
     return removed;
 }
 
-/* Every record can be used again: none was lost, but for the cells of a holder that was ended under a live process. */
+/* No record is lost, except the cells of a holder that was ended while its process lived. */
 static void fill_the_region(scene *s, int quarantined)
 {
     fsm_id holders[HOLDERS], groups[GROUPS], id;
@@ -1214,7 +1215,7 @@ pid_t start_victim(scene *s, const play *p, void (*ready)(void))
     if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
         violation("the victim could not start: status %x", (unsigned)status);
     if (p->is_waited_for && !p->recovering)
-        stand_in_line(s);
+        wait_in_queue(s);
     return pid;
 }
 
@@ -1224,7 +1225,7 @@ void checker(scene *s, const play *p, const view *before, const view *after)
 {
     view now;
     check_derived(s, "after the play");
-    check_line(s, false);
+    check_queue(s, false);
     see(s, p, &now);
     if (p->recovering || p->behind)
         ;
@@ -1236,7 +1237,7 @@ void checker(scene *s, const play *p, const view *before, const view *after)
     expect(fsm_reap_dead(s->region, &reaped), "reap_dead");
     if (holder_of(s->region, s->victim) != UINT64_MAX ||
         (s->dead_pid && holder_of(s->region, s->dead_pid) != UINT64_MAX))
-        violation("the dead are reaped and are still holders");
+        violation("dead processes are reaped and are still holders");
     see(s, p, &now);
     if (!p->recovering && !p->behind)
         check_notifier(s, before, &now);
@@ -1244,7 +1245,7 @@ void checker(scene *s, const play *p, const view *before, const view *after)
         size_t length = strlen(now.at[i].name);
         char role = now.at[i].name[length - 1];
         if (strstr(now.at[i].name, " held by ") && !strchr("SIQR", role))
-            violation("%s %" PRId64 " after the dead were reaped", now.at[i].name, now.at[i].number);
+            violation("%s %" PRId64 " after dead processes were reaped", now.at[i].name, now.at[i].number);
     }
     int64_t held;
     expect(fsm_held(&s->survives[MEMORY], &held), "held");
@@ -1253,9 +1254,9 @@ void checker(scene *s, const play *p, const view *before, const view *after)
     if (!p->ends_idle) {
         expect(fsm_held(&s->idles, &held), "held");
         if (held != 1000)
-            violation("the idle one holds %" PRId64 ", not 1000", held);
+            violation("the idle holder holds %" PRId64 ", not 1000", held);
     }
-    check_line(s, true);
+    check_queue(s, true);
     fill(s);
     check_derived(s, "after the survivors went on");
     check_refusals(s);

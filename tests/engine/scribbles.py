@@ -1,8 +1,8 @@
-"""Writes nonsense into regions and then uses them: there may be any error, but no crash and no hang.
+"""Overwrites regions with nonsense and uses them: any error is allowed, but no crash and no hang.
 
 usage: python -m tests.engine.scribbles DIRECTORY SEED FIRST END
 
-Each round from FIRST to END depends on the seed and its number alone, so that one can be run by itself.
+Each round from FIRST to END depends only on the seed and its number, so one round can be repeated alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VALUES = [0, 1, 2, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 
 
 def furnish(path: Path) -> None:
-    """A region with something in every part of it, stock out included."""
+    """A region with something in every part, stock included."""
     tree = Tree.create(path, ["memory", "tokens:count"], groups=16, holders=4, cells=32)
     a = tree.root.mkdir("a")
     groups = [a, a.mkdir("b"), a.child("b").mkdir("c"), tree.root.mkdir("d"), tree.root.mkdir("gone")]
@@ -43,12 +43,12 @@ def furnish(path: Path) -> None:
         request((groups[1]["memory"],), (amount,))
     lease = region.holder_create(SELF, 1, LEASE, 0)
     region.holder_join_one(lease, groups[1].id, 0)
-    path.with_suffix(".copy").write_bytes(path.read_bytes())  # as somebody's death would leave it
+    path.with_suffix(".copy").write_bytes(path.read_bytes())  # as a death would leave it
     tree.close()
 
 
 def touch_everything(path: Path, source: random.Random) -> None:
-    """Every operation twice, in any order; each may answer with any OSError."""
+    """Runs every operation twice, in random order; each may raise any OSError."""
     try:
         tree = Tree.open(path)
     except OSError:
@@ -110,7 +110,7 @@ def touch_everything(path: Path, source: random.Random) -> None:
     for operation in operations + operations:
         try:
             operation()
-        except (OSError, LookupError, ValueError):  # the last two: what it needs is not there, or was closed
+        except (OSError, LookupError, ValueError):  # LookupError, ValueError: the object does not exist, or is closed
             pass
     try:
         tree.close()
@@ -119,7 +119,7 @@ def touch_everything(path: Path, source: random.Random) -> None:
 
 
 def scribble(good: bytes, used: list[int], source: random.Random) -> bytes:
-    """The same with some words replaced."""
+    """A copy with some words replaced."""
     data = bytearray(good)
     for _ in range(source.choice([1, 1, 2, 5, 50])):
         at = source.choice(used) + source.randrange(0, 64, 4)

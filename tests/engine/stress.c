@@ -1,21 +1,17 @@
 /*
  * stress.c - many threads, then many processes, do everything at once to one tree.
  *
- * Every worker keeps a ledger of what it has begun and what it has finished, in
- * numbers that only grow.  From the ledgers anyone can bound what a group's usage
- * may be at any moment, without stopping the workers and without asking the
- * engine:
+ * Each worker keeps a ledger of the operations that it has begun and finished, in numbers that only grow. From the
+ * ledgers, the bounds of a group's usage follow at any moment, without stopping the workers and without the engine:
  *
  *   charges finished before - uncharges begun after  <=  usage
  *   usage  <=  charges begun after - uncharges finished before
  *
- * where before and after are the two sides of one read.  That is the promise of
- * the precise sum, and when everybody stands still both sides are one number.  A
- * worker killed in the middle of an operation leaves exactly that operation open.
+ * Here before and after are the two sides of one read. This is the promise of the precise sum; when all workers stand
+ * still, both bounds are the same number. A worker that is killed in an operation leaves exactly that operation open.
  *
- * The resource STRICT is never charged without asking, so there usage <= limit
- * holds always and failcnt is the number of refusals.  WILD is charged with
- * nofail, reset and emptied by everybody; there the sums alone are checked.
+ * The resource STRICT is never charged with nofail, so usage <= limit always holds and failcnt is the number of
+ * refusals. All workers charge WILD with nofail, reset it and empty it; there only the sums are checked.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -30,7 +26,7 @@
 enum { STRICT, WILD, RESOURCES };
 enum {
     WORKERS_MAX = 16,
-    GROUPS_MAX = 64, /* a subtree is one word of bits */
+    GROUPS_MAX = 64, /* a subtree is a bit mask in one word */
     REGION_GROUPS = 128,
     OTHER_GROUPS = 14,
     CHARGERS = 6,
@@ -48,10 +44,10 @@ typedef struct tally {
 enum { KEEP_NO, KEEP_YES, KEEP_MAYBE };
 
 typedef struct ledger {
-    tally cell[GROUPS_MAX][RESOURCES];      /* what the worker's holders hold */
-    tally pot[GROUPS_MAX][RESOURCES];       /* what it put into the group's own pot */
-    tally temporary[GROUPS_MAX][RESOURCES]; /* in its temporary groups below this one */
-    _Atomic uint64_t refused[GROUPS_MAX];   /* STRICT alone */
+    tally cell[GROUPS_MAX][RESOURCES];      /* held by the holders of the worker */
+    tally pot[GROUPS_MAX][RESOURCES];       /* given to the group itself */
+    tally temporary[GROUPS_MAX][RESOURCES]; /* in temporary groups below this one */
+    _Atomic uint64_t refused[GROUPS_MAX];   /* only STRICT */
     _Atomic int daring;                     /* a refusal may have happened that is not counted yet */
     _Atomic int keep;
     _Atomic uint64_t operations;
@@ -67,7 +63,7 @@ static void out_begins(tally *t, int64_t amount)
     atomic_fetch_add(&t->out_begun, (uint64_t)amount);
 }
 
-/* What failed counts as done and undone, in an order that keeps both bounds true. */
+/* An operation that failed counts as done and undone, in an order that keeps both bounds true. */
 static void in_ends(tally *t, int64_t amount, bool done)
 {
     if (!done)
@@ -90,7 +86,7 @@ typedef struct bounds {
     int64_t low, high;
 } bounds;
 
-/* Of a worker that stands still, or is dead. */
+/* Of a worker that stands still or is dead. */
 static bounds bounds_of(tally *t)
 {
     uint64_t in_begun = atomic_load(&t->in_begun), in_finished = atomic_load(&t->in_finished);
@@ -110,14 +106,14 @@ typedef struct group {
     fsm_id id;
     int parent;
     int depth;
-    int owner;        /* the only worker that charges here (-1: all), STRICT alone */
+    int owner;        /* the only worker that charges STRICT here; -1: all */
     bool is_private;  /* a leaf that no other worker touches */
-    bool empties;     /* its owner calls force_empty on STRICT too */
-    int64_t constant; /* its STRICT limit never changes (-1: it does) */
-    uint64_t subtree; /* bit i: group i is in it */
+    bool empties;     /* its owner also calls force_empty on STRICT */
+    int64_t constant; /* its STRICT limit, which never changes; -1: it changes */
+    uint64_t subtree; /* bit i: group i is in the subtree */
 } group;
 
-/* Shared by all workers, threads or processes; the parent alone writes what is not atomic, before they start. */
+/* Shared by all workers, threads or processes. Only the parent writes what is not atomic, before they start. */
 static struct world {
     int groups, workers;
     group group[GROUPS_MAX];
@@ -131,11 +127,11 @@ static struct world {
     ledger ledger[WORKERS_MAX];
 } *world;
 
-/* What ended workers left for good.  The parent's. */
+/* The final amounts of ended workers, for the parent. */
 static bounds settled_pot[GROUPS_MAX][RESOURCES];
 static bounds settled_refused[GROUPS_MAX];
 
-static int64_t seen[GROUPS_MAX]; /* the highest STRICT usage ever read */
+static int64_t seen[GROUPS_MAX]; /* the highest STRICT usage that was read */
 static fsm_events counted[GROUPS_MAX][RESOURCES];
 
 static fsm_charger shared_charger[SHARED];
@@ -207,13 +203,13 @@ typedef struct worker {
     fsm_id holder;
     bool keep;
     own_charger own[CHARGERS];
-    own_charger *shared; /* through a charger that another thread uses as well, or NULL */
+    own_charger *shared; /* a charger that another thread shares, or NULL */
     unsigned serial;
     fsm_id watches[2];
     size_t watching;
 } worker;
 
-/* -ENOMEM must come from an ancestor, and be true of it. */
+/* -ENOMEM must come from an ancestor, with true values. */
 static void count_refusal(worker *w, int g, int resource, int64_t amount, fsm_id temporary)
 {
     const fsm_fault *fault = fsm_last_fault();
@@ -239,7 +235,7 @@ static void dared(worker *w, int resource)
         atomic_store(&w->ledger->daring, 0);
 }
 
-/* Charges; true if it was not refused. */
+/* False: refused. */
 static bool charge(worker *w, own_charger *own, tally *t, int64_t amount, fsm_id temporary)
 {
     in_begins(t, amount);
@@ -264,7 +260,7 @@ static void uncharge(worker *w, own_charger *own, tally *t, int64_t amount)
     if (fits ? result != 0 : result != -ERANGE)
         violation("uncharge of %" PRId64 " with %" PRId64 " held: %s", amount, own->held, strerror(-result));
     if (!fits && fsm_last_fault()->held != own->held)
-        violation("not held: says %" PRId64 ", is %" PRId64, fsm_last_fault()->held, own->held);
+        violation("not held: the fault says %" PRId64 ", it is %" PRId64, fsm_last_fault()->held, own->held);
     out_ends(t, amount, fits);
     own->held -= fits ? amount : 0;
 }
@@ -330,8 +326,8 @@ static void change_two(worker *w)
     }
 }
 
-/* In line for one resource or for both, for a moment: granted is exactly what was asked for, or nothing. */
-static void stand_in_line(worker *w)
+/* A request for one or both resources waits a moment: it is granted all of it, or nothing. */
+static void wait_in_queue(worker *w)
 {
     own_charger *own[RESOURCES];
     fsm_charger *chargers[RESOURCES];
@@ -512,7 +508,7 @@ static void empty_by_force(worker *w)
     }
     if (!world->group[g].empties || world->group[g].owner != w->slot)
         return;
-    fsm_stat stat; /* nobody else touches this pot, so this is what goes */
+    fsm_stat stat; /* no other worker touches what this group holds, so all of it goes */
     expect(fsm_get_stat(w->region, id, STRICT, &stat), "stat");
     tally *pot = &w->ledger->pot[g][STRICT];
     out_begins(pot, stat.common);
@@ -529,7 +525,7 @@ static void turn_a_limit(worker *w)
                               { (int64_t)random_below(&w->random, 101), FSM_PERCENT } };
         fsm_id made[2];
         int result = fsm_watch(w->region, id, resource, marks, 2, w->watches, w->watching, made);
-        if (result != -ENOSPC) { /* the watches of the killed stay */
+        if (result != -ENOSPC) { /* the watches of killed workers stay */
             expect(result, "watch");
             memcpy(w->watches, made, sizeof made);
             w->watching = 2;
@@ -562,8 +558,11 @@ static void reset(worker *w)
         expect(fsm_reset_max_usage(w->region, id, WILD), "reset_max_usage");
 }
 
-/* A group in which nobody else charges is at any moment what this worker holds there, stock out or not. */
-static void look_at_my_own(worker *w)
+/*
+ * If only this worker charges in a group, its usage is at any moment what the worker holds there, with or without
+ * stock.
+ */
+static void check_own_group(worker *w)
 {
     int64_t usage;
     own_charger *own = &w->own[0];
@@ -587,7 +586,6 @@ static void join(worker *w, own_charger *own)
     expect(fsm_charger_bind(&own->charger, w->region, w->holder, id, (uint32_t)own->resource), "charger_bind");
 }
 
-/* Leaves a group and joins again. */
 static void leave_and_join(worker *w)
 {
     int g = w->own[random_below(&w->random, CHARGERS)].group;
@@ -637,10 +635,10 @@ static void rename_a_group(worker *w)
     expect(fsm_rename(w->region, world->group[g].id, name, (size_t)length, 2), "rename");
 }
 
-/* The life of a group, from mkdir to the last error. */
+/* The life of a group, from mkdir to -ENODEV. */
 static void make_and_remove(worker *w)
 {
-    int parent = (int)random_below(&w->random, (uint64_t)(world->groups - world->workers)); /* none that is private */
+    int parent = (int)random_below(&w->random, (uint64_t)(world->groups - world->workers)); /* not a private one */
     char name[64], taken[FSM_NAME_MAX + 1];
     size_t length = (size_t)snprintf(name, sizeof name, "t%d-%u", w->slot, w->serial++), taken_length;
     fsm_id id, found;
@@ -789,7 +787,7 @@ static void act(worker *w)
         break;
     case 17:
     case 18:
-        look_at_my_own(w);
+        check_own_group(w);
         break;
     case 19:
     case 20:
@@ -805,7 +803,7 @@ static void act(worker *w)
     case 25:
     case 26:
     case 27:
-        stand_in_line(w);
+        wait_in_queue(w);
         break;
     default:
         burst(w);
@@ -817,7 +815,7 @@ static void act(worker *w)
 
 typedef enum moment { BEFORE, AFTER } moment;
 
-/* One side of a read: both sums that are to be taken then. */
+/* One side of a read: both sums that belong to it. */
 static void sum_ledgers(uint64_t subtree, int resource, moment when, uint64_t *in, uint64_t *out)
 {
     *in = *out = 0;
@@ -851,7 +849,7 @@ static void check_stat(int g, int resource, const fsm_stat *s)
                   s->max_usage, s->min_usage, s->error_bound, s->failcnt);
 }
 
-/* A group's usage in a snapshot; at any moment no usage there is below those of the groups within. */
+/* The usage of a group in a snapshot; no usage there is below the sum of the usages of its children. */
 static int64_t snapshot_usage(fsm_region *region, int g, int resource)
 {
     int64_t usage = -1, within[REGION_GROUPS] = { 0 };
@@ -870,7 +868,7 @@ static int64_t snapshot_usage(fsm_region *region, int g, int resource)
     return usage;
 }
 
-/* What was counted below a group never becomes less, whatever is removed there. */
+/* Event counts never fall, whatever is removed below. */
 static void count_events(fsm_region *region, int g, int resource)
 {
     fsm_events *before = &counted[g][resource], now;
@@ -929,7 +927,7 @@ static void check_region(fsm_region *region, const char *when)
         violation("%s, fsm_check finds these %" PRId64, when, findings);
 }
 
-/* Nobody runs: everything must be exact.  settled: what is known of those that have ended. */
+/* No worker runs: every sum must be exact. settled: the amounts of ended workers. */
 static void check_sums(fsm_region *region)
 {
     int64_t usage[GROUPS_MAX][RESOURCES], below[GROUPS_MAX][RESOURCES] = { { 0 } };
@@ -979,7 +977,7 @@ static void check_sums(fsm_region *region)
     check_region(region, "with nobody running");
 }
 
-/* How much more fits into a group, by what check_sums() has found right. */
+/* The room left in a group, from the values that check_sums() has confirmed. */
 static int64_t room_in(fsm_region *region, int g, uint32_t resource)
 {
     int64_t room = FSM_UNLIMITED, usage, limit;
@@ -993,7 +991,9 @@ static int64_t room_in(fsm_region *region, int g, uint32_t resource)
     }
 }
 
-/* Nobody runs: all that fits is charged, whoever has stock; no more is; and who waits gets it as soon as it is there.
+/*
+ * No worker runs: a charge that fits succeeds, whichever holder has stock; one more is refused; a waiting request is
+ * granted as soon as there is room.
  */
 static void check_rooms(fsm_region *region)
 {
@@ -1020,8 +1020,8 @@ static void check_rooms(fsm_region *region)
             violation("group %d resource %d: a request is granted where nothing fits", g, resource);
         expect(fsm_common_uncharge(region, id, (uint32_t)resource, room), "common_uncharge");
         if (fsm_end_request(region, request) != (room > 0 ? 0 : -ECANCELED))
-            violation("group %d resource %d: who waited for 1 has it not, or has with %" PRId64 " of room", g, resource,
-                      room);
+            violation("group %d resource %d: a request for 1 is not granted, or granted with %" PRId64 " of room", g,
+                      resource, room);
         fsm_charger_unbind(&charger);
         expect(fsm_holder_leave(region, holder, id, 0), "holder_leave");
     }
@@ -1051,7 +1051,7 @@ static void settle(int slot)
     l->operations = operations;
 }
 
-/* Empties and removes everything; afterwards the region is as it was when it was made. */
+/* Empties and removes everything. Afterwards the region is as it was in the beginning. */
 static void clear(fsm_region *region)
 {
     int64_t usage;
@@ -1159,7 +1159,7 @@ static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
     }
     static thread_start start[WORKERS_MAX];
     pthread_t thread[WORKERS_MAX];
-    for (int slot = 0; slot < workers; slot++) { /* half of them with a view of their own */
+    for (int slot = 0; slot < workers; slot++) { /* half of them with a mapping of their own */
         regions[slot] = slot % 2 ? open_again(region, pid) : region;
         start[slot] = (thread_start){ .slot = slot, .seed = random_bits(&random), .region = regions[slot] };
         if (pthread_create(&thread[slot], NULL, thread_main, &start[slot]))
@@ -1182,7 +1182,7 @@ static void run_threads(int workers, int depth, int64_t batch, int64_t seconds)
     for (int i = 0; i < SHARED; i++)
         fsm_charger_unbind(&shared_charger[i]);
     expect(fsm_holder_end(region, holder), "holder_end");
-    /* The shared charges belong to both; forget them before the workers' own are settled. */
+    /* The shared charges belong to both workers; drop them before the workers' own are settled. */
     for (int i = 0; i < SHARED; i++)
         for (int slot = 0; slot < workers; slot++) {
             tally *t = &world->ledger[slot].cell[shared_group[i]][shared_resource[i]];
@@ -1220,14 +1220,14 @@ static pid_t fork_worker(int slot, uint64_t seed, fsm_region *region, pid_t pare
     begin(&w, slot, seed & 1 ? open_again(region, parent) : region, seed);
     while (!atomic_load(&world->stop))
         act(&w);
-    /* none may end before the last has done its last: a refused charge looks for the dead */
+    /* no worker may end before the last one has finished: a refused charge looks for dead processes */
     atomic_fetch_add(&world->stopped, 1);
     while (atomic_load(&world->stopped) < world->workers)
         sched_yield();
     _exit(0);
 }
 
-/* The engine must say of a dead process what its ledger says. */
+/* The engine and the ledger of a dead process must agree. */
 static void check_the_dead(fsm_region *region, int slot, pid_t pid)
 {
     for (int g = 0; g < world->groups; g++)
@@ -1259,15 +1259,12 @@ static void remove_temporary_groups(fsm_region *region, int slot)
                 continue;
             for (int r = 0; r < RESOURCES; r++)
                 expect(fsm_force_empty(region, children[i].id, (uint32_t)r), "force_empty");
-            expect(fsm_rmdir(region, children[i].id, 1), "rmdir of what a dead process made");
+            expect(fsm_rmdir(region, children[i].id, 1), "rmdir of a group that a dead process made");
         }
     }
 }
 
-/*
- * Stops a process and looks whether it has the lock: then nobody gets it, and who
- * asks is told the pid.
- */
+/* Stops a process and returns whether it has the lock: then no other process gets it, and the error names the pid. */
 static bool stop_with_the_lock(fsm_region *region, pid_t pid)
 {
     int status, asked = 0;
@@ -1300,7 +1297,7 @@ static void bury(fsm_region *region, pid_t *pids, const int *slots, int count)
     uint32_t reaped;
     expect(fsm_reap_dead(region, &reaped), "reap_dead");
     if (reaped > (uint32_t)count)
-        violation("%d died, %u were reaped", count, reaped);
+        violation("%d processes died, %u were reaped", count, reaped);
     fsm_holder_info holders[2 * WORKERS_MAX];
     int64_t left = fsm_all_holders(region, holders, 2 * WORKERS_MAX);
     expect(left, "all_holders");
@@ -1315,10 +1312,10 @@ static void bury(fsm_region *region, pid_t *pids, const int *slots, int count)
 }
 
 /*
- * A duel: a process charges while another ends its holder under it.
- * It must notice, and must never again charge anything, whoever works beside it.
+ * A process charges while another one ends its holder. It must get -ENODEV, and never charge anything again, whatever
+ * other processes do.
  */
-static _Noreturn void duel_to_the_end(fsm_region *region, fsm_id id, uint64_t seed)
+static _Noreturn void end_under_charges(fsm_region *region, fsm_id id, uint64_t seed)
 {
     random_source random = { seed };
     fsm_charger charger;
@@ -1334,9 +1331,9 @@ static _Noreturn void duel_to_the_end(fsm_region *region, fsm_id id, uint64_t se
         int64_t amount = random_magnitude(&random, 10);
         int result = random_bits(&random) & 1 ? fsm_charge(&charger, amount) : fsm_uncharge(&charger, amount);
         if (ended && result != -ENODEV)
-            violation("charging after somebody ended the holder: %s", strerror(-result));
+            violation("charging after another process ended the holder: %s", strerror(-result));
         if (result && result != -ENOMEM && result != -ERANGE && result != -ENODEV)
-            expect(result, "charge during a duel");
+            expect(result, "charge while the holder is ended");
         atomic_fetch_add(&world->duel.charges, 1);
     }
     _exit(0);
@@ -1347,7 +1344,7 @@ static void wait_for_duellist(fsm_region *region, random_source *random, pid_t p
     int status = 0;
     while (!atomic_load(&world->duel.holder) || atomic_load(&world->duel.charges) < charges) {
         if (waitpid(pid, &status, WNOHANG) == pid)
-            violation("a duellist ended early, with status %x", (unsigned)status);
+            violation("a process ended early, with status %x", (unsigned)status);
         watch(region, random);
     }
 }
@@ -1360,10 +1357,10 @@ static void fight(fsm_region *region, random_source *random)
     atomic_store(&world->duel.charges, 0);
     atomic_store(&world->duel.ended, false);
     atomic_store(&world->duel.over, false);
-    expect(fsm_mkdir(region, parent, "duel", 4, 0755, 0, 0, 1, &id), "mkdir");
+    expect(fsm_mkdir(region, parent, "ends", 4, 0755, 0, 0, 1, &id), "mkdir");
     pid_t self = getpid(), pid = fork_companion();
     if (pid == 0)
-        duel_to_the_end(seed & 1 ? open_again(region, self) : region, id, seed);
+        end_under_charges(seed & 1 ? open_again(region, self) : region, id, seed);
     wait_for_duellist(region, random, pid, random_below(random, 200));
     fsm_id holder = atomic_load(&world->duel.holder);
     expect(fsm_holder_end(region, holder), "holder_end");
@@ -1377,7 +1374,7 @@ static void fight(fsm_region *region, random_source *random)
     atomic_store(&world->duel.over, true);
     int status;
     if (waitpid(pid, &status, 0) != pid || status)
-        violation("a duellist ended with status %x", (unsigned)status);
+        violation("a process ended with status %x", (unsigned)status);
 }
 
 static void run_processes(int workers, int depth, int64_t batch, int64_t seconds)
@@ -1423,7 +1420,7 @@ static void run_processes(int workers, int depth, int64_t batch, int64_t seconds
         if (waitid(P_PID, (id_t)pids[slot], &info, WEXITED | WNOWAIT))
             violation("waitid: %s", strerror(errno));
     }
-    check_sums(region); /* they have ended and nobody has noticed: all is as they left it */
+    check_sums(region); /* they have died unnoticed: all is as they left it */
     bury(region, pids, slots, workers);
     check_sums(region);
     check_rooms(region);
@@ -1438,7 +1435,7 @@ int main(int argc, char **argv)
     int64_t seconds = (int64_t)option(argc, argv, "--seconds", 3);
     uint64_t threads = option(argc, argv, "--threads", 4), processes = option(argc, argv, "--processes", 4);
     uint64_t depth = option(argc, argv, "--depth", 16);
-    int64_t batch = (int64_t)option(argc, argv, "--batch", (uint64_t)FSM_BATCH_AUTO); /* without it: auto */
+    int64_t batch = (int64_t)option(argc, argv, "--batch", (uint64_t)FSM_BATCH_AUTO); /* default: automatic */
     if (threads > WORKERS_MAX || processes > WORKERS_MAX || depth < 2 || depth > 16) {
         fprintf(
             stderr,

@@ -1,4 +1,4 @@
-"""The binding alone: regions and chargers that end in any order, and nothing that crashes."""
+"""The binding alone: regions and chargers end in any order without a crash."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def charger(region: Region) -> Charger:
     return charger
 
 
-def test_a_closed_region_answers_ebadf(region: Region) -> None:
+def test_a_closed_region_raises_ebadf(region: Region) -> None:
     region.close()
     region.close()
     assert region.closed
@@ -90,7 +90,7 @@ def test_a_charger_in_a_cycle_is_unbound_before_its_region_goes() -> None:
     gc.collect()
 
 
-def test_an_unbound_charger_says_so_and_holds_nothing() -> None:
+def test_an_unbound_charger_raises_enotconn_and_holds_nothing() -> None:
     charger = Charger()
     assert not charger.bound
     assert charger.held == 0
@@ -128,7 +128,7 @@ def test_a_failed_bind_leaves_a_charger_unbound(region: Region, charger: Charger
     region.close()
 
 
-def test_ids_that_name_nothing_are_enodev(region: Region) -> None:
+def test_an_unknown_id_raises_enodev(region: Region) -> None:
     for id in (1, 12345, 1 << 32, (1 << 64) - 1):
         for use in (region.parent, region.name, region.children, region.child_count):
             with pytest.raises(EngineError) as caught:
@@ -139,7 +139,7 @@ def test_ids_that_name_nothing_are_enodev(region: Region) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-def test_a_failure_carries_its_own_details(region: Region, charger: Charger) -> None:
+def test_an_error_has_its_own_details(region: Region, charger: Charger) -> None:
     region.set_limit(0, 0, 10)
     charger.charge(8)
     with pytest.raises(EngineError) as refused:
@@ -151,7 +151,7 @@ def test_a_failure_carries_its_own_details(region: Region, charger: Charger) -> 
     assert (not_held.value.errno, not_held.value.held) == (errno.ERANGE, 8)
 
 
-def test_processes_are_known_by_pid_and_start_time() -> None:
+def test_a_process_is_identified_by_pid_and_start_time() -> None:
     start = engine.process_start_time(os.getpid())
     assert start > 0
     assert engine.process_alive(os.getpid(), start)
@@ -161,7 +161,7 @@ def test_processes_are_known_by_pid_and_start_time() -> None:
     if child == 0:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert engine.process_start_time(child) == 0  # dead, though its parent has not asked yet
+    assert engine.process_start_time(child) == 0  # dead, but its parent has not waited for it yet
     os.waitpid(child, 0)
 
 

@@ -1,4 +1,4 @@
-"""The outside checker: everything derived is damaged, one field at a time, and has to be found, named and mended."""
+"""The outside checker: each derived field is damaged once, and the checker must find, name and repair it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.engine.workers import Progress, Worker
 
 SELF = os.getpid()
 RESOURCES = ["memory", "tokens:count"]
-SLOTS = 16 * len(RESOURCES)  # of a group's attributes in their first bank
+SLOTS = 16 * len(RESOURCES)  # attributes of a group in its first bank
 NONE = 0xFFFFFFFF
 FAR = 0x7FFFFFF0
 MOST = (1 << 63) - 1
@@ -33,14 +33,14 @@ FREE, LIVE, ENDING = 0, 1, 2
 
 @dataclass
 class Places:
-    """Where something is, by number; a counter's is group * resources + resource."""
+    """The index of each record; of a counter it is group * resources + resource."""
 
-    group: dict[str, int] = field(default_factory=dict)  # by path; the free ones as "free" and "free too"
+    group: dict[str, int] = field(default_factory=dict)  # by path; free records as "free" and "free too"
     holder: dict[str, int] = field(default_factory=dict)
 
 
 def furnish(path: Path) -> tuple[bytes, Places]:
-    """The region as it would be left by the death of this process."""
+    """A region as the death of this process would leave it."""
     places = Places()
     process = subprocess.Popen(["sleep", "1000"])
     with Tree.create(path, RESOURCES, groups=16, holders=8, cells=32) as tree:
@@ -71,7 +71,7 @@ def furnish(path: Path) -> tuple[bytes, Places]:
             region.holder_join_one(lease, groups[4].id, 0)
             living = region.holder_create(process.pid, process_start_time(process.pid), PROCESS, 0)
             region.holder_join_one(living, web.id, 0)
-            ended.callback(region.holder_end, living)  # while its process lives: its cell goes into quarantine
+            ended.callback(region.holder_end, living)  # its process lives, so its cell goes into quarantine
             for on_exit in ("release", "keep"):
                 for group in groups[1:5]:
                     attached = group.attach(on_exit=on_exit)
@@ -99,11 +99,11 @@ def furnish(path: Path) -> tuple[bytes, Places]:
         return path.read_bytes(), places
 
 
-# ---- where it all lies -----------------------------------------------------------------------------------
+# ---- the layout -----------------------------------------------------------------------------------
 
 
 def derived_fields() -> set[str]:
-    """What layout.h marks with (d)."""
+    """The fields that layout.h marks with (d)."""
     found = set()
     for record, body in re.findall(
         r"^typedef struct (\w+) \{\n(.*?)^\}", (ENGINE / "region/layout.h").read_text(), re.S | re.M
@@ -118,7 +118,7 @@ def derived_fields() -> set[str]:
 
 @dataclass
 class Layout:
-    """As the compiler has it."""
+    """The layout as the compiler sees it."""
 
     at: dict[str, int]
     size: dict[str, int]
@@ -141,7 +141,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Places, 
 
 
 class Scene:
-    """A copy of the furnished region, that can be damaged."""
+    """A copy of the furnished region, to be damaged."""
 
     def __init__(self, path: Path, furnished: tuple[bytes, Places, Layout]) -> None:
         self.good, self.places, self.layout = furnished
@@ -158,7 +158,7 @@ class Scene:
         os.pwrite(self.fd, self.good, 0)
 
     def place(self, name: str, index: int) -> tuple[int, int, bool]:
-        """Where a field of a record is, its size, and whether it is signed."""
+        """The offset and size of a field of a record, and whether it is signed."""
         record, _, member = name.partition(".")
         start = self.layout.at[record] + index * self.layout.size[record]
         if not member:
@@ -184,7 +184,7 @@ class Scene:
         return self.places.holder[name]
 
     def cell_of(self, owner: int, counter: int | None = None) -> int:
-        """The first cell of an owner (a holder + 1; 0: nobody; NONE: in quarantine), in one counter or any."""
+        """The first cell of an owner (holder + 1; 0: free; NONE: in quarantine), in one counter or any."""
         for index in range(32):
             if self.get("cell.owner", index) == owner and counter in (None, self.get("cell.counter", index)):
                 return index
@@ -205,14 +205,14 @@ def scene(tmp_path: Path, furnished: tuple[bytes, Places, Layout]) -> Iterator[S
     scene.close()
 
 
-# ---- everything derived ----------------------------------------------------------------------------------
+# ---- derived fields ----------------------------------------------------------------------------------
 
 Where = Callable[[Scene], int]
 
 
 @dataclass
 class Derived:
-    """A place of a derived field, what a line says of it, and values for it if not any other is wrong."""
+    """A derived field, a part of its finding, and wrong values for it; without them any other value is wrong."""
 
     at: str
     where: Where
@@ -241,7 +241,7 @@ def the_header(_: Scene) -> int:
 
 
 def bucket_of(path: str) -> Where:
-    """The first bucket that begins with this group."""
+    """The first bucket whose list begins with this group."""
     return lambda scene: next(index for index in range(64) if scene.get("bucket", index) == scene.group(path))
 
 
@@ -368,13 +368,13 @@ DERIVED = [
 ]
 
 
-def test_each_field_that_layout_h_calls_derived_is_damaged_here() -> None:
+def test_every_derived_field_of_layout_h_is_damaged_here() -> None:
     pools = re.compile(r"header\.\w+\.(?=(last_)?free|spare)")
     assert {pools.sub("pool.", damaged.at) for damaged in DERIVED} - {"bucket"} == derived_fields()
 
 
 def names(scene: Scene) -> dict[str, int]:
-    """What the lines of a report call the holders, the first watch and the first in line."""
+    """The names of the holders, the first watch and the first request in a report."""
     first_lease = 8
     holders = {name: index % first_lease for name, index in scene.places.holder.items()}
     return holders | {
@@ -386,7 +386,7 @@ def names(scene: Scene) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("damaged", DERIVED, ids=lambda damaged: f"{damaged.at}-{damaged.said.split(':')[0]}")
-def test_a_damaged_derived_field_is_found_named_and_mended(scene: Scene, damaged: Derived) -> None:
+def test_a_damaged_derived_field_is_found_named_and_repaired(scene: Scene, damaged: Derived) -> None:
     index = damaged.where(scene)
     good = scene.get(damaged.at, index)
     long = scene.layout.size[damaged.at] == 8
@@ -418,7 +418,7 @@ MENDED, LEFT, CORRUPT = "mended", "left", "corrupt"
 
 @dataclass
 class Truth:
-    """What is done to the truth, what a line says of it, and what becomes of it with repair()."""
+    """A damage to the truth, a part of its finding, and the result of repair()."""
 
     said: str
     fate: str
@@ -434,7 +434,7 @@ def lone(at: str, where: Where, value: int | bytes | Callable[[Scene], int], sai
 
 WEB, API = counter("/web"), cell("releasing", "/web/api")
 
-# API's cell is in its first epoch; of 2000 that it reserved 1400 are stock.
+# The cell of API is in its first epoch. It has reserved 2000, of which 1400 are stock.
 EPOCH = 1 << 40
 STOCK_MAX = EPOCH - 1
 
@@ -466,7 +466,7 @@ TRUTH = [
     lone("counter.peak_reserved", WEB, 1, "peak_reserved of /web memory: 1, below ", MENDED),
     lone("counter.peak_reserved", WEB, -1, "peak_reserved of /web memory: -1", MENDED),
     lone("counter.refusals", WEB, -1, "refusals of /web memory: -1", LEFT),
-    lone("counter.forgotten", WEB, 1, "forgotten of /web memory: 1, of 0 refusals", LEFT),
+    lone("counter.forgotten", WEB, 1, "forgotten of /web memory: 1, above its 0 refusals", LEFT),
     lone("counter.soft_crossings", WEB, 1, "reserved of /web memory: ", MENDED),
     lone("counter.past.refusals", WEB, -1, "past.refusals of /web memory: -1", LEFT),
     lone("counter.past.soft_crossings", WEB, -1, "past.soft_crossings of /web memory: -1", LEFT),
@@ -509,20 +509,26 @@ TRUTH = [
     lone("fsm_refusal.resource", the_refusal, 2, "refusal 0: number 1 of 1, resource 2, ", MENDED),
     lone("fsm_refusal.count", the_refusal, 0, "0 times 9001, ", MENDED),
     lone("fsm_refusal.amount", the_refusal, -1, "1 times -1, ", MENDED),
-    lone("fsm_refusal.kind", the_refusal, 3, "kind 3, ", MENDED),
+    lone("fsm_refusal.kind", the_refusal, 3, "kind 3 ", MENDED),
     lone("fsm_refusal.holders", the_refusal, 4, "and 4 largest holders are impossible together", MENDED),
     lone("fsm_refusal.looked", the_refusal, 3, "refusal 0: ", MENDED),
     lone("fsm_refusal.command", the_refusal, b"x" * 16, "refusal 0: ", MENDED),
-    lone("waiter.amount", the_first_in_line, -1, "waiter {waiter}: -1 for cell ", MENDED),
-    lone("waiter.amount", the_first_in_line, 0, "waiter {waiter}: 0 for cell ", MENDED),
+    lone("waiter.amount", the_first_in_line, -1, "waiter {waiter}: a request of -1 for cell ", MENDED),
+    lone("waiter.amount", the_first_in_line, 0, "waiter {waiter}: a request of 0 for cell ", MENDED),
     lone("waiter.cell", the_first_in_line, FAR, "for cell 2147483632 is impossible", MENDED),
-    lone("waiter.cell", the_first_in_line, the_quarantined_cell, "waiter {waiter}: 1048576 for cell ", MENDED),
+    lone(
+        "waiter.cell",
+        the_first_in_line,
+        the_quarantined_cell,
+        "waiter {waiter}: a request of 1048576 for cell ",
+        MENDED,
+    ),
     lone("waiter.part", the_second_in_line, FAR, "waiter {second}: its next part cannot be 2147483632", MENDED),
     lone("waiter.part", the_second_in_line, NONE, "free waiters: ", MENDED),
     lone("waiter.part", the_second_in_line, the_first_in_line, "waiter {second}: its next part cannot be ", MENDED),
     lone("waiter.answer", the_first_in_line, 2, "waiter {waiter}: answer 2 is impossible", MENDED),
     lone("waiter.answer", the_first_in_line, 1, "requests that wait: 3, recomputed 2", MENDED),
-    lone("waiter.ticket", the_first_in_line, MOST, "queue: waiter {waiter} comes before its turn", MENDED),
+    lone("waiter.ticket", the_first_in_line, MOST, "queue: waiter {waiter} comes before an earlier request", MENDED),
     lone("waiter.stamp", the_first_in_line, with_state(1, 7), "waiter {waiter}: state 7 is impossible", MENDED),
     lone("group.parent", group("/web/api"), group("free"), "parent of ", CORRUPT),
     lone("group.parent", group("/web/api"), FAR, "parent of ", CORRUPT),
@@ -617,7 +623,7 @@ TRUTH = [
 
 
 @pytest.mark.parametrize("truth", TRUTH, ids=lambda truth: f"{truth.damages[0].at} {truth.said}")
-def test_what_cannot_be_true_is_found_and_mended_only_if_that_can_be(scene: Scene, truth: Truth) -> None:
+def test_an_impossible_truth_is_found_and_repaired_only_if_possible(scene: Scene, truth: Truth) -> None:
     usages = scene.usages()
     for damage in truth.damages:
         value = damage.value(scene) if callable(damage.value) else damage.value
@@ -640,7 +646,7 @@ def test_what_cannot_be_true_is_found_and_mended_only_if_that_can_be(scene: Scen
         assert truth.damages[0].at in ("holder.stamp", "cell.words.total") or scene.usages() == usages
 
 
-def test_a_region_that_gives_its_lock_to_nobody_is_judged_all_the_same(scene: Scene) -> None:
+def test_a_region_whose_lock_cannot_be_taken_is_checked_too(scene: Scene) -> None:
     scene.put("cell.words.total", scene.cell("releasing", "/web/api"), totals(-1, -1))
     scene.put("header.broken", 0, 1)
     with pytest.raises(RegionCorrupt):
@@ -651,7 +657,7 @@ def test_a_region_that_gives_its_lock_to_nobody_is_judged_all_the_same(scene: Sc
 
 
 @pytest.mark.timeout(0)
-def test_nonsense_is_judged_within_its_bounds(
+def test_the_checker_stays_within_the_bounds_of_a_region_of_nonsense(
     tmp_path: Path, furnished: tuple[bytes, Places, Layout], seed: int, soak: bool
 ) -> None:
     region = tmp_path / "region"
@@ -665,13 +671,13 @@ def test_nonsense_is_judged_within_its_bounds(
 # ---- the report ------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_never_cut_and_each_line_names_what_it_is_about(
+def test_a_report_is_complete_and_each_line_names_its_record(
     tmp_path: Path, furnished: tuple[bytes, Places, Layout]
 ) -> None:
     layout = furnished[2]
     with Tree.create(tmp_path / "region", groups=3001) as tree:
         paths = [tree.root.mkdir(f"{number}".zfill(200)).path for number in range(3000)]
-    # an array lies after the ones before it, so where this one is follows from this region's own capacity
+    # the offset of an array depends on the capacities, and this region has its own
     offset = next(
         int(line.split()[1])
         for line in run(layout_program(tmp_path), tmp_path / "region").stdout.splitlines()
@@ -703,13 +709,13 @@ def layout_program(directory: Path) -> Path:
     ],
     ids=lambda text: ascii(text)[:20],
 )
-def test_a_hostile_name_does_no_harm_in_a_report(scene: Scene, name: str, said: str) -> None:
+def test_a_hostile_name_is_escaped_in_a_report(scene: Scene, name: str, said: str) -> None:
     group = scene.tree.root.child("web").mkdir(name)
     scene.put("counter.reserved", (group.id & NONE) * len(RESOURCES), 5)
     assert scene.tree.check() == [f"reserved of /web/{said} memory: 5, recomputed 0"]
 
 
-def test_of_a_very_long_path_the_end_is_said(scene: Scene) -> None:
+def test_a_report_shows_the_end_of_a_very_long_path(scene: Scene) -> None:
     group = scene.tree.root
     for number in range(8):
         group = group.mkdir(f"{number}" * 250)
@@ -720,11 +726,11 @@ def test_of_a_very_long_path_the_end_is_said(scene: Scene) -> None:
     assert len(line) < 1200
 
 
-# ---- at work ---------------------------------------------------------------------------------------------
+# ---- a region in use ---------------------------------------------------------------------------------------------
 
 
 def test_a_check_changes_no_byte(scene: Scene) -> None:
-    scene.tree.check()  # who had the lock last is noted in the region
+    scene.tree.check()  # the region notes the last owner of the lock
     before = scene.path.read_bytes()
     for _ in range(3):
         assert scene.tree.check() == []
@@ -733,7 +739,7 @@ def test_a_check_changes_no_byte(scene: Scene) -> None:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("limit", [100_000_000, 20_000], ids=["with room", "near the limit"])
-def test_nothing_is_found_while_others_charge(seed: int, soak: bool, limit: int) -> None:
+def test_a_check_finds_nothing_while_other_processes_charge(seed: int, soak: bool, limit: int) -> None:
     rounds = 5000 if soak else 150
     with ExitStack() as stack:
         tree = stack.enter_context(Tree.create(None, RESOURCES))

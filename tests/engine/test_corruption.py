@@ -1,4 +1,4 @@
-"""A region that is written over while threads and processes work in it: any errno, but no crash, no hang, no report."""
+"""A region is overwritten while threads and processes use it: any errno, but no crash, no hang, no sanitizer report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.companions import companion
 from tests.engine.programs import ADDRESSES, SHIPPED, Build, run
 from tests.mounts import eventually
 
-ALONE = "-Wl,--wrap=mmap,--wrap=munmap"  # nothing lies beside a mapping
+ALONE = "-Wl,--wrap=mmap,--wrap=munmap"  # inaccessible memory beside each mapping
 
 
 @pytest.fixture(scope="module")
@@ -36,25 +36,25 @@ def corrupt(program: Path, *options: object) -> None:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("build", ["sanitized", "as it is shipped"])
-def test_whatever_is_written_into_a_region_in_use_nobody_crashes_or_hangs(
+def test_no_process_crashes_or_hangs_when_a_region_in_use_is_overwritten(
     builds: dict[str, Build], seed: int, soak: bool, build: str
 ) -> None:
     corrupt(builds[build].program, "--seed", seed, "--corruptions", 100_000 if soak else 200)
 
 
 @pytest.mark.timeout(0)
-def test_whatever_is_written_into_a_region_between_and_within_operations_none_crashes_or_hangs(
+def test_no_operation_crashes_or_hangs_when_the_region_is_overwritten_before_or_within_it(
     builds: dict[str, Build], seed: int, soak: bool
 ) -> None:
     corrupt(builds["sanitized"].program, "--seed", seed, "--corruptions", 100_000 if soak else 100, "--sequential", 1)
 
 
-def test_the_processes_end_with_the_one_that_started_them(builds: dict[str, Build]) -> None:
-    """Each would work for ever."""
+def test_the_processes_end_with_their_parent(builds: dict[str, Build]) -> None:
+    """Each process would work for ever."""
     command = companion(builds["as it is shipped"].program, "--corruptions", 1_000_000)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         eventually(children.read_text, within=60, what="the first burst")
         process.kill()
         assert process.stdout is not None
-        assert process.stdout.read() == b""  # comes to its end when the last of them has ended
+        assert process.stdout.read() == b""  # returns when the last process has ended

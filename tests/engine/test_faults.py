@@ -1,4 +1,4 @@
-"""Processes that die, or are stopped, between any two steps of any operation: faults.c walks through them."""
+"""Processes die, or are stopped, between any two steps of any operation; see faults.c."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ def walk(directory: Path, flags: list[str], *options: object) -> None:
 
 
 @pytest.mark.timeout(0)
-def test_whoever_dies_or_stops_at_a_fault_point_of_an_operation_harms_nobody(
-    tmp_path: Path, seed: int, soak: bool
-) -> None:
-    """Each point of each operation is one to die and to stop at: all of them in a soak, else some."""
+def test_a_process_that_dies_or_stops_at_a_fault_point_harms_no_other(tmp_path: Path, seed: int, soak: bool) -> None:
+    """Each fault point of each operation: all of them in a soak, otherwise some."""
     walk(tmp_path, ["-O2"], "--seed", seed, *(["--all", 1] if soak else ["--part", 20]))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_nor_does_it_reach_a_bad_address_or_undefined_behaviour(tmp_path: Path, seed: int) -> None:
+def test_a_death_at_a_fault_point_causes_no_bad_access_and_no_undefined_behaviour(tmp_path: Path, seed: int) -> None:
     walk(tmp_path, [*ADDRESSES], "--seed", seed)

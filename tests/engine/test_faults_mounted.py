@@ -1,4 +1,4 @@
-"""Workers and daemons of a mounted tree that die or are stopped between two steps of what they do in the region."""
+"""Workers and daemons of a mounted tree die or are stopped between two steps in the region."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.holder_process import HolderProcess, Refused
 from tests.mounts import GroupFiles, Mount, eventually, fails_with, mounted
 from tests.process_state import state
 
-pytestmark = pytest.mark.timeout(0)  # a build comes first
+pytestmark = pytest.mark.timeout(0)  # includes a build
 
-AMOUNT = 10**6  # more than anybody has in stock
+AMOUNT = 10**6  # more than any stock
 
 
 def lease_something(group: GroupFiles) -> None:
-    """In a process of its own: when the daemon has died, a lease lasts as long as the process that opened it."""
+    """In a process of its own: after the death of the daemon, a lease lasts as long as the process that opened it."""
     command = ["sh", "-c", 'exec 3<>"$0" && echo 600 >&3', str(group.file("lease"))]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         raise ConnectionAbortedError(errno.ECONNABORTED, "the shell failed")
 
 
-# What a worker does that holds 3000 in two resources and may take 500, and where in it.
+# Operations of a worker that holds 3000 in two resources and may take 500, with a fault point in each.
 WORKER = [
     ("charge", AMOUNT, "close_cell/closed"),
     ("charge", AMOUNT, "reserve/level_reserved"),
@@ -51,7 +51,7 @@ WORKER = [
     ("set_limit", 10 * AMOUNT, "fsm_set_limit/limit_set"),
 ]
 
-# What the daemon is asked to do, and where in it.
+# Requests to the daemon, with a fault point in each.
 DAEMON: list[tuple[Callable[[GroupFiles], object], str]] = [
     (lambda group: group.mkdir("new"), "make_group/described"),
     (lambda group: group.mkdir("new"), "make_group/made"),
@@ -69,7 +69,8 @@ DAEMON: list[tuple[Callable[[GroupFiles], object], str]] = [
     (lambda group: lease_something(group), "fsm_charge_slow/reserved"),
 ]
 
-# Where the daemon gives back what a dead worker held, where a process attaches, and where a mount makes its region.
+# Fault points where the daemon releases the charges of a dead worker, where a process attaches, and where a mount makes
+# its region.
 ENDING = ["end_holder/ending", "close_cell/unlinked", "free_cell/given_up", "unlink_cell/out_of_counters_cells"]
 ATTACHING = ["fsm_holder_create/described", "fsm_holder_create/made", "make_cell/made"]
 MAKING = ["fsm_create/file_made", "initialize/root_made", "fsm_set_daemon/no_daemon"]
@@ -77,7 +78,7 @@ MAKING = ["fsm_create/file_made", "initialize/root_made", "fsm_set_daemon/no_dae
 
 @pytest.fixture(scope="module")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultOrders]:
-    """Every process that is started has an engine with fault points, and obeys these."""
+    """Orders to all processes that are started: their engine has fault points."""
     directory = tmp_path_factory.mktemp("faults")
     orders = FaultOrders(directory / "orders", build(directory / "package"))
     with pytest.MonkeyPatch.context() as patch:
@@ -95,7 +96,7 @@ def mount(orders: FaultOrders) -> Iterator[Mount]:
 
 
 class Scene:
-    """A worker that is in for something, in `group`, and one beside it."""
+    """A worker in `group` that gets the orders, and another one beside it."""
 
     def __init__(self, mount: Mount) -> None:
         self.mount = mount
@@ -119,7 +120,7 @@ class Scene:
         return self.worker.pid not in [line.pid for line in self.group.holders()]
 
     def expect_all_in_order(self) -> None:
-        """The sums are right, the neighbour can charge, and the engine finds nothing."""
+        """The sums are right, the other worker can charge, and the checker finds nothing."""
         held = {"memory": self.neighbour.held, "tokens": self.neighbour.get("held", "tokens")}
         self.neighbour.charge(AMOUNT)
         self.neighbour.uncharge(AMOUNT)
@@ -160,12 +161,12 @@ def wait_until_stopped(pid: int) -> None:
     eventually(lambda: state(pid) == "T", within=30, what=f"{pid} is stopped")
 
 
-def test_the_engine_has_every_place_that_a_test_may_draw(orders: FaultOrders) -> None:
+def test_the_engine_has_every_fault_point_of_these_tests(orders: FaultOrders) -> None:
     places = [place for _, _, place in WORKER] + [place for _, place in DAEMON] + ENDING + ATTACHING + MAKING
     assert [place for place in places if not orders.is_place(place)] == []
 
 
-def test_a_worker_that_dies_at_a_fault_point_leaves_all_in_order(
+def test_a_worker_that_dies_at_a_fault_point_leaves_the_tree_consistent(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
     for name, amount, place in some(WORKER, soak, seed):
@@ -180,7 +181,7 @@ def test_a_worker_that_dies_at_a_fault_point_leaves_all_in_order(
             scene.expect_all_in_order()
 
 
-def test_a_worker_that_is_stopped_at_a_fault_point_is_named_to_all_who_wait(
+def test_a_worker_that_is_stopped_at_a_fault_point_is_named_in_the_errors_of_others(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
     for name, amount, place in some(WORKER, soak, seed):
@@ -205,7 +206,7 @@ def test_a_worker_that_is_stopped_at_a_fault_point_is_named_to_all_who_wait(
             scene.expect_all_in_order()
 
 
-def test_a_daemon_that_dies_at_a_fault_point_is_followed_by_one_that_takes_over(
+def test_another_daemon_takes_over_after_one_dies_at_a_fault_point(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
     for action, place in some(DAEMON, soak, seed):
@@ -226,7 +227,7 @@ def test_a_daemon_that_dies_at_a_fault_point_is_followed_by_one_that_takes_over(
             scene.expect_all_in_order()
 
 
-def test_a_daemon_that_dies_while_it_gives_back_a_dead_worker_is_followed_by_one_that_goes_on(
+def test_another_daemon_goes_on_after_one_dies_while_it_reaps_a_worker(
     mount: Mount, orders: FaultOrders, seed: int, soak: bool
 ) -> None:
     for place in some(ENDING, soak, seed):
@@ -263,7 +264,7 @@ def test_a_daemon_that_is_stopped_at_a_fault_point_is_named_to_workers_and_goes_
     scene.expect_all_in_order()
 
 
-def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
+def test_an_attach_that_dies_at_a_fault_point_leaves_no_holder_behind(
     mount: Mount, orders: FaultOrders, scene: Scene, seed: int, soak: bool
 ) -> None:
     for place in some(ATTACHING, soak, seed):
@@ -278,9 +279,7 @@ def test_an_attach_that_dies_at_a_fault_point_leaves_nobody_behind(
 
 
 @pytest.mark.parametrize("place", MAKING)
-def test_a_mount_that_dies_while_it_makes_the_region_is_followed_by_one_that_works(
-    orders: FaultOrders, place: str
-) -> None:
+def test_a_mount_works_after_one_that_died_while_it_made_the_region(orders: FaultOrders, place: str) -> None:
     mount = Mount()
     with contextlib.closing(_Destroyed(mount)):
         orders.give(ANYBODY, signal.SIGKILL, place)

@@ -1,4 +1,4 @@
-"""The lock's word written over, and its owner gone in other ways than by kill -9."""
+"""The word of the lock is overwritten, or its owner ends in other ways than kill -9."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def number_in_c(directory: Path, expression: str) -> int:
 
 @pytest.fixture(scope="module")
 def lock_offset(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Where the lock's word lies in a region."""
+    """The offset of the lock's word in a region."""
     return number_in_c(tmp_path_factory.mktemp("offset"), "offsetof(header, lock)")
 
 
@@ -61,7 +61,7 @@ def write_lock(tree: Tree, offset: int, word: int) -> None:
 
 @pytest.fixture
 def strangers() -> Iterator[dict[str, int]]:
-    """Numbers of threads that cannot be in a region."""
+    """Numbers of threads that cannot be inside a region."""
     with subprocess.Popen(["sleep", "60"]) as alive, subprocess.Popen(["true"]) as dead:
         dead.wait()
         yield {
@@ -75,7 +75,7 @@ def strangers() -> Iterator[dict[str, int]]:
 
 @pytest.mark.parametrize("flags", [0, WAITERS, OWNER_DIED], ids=["", "WAITERS", "OWNER_DIED"])
 @pytest.mark.parametrize("who", ["nobody", "a dead process", "a process without the region", "no number"])
-def test_a_lock_whose_word_was_written_over_is_taken_by_the_next(
+def test_a_process_takes_a_lock_whose_word_was_overwritten(
     tree: Tree, lock_offset: int, strangers: dict[str, int], who: str, flags: int
 ) -> None:
     write_lock(tree, lock_offset, strangers[who] | flags)
@@ -83,7 +83,7 @@ def test_a_lock_whose_word_was_written_over_is_taken_by_the_next(
     assert tree.check() == []
 
 
-def test_a_lock_held_by_somebody_who_has_the_region_is_not_taken(tree: Tree, lock_offset: int) -> None:
+def test_a_lock_is_not_taken_from_a_process_that_has_mapped_the_region(tree: Tree, lock_offset: int) -> None:
     set_patience(0.2)
     write_lock(tree, lock_offset, os.getpid())
     try:
@@ -99,7 +99,7 @@ def test_a_lock_held_by_somebody_who_has_the_region_is_not_taken(tree: Tree, loc
 def test_no_other_word_of_the_header_keeps_a_lock_from_being_taken(
     tree: Tree, header_size: int, lock_offset: int, strangers: dict[str, int]
 ) -> None:
-    """A process that opens the region then is misled by none of them, also while others have it open."""
+    """A process that opens the region afterwards is not misled, even while others have it open."""
     for who in ("a dead process", "a process without the region"):
         for offset in range(lock_offset + 4, min(lock_offset + 128, header_size), 4):
             with Tree.create(Path(tree.path).with_name(f"{who} {offset}")) as other:
@@ -143,8 +143,8 @@ input()
 
 
 @pytest.mark.root
-def test_a_living_owner_in_another_pid_namespace_is_not_robbed(tree: Tree, lock_offset: int) -> None:
-    """Its number is that of a process here which has nothing to do with the region."""
+def test_a_lock_is_not_taken_from_a_live_owner_in_another_pid_namespace(tree: Tree, lock_offset: int) -> None:
+    """Its number is that of another process here, which has not mapped the region."""
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command = companion(*unshare, sys.executable, "-c", OWNS_IN_A_NAMESPACE, tree.path, lock_offset)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -158,7 +158,7 @@ def test_a_living_owner_in_another_pid_namespace_is_not_robbed(tree: Tree, lock_
         finally:
             set_patience(3)
         process.kill()
-    write_lock(tree, lock_offset, 0)  # who has its number here may be nobody's to look into
+    write_lock(tree, lock_offset, 0)  # this user may not inspect the process with that number
     assert tree.root["memory"].usage == 5
     assert tree.check() == []
 
@@ -179,7 +179,9 @@ os.wait()
 
 
 @pytest.mark.root
-def test_an_owner_that_was_forked_into_another_pid_namespace_is_not_robbed(tree: Tree, lock_offset: int) -> None:
+def test_a_lock_is_not_taken_from_an_owner_that_was_forked_into_another_pid_namespace(
+    tree: Tree, lock_offset: int
+) -> None:
     command = companion(sys.executable, "-c", FORKS_INTO_A_NAMESPACE, tree.path, lock_offset)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "owns\n"
@@ -207,7 +209,7 @@ while True:
 
 
 @pytest.mark.root
-def test_an_owner_in_another_pid_namespace_leaves_the_lock_when_it_is_killed(tree: Tree) -> None:
+def test_an_owner_in_another_pid_namespace_releases_the_lock_when_it_is_killed(tree: Tree) -> None:
     tree.batch = 0
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command = companion(*unshare, sys.executable, "-c", IN_A_NAMESPACE, tree.path)
@@ -233,7 +235,7 @@ while True:
 """
 
 
-def test_an_owner_that_calls_exec_leaves_the_lock(tree: Tree) -> None:
+def test_an_owner_that_calls_exec_releases_the_lock(tree: Tree) -> None:
     tree.batch = 0
     for _ in range(5):
         with subprocess.Popen([sys.executable, "-c", EXEC_BY_A_THREAD, tree.path], stdout=subprocess.PIPE) as process:

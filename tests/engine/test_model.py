@@ -1,8 +1,8 @@
-"""The counters against a plain model of them: a dict of integers for each group, and no stock anywhere.
+"""The counters against a simple model: a dict of integers for each group, and no stock.
 
-Hypothesis chooses what is done; whatever the engine answers, a number or an error with its details, must be
-what the model says. Only where stock makes a difference by design (reserved, max_usage within its
-error_bound) is the comparison an inequality, and with a batch of 0 there is none of that either.
+Hypothesis chooses the operations. Each result of the engine, a number or an error with its details, must equal that of
+the model. The comparison is an inequality only where stock makes a difference by design: reserved, and max_usage within
+its error_bound. With a batch of 0 it is always an equality.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
 
 RESOURCES = ("memory", "tokens")
 MOST_GROUPS = 12
-OWN_HOLDERS = 3  # made here in the region, beside the one or two that Tree makes for attachments
+OWN_HOLDERS = 3  # made here in the region, in addition to those that Tree makes for attachments
 
 # ---- the model --------------------------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ class ModelCounter:
     peak: int = 0
     low: int = 0
     above_soft_limit: bool = False
-    # what happened here and in groups that were removed below
+    # events here and in removed groups below
     refusals: int = 0
     soft_crossings: int = 0
     crossings: int = 0
@@ -105,7 +105,7 @@ class ModelGroup:
         return self.local_usage(resource) + sum(child.usage(resource) for child in self.children)
 
     def refuser(self, resource: str, amount: int) -> ModelGroup | None:
-        """The first group on the way up whose limit a charge would pass."""
+        """The first group on the way up whose limit refuses a charge."""
         for group in self.upward():
             if amount > 0 and group.usage(resource) + amount > group.counters[resource].limit:
                 return group
@@ -118,7 +118,7 @@ class ModelGroup:
         return min(group.margin(resource) for group in self.upward())
 
     def changed(self, resource: str) -> None:
-        """Notes new peaks and lows, and what was crossed."""
+        """Notes peaks, lows and crossings."""
         for group in self.upward():
             counter, usage = group.counters[resource], group.usage(resource)
             counter.peak = max(counter.peak, usage)
@@ -134,7 +134,7 @@ class ModelGroup:
 
 
 class Seat:
-    """A holder in a group, and the two chargers that it has there."""
+    """A holder in a group, with its two chargers there."""
 
     def __init__(self, group: ModelGroup, holder: str, chargers: dict[str, Charger], attached: Group | None) -> None:
         self.group = group
@@ -146,7 +146,7 @@ class Seat:
         return f"<{self.holder} in {self.group}>"
 
 
-# ---- what is tried ------------------------------------------------------------------------------------
+# ---- the operations ------------------------------------------------------------------------------------
 
 PICK = st.integers(0, 1000)
 GOOD_NAMES = st.sampled_from(["a", "b", "c", "dd", "é", "with space", "x" * 255])
@@ -155,7 +155,7 @@ BAD_NAMES = st.sampled_from(
 )
 RESOURCE = st.sampled_from(RESOURCES)
 
-#: An amount, or a distance from what just fits, or a part of what is there.
+#: An amount, a distance from the largest that fits, or a part of what is there.
 AMOUNTS: st.SearchStrategy[Callable[[int], int]] = st.one_of(
     st.integers(0, 300).map(lambda n: lambda _there: n),
     st.integers(0, 1 << 20).map(lambda n: lambda _there: n),
@@ -165,7 +165,7 @@ AMOUNTS: st.SearchStrategy[Callable[[int], int]] = st.one_of(
     st.integers(2, 9).map(lambda n: lambda there: there // n),
 )
 
-#: An amount, whether below it, and whether as a part of the limit.
+#: An amount, with the flags for below and for a percentage of the limit.
 MARKS = st.tuples(AMOUNTS, st.booleans(), st.booleans())
 
 
@@ -174,7 +174,7 @@ def clamp(amount: int) -> int:
 
 
 class Counters(RuleBasedStateMachine):
-    """With stock as the engine sees fit."""
+    """With the automatic batch."""
 
     batch: int | str = "auto"
 
@@ -183,7 +183,7 @@ class Counters(RuleBasedStateMachine):
         self.tree = Tree.create(
             None, ["memory", "tokens:count"], batch=self.batch, groups=MOST_GROUPS + 1, holders=8, cells=256
         )
-        #: Reading brings max_usage up to date, so that half of the runs read after each step, and half seldom.
+        #: A read brings max_usage up to date. So half of the runs read after each step, and half seldom.
         self.eager = eager
         self.root = ModelGroup("", None)
         self.real: dict[ModelGroup, Group] = {self.root: self.tree.root}
@@ -397,7 +397,7 @@ class Counters(RuleBasedStateMachine):
     # ---- charging
 
     def refused(self, error: OSError, group: ModelGroup, resource: str, amount: int) -> None:
-        """The error names the first that refuses, and truly; there the refusal is counted, and nowhere else."""
+        """The error names the first group that refuses, with true values. The refusal counts only there."""
         refuser = group.refuser(resource, amount)
         assert refuser is not None, f"{amount} was refused, it fits: {error}"
         assert error.errno == errno.ENOMEM
@@ -735,7 +735,7 @@ class Counters(RuleBasedStateMachine):
             seen.add(row.id)
 
     def end_all(self) -> None:
-        """When everybody has gone, what is left is what the groups hold themselves."""
+        """After the end of all holders, only the charges of the groups themselves are left."""
         for holder in list(self.holders):
             self.end_holder(holder)
         for seat in list(self.seats):
@@ -748,13 +748,13 @@ class Counters(RuleBasedStateMachine):
 
 
 class ExactCounters(Counters):
-    """Without stock: exact in everything."""
+    """Without stock: exact."""
 
     batch = 0
 
 
 class CountersWithASmallBatch(Counters):
-    """With a stock that most charges do not fit into."""
+    """With a stock that is too small for most charges."""
 
     batch = 64
 
@@ -769,5 +769,5 @@ SETTINGS = settings(
 
 
 @pytest.mark.parametrize("machine", [Counters, ExactCounters, CountersWithASmallBatch])
-def test_the_engine_counts_as_the_model_does(machine: type[Counters]) -> None:
+def test_the_engine_counts_like_the_model(machine: type[Counters]) -> None:
     run_state_machine_as_test(machine, settings=SETTINGS)

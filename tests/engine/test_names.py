@@ -1,4 +1,4 @@
-"""The table of names: a user who knows how it works, but not the key of the tree, cannot make names meet in it."""
+"""The name table: without the key of the tree, no user can choose names that share a bucket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.programs import Build
 
 GROUPS = 4096
 MANY = 1000
-#: More than random names ever share: of 1,000 among 4,096 buckets 12 meet in one with a probability of 1e-15.
+#: No bucket has this many random names: of 1,000 names in 4,096 buckets, 12 share one with a probability of 1e-15.
 FEW = 12
 
 
@@ -43,7 +43,7 @@ def longest(program: Path, tree: Tree) -> int:
     return int(number)
 
 
-def test_names_that_meet_in_one_tree_do_not_meet_in_another(program: Path, trees: list[Tree]) -> None:
+def test_names_that_share_a_bucket_in_one_tree_do_not_in_another(program: Path, trees: list[Tree]) -> None:
     one, other = trees
     names = tell(program, "names", one.path, MANY)
     for name in names:
@@ -55,8 +55,8 @@ def test_names_that_meet_in_one_tree_do_not_meet_in_another(program: Path, trees
     assert all(other.root.find(name) for name in names)
 
 
-def test_names_that_met_without_a_key_do_not_meet(program: Path, trees: list[Tree]) -> None:
-    """With FNV-1a, which everybody can compute."""
+def test_names_that_share_a_bucket_without_a_key_do_not(program: Path, trees: list[Tree]) -> None:
+    """The hash without a key was FNV-1a, which any user can compute."""
 
     def fnv(name: bytes) -> int:
         found = 0xCBF29CE484222325 * 0x100000001B3 % 2**64
@@ -91,7 +91,7 @@ def test_a_copy_of_a_tree_finds_its_names(tmp_path: Path, trees: list[Tree]) -> 
 
 @pytest.mark.parametrize("parent", [0, 1, 0xFFFFFFFE])
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 16, 100, 255])
-def test_the_hash_is_the_siphash_that_python_has_for_bytes(program: Path, parent: int, length: int) -> None:
+def test_the_hash_is_pythons_siphash_of_bytes(program: Path, parent: int, length: int) -> None:
     if sys.hash_info.algorithm != "siphash13":
         pytest.skip(f"this Python has {sys.hash_info.algorithm}")
     name = "".join(chr(ord("a") + number % 26) for number in range(length))

@@ -1,4 +1,4 @@
-"""The engine from outside: trees that several real processes charge in at once, and die in."""
+"""The engine from outside: several real processes charge one tree at once, and die."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tree(request: pytest.FixtureRequest) -> Iterator[Tree]:
 
 
 def grow(tree: Tree, source: random.Random, *, depth: int, groups: int, limit: int) -> list[Group]:
-    """A tree at random, one branch of it as deep as told; every second group has limits."""
+    """A random tree with one branch of a given depth; every second group has limits."""
     made = [(tree.root, 0)]
     for number in range(groups):
         if number < depth:
@@ -50,7 +50,7 @@ def counters_of(groups: list[Group]) -> list[Counter]:
 def working(
     tree: Tree, groups: list[Group], source: random.Random, *, workers: int, most: int, keep: bool = False
 ) -> Iterator[tuple[list[Worker], Progress]]:
-    """Workers at random places, at work."""
+    """Workers in random groups, at work."""
     with ExitStack() as stack:
         progress = stack.enter_context(Progress())
         team = [stack.enter_context(Worker(tree, progress, slot)) for slot in range(workers)]
@@ -73,7 +73,7 @@ def stop(workers: list[Worker]) -> list[dict[str, Any]]:
 
 
 def check_sums(tree: Tree, groups: list[Group], reports: list[dict[str, Any]]) -> None:
-    """Every usage is the sum of what the workers report and what the groups hold themselves, no more and no less."""
+    """Each usage is exactly the sum of what the workers report and what the groups hold themselves."""
     assert tree.check() == []
     held: Tally[tuple[str, str]] = Tally()
     for report in reports:
@@ -96,7 +96,7 @@ def check_sums(tree: Tree, groups: list[Group], reports: list[dict[str, Any]]) -
 
 
 @pytest.mark.parametrize("workers", [2, 16])
-def test_usage_never_passes_a_limit_and_is_the_sum_of_what_is_held(
+def test_usage_never_exceeds_a_limit_and_is_the_sum_of_what_is_held(
     tree: Tree, workers: int, seed: int, soak: bool
 ) -> None:
     source = random.Random(seed)
@@ -121,7 +121,7 @@ def test_usage_never_passes_a_limit_and_is_the_sum_of_what_is_held(
             assert counter.failcnt == refused[f"{counter.group.path} {counter.resource}"]
         for worker in team:
             worker.end()
-    assert tree.reap() == 0  # they have ended what they held themselves
+    assert tree.reap() == 0  # they have released their own charges
     assert all(counter.usage == 0 for counter in counters)
 
 
@@ -132,7 +132,7 @@ def test_what_is_kept_stays_with_the_groups_when_their_holders_end(tree: Tree, s
         progress.wait_for([0, 1, 2], 20)
         reports = stop(team)
         usages = {counter: counter.usage for counter in counters_of(groups)}
-        team[0].kill()  # the end may come either way
+        team[0].kill()  # they may end in either way
         team[0].bury()
         for worker in team[1:]:
             worker.end()
@@ -147,7 +147,7 @@ def test_what_is_kept_stays_with_the_groups_when_their_holders_end(tree: Tree, s
         assert stat["holders"] == 0
 
 
-def test_a_limit_that_was_set_holds_from_then_on(tree: Tree, seed: int, soak: bool) -> None:
+def test_a_new_limit_holds_at_once(tree: Tree, seed: int, soak: bool) -> None:
     source = random.Random(seed)
     groups = grow(tree, source, depth=3, groups=6, limit=1 << 20)
     for counter in counters_of(groups):
@@ -174,11 +174,11 @@ def test_a_limit_that_was_set_holds_from_then_on(tree: Tree, seed: int, soak: bo
         check_sums(tree, groups, stop(team))
 
 
-# ---- one after the other ----------------------------------------------------------------------------------
+# ---- one process at a time ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [1, 16])
-def test_nothing_is_refused_while_stock_lies_idle(tree: Tree, depth: int) -> None:
+def test_no_charge_is_refused_while_another_holder_has_stock(tree: Tree, depth: int) -> None:
     limit = 1_000_000
     branch = tree.root
     for level in range(depth):
@@ -190,7 +190,7 @@ def test_nothing_is_refused_while_stock_lies_idle(tree: Tree, depth: int) -> Non
         team = [stack.enter_context(Worker(tree)) for _ in leaves]
         for worker, leaf in zip(team, leaves, strict=True):
             worker.attach(leaf)
-            for _ in range(20):  # they charge and give back, and hold 1000 each in the end
+            for _ in range(20):  # they charge and uncharge, and hold 1000 each in the end
                 worker.call("charge", 2000)
             worker.call("uncharge", 39000)
         stock = top.stat()["stock"]
@@ -211,7 +211,7 @@ def test_nothing_is_refused_while_stock_lies_idle(tree: Tree, depth: int) -> Non
         assert tree.check() == []
 
 
-def test_a_refusal_names_the_ancestor_and_leaves_no_trace_elsewhere(tree: Tree) -> None:
+def test_a_refusal_names_the_ancestor_and_changes_nothing_elsewhere(tree: Tree) -> None:
     a = tree.root.mkdir("a")
     b = a.mkdir("b")
     c = b.mkdir("c")
@@ -256,7 +256,7 @@ def test_a_refusal_names_the_ancestor_and_leaves_no_trace_elsewhere(tree: Tree) 
 # ---- killed ---------------------------------------------------------------------------------------------------
 
 
-def test_what_the_killed_held_is_given_back_and_the_others_go_on(tree: Tree, seed: int, soak: bool) -> None:
+def test_charges_of_killed_processes_are_released_and_the_others_go_on(tree: Tree, seed: int, soak: bool) -> None:
     source = random.Random(seed)
     groups = grow(tree, source, depth=8, groups=12, limit=100000)
     with working(tree, groups, source, workers=8, most=8192) as (team, progress), ExitStack() as stack:
@@ -268,7 +268,7 @@ def test_what_the_killed_held_is_given_back_and_the_others_go_on(tree: Tree, see
                 team[slot].kill()
             for slot in victims:
                 team[slot].bury()
-            progress.wait_for(others, 5)  # nobody has to notice for that
+            progress.wait_for(others, 5)  # before any process has noticed
             tree.reap()
             dead = {team[slot].pid for slot in victims}
             assert not dead & {holder.pid for holder in tree.holders()}
@@ -284,7 +284,7 @@ def test_what_the_killed_held_is_given_back_and_the_others_go_on(tree: Tree, see
     assert all(counter.usage == 0 for counter in counters_of(groups))
 
 
-def test_a_dead_process_is_given_back_when_its_room_is_needed(tree: Tree) -> None:
+def test_charges_of_a_dead_process_are_released_when_their_room_is_needed(tree: Tree) -> None:
     group = tree.root.mkdir("group")
     group["memory"].limit = 1000
     with Worker(tree) as victim, Worker(tree) as other:
@@ -295,6 +295,6 @@ def test_a_dead_process_is_given_back_when_its_room_is_needed(tree: Tree) -> Non
         victim.kill()
         victim.bury()
         deadline = time.monotonic() + 10
-        while not other.call("try_charge", 500):  # looked for now and then, not at every refusal
+        while not other.call("try_charge", 500):  # the engine looks for dead processes only now and then
             assert time.monotonic() < deadline
         assert group["memory"].usage == 500

@@ -1,4 +1,4 @@
-"""Names, attributes and plain values, read without the lock: never half changed, and whoever has the lock."""
+"""Names, attributes and plain values are read without the lock, and never half changed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tree() -> Iterator[Tree]:
 
 @pytest.fixture
 def changer(tree: Tree) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that renames the group with the long name, gives it attributes, and makes and removes others beside."""
+    """A process that renames the group with the long name, sets its attributes, and makes and removes other groups."""
     with subprocess.Popen(companion(sys.executable, "-c", CHANGER, tree.path), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
@@ -64,7 +64,7 @@ def changer(tree: Tree) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def look(tree: Tree, group: int) -> tuple[bytes, int, tuple[int, ...]]:
-    """All that is read of the groups without the lock, and that it is whole: the name, how many groups, the owner."""
+    """Reads the groups without the lock, and checks that name, number of groups and owner are consistent."""
     region = tree.region
     name = region.name(group)
     assert name in (LONG, SHORT)
@@ -82,7 +82,7 @@ def look(tree: Tree, group: int) -> tuple[bytes, int, tuple[int, ...]]:
     return name, region.child_count(ROOT), tuple(owners)
 
 
-def test_what_others_change_meanwhile_is_read_as_it_was_before_or_after(
+def test_a_read_during_a_change_returns_the_state_before_or_after(
     tree: Tree, changer: subprocess.Popen[bytes], soak: bool
 ) -> None:
     renamed = next(number for name, number in tree.region.children(ROOT) if name in (LONG, SHORT))
@@ -101,7 +101,7 @@ def test_what_others_change_meanwhile_is_read_as_it_was_before_or_after(
 
 
 def stop_in_a_change(tree: Tree, process: subprocess.Popen[bytes], rng: random.Random) -> int:
-    """Stops and continues it until it is stopped in the midst of a change of groups; the pid that is named."""
+    """Stops and continues a process until it is stopped within a change of groups; returns the pid in the error."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         process.send_signal(signal.SIGSTOP)
@@ -118,7 +118,7 @@ def stop_in_a_change(tree: Tree, process: subprocess.Popen[bytes], rng: random.R
     raise AssertionError("it never was")
 
 
-def test_who_dies_in_the_midst_of_a_change_leaves_it_whole(
+def test_a_process_that_dies_within_a_change_leaves_consistent_groups(
     tree: Tree, changer: subprocess.Popen[bytes], seed: int
 ) -> None:
     renamed = next(number for name, number in tree.region.children(ROOT) if name in (LONG, SHORT))
@@ -146,7 +146,7 @@ def test_a_process_that_is_stopped_with_the_lock_hides_no_name_attribute_or_limi
         set_patience(0.01)
         try:
             stop_with_the_lock(tree, worker.pid)
-            set_patience(100)  # who waits, waits for the test's timeout
+            set_patience(100)  # a wait lasts until the timeout of the test
             memory = group["memory"]
             assert (memory.limit, memory.soft_limit, memory.failcnt >= 0) == (5000, 2**63 - 1, True)
             assert [child.name for child in tree.root.children()] == ["group"]

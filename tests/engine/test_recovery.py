@@ -1,4 +1,4 @@
-"""Processes that die, or stop, while they have the region's lock."""
+"""Processes die, or are stopped, while they have the lock of the region."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.process_state import state
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Build]]:
     directory = tmp_path_factory.mktemp("recovery")
     builds = {
-        # every function bound before it starts: looking it up would be most of what is stepped through
+        # bind every function at the start: lazy binding would be most of the steps
         "crash": Build(("crash.c", "plays.c"), directory / "crash", *SHIPPED, "-Wl,-z,now"),
         "stress": Build("stress.c", directory / "stress", *SHIPPED),
     }
@@ -44,14 +44,14 @@ def test_every_operation_survives_a_kill_after_any_of_its_stores(
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("batch", ["auto", 0])
-def test_the_lock_goes_on_to_others_when_its_owner_is_killed(
+def test_other_processes_get_the_lock_when_its_owner_is_killed(
     builds: dict[str, Build], seed: int, soak: bool, batch: int | str
 ) -> None:
-    """Thousands of kills at random; of some it is known that the lock's owner died."""
+    """Thousands of random kills; some certainly hit the owner of the lock."""
     options: list[object] = ["--seed", seed, "--seconds", 120 if soak else 1, "--threads", 0, "--processes", 3]
     if batch != "auto":
         options += ["--batch", batch]
-    for _ in range(60):  # on a slow machine few die in so short a time
+    for _ in range(60):  # on a slow machine few processes die in that time
         result = run(builds["stress"].program, *options)
         print(result.stdout)
         assert (result.returncode, result.stderr) == (0, "")
@@ -86,7 +86,7 @@ def stop_with_the_lock(tree: Tree, pid: int) -> LockTimeout:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_stopped_owner_of_the_lock_is_named_and_harms_nobody_for_good() -> None:
+def test_a_stopped_owner_of_the_lock_is_named_and_does_no_lasting_harm() -> None:
     with Tree.create(None, batch=0) as tree, Progress() as progress, Worker(tree, progress) as worker:
         group = tree.root.mkdir("group")
         worker.attach(group)
@@ -108,7 +108,7 @@ def test_a_stopped_owner_of_the_lock_is_named_and_harms_nobody_for_good() -> Non
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_owner_that_is_killed_while_stopped_leaves_the_lock_and_all_in_order() -> None:
+def test_an_owner_that_is_killed_while_stopped_releases_the_lock_and_leaves_a_consistent_region() -> None:
     with Tree.create(None, batch=0) as tree, Progress() as progress, Worker(tree, progress) as worker:
         group = tree.root.mkdir("group")
         group["memory"].charge_common(5)

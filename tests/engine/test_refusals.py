@@ -1,4 +1,4 @@
-"""The records of refusals: how many there are, whom they belong to, and what may be damaged in them."""
+"""The records of refusals: their number, their users, and damage in them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def asked(group: Group) -> list[str | None]:
     return [refusal.asked for refusal in group["memory"].why()]
 
 
-def test_the_last_are_kept_and_the_oldest_given_up(tree: Tree) -> None:
+def test_the_newest_records_are_kept_and_the_oldest_given_up(tree: Tree) -> None:
     for number in range(RECORDS + 10):
         refuse(limited(tree, f"{number}"))
     assert asked(tree.root) == [f"/{number}" for number in reversed(range(10, RECORDS + 10))]
@@ -52,7 +52,7 @@ def test_the_last_are_kept_and_the_oldest_given_up(tree: Tree) -> None:
     assert asked(tree.root.child("20")) == ["/20"]
 
 
-def test_the_counter_with_the_most_records_gives_up_its_own(tree: Tree) -> None:
+def test_the_counter_with_the_most_records_gives_one_up(tree: Tree) -> None:
     others = [limited(tree, f"{number}") for number in range(RECORDS // 2)]
     for other in others:
         refuse(other)
@@ -67,7 +67,7 @@ def test_the_counter_with_the_most_records_gives_up_its_own(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("users", [1, 2, 5])
-def test_users_who_flood_them_together_leave_the_others_an_equal_share(tree: Tree, users: int) -> None:
+def test_users_who_flood_the_records_leave_others_an_equal_share(tree: Tree, users: int) -> None:
     share = RECORDS // (users + 1)
     others = [limited(tree, f"{number}") for number in range(share)]
     for other in others:
@@ -78,7 +78,7 @@ def test_users_who_flood_them_together_leave_the_others_an_equal_share(tree: Tre
     assert asked(tree.root)[-share:] == [other.path for other in reversed(others)]
 
 
-def test_who_was_alone_makes_room_for_all_who_come_later(tree: Tree) -> None:
+def test_a_user_with_all_records_makes_room_for_later_users(tree: Tree) -> None:
     for number in range(RECORDS):
         refuse(limited(tree, f"{number}"))
     later = [limited(tree, f"of {user}", uid=4711 + user) for user in range(RECORDS - 1)]
@@ -87,12 +87,12 @@ def test_who_was_alone_makes_room_for_all_who_come_later(tree: Tree) -> None:
     assert asked(tree.root) == [*(group.path for group in reversed(later)), f"/{RECORDS - 1}"]
 
 
-def test_which_record_is_given_up_follows_from_who_has_the_most(tree: Tree, seed: int) -> None:
+def test_the_user_with_the_most_records_gives_one_up(tree: Tree, seed: int) -> None:
     source = random.Random(seed)
-    users = [4711 + source.choice([0, 0, 0, 1, 1, 2, 3]) for _ in range(12)]  # each one's who owns a limit
+    users = [4711 + source.choice([0, 0, 0, 1, 1, 2, 3]) for _ in range(12)]  # one user for each limit
     limits = [limited(tree, f"{number}", uid=user) for number, user in enumerate(users)]
     loudness = [source.choice([1, 1, 3, 10]) for _ in limits]
-    records: list[tuple[int, str]] = []  # a limit and who was refused by it, the oldest first
+    records: list[tuple[int, str]] = []  # a limit and the process that it refused, oldest first
     for number in range(1500):
         limit = source.choices(range(len(limits)), loudness)[0]
         group = limits[limit].mkdir(f"{number}")
@@ -106,14 +106,14 @@ def test_which_record_is_given_up_follows_from_who_has_the_most(tree: Tree, seed
     assert asked(tree.root) == [path for _, path in reversed(records)]
 
 
-def test_what_repeats_is_one_record(tree: Tree) -> None:
+def test_refusals_that_repeat_are_one_record(tree: Tree) -> None:
     group = limited(tree, "group")
     for _ in range(100):
         refuse(group)
     with group.attach() as attached:
         for _ in range(3):
             assert not attached["memory"].try_charge(11)
-        assert not attached["memory"].charge_nofail(12)  # has the repeats before it counted
+        assert not attached["memory"].charge_nofail(12)  # counts the repeats before it
     assert [(refusal.times, refusal.by, refusal.charged) for refusal in group["memory"].why()] == [
         (1, "process", True),
         (3, "process", False),
@@ -123,7 +123,7 @@ def test_what_repeats_is_one_record(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("how", ["charge", "group", "whole", "lease", "nofail"])
-def test_a_record_shows_the_last_refusal_however_soon_it_follows(tree: Tree, how: str) -> None:
+def test_a_record_shows_the_last_refusal_even_if_it_follows_at_once(tree: Tree, how: str) -> None:
     group = limited(tree, "group")
     lease = Lease(group, ("memory", "tokens"), os.getpid(), process_start_time(os.getpid()))
     with group.attach() as attached:
@@ -157,7 +157,7 @@ def test_a_record_shows_the_limit_that_refused_last(tree: Tree) -> None:
             assert (refusal.limit, refusal.short) == (limit, 13 - limit)
 
 
-def test_the_last_refusal_comes_first_however_soon_it_follows(tree: Tree) -> None:
+def test_the_last_refusal_comes_first_even_if_it_follows_at_once(tree: Tree) -> None:
     first, second = limited(tree, "first"), limited(tree, "second")
     with first.attach() as one, second.attach() as other:
         for group, amount in ((one, 13), (other, 14), (one, 15), (other, 16), (one, 17)):
@@ -170,7 +170,7 @@ def test_the_last_refusal_comes_first_however_soon_it_follows(tree: Tree) -> Non
         ]
 
 
-def test_threads_that_are_refused_different_amounts_leave_the_records_in_order(tree: Tree) -> None:
+def test_records_stay_consistent_when_threads_are_refused_different_amounts(tree: Tree) -> None:
     group = limited(tree, "group")
     with group.attach() as attached, ThreadPoolExecutor(4) as pool:
         memory = attached["memory"]
@@ -188,7 +188,7 @@ def test_threads_that_are_refused_different_amounts_leave_the_records_in_order(t
         assert group["memory"].failcnt == 8001
 
 
-def test_each_process_has_its_own(tree: Tree) -> None:
+def test_each_process_has_its_own_record(tree: Tree) -> None:
     group = limited(tree, "group")
     with group.attach() as attached:
         assert not attached["memory"].try_charge(11)
@@ -200,7 +200,7 @@ def test_each_process_has_its_own(tree: Tree) -> None:
         assert [(refusal.pid, refusal.amount) for refusal in group["memory"].why()] == [(child, 12), (os.getpid(), 11)]
 
 
-def test_of_very_many_holders_some_are_looked_at_and_that_is_said(tree: Tree) -> None:
+def test_a_record_says_that_only_some_of_very_many_holders_were_visited(tree: Tree) -> None:
     wide = limited(tree, "wide", 1 << 40)
     for number in range(5000):
         wide.mkdir(f"{number}")["memory"].charge_common(1)
@@ -210,7 +210,7 @@ def test_of_very_many_holders_some_are_looked_at_and_that_is_said(tree: Tree) ->
     assert {held.held for held in refusal.largest} == {1}
 
 
-def test_a_subtree_of_less_than_the_largest_is_not_walked(tree: Tree) -> None:
+def test_a_subtree_with_less_than_the_largest_holders_is_skipped(tree: Tree) -> None:
     wide = limited(tree, "wide", 1 << 40)
     for size in (10, 30, 20):
         wide.mkdir(f"large {size}")["memory"].charge_common(size)
@@ -228,7 +228,7 @@ def test_a_subtree_of_less_than_the_largest_is_not_walked(tree: Tree) -> None:
     ]
 
 
-def test_a_renamed_group_has_its_new_name_and_a_removed_one_none(tree: Tree) -> None:
+def test_a_record_shows_the_new_name_of_a_group_and_none_of_a_removed_one(tree: Tree) -> None:
     parent = limited(tree, "parent")
     child = parent.mkdir("child")
     refuse(child)
@@ -244,14 +244,14 @@ def test_a_renamed_group_has_its_new_name_and_a_removed_one_none(tree: Tree) -> 
     assert asked(tree.root) == []
 
 
-def test_another_process_that_opens_the_region_finds_them(tree: Tree) -> None:
+def test_another_process_that_opens_the_region_reads_the_records(tree: Tree) -> None:
     refuse(limited(tree, "group"))
     before = tree.root["memory"].why()
     with Tree.open(tree.path) as other:
         assert other.root["memory"].why() == before
 
 
-def test_a_probe_of_an_amount_above_what_there_can_be_is_short_by_no_less(tree: Tree) -> None:
+def test_a_probe_above_the_maximum_is_short_by_the_whole_difference(tree: Tree) -> None:
     group = limited(tree, "group")
     with group.attach() as attached:
         attached["memory"].charge_nofail(25)
@@ -262,7 +262,7 @@ def test_a_probe_of_an_amount_above_what_there_can_be_is_short_by_no_less(tree: 
         assert attached["memory"].stat()["failcnt"] == 1
 
 
-def test_a_probe_tells_of_a_charge_that_does_not_wait_whoever_stands_in_line(tree: Tree) -> None:
+def test_a_probe_ignores_waiting_requests(tree: Tree) -> None:
     group = limited(tree, "group")
     with group.attach() as attached:
         memory = attached["memory"]

@@ -1,4 +1,4 @@
-"""The region itself: its capacities, what it costs, what is taken for one, and what became of one."""
+"""The region itself: capacity, memory, recognition, and damage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def new_holder(tree: Tree, kind: int = PROCESS) -> int:
 
 
 def everything(tree: Tree) -> list[Any]:
-    """All that can be seen of a tree."""
+    """Everything that can be seen of a tree."""
 
     def see(group: Group) -> list[Any]:
         stats = [list(group[resource].stat().values()) for resource in group.resources]
@@ -38,7 +38,7 @@ def everything(tree: Tree) -> list[Any]:
 # ---- full -----------------------------------------------------------------------------------------------
 
 
-def test_the_group_too_many_is_refused_and_changes_nothing() -> None:
+def test_a_group_above_the_capacity_is_refused_and_changes_nothing() -> None:
     with Tree.create(None, groups=5) as tree:
         a = tree.root.mkdir("a")
         for name in "bcd":
@@ -54,7 +54,7 @@ def test_the_group_too_many_is_refused_and_changes_nothing() -> None:
         assert tree.root.mkdir("in its place").path == "/in its place"
 
 
-def test_the_holder_too_many_is_refused_and_changes_nothing() -> None:
+def test_a_holder_above_the_capacity_is_refused_and_changes_nothing() -> None:
     with Tree.create(None, holders=3, cells=10) as tree:
         holders = [new_holder(tree) for _ in range(3)]
         group = tree.root.mkdir("group")
@@ -73,7 +73,7 @@ def test_the_holder_too_many_is_refused_and_changes_nothing() -> None:
             attached["memory"].charge(1)
 
 
-def test_the_cell_too_many_is_refused_and_changes_nothing() -> None:
+def test_a_cell_above_the_capacity_is_refused_and_changes_nothing() -> None:
     with Tree.create(None, ["memory", "tokens:count"], cells=5) as tree:
         first, second = tree.root.mkdir("first"), tree.root.mkdir("second")
         holders = [new_holder(tree) for _ in range(3)]
@@ -81,7 +81,7 @@ def test_the_cell_too_many_is_refused_and_changes_nothing() -> None:
         tree.region.holder_join(holders[1], first.id)
         before = everything(tree)
         with pytest.raises(EngineError) as refused:
-            tree.region.holder_join(holders[2], second.id)  # one cell is left, it needs two
+            tree.region.holder_join(holders[2], second.id)  # one cell is left, but two are needed
         assert refused.value.errno == errno.ENOSPC
         assert everything(tree) == before
         assert tree.check() == []
@@ -94,7 +94,7 @@ def test_the_cell_too_many_is_refused_and_changes_nothing() -> None:
         assert tree.check() == []
 
 
-def test_the_dead_make_room_for_holders() -> None:
+def test_dead_processes_make_room_for_holders() -> None:
     with Tree.create(None, holders=2) as tree:
         process = subprocess.Popen(["true"])
         start_time = process_start_time(process.pid)
@@ -135,7 +135,7 @@ def test_an_impossible_region_is_not_made(tmp_path: Path, wrong: dict[str, Any])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_region_with_all_the_resources_there_can_be() -> None:
+def test_a_region_can_have_the_highest_number_of_resources() -> None:
     names = [f"{'n' * 60}{number}" for number in range(32)]
     with Tree.create(None, names, groups=2, cells=64) as tree:
         group = tree.root.mkdir("group")
@@ -145,10 +145,10 @@ def test_a_region_with_all_the_resources_there_can_be() -> None:
         assert [group[name].max_usage for name in names] == list(range(32))
 
 
-# ---- what it costs -----------------------------------------------------------------------------------------
+# ---- memory -----------------------------------------------------------------------------------------
 
 
-def test_capacity_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
+def test_capacity_takes_no_memory_until_it_is_used(tmp_path: Path) -> None:
     path = tmp_path / "region"
     with Tree.create(path) as tree:
         assert tree.region.capacity == (65536, 4096, 1 << 20)
@@ -163,7 +163,7 @@ def test_capacity_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
             assert (path.stat().st_blocks - empty.st_blocks) * 512 < 1000 * 1024
 
 
-# ---- what is taken for one ------------------------------------------------------------------------------------
+# ---- recognition ------------------------------------------------------------------------------------
 
 
 def make_region(path: Path, **options: Any) -> None:
@@ -185,8 +185,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut in the header": (lambda path: os.truncate(path, 100), "too short"),
     "cut in the records": (lambda path: lengthen(path, -4096), "bytes long"),
     "longer": (lambda path: lengthen(path, 4096), "bytes long"),
-    "text": (lambda path: path.write_text("counters\n" * 10000), "no region"),
-    "not finished": (lambda path: patch(path, 0, bytes(8)), "no region"),
+    "text": (lambda path: path.write_text("counters\n" * 10000), "not a region"),
+    "not finished": (lambda path: patch(path, 0, bytes(8)), "not a region"),
     "another version": (lambda path: patch(path, 8, struct.pack("=I", 99)), "version 99"),
     "another architecture": (lambda path: patch(path, 12, struct.pack("=I", 0x1804)), "architecture"),
     "another size": (lambda path: patch(path, 16, struct.pack("=Q", 1 << 40)), "bytes long"),
@@ -194,7 +194,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_what_is_no_region_is_not_opened_and_says_why(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_region_is_refused_with_a_reason(tmp_path: Path, name: str) -> None:
     path = tmp_path / "region"
     make_region(path)
     damage, why = DAMAGES[name]
@@ -208,7 +208,7 @@ def test_what_is_no_region_is_not_opened_and_says_why(tmp_path: Path, name: str)
     assert path.read_bytes() == before
 
 
-def test_paths_that_lead_to_no_region_are_errors_that_name_them(tmp_path: Path) -> None:
+def test_a_path_without_a_region_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         Tree.open(tmp_path / "missing")
     assert missing.value.filename == str(tmp_path / "missing")
@@ -219,7 +219,7 @@ def test_paths_that_lead_to_no_region_are_errors_that_name_them(tmp_path: Path) 
     assert device.value.errno == errno.EPROTO
 
 
-def test_a_path_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "region"
     path.write_text("mine")
     with pytest.raises(FileExistsError):
@@ -277,11 +277,13 @@ def test_a_region_keeps_everything_between_its_users(tmp_path: Path) -> None:
         assert other.id != identity
 
 
-# ---- scribbled on ----------------------------------------------------------------------------------------------
+# ---- overwritten ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(900)  # FSMOUNT_SOAK=1 takes minutes
-def test_a_scribbled_region_is_an_error_and_never_a_crash_or_a_hang(tmp_path: Path, seed: int, soak: bool) -> None:
+def test_an_overwritten_region_raises_an_error_and_never_crashes_or_hangs(
+    tmp_path: Path, seed: int, soak: bool
+) -> None:
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.engine.scribbles"]
     command += [str(tmp_path), str(seed), "0", "20000" if soak else "400"]
     result = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)

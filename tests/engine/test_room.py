@@ -1,4 +1,4 @@
-"""How much of what can be used up is used, and against which user the groups count."""
+"""The use of each pool, and the user that each group counts against."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def used(tree: Tree) -> list[int]:
     return [used for _, used in tree.region.use()]
 
 
-def test_each_pool_has_room_for_as_many_as_were_asked_for() -> None:
+def test_each_pool_has_the_requested_capacity() -> None:
     with Tree.create(groups=10, holders=20, cells=30) as tree:
         assert [room for room, _ in tree.region.use()] == [10, 20, 30, 30, 30, 30]
 
 
-def test_what_is_made_is_used_and_what_is_removed_is_free_again() -> None:
+def test_objects_use_their_pool_until_they_are_removed() -> None:
     with Tree.create(resources=["memory", "tokens:count"]) as tree:
         assert used(tree) == [1, 0, 0, 0, 0, 0]
         one, two = tree.root.mkdir("one"), tree.root.mkdir("two")
@@ -44,7 +44,7 @@ def test_what_is_made_is_used_and_what_is_removed_is_free_again() -> None:
 
 
 @pytest.mark.parametrize("below_others", [False, True])
-def test_a_group_counts_against_the_owner_of_the_topmost_that_is_no_exempt_users(below_others: bool) -> None:
+def test_a_group_counts_against_the_owner_of_the_topmost_group_of_no_exempt_user(below_others: bool) -> None:
     with Tree.create() as tree:
         top = tree.root
         top.set_attributes(0, SET_UID, uid=OWNER)
@@ -59,8 +59,8 @@ def test_a_group_counts_against_the_owner_of_the_topmost_that_is_no_exempt_users
         assert tree.region.count_groups(0, OWNER) == counts
 
 
-def test_a_group_that_came_into_the_place_of_a_removed_one_counts_once() -> None:
-    """A parent may lie behind its children in memory then."""
+def test_a_group_in_the_place_of_a_removed_one_counts_once() -> None:
+    """Then a parent may follow its children in memory."""
     with Tree.create() as tree:
         first = tree.root.mkdir("first", uid=ALICE)
         second = tree.root.mkdir("second", uid=BOB)
@@ -71,7 +71,7 @@ def test_a_group_that_came_into_the_place_of_a_removed_one_counts_once() -> None
         assert tree.region.count_groups(0, 0) == {0: 1, BOB: 502}
 
 
-def test_holders_are_listed_with_a_group_that_they_are_in() -> None:
+def test_a_holder_is_listed_with_one_of_its_groups() -> None:
     with Tree.create() as tree:
         group = tree.root.mkdir("group").mkdir("inner")
         lease = tree.lease(group, ("memory",), 1, 1)

@@ -1,4 +1,4 @@
-"""The stress test under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer: not one report."""
+"""The stress test under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer: no report."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_threads_do_not_race(builds: dict[Flags, Build], options: list[object]) 
 
 
 @pytest.mark.timeout(0)
-def test_threads_and_processes_reach_no_bad_address_and_no_undefined_behaviour(
+def test_threads_and_processes_cause_no_bad_access_and_no_undefined_behaviour(
     builds: dict[Flags, Build], options: list[object]
 ) -> None:
     stress(builds[ADDRESSES].program, *options, "--threads", 3, "--processes", 4)
 
 
 @pytest.mark.timeout(0)
-def test_the_same_without_stock(builds: dict[Flags, Build], options: list[object]) -> None:
+def test_without_stock_they_cause_none_either(builds: dict[Flags, Build], options: list[object]) -> None:
     stress(builds[ADDRESSES].program, *options, "--threads", 3, "--processes", 4, "--batch", 0)

@@ -1,6 +1,6 @@
-"""Every group in one pass: of one moment whoever charges, and never along a damaged link.
+"""Every group in one pass, all of one moment, and never along a damaged link.
 
-That each row is what its group says of itself, test_model.py compares after every step.
+test_model.py compares each row with the values of its group after every step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def by_name(rows: Iterable[CounterSnapshot]) -> dict[str, CounterSnapshot]:
     return {row.name: row for row in rows}
 
 
-def test_a_tree_of_the_root_alone_is_in_the_snapshot(tree: Tree) -> None:
+def test_a_tree_with_only_a_root_has_one_row(tree: Tree) -> None:
     (root,) = tree.snapshot("memory")
     assert (root.id, root.parent, root.name, root.usage) == (tree.root.id, tree.root.id, "", 0)
 
@@ -47,7 +47,7 @@ def test_parents_come_before_their_children_and_name_them(tree: Tree) -> None:
     ]
 
 
-def test_a_removed_group_is_not_in_it_and_the_one_in_its_place_is(tree: Tree) -> None:
+def test_a_removed_group_is_not_in_the_snapshot_and_its_successor_is(tree: Tree) -> None:
     for name in ("first", "last"):
         tree.root.mkdir(name)
     removed = tree.root.child("first")
@@ -59,7 +59,7 @@ def test_a_removed_group_is_not_in_it_and_the_one_in_its_place_is(tree: Tree) ->
     assert new.id & 0xFFFFFFFF == removed.id & 0xFFFFFFFF, "it was to get the other's place"
 
 
-def test_as_many_groups_as_there_is_room_for_are_in_the_snapshot(tree: Tree) -> None:
+def test_a_full_tree_is_in_the_snapshot(tree: Tree) -> None:
     group = tree.root
     for number in range(7):
         group = group.mkdir(str(number))
@@ -73,7 +73,7 @@ def test_a_name_is_any_bytes(tree: Tree) -> None:
     assert names == by_name(tree.snapshot("memory")).keys() - {""}
 
 
-def test_each_resource_has_its_own(tree: Tree) -> None:
+def test_each_resource_has_its_own_snapshot(tree: Tree) -> None:
     tree.root["tokens"].charge_common(3)
     assert [tree.snapshot(resource)[0].usage for resource in ("memory", "tokens")] == [0, 3]
     with pytest.raises(KeyError, match="there are: memory, tokens"):
@@ -82,7 +82,9 @@ def test_each_resource_has_its_own(tree: Tree) -> None:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("limit", [100_000_000, 20_000], ids=["with room", "near the limit"])
-def test_while_others_charge_no_usage_is_less_than_those_within(tree: Tree, seed: int, soak: bool, limit: int) -> None:
+def test_no_usage_is_below_the_sum_of_its_children_while_others_charge(
+    tree: Tree, seed: int, soak: bool, limit: int
+) -> None:
     with ExitStack() as stack:
         progress = stack.enter_context(Progress())
         web = tree.root.mkdir("web")
@@ -126,11 +128,11 @@ def nothing(_: Scene, __: int) -> int:
         ("counter.reserved", test_check.counter("/web/api"), nothing),
     ],
 )
-def test_a_damaged_link_is_an_error_and_the_next_snapshot_finds_it_mended(
+def test_a_damaged_link_is_an_error_and_the_next_snapshot_finds_it_repaired(
     scene: Scene, at: str, where: Callable[[Scene], int], value: Callable[[Scene, int], int]
 ) -> None:
     def rows() -> dict[str, CounterSnapshot]:
-        # batches begin small again when a tree is mended
+        # a repair makes all batches small again
         return {name: row._replace(batch=0) for name, row in by_name(scene.tree.snapshot("memory")).items()}
 
     good = rows()

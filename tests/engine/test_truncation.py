@@ -1,4 +1,4 @@
-"""A region whose file is cut short under those who have it mapped: an error, and not SIGBUS."""
+"""The file of a mapped region is truncated: an error, and not SIGBUS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fsmount.shm import Group
 
 
 def check(group: Group) -> None:
-    """A check tells what it finds, whatever that is."""
+    """A check returns, whatever it finds."""
     if found := group.tree.check():
         raise RegionCorrupt(found[-1], group.tree.path)
 
@@ -37,9 +37,7 @@ USES: dict[str, Callable[[Group], object]] = {
 
 @pytest.mark.parametrize("length", [0, 100, 4096, 40960, -4096])
 @pytest.mark.parametrize("use", USES)
-def test_each_use_of_a_region_that_was_cut_short_is_an_error_or_still_right(
-    tmp_path: Path, use: str, length: int
-) -> None:
+def test_each_use_of_a_truncated_region_is_an_error_or_still_right(tmp_path: Path, use: str, length: int) -> None:
     path = tmp_path / "region"
     tree = Tree.create(path, groups=64, holders=4, cells=64)
     group = tree.root.mkdir("group").attach()
@@ -51,7 +49,7 @@ def test_each_use_of_a_region_that_was_cut_short_is_an_error_or_still_right(
     except RegionCorrupt as error:
         assert error.region == str(path)
     else:
-        assert length not in (0, 100, 4096) or use == "uncharge"  # into the stock of its own cell
+        assert length not in (0, 100, 4096) or use == "uncharge"  # into the stock of its cell
     os.truncate(path, size)
     try:
         tree.close()
@@ -59,7 +57,7 @@ def test_each_use_of_a_region_that_was_cut_short_is_an_error_or_still_right(
         pass
 
 
-def test_a_region_that_was_cut_short_stays_an_error_in_those_who_saw_it(tmp_path: Path) -> None:
+def test_a_truncated_region_stays_an_error_in_processes_that_saw_it(tmp_path: Path) -> None:
     path = tmp_path / "region"
     tree = Tree.create(path, groups=64, holders=4, cells=64)
     group = tree.root.attach()
@@ -75,7 +73,7 @@ def test_a_region_that_was_cut_short_stays_an_error_in_those_who_saw_it(tmp_path
         assert other.root["memory"].usage == 5
 
 
-def test_a_bus_error_elsewhere_ends_the_process_as_ever(tmp_path: Path) -> None:
+def test_a_bus_error_elsewhere_ends_the_process(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(8192))
     child = os.fork()

@@ -1,7 +1,4 @@
-/*
- * trial.h - what the engine's C test programs have in common: a seeded source of
- * random numbers, the way a violation is told, children, options.
- */
+/* trial.h - shared by the engine's C test programs: random numbers from a seed, violations, children, options. */
 #ifndef FSM_TRIAL_H
 #define FSM_TRIAL_H
 
@@ -18,11 +15,11 @@
 
 #include "engine.h"
 
-/* weak: one for all the files of a program */
+/* weak: one for all files of a program */
 __attribute__((weak)) uint64_t trial_seed;
-__attribute__((weak)) const char *trial_again = ""; /* the options that run the same again */
+__attribute__((weak)) const char *trial_again = ""; /* the options that repeat this run */
 
-/* A violation: says what was seen and how to run it again, and ends the process with status 1. */
+/* Prints the violation and how to repeat the run, and exits with status 1. */
 __attribute__((format(printf, 1, 2))) static inline _Noreturn void violation(const char *format, ...)
 {
     char text[1024];
@@ -33,20 +30,20 @@ __attribute__((format(printf, 1, 2))) static inline _Noreturn void violation(con
     fprintf(stderr, "violation: %s\n  (process %d; again with: --seed %llu%s)\n", text, (int)getpid(),
             (unsigned long long)trial_seed, trial_again);
     fflush(stderr);
-#ifdef TRIAL_ABORTS /* libFuzzer keeps the input of what does */
+#ifdef TRIAL_ABORTS /* libFuzzer keeps the input of an abort */
     abort();
 #endif
     _exit(1);
 }
 
-/* For what has to succeed: result is 0 or a negative errno of the engine. */
+/* For a call that has to succeed. result: 0 or a negative errno of the engine. */
 static inline void expect(int64_t result, const char *what)
 {
     if (result < 0)
         violation("%s: %s %s", what, strerror((int)-result), fsm_last_fault()->text);
 }
 
-/* splitmix64: each stream is one word of state. */
+/* splitmix64: the state of a stream is one word. */
 typedef struct random_source {
     uint64_t state;
 } random_source;
@@ -65,7 +62,7 @@ static inline uint64_t random_below(random_source *source, uint64_t bound)
     return random_bits(source) % bound;
 }
 
-/* One of many magnitudes: each power of two below bound is as likely as the next. */
+/* Each power of two below the bound is equally likely. */
 static inline int64_t random_magnitude(random_source *source, unsigned bits)
 {
     return (int64_t)(random_bits(source) >> (64 - 1 - random_below(source, bits)));
@@ -78,7 +75,7 @@ static inline int64_t monotonic_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* The value of "--name VALUE", which must be a number; fallback if it is not given. */
+/* The value of "--name VALUE", which must be a number, or the fallback. */
 static inline uint64_t option(int argc, char **argv, const char *name, uint64_t fallback)
 {
     for (int i = 1; i + 1 < argc; i++)
@@ -94,7 +91,7 @@ static inline uint64_t option(int argc, char **argv, const char *name, uint64_t 
     return fallback;
 }
 
-/* fork(), of a child that is killed when the caller ends, however that is. */
+/* fork() of a child that is killed when the caller ends, in whatever way. */
 static inline pid_t fork_companion(void)
 {
     pid_t parent = getpid(), pid = fork();
@@ -102,7 +99,7 @@ static inline pid_t fork_companion(void)
         violation("fork: %s", strerror(errno));
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent) /* it ended before */
+        if (getppid() != parent) /* the parent has ended already */
             _exit(1);
     }
     return pid;

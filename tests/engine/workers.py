@@ -1,6 +1,6 @@
-"""Processes that open a tree and charge in it: told what to do one by one, or working at random until they are stopped.
+"""Processes that open a tree and charge in it, by single commands or at random until they are stopped.
 
-The test's side is Worker; run as a program, this file is the other side. They speak in lines of JSON.
+Worker is the side of the test. Run as a program, this file is the other side. They exchange lines of JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SLOTS = 64
 
 
 class Progress:
-    """How many steps each worker has done, for all to see, also of those that were killed."""
+    """The number of steps of each worker, also of killed ones, in shared memory."""
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("progress")
@@ -45,7 +45,7 @@ class Progress:
         return int.from_bytes(self._map[8 * slot : 8 * slot + 8], "little")
 
     def wait_for(self, slots: Sequence[int], steps: int) -> None:
-        """Until each of the slots has done so many steps more than now."""
+        """Waits until each of the slots has done so many more steps."""
         goals = {slot: self.of(slot) + steps for slot in slots}
         deadline = time.monotonic() + 60
         while any(self.of(slot) < goal for slot, goal in goals.items()):
@@ -54,7 +54,7 @@ class Progress:
 
 
 class Refused(OSError):
-    """An exception of the worker: its class and what it carried."""
+    """An exception of the worker: its class and its details."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(answer["errno"], answer["text"])
@@ -63,7 +63,7 @@ class Refused(OSError):
 
 
 class Worker:
-    """A process that has the tree open. Its attachments are numbered from 0 as they come."""
+    """A process that has the tree open. Its attachments are numbered from 0."""
 
     def __init__(self, tree: Tree, progress: Progress | None = None, slot: int = 0) -> None:
         command = [sys.executable, "-P", __file__, tree.path, progress.path if progress else "", str(slot)]
@@ -116,14 +116,14 @@ class Worker:
         return self.ask("call", seat=seat, resource=resource, name=name, arguments=arguments)
 
     def start_work(self, seed: int, most: int) -> None:
-        """It charges and uncharges amounts up to `most` in all its seats, until stop_work()."""
+        """Charges and uncharges amounts up to `most` in all its seats, until stop_work()."""
         self.tell("work", seed=seed, most=most)
 
     def ask_to_stop(self) -> None:
         self.tell("stop")
 
     def stop_work(self) -> dict[str, Any]:
-        """Stops, and tells what it holds in each seat and resource, and which groups refused how often."""
+        """Stops, and returns what it holds in each seat and resource, and how often each group refused."""
         self.ask_to_stop()
         return self.report()
 
@@ -140,7 +140,7 @@ class Worker:
         self._close()
 
     def end(self) -> None:
-        """By itself, as its input ends."""
+        """Ends the input of the worker, which then exits."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         assert self.process.wait(30) == 0
@@ -160,7 +160,7 @@ def failed(error: OSError) -> None:
     reply({"error": type(error).__name__, "errno": error.errno, "text": error.strerror, "details": details})
 
 
-orders = io.FileIO(0, closefd=False)  # without a buffer, or select() would not see what was read ahead
+orders = io.FileIO(0, closefd=False)  # without a buffer: select() does not see what was read ahead
 
 
 def told_to_stop() -> bool:
@@ -177,7 +177,7 @@ def steps(progress: mmap.mmap | None, slot: int) -> Iterator[int]:
 
 
 def work(seats: list[Group], seed: int, most: int, progress: mmap.mmap | None, slot: int) -> dict[str, Any]:
-    """Charges and uncharges in bursts; keeps its own books and compares them with what the engine says."""
+    """Charges and uncharges in bursts; keeps its own accounts and compares them with the engine."""
     source = random.Random(seed)
     counters = [group[resource] for group in seats for resource in group.resources]
     held = [counter.held for counter in counters]
@@ -204,7 +204,7 @@ def work(seats: list[Group], seed: int, most: int, progress: mmap.mmap | None, s
                 held[chosen] -= back
     for counter, mine in zip(counters, held, strict=True):
         assert counter.held == mine, f"{counter}: {mine} are held, the engine says {counter.held}"
-    assert orders.readline()  # the one that says stop
+    assert orders.readline()  # the command to stop
     return {"held": [[c.group.path, c.resource, h] for c, h in zip(counters, held, strict=True)], "refused": refused}
 
 

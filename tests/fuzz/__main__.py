@@ -3,7 +3,7 @@
 usage: python -m tests.fuzz TARGET [LIBFUZZER OPTION...] NEW [CORPUS...]
        python -m tests.fuzz TARGET FILE...
 
-Begins with the inputs in the directories, and writes those it has use for into the first. Files are run and no more.
+Begins with the inputs in the directories, and writes useful new ones to the first. Files are only run.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 /*
- * region.c - fuzzes what opens a region: any file at all, then every operation on it.
+ * region.c - fuzzes fsm_open() with any file, and then every operation on the region.
  *
- * The first byte of an input says how a file is made of it.  Even: the rest is the
- * file, as long as its header says it is.  Odd: the rest are changes to a region
- * that is furnished and sound: two bytes where (in words of 8), a byte how long,
- * and the bytes.  What is done with the file then follows from the input alone.
+ * The first byte of an input chooses how it becomes a file. Even: the rest is the file, with the length that its header
+ * says. Odd: the rest are changes to a sound, furnished region: two bytes for the offset (in words of 8), one for the
+ * length, and then the bytes. The operations that follow depend on the input alone.
  *
- * With clang's -fsanitize=fuzzer it is a libFuzzer target.  Otherwise, built with
- * STANDALONE: region RUNS SEED FILE..., which runs each file and then changes of
- * them; or region --seed-corpus DIRECTORY, which writes inputs to begin with.
+ * With clang's -fsanitize=fuzzer it is a libFuzzer target. Otherwise, built with STANDALONE: region RUNS SEED FILE...
+ * runs each file and then mutations of it; region --seed-corpus DIRECTORY writes the first inputs.
  */
 #include "mappings.h"
 #include "operations.h"
@@ -44,7 +42,7 @@ static void put(int fd, const void *bytes, size_t size, size_t at)
         violation("pwrite: %s", strerror(errno));
 }
 
-/* The file that the input stands for. */
+/* Makes the file from an input. */
 static int file_of(const uint8_t *data, size_t size)
 {
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
@@ -90,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         settle_out(&w);
         fsm_close(w.region);
     } else if (!fsm_last_fault()->text[0]) {
-        violation("a file is refused and it is not said why");
+        violation("a file is refused without a text");
     }
     close(fd);
     return 0;

@@ -1,4 +1,4 @@
-"""What is fuzzed in Python: each takes any bytes at all, and raises if something is wrong with what is made of them."""
+"""The Python targets: each takes any bytes, and raises if it finds an error in the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def numbers(data: bytes) -> None:
-    """The text of a write is a quantity that is written back the same, or one of three errors that show it."""
+    """The text of a write is a quantity that formats to the same text, or one of three errors that quote it."""
     for reader in (parse, lambda text: parse(text, limit=True), lambda text: parse_lease(text)[1]):
         try:
             value = reader(data)
@@ -28,7 +28,7 @@ def numbers(data: bytes) -> None:
 
 
 def requests(data: bytes) -> None:
-    """The text of a write to a lease of all resources is a word and amounts, or an error that shows it."""
+    """The text of a write to a lease of all resources is a command with amounts, or an error that quotes it."""
     try:
         word, amounts = parse_group_lease(data)
     except OSError as error:
@@ -44,7 +44,7 @@ def requests(data: bytes) -> None:
 
 
 def config(data: bytes) -> None:
-    """A config is a description that is written and read back the same, or an error in one of its lines."""
+    """A config is a description that is written and read back unchanged, or an error in one of its lines."""
     try:
         description = read(data)
     except ConfigError as error:
@@ -58,5 +58,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"numbers": numbers, "requests": r
 
 
 def corpus(name: str) -> list[Path]:
-    """Inputs to begin with, those among them that once failed."""
+    """The first inputs, with all that once failed."""
     return sorted((CORPUS / name).glob("*"))

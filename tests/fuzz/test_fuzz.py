@@ -1,8 +1,8 @@
 """
-What reads other people's bytes, fed with any bytes at all: the numbers of a write, a config, the file of a region.
+Parsers of untrusted bytes get any bytes: the numbers of a write, a config, the file of a region.
 
-In a soak by libFuzzer, which follows what each input reaches: FSMOUNT_FUZZ_SECONDS for each target, 300 unless told.
-Otherwise each input of the corpus is run, and some thousand changed ones. What once failed is in the corpus.
+A soak runs libFuzzer, which follows the coverage of each input, for FSMOUNT_FUZZ_SECONDS a target (300 by default).
+Otherwise each input of the corpus is run, and some thousand mutations. Inputs that once failed are in the corpus.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS = int(os.environ.get("FSMOUNT_FUZZ_SECONDS") or 300)
 
 
 def changed(data: bytes, others: list[bytes], source: random.Random) -> bytes:
-    """The input with one to four changes, or a part of another in it."""
+    """The input with one to four changes, or with a part of another one."""
     text = bytearray(data)
     for _ in range(source.randrange(1, 5)):
         at = source.randrange(len(text) + 1)
@@ -43,7 +43,7 @@ def changed(data: bytes, others: list[bytes], source: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_any_bytes_are_read_or_refused(name: str, seed: int) -> None:
+def test_any_bytes_are_accepted_or_refused(name: str, seed: int) -> None:
     inputs = [file.read_bytes() for file in corpus(name)]
     source = random.Random(seed)
     for data in inputs:
@@ -72,7 +72,7 @@ def test_any_file_is_opened_as_a_region_or_refused(tmp_path: Path, seed: int) ->
 
 
 def fuzz(command: list[str | Path], directory: Path, *corpora: Path) -> None:
-    """Runs it; tells how far it came, and of a crash the input and how to run it again."""
+    """Runs a target and reports its progress; for a crash, the input and how to repeat it."""
     new = directory / "new"
     new.mkdir(exist_ok=True)
     limits = [f"-max_total_time={SECONDS}", "-timeout=30", "-rss_limit_mb=2048", f"-artifact_prefix={directory}/"]
@@ -86,13 +86,13 @@ def fuzz(command: list[str | Path], directory: Path, *corpora: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_input_that_libfuzzer_finds_is_neither_read_nor_refused(name: str, tmp_path: Path) -> None:
+def test_every_input_of_libfuzzer_is_accepted_or_refused(name: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris is not installed: scripts/soak does it")
     fuzz([sys.executable, "-m", "tests.fuzz", name, "-max_len=5000"], tmp_path, corpus(name)[0].parent)
 
 
 @pytest.mark.slow
-def test_no_file_that_libfuzzer_finds_is_neither_opened_nor_refused(tmp_path: Path) -> None:
+def test_every_file_of_libfuzzer_is_opened_or_refused(tmp_path: Path) -> None:
     clang = shutil.which("clang") or pytest.skip("clang is not installed: scripts/soak does it")
     flags = [*FLAGS, *CLEAR, "-fsanitize=fuzzer,address,undefined", "-I", str(ENGINE), "-I", str(HERE)]
     target = tmp_path / "region"

@@ -193,9 +193,8 @@ _Static_assert(sizeof(attributes) == 40, "attributes are packed");
 /* A kind of record that can run out: how many were ever used, and the free ones among these. */
 typedef struct pool {
     uint32_t high;
-    uint32_t free,
-        last_free;  /* (d) cells are freed at the end of the list, so that each is reused as late as possible */
-    uint32_t spare; /* (d) length of the free list */
+    uint32_t free, last_free; /* (d) freed cells go to the end, to be reused as late as possible */
+    uint32_t spare;           /* (d) length of the free list */
 } pool;
 
 enum journal_step {
