@@ -1,6 +1,6 @@
 """Waiting for room: a charge that stands in line until it is granted.
 
-The release of room charges it for the requests that wait (engine/holders/waiters.c).  Three things are left to do here:
+The release of room charges it for the requests that wait (engine/holders/queue.c).  Three things are left to do here:
 to sleep until then, to wake, and to give back what a cancelled request was granted meanwhile.
 
 A thread sleeps on its own request.  Tasks of an event loop cannot; for all tasks of this process that wait with one
