@@ -135,6 +135,13 @@ def test_every_script_that_a_page_names_is_there(page: Path) -> None:
         assert path.is_dir() or path.suffix in (".py", ".toml") or os.access(path, os.X_OK), name
 
 
+@pytest.mark.parametrize("page", [DOCS / "design.md", DOCS / "contributing.md"], ids=lambda page: page.stem)
+def test_every_source_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`([a-z_]+(?:/\w+)*/\w+\.[a-z]+)`", page.read_text())
+    places = [ROOT, ROOT / "fsmount", ROOT / "fsmount/engine"]
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_link_of_a_page_leads_to_a_page_and_a_heading(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
