@@ -1,11 +1,13 @@
-"""How long a program waits before it can charge: importing fsmount, and attaching to a group of a mounted tree.
+"""The start of a program that charges: importing fsmount, attaching to a group of a mounted tree, or a whole command.
 
 Each round starts fresh interpreters, which find compiled bytecode as after any earlier run. The import is the time of a
 process that imports fsmount without that of one that imports nothing; attaching is timed within the process, after the
-import, until the group is there.
+import, until the group is there. A command is measured in processor time, as a multiple of the empty program of the
+same round.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from .mounted import fsmount_tree
 ROUNDS = 25
 IMPORT = Target(maximum=60)
 ATTACH = Target(maximum=2)
+COMMAND = Target(maximum=5)
 
 ATTACHING = """
 import sys, time
@@ -39,12 +42,33 @@ class Interpreters:
         self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self._environment["PYTHONPYCACHEPREFIX"] = bytecode
 
-    def run(self, code: str, *arguments: Path) -> tuple[float, str]:
+    def run(self, code: str, *arguments: Path | str) -> tuple[float, str]:
         """How many milliseconds an interpreter takes for the code, from its start to its end, and what it prints."""
         command = [sys.executable, "-c", code, *map(str, arguments)]
         start = time.perf_counter()
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=self._environment).stdout
         return (time.perf_counter() - start) * 1e3, printed
+
+    def processor_time(self, code: str, *arguments: Path | str) -> float:
+        """Seconds of processor time for the code, in the interpreter and its children."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.run(code, *arguments)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+#: As the script that pip writes for an entry point.
+FSMOUNT = "from fsmount.__main__ import main; main()"
+
+
+def commands(group: Path) -> dict[str, tuple[Path | str, ...]]:
+    """The command lines whose start matters most."""
+    return {
+        "--version": ("--version",),
+        "charge": ("charge", group, "memory=1"),
+        "get": ("get", group, "memory.usage"),
+        "run": ("run", "-g", group, "-r", "memory=1", "--", "/bin/true"),
+    }
 
 
 def measure(settings: Settings, tick: Tick) -> list[Figure]:
@@ -58,17 +82,22 @@ def measure(settings: Settings, tick: Tick) -> list[Figure]:
             group.mkdir(parents=True)
         interpreters = Interpreters(bytecode)
         interpreters.run(ATTACHING, *groups)
+        ratios: dict[str, list[float]] = {name: [] for name in commands(groups[0])}
         for _ in range(settings.rounds + 1):
             bare.append(interpreters.run("pass")[0])
             importing.append(interpreters.run("from fsmount import attach")[0])
             attached = interpreters.run(ATTACHING, *groups)[1].split()
             first.append(float(attached[0]))
             second.append(float(attached[1]))
+            empty = interpreters.processor_time("pass")
+            for name, words in commands(groups[0]).items():
+                ratios[name].append(interpreters.processor_time(FSMOUNT, *words) / empty)
             tick()
     added = [wall - base for wall, base in zip(importing, bare, strict=True)]
     return [
         Figure("from fsmount import attach", "ms", Spread.of(added), IMPORT),
         Figure("attach, the first of a process", "ms", Spread.of(first), ATTACH),
         Figure("attach, another group of the tree", "ms", Spread.of(second), ATTACH),
+        *(Figure(f"fsmount {name}", "x", Spread.of(ratio), COMMAND) for name, ratio in ratios.items()),
         Figure("(python that imports nothing)", "ms", Spread.of(bare)),
     ]

@@ -48,7 +48,7 @@ FIGURES = {
         "take-over, 20,000 cells open",
     ],
     "peers": ["multiprocessing.Value / fsmount, 1 process", "SQLite (WAL) / fsmount, 1 process"],
-    "start": ["from fsmount import attach", "attach, the first of a process"],
+    "start": ["from fsmount import attach", "attach, the first of a process", "fsmount charge"],
     "waiting": ["process", "process, through files", "task of trio in a process", "thread"],
     "responsive": ["p50, beside a reader of holders", "p99, beside 24 readers of metrics"],
 }
