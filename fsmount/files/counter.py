@@ -31,11 +31,11 @@ from fsmount.files.mount_errors import told_of
 from fsmount.interface.arguments import checked_amount, checked_timeout
 from fsmount.protocol.group_file import opened_group_file
 from fsmount.protocol.listings import CounterSnapshot, HolderLine, parse_groups, parse_holders
-from fsmount.protocol.refusals import Probe, Refusal
 
 if TYPE_CHECKING:
     from fsmount.files.group import LeaseGroup
     from fsmount.files.open_lease import OpenLease
+    from fsmount.protocol.refusals import Probe, Refusal
 
 # What is read at once of a file that may be long, in bytes.
 _LARGE = 1 << 20
@@ -215,6 +215,8 @@ class LeaseCounter:
 
         A tree keeps the last 256 of different processes, counters or limits.
         """
+        from fsmount.protocol.refusals import Refusal
+
         return [Refusal.parse(line) for line in os.fsdecode(self._read(WhyFile)).split("\n")[:-1]]
 
     def probe(self, amount: int) -> Probe:
@@ -222,6 +224,8 @@ class LeaseCounter:
 
         It is one that does not wait: who stands in line takes no room from it.
         """
+        from fsmount.protocol.refusals import Probe
+
         amount = checked_amount(amount)
         with self._opened(self._name(ProbeFile), "r+b") as file:
             file.write(b"%d" % amount)

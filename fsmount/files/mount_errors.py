@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from fsmount.errors import LOST_DAEMON, UNMOUNTED, GroupRemoved, TreeGone, says_daemon_is_lost
 from fsmount.protocol.file_names import CHANNEL_FILE
-from fsmount.protocol.status import share_used_up
 
 _NO_ROOM = "the mount has no room for another holder or waiting request: see fsmount status"
 _NO_FILES = "no more files of the mount can be opened: close some, or see fsmount status (the user's share is used up?)"
@@ -35,6 +34,8 @@ def told_of(path: str) -> Iterator[None]:
         if says_gone(error):
             raise GroupRemoved(path) if _is_below_a_group(path) else TreeGone(path, UNMOUNTED) from None
         if error.errno == errno.ENOSPC:  # of the region, or of a user's share of it
+            from fsmount.protocol.status import share_used_up  # only here, because it takes 2 ms
+
             raise OSError(error.errno, share_used_up(path) or _NO_ROOM, path) from None
         if error.errno == errno.ENFILE:
             raise OSError(error.errno, _NO_FILES, path) from None

@@ -32,16 +32,19 @@ class WaitingCommand(click.Command):
     """A command with the option --wait [TIME]: the next word is TIME only if it reads as a time."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        taking = {name for param in self.params for name in param.opts if _takes_a_value(param)} - {"--wait"}
+        # click compares each short option with all long ones, which takes 1 ms: it gets the long name
+        taking = {name: param.opts[-1] for param in self.params if _takes_a_value(param) for name in param.opts}
+        del taking["--wait"]
         words, left = [], deque(args)
         while left:
             word = left.popleft()
             if word == "--wait":
                 word = f"--wait={left.popleft() if left and is_time(left[0]) else _FOR_EVER}"
-            words.append(word)
             if word in taking and left:
-                words.append(left.popleft())
-            elif word == "--" or not (ctx.allow_interspersed_args or word.startswith("-")):
+                words += [taking[word], left.popleft()]
+                continue
+            words.append(word)
+            if word == "--" or not (ctx.allow_interspersed_args or word.startswith("-")):
                 break
         return super().parse_args(ctx, [*words, *left])
 
