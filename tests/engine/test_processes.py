@@ -125,7 +125,7 @@ def test_usage_never_exceeds_a_limit_and_is_the_sum_of_what_is_held(
     assert all(counter.usage == 0 for counter in counters)
 
 
-def test_what_is_kept_stays_with_the_groups_when_their_holders_end(tree: Tree, seed: int) -> None:
+def test_kept_charges_stay_with_the_groups_when_their_holders_end(tree: Tree, seed: int) -> None:
     source = random.Random(seed)
     groups = grow(tree, source, depth=4, groups=8, limit=50000)
     with working(tree, groups, source, workers=3, most=4096, keep=True) as (team, progress):
