@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fsmount.control_files import table
+
 UNLIMITED = 2**63 - 1
 COUNTER_NAMES = ("usage", "limit", "soft_limit", "max_usage")
 STAT_KEYS = (
@@ -79,6 +81,10 @@ def as_user(uid: int, action: Callable[[], Any], *, gid: int | None = None) -> A
     return answer["value"]
 
 
+#: The files of a resource that are newer than the list below, whose names and modes are fixed.
+_NEWER = [kind for kind in table.KINDS if kind.number > 19 and kind.scope == "resource" and not kind.hidden]
+
+
 def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, int]:
     """The files of a group for one resource, with their initial modes."""
     ending = "_in_bytes" if unit == "bytes" else ""
@@ -98,6 +104,7 @@ def resource_files(resource: str = "memory", unit: str = "bytes") -> dict[str, i
         f"{resource}.threshold": 0o644,
         f"{resource}.why": 0o444,
         f"{resource}.probe": 0o666,
+        **{kind.file_name(resource, unit): kind.mode for kind in _NEWER},
     }
 
 

@@ -23,7 +23,7 @@ SET_UP = 'printf "%s %s %s\\n" "$PWD" "$1" "$("$1" -VV)" >.venv/made-of'
 def copy(tmp_path: Path) -> Path:
     """A copy of this checkout, with its build, as a repository with one commit."""
     root = tmp_path / "fsmount"
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, check=True).stdout.split(b"\0")
     built = [os.fsencode(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("fsmount/**/*.so")]
     for name in filter(None, [*names, *built]):
