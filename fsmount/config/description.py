@@ -1,4 +1,4 @@
-"""What a file says about a tree.  None, and what is not there: not said."""
+"""The description of a tree.  None, and an absent entry, mean that the file does not set it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import NamedTuple
 
 from fsmount.control_files.table import SAVED
 
-#: What a group says beside its resources.
+#: The keys of a group that are not resources.
 OWNER, GROUP, MODE, FILES = GROUP_KEYS = ("owner", "group", "mode", "files")
 
-#: Stands for all files of a group.
+#: The name that stands for all files of a group.
 ALL_FILES = "*"
 
-#: The mode of a group that says none.
+#: The default mode of a group's directory.
 DIRECTORY_MODE = 0o755
 
 
 class Access(NamedTuple):
-    """Who may do what with a directory or a file."""
+    """The owner, group and mode of a directory or a file."""
 
     uid: int | None = None
     gid: int | None = None
     mode: int | None = None
 
 
-UNSAID = Access()
+UNSET = Access()
 
 
 @dataclass
 class GroupDescription:
-    path: tuple[str, ...]  # the names on the way from the root
-    access: Access = UNSAID  # of the directory; the owners are its files' too
-    all_files: Access = UNSAID  # the owners of its files, where they are others; no mode
+    path: tuple[str, ...]  # the names from the root down
+    access: Access = UNSET  # of the directory; its files inherit owner and group
+    all_files: Access = UNSET  # owner and group of its files, where they differ; no mode
     files: dict[str, Access] = field(default_factory=dict)  # of single files, by name
     #: Name of a saved control file -> resource -> amount.
     settings: dict[str, dict[str, int]] = field(default_factory=lambda: {name: {} for name in SAVED})
@@ -45,4 +45,4 @@ class TreeDescription:
     groups: int | None = None
     holders: int | None = None
     cells: int | None = None
-    tree: list[GroupDescription] = field(default_factory=list)  # a group after those above it
+    tree: list[GroupDescription] = field(default_factory=list)  # parents before children

@@ -1,4 +1,4 @@
-"""The file that a description is kept in."""
+"""Loads and stores the file with a description."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import stat
 from collections.abc import Iterator
 
 from fsmount.config.description import TreeDescription
-from fsmount.config.document import ConfigError
 from fsmount.config.reading import read
+from fsmount.config.toml_document import ConfigError
 from fsmount.paths.named_file import named_file
 from fsmount.paths.walk import Found
 
-# Beyond what any tree takes: a file of another user, or a device, can be endless.
+# The maximum size, above that of any tree: a device, or a file of another user, can be endless.
 _SIZE = 1 << 28
 
-# How often a file may be replaced by others while it is written here.
+# How often other processes may replace the file while store() writes it.
 _ATTEMPTS = 100
 
 
 def load(path: str) -> TreeDescription:
-    """The description in the file.  OSError and ConfigError, which name the file as the caller does."""
+    """The description in the file.  OSError, ConfigError: they name the file as the caller does."""
     with _errors_name(path), named_file(path, writing=False) as found:
         if found.file < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with open(found.open(os.O_RDONLY), "rb") as file:
             text = file.read(_SIZE + 1)
         if len(text) > _SIZE:
-            raise OSError(errno.EFBIG, f"longer than any description of a tree, which has {_SIZE >> 20} MiB at most")
+            raise OSError(errno.EFBIG, f"too long for the description of a tree: at most {_SIZE >> 20} MiB")
     try:
         return read(text)
     except ConfigError as error:
@@ -38,28 +38,27 @@ def load(path: str) -> TreeDescription:
 
 
 def store(path: str, text: str) -> None:
-    """Replaces the file as a whole, or not at all; its mode and owner stay.
-
-    OSError, which names the file as the caller does.
-    """
+    """Replaces the file atomically, and keeps its mode and owner.  OSError: it names the file as the caller does."""
     with _errors_name(path):
         for _ in range(_ATTEMPTS):
             with named_file(path, writing=True) as found:
                 if _stored(found, text.encode()):
                     return
-        raise OSError(errno.EBUSY, "others replace it again and again: name another file")
+        raise OSError(errno.EBUSY, "other processes keep replacing it: name another file")
 
 
 def _stored(found: Found, text: bytes) -> bool:
-    """False: something else was put in its place meanwhile, and nothing was changed."""
+    """Replaces the file.  False: another process replaced it meanwhile, and nothing was changed."""
     status = found.status
     if status is not None and (found.by_descriptor or not stat.S_ISREG(status.st_mode)):
-        with open(found.open(os.O_WRONLY | os.O_TRUNC), "wb") as stream:  # a terminal, a pipe: never replaced
+        with open(
+            found.open(os.O_WRONLY | os.O_TRUNC), "wb"
+        ) as stream:  # a terminal or pipe is written to, not replaced
             stream.write(text)
         return True
     if status is not None:
-        with contextlib.suppress(BlockingIOError):  # somebody has a lease on it, which replacing it does not break
-            os.close(found.open(os.O_WRONLY | os.O_NONBLOCK))  # may it be written?
+        with contextlib.suppress(BlockingIOError):  # another process has a file lease, which a rename does not break
+            os.close(found.open(os.O_WRONLY | os.O_NONBLOCK))  # checks the permission to write
     beside = f".fsmount-save-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(beside, flags, 0o600, dir_fd=found.directory)
@@ -71,7 +70,7 @@ def _stored(found: Found, text: bytes) -> bool:
                 os.fchmod(descriptor, 0o666 & ~_umask())
             else:
                 os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, status.st_mode & 0o777)  # a description is no program
+                os.fchmod(descriptor, status.st_mode & 0o777)  # without set-user-ID and set-group-ID bits
             os.fsync(descriptor)
         if replaceable := found.is_there():
             os.rename(beside, found.name, src_dir_fd=found.directory, dst_dir_fd=found.directory)
@@ -91,14 +90,14 @@ def _remove(name: str, directory: int) -> None:
 
 
 def _umask() -> int:
-    """Can only be read by setting it."""
+    """Reads the umask, which takes setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def _sync(directory: int) -> None:
-    """So that the new name outlives a crash too, where the file system of the directory can do it."""
+    """Makes the new name survive a crash, where the directory's file system can do that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
@@ -109,7 +108,7 @@ def _sync(directory: int) -> None:
 
 @contextlib.contextmanager
 def _errors_name(path: str) -> Iterator[None]:
-    """An OSError in the block names this path, and no part of it, and no file beside it."""
+    """Makes each OSError in the block name this path, not a component of it or a temporary file."""
     try:
         yield
     except OSError as error:

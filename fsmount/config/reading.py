@@ -1,4 +1,4 @@
-"""From the text to the description: everything in it is looked at before anything is made of it."""
+"""Text to description.  The whole text is checked before anything is made from it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from fsmount.config.description import (
     GroupDescription,
     TreeDescription,
 )
-from fsmount.config.document import ConfigError, Document, Keys
+from fsmount.config.toml_document import ConfigError, Document, Keys
 from fsmount.control_files import table
 from fsmount.protocol.names import unescape
 from fsmount.protocol.suggestions import did_you_mean
 from fsmount.quantities import UNLIMITED, parse
 from fsmount.shm import CAPACITY_MAX, DEPTH_MAX, NAME_MAX, RESOURCES_MAX, parse_resource
 
-#: What each capacity can be at most.
+#: The maximum of each capacity.
 _CAPACITIES = dict(zip(("groups", "holders", "cells"), CAPACITY_MAX, strict=True))
-_ID_MAX = 2**32 - 2  # the one above means "unchanged" to chown()
+_ID_MAX = 2**32 - 2  # for chown() the next number means "unchanged"
 
 
 class _Wrong(Exception):
-    """What these keys lead to is wrong.  It is told by its name within the group."""
+    """The value of these keys is wrong.  The message names it within its group."""
 
     def __init__(self, keys: Keys, text: str) -> None:
         named = keys[1:] if keys[0].startswith("/") and len(keys) > 1 else keys
@@ -44,9 +44,9 @@ class _Wrong(Exception):
 
 
 def read(text: bytes) -> TreeDescription:
-    """What the text says.  ConfigError, and nothing else whatever the bytes are.
+    """Parses a description.  ConfigError is the only exception, whatever the bytes are.
 
-    Names of users are looked up, and may be only those that this process can give files to.
+    Looks up the names of users and groups.  This process must be able to give files to them.
     """
     document = Document(text)
     try:
@@ -55,7 +55,7 @@ def read(text: bytes) -> TreeDescription:
         raise ConfigError(wrong.text, document.line_of(wrong.keys)) from None
 
 
-# ---- what it says -----------------------------------------------------------------------------------------------
+# ---- tables and values ------------------------------------------------------------------------------------------
 
 
 def _tree(document: dict[str, Any]) -> TreeDescription:
@@ -80,7 +80,7 @@ def _tree(document: dict[str, Any]) -> TreeDescription:
     for key, value in groups.items():
         path = _path(key, reserved, reserved_in_root)
         if path in described:
-            raise _Wrong((key,), "the group is there twice")
+            raise _Wrong((key,), "the group occurs twice: merge the tables")
         described[path] = _group(key, path, value, resources)
     found.tree = [described[path] for path in sorted(described)]
     _check_room(found)
@@ -92,18 +92,18 @@ def _resources(value: Any) -> dict[str, str]:
     for key, unit in _table(("resources",), value).items():
         keys = ("resources", key)
         if unit not in ("bytes", "count"):
-            raise _Wrong(keys, f"{_shown(unit)} is no unit (bytes, count)")
+            raise _Wrong(keys, f"{_shown(unit)} is not a unit (bytes, count)")
         try:
             if ":" in key:
-                raise ValueError("a resource's name has no colon")
+                raise ValueError("a resource's name cannot contain a colon")
             parse_resource(f"{key}:{unit}")
         except ValueError as error:
             raise _Wrong(keys, str(error)) from None
         found[key] = unit
         if len(found) > RESOURCES_MAX:
-            raise _Wrong(keys, f"one too many, a tree has at most {RESOURCES_MAX} resources")
+            raise _Wrong(keys, f"too many resources, a tree has at most {RESOURCES_MAX}")
     if not found:
-        raise _Wrong(("resources",), "there is none; leave the table out for memory alone")
+        raise _Wrong(("resources",), "no resource; leave the table out for memory alone")
     return found
 
 
@@ -120,14 +120,14 @@ def _path(key: str, reserved: frozenset[str], reserved_in_root: frozenset[str]) 
         if name in ("", ".", "..") or len(raw) > NAME_MAX or re.search(rb"[/\n\0]", raw):
             raise _Wrong(
                 (key,),
-                f"{_quoted(part)} is no name for a group "
+                f"{_quoted(part)} is not a valid name of a group "
                 f"(1 to {NAME_MAX} bytes, not . or .., no slash, newline or NUL)",
             )
         if name in (reserved if names else reserved_in_root):
             raise _Wrong((key,), f"{_quoted(part)} is the name of a control file")
         names.append(name)
     if len(names) > DEPTH_MAX:
-        raise _Wrong((key,), f"{len(names)} levels deep, {DEPTH_MAX} are possible")
+        raise _Wrong((key,), f"{len(names)} levels deep, at most {DEPTH_MAX} are possible")
     return tuple(names)
 
 
@@ -144,7 +144,7 @@ def _group(key: str, path: Keys, value: Any, resources: Mapping[str, str]) -> Gr
         else:
             resource = _resource(keys, resources)
             if resource in seen:
-                raise _Wrong(keys, "the resource is there twice")
+                raise _Wrong(keys, "the resource occurs twice: merge the tables")
             seen.add(resource)
             for setting, amount in _table(keys, said, tuple(table.SAVED)).items():
                 found.settings[setting][resource] = _amount((*keys, setting), amount, "4096, 64K, max", limit=True)
@@ -203,13 +203,13 @@ def _id(keys: Keys, value: Any, what: str, look_up: Callable[[str], int]) -> int
         except (KeyError, ValueError):
             raise _Wrong(keys, f"there is no {what} {_shown(value)} here (a name, or a number)") from None
     if type(value) is not int or not 0 <= value <= _ID_MAX:
-        raise _Wrong(keys, f"{_shown(value)} is no {what} (a name, or 0 to {_ID_MAX})")
+        raise _Wrong(keys, f"{_shown(value)} is not a {what} (a name, or 0 to {_ID_MAX})")
     return value
 
 
 def _mode(keys: Keys, value: Any) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{1,4}", value, re.ASCII):
-        raise _Wrong(keys, f'{_shown(value)} is no mode (octal and in quotes, such as "0750")')
+        raise _Wrong(keys, f'{_shown(value)} is not a mode (octal and in quotes, such as "0750")')
     return int(value, 8)
 
 
@@ -226,30 +226,30 @@ def _amount(keys: Keys, value: Any, allowed: str, *, limit: bool = False) -> int
     except OSError as error:
         if error.errno == errno.ERANGE:
             raise _Wrong(keys, f"{_shown(value)} is above {UNLIMITED}") from None
-    raise _Wrong(keys, f"{_shown(value)} is no amount ({allowed})")
+    raise _Wrong(keys, f"{_shown(value)} is not an amount ({allowed})")
 
 
 def _capacity(keys: Keys, value: Any) -> int:
     most = _CAPACITIES[keys[-1]]
     if type(value) is not int or not 1 <= value <= most:
-        raise _Wrong(keys, f"{_shown(value)} is no capacity (1 to {most})")
+        raise _Wrong(keys, f"{_shown(value)} is not a capacity (1 to {most})")
     return value
 
 
 def _check_room(found: TreeDescription) -> None:
-    """The groups must fit, those that are made only because something is below them, and the root, too."""
+    """Checks that all groups fit: the described ones, those above them, and the root."""
     if found.groups is None:
         return
     needed = {()} | {group.path[:depth] for group in found.tree for depth in range(len(group.path) + 1)}
     if len(needed) > found.groups:
-        text = f"{found.groups} is too few, with the root there are {len(needed)}"
+        text = f"{found.groups} is too few: with the root there are {len(needed)} groups"
         raise _Wrong(("capacity", "groups"), text)
 
 
 def _table(keys: Keys, value: Any, allowed: Mapping[str, Any] | Keys | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
         what = f"a table with {_listed(allowed)}" if allowed else "a table"
-        raise _Wrong(keys, f"{_shown(value)} is no table; it is {what}")
+        raise _Wrong(keys, f"{_shown(value)} is not a table; expected {what}")
     for key in value:
         if allowed is not None and key not in allowed:
             raise _unknown((*keys, key), _listed(allowed), allowed)
@@ -257,10 +257,10 @@ def _table(keys: Keys, value: Any, allowed: Mapping[str, Any] | Keys | None = No
 
 
 def _unknown(keys: Keys, allowed: str, names: Iterable[str]) -> _Wrong:
-    return _Wrong(keys, f"unknown here; there are {allowed}{did_you_mean(keys[-1], names)}")
+    return _Wrong(keys, f"unknown here; known are {allowed}{did_you_mean(keys[-1], names)}")
 
 
-# ---- how it is told ---------------------------------------------------------------------------------------------
+# ---- texts of errors --------------------------------------------------------------------------------------------
 
 
 def _shown_keys(keys: Keys) -> str:
@@ -272,7 +272,7 @@ def _quoted(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as the file has it, or what it is."""
+    """A value as in the file, or its kind."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) and abs(value) >= 2**64:

@@ -1,4 +1,4 @@
-"""Between a description and a tree."""
+"""Tree to description, and description to tree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 
-from fsmount.config.description import DIRECTORY_MODE, UNSAID, Access, GroupDescription, TreeDescription
+from fsmount.config.description import DIRECTORY_MODE, UNSET, Access, GroupDescription, TreeDescription
 from fsmount.control_files import table
 from fsmount.control_files.table import Place
 from fsmount.errors import GroupRemoved
@@ -22,7 +22,7 @@ Files = Mapping[str, Place]
 
 
 def describe(tree: Tree) -> TreeDescription:
-    """What must be said so that build() makes the same tree for its owner: what is not as it is made unasked."""
+    """The settings that differ from the defaults, from which build() makes the same tree for its owner."""
     groups, holders, cells = map(_unless, tree.capacity, DEFAULT_CAPACITY)
     found = TreeDescription(
         resources=dict(tree.resources),
@@ -41,7 +41,7 @@ def describe(tree: Tree) -> TreeDescription:
             pending += [((*path, child.name), child) for child in group.children()]
         except GroupRemoved:
             continue
-        if described != GroupDescription(()):  # a root of which there is nothing to say
+        if described != GroupDescription(()):  # a root without any setting
             found.tree.append(described)
     found.tree.sort(key=lambda described: described.path)
     return found
@@ -60,7 +60,7 @@ def _describe_group(path: Path, group: Group, files: Files, owner: Owners) -> Gr
         kind, one = place.kind, of_files[name]
         mode = kind.mode if one.mode == MODE_UNSET else one.mode
         access = Access(_unless(one.uid, common[0]), _unless(one.gid, common[1]), _unless(mode, kind.mode))
-        if access != UNSAID:
+        if access != UNSET:
             found.files[name] = access
     for resource in group.resources:
         counter = group[resource]
@@ -71,7 +71,7 @@ def _describe_group(path: Path, group: Group, files: Files, owner: Owners) -> Gr
 
 
 def _most_common(directory: Attributes, files: Iterable[Attributes]) -> Owners:
-    """The user and group of most files; of several the directory's, if it is among them."""
+    """The user and group of most files; in a tie those of the directory."""
     files = list(files)
     uids = Tally(file.uid for file in files)
     gids = Tally(file.gid for file in files)
@@ -89,42 +89,44 @@ def _unless(value: int, default: int) -> int | None:
 
 
 def build(tree: Tree, description: TreeDescription) -> None:
-    """Makes the groups, in a tree of root alone that has the described resources.  OSError: they do not fit in."""
+    """Makes the groups, in a tree with only a root and with the described resources.  OSError: they do not fit."""
     files = table.owned_files(tree.resources)
     us = os.geteuid(), os.getegid()
     groups: dict[Path, Group] = {(): tree.root}
     for described in description.tree:
         owner = _owners(described.access, us)
         owner_of_files = _owners(described.all_files, owner)
-        maker = owner_of_files if described.path else us  # the root is there already
+        maker = owner_of_files if described.path else us  # the root exists already
         group = _make(groups, described.path, maker, us)
         _set_access(group, 0, maker, owner, described.access.mode)
         for name, place in files.items():
-            access = described.files.get(name, UNSAID)
+            access = described.files.get(name, UNSET)
             _set_access(group, place.slot, maker, _owners(access, owner_of_files), access.mode)
         for setting, amounts in described.settings.items():
             for resource, amount in amounts.items():
                 setattr(group[resource], setting, amount)
 
 
-def _owners(access: Access, otherwise: Owners) -> Owners:
+def _owners(access: Access, default: Owners) -> Owners:
     return (
-        otherwise[0] if access.uid is None else access.uid,
-        otherwise[1] if access.gid is None else access.gid,
+        default[0] if access.uid is None else access.uid,
+        default[1] if access.gid is None else access.gid,
     )
 
 
 def _make(groups: dict[Path, Group], path: Path, maker: Owners, us: Owners) -> Group:
-    """The group at the path, made by `maker`, and by us those above it that nobody has described."""
+    """Makes the group at the path for `maker`, and missing groups above it for this process's user."""
     known = next(depth for depth in range(len(path), -1, -1) if path[:depth] in groups)
     for depth in range(known, len(path)):
-        owners = maker if depth + 1 == len(path) else us  # given, so that no set-group-ID group passes on its own
+        owners = (
+            maker if depth + 1 == len(path) else us
+        )  # explicit, so that no set-group-ID directory passes on its group
         groups[path[: depth + 1]] = groups[path[:depth]].mkdir(path[depth], DIRECTORY_MODE, *owners)
     return groups[path]
 
 
 def _set_access(group: Group, slot: int, maker: Owners, owners: Owners, mode: int | None) -> None:
-    """Sets what is not so since the group was made by `maker`."""
+    """Sets the mode, and the owners that differ from `maker`."""
     mask = 0 if mode is None else SET_MODE
     for bit, ours, wanted in zip((SET_UID, SET_GID), maker, owners, strict=True):
         mask |= bit if ours != wanted else 0

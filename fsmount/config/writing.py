@@ -1,11 +1,8 @@
-"""From the description to the text."""
+"""Description to text."""
 
 from __future__ import annotations
 
-import functools
-import grp
-import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import tomlkit
 
@@ -20,19 +17,20 @@ from fsmount.config.description import (
     GroupDescription,
     TreeDescription,
 )
+from fsmount.config.user_names import group_name, user_name
 from fsmount.protocol.names import escape
 from fsmount.quantities import UNLIMITED
 
 _COMMENT = """\
-# A tree of counters, as `fsmount save` writes it and `fsmount mount --config` makes it, without what is charged.
-# Where nothing is said there is no limit, the owner is who mounts, and modes are the usual ones.
+# A tree of counters, as `fsmount save` writes it and `fsmount mount --config` makes it; charges are not part of it.
+# By default there is no limit, the mounting user is the owner, and directories and files have their usual modes.
 """
 
 _SUFFIXES = ("", "K", "M", "G", "T", "P", "E")
 
 
 def write(description: TreeDescription) -> str:
-    """The text that says it, in the order of the description."""
+    """The text of a description, in its order."""
     resources = description.resources or {"memory": "bytes"}
     capacity = [_line((name,), getattr(description, name)) for name in ("groups", "holders", "cells")]
     tables = [
@@ -55,7 +53,7 @@ def _header(name: str) -> str:
 
 
 def _line(keys: tuple[str, ...], value: str | int | None) -> str:
-    """Empty if there is nothing to say."""
+    """A line; empty without a value."""
     return "" if value is None else f"{tomlkit.key(keys).as_string()} = {tomlkit.item(value).as_string()}\n"
 
 
@@ -72,13 +70,13 @@ def _group(group: GroupDescription, resources: dict[str, str]) -> Iterator[str]:
 
 
 def _access(keys: tuple[str, ...], access: Access) -> Iterator[str]:
-    yield _line((*keys, OWNER), _user(access.uid))
-    yield _line((*keys, GROUP), _user_group(access.gid))
+    yield _line((*keys, OWNER), None if access.uid is None else user_name(access.uid))
+    yield _line((*keys, GROUP), None if access.gid is None else group_name(access.gid))
     yield _line((*keys, MODE), None if access.mode is None else f"{access.mode:04o}")
 
 
 def _amount(value: int, unit: str) -> str | int:
-    """With a suffix where that is exact and the unit is bytes."""
+    """An amount of bytes has a suffix if that is exact."""
     if value == UNLIMITED:
         return "max"
     power = 0
@@ -86,22 +84,3 @@ def _amount(value: int, unit: str) -> str | int:
         value //= 1024
         power += 1
     return f"{value}{_SUFFIXES[power]}" if power else value
-
-
-@functools.cache
-def _user(uid: int | None) -> str | int | None:
-    return None if uid is None else _named(uid, lambda: pwd.getpwuid(uid).pw_name)
-
-
-@functools.cache
-def _user_group(gid: int | None) -> str | int | None:
-    return None if gid is None else _named(gid, lambda: grp.getgrgid(gid).gr_name)
-
-
-def _named(number: int, look_up: Callable[[], str]) -> str | int:
-    """The name that the number has here, itself if none that can be written."""
-    try:
-        name = look_up()
-    except KeyError:
-        return number
-    return name if name.isprintable() and name else number

@@ -306,7 +306,7 @@ def test_two_who_save_to_the_same_file_both_succeed(place: Place) -> None:
 
 def test_a_file_without_an_end_is_refused_as_a_description(place: Place) -> None:
     text = refused(run("mount", place.path, "--config", "/dev/zero"), "/dev/zero")
-    assert text == "longer than any description of a tree, which has 256 MiB at most"
+    assert text == "too long for the description of a tree: at most 256 MiB"
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="needs a user namespace that root may make")

@@ -1,18 +1,17 @@
-"""Where a running tree is not as a description says, and the command that changes the tree.
+"""The differences between a running tree and a description, each with the command that removes it.
 
-Only what the description names is compared: other groups and settings may have been made since.
+Only groups and settings that the description names are compared: users may have made others since.
 """
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fsmount.config.description import DIRECTORY_MODE, Access, GroupDescription, TreeDescription
+from fsmount.config.user_names import group_name, user_name
 from fsmount.control_files import table
 from fsmount.protocol.names import escape
 from fsmount.quantities import format_quantity
@@ -21,14 +20,14 @@ from fsmount.shm import MODE_UNSET, Attributes, Group, Tree
 
 class Difference(NamedTuple):
     text: str
-    command: str  # which removes the difference; empty if only a new tree has none
+    command: str  # removes the difference; empty if only a new tree can be without it
 
     def __str__(self) -> str:
         return f"{self.text}: {self.command}" if self.command else self.text
 
 
 def differences(description: TreeDescription, tree: Tree, mountpoint: str) -> Iterator[Difference]:
-    """The differences, for the tree that is mounted there."""
+    """The differences of a tree that is mounted at a path."""
     yield from _of_creation(description, tree)
     for described in description.tree:
         group = _find(tree, described.path)
@@ -46,9 +45,9 @@ def _of_creation(description: TreeDescription, tree: Tree) -> Iterator[Differenc
         yield Difference(f"the resources are {there}, not {wanted}", "")
     if description.batch not in (None, tree.batch):
         yield Difference(f"batch is {tree.batch}, not {description.batch}", "")
-    for name, there_is in zip(("groups", "holders", "cells"), tree.capacity, strict=True):
-        if (wanted := getattr(description, name)) not in (None, there_is):
-            yield Difference(f"there is room for {there_is} {name}, not {wanted}", "")
+    for name, capacity in zip(("groups", "holders", "cells"), tree.capacity, strict=True):
+        if (wanted := getattr(description, name)) not in (None, capacity):
+            yield Difference(f"there is room for {capacity} {name}, not {wanted}", "")
 
 
 def _missing(described: GroupDescription, path: str) -> Difference:
@@ -101,12 +100,12 @@ def _of_access(described: GroupDescription, group: Group, path: str) -> Iterator
 def _between(what: str, path: str, there: Attributes, usual_mode: int, wanted: Access) -> Iterator[Difference]:
     mode = usual_mode if there.mode == MODE_UNSET else there.mode
     place = shlex.quote(path)
-    if wanted.uid not in (None, there.uid):
-        user = _user(wanted.uid)
-        yield Difference(f"the owner of {what} is {_user(there.uid)}, not {user}", f"chown {user} {place}")
-    if wanted.gid not in (None, there.gid):
-        group = _user_group(wanted.gid)
-        yield Difference(f"the group of {what} is {_user_group(there.gid)}, not {group}", f"chgrp {group} {place}")
+    if wanted.uid is not None and wanted.uid != there.uid:
+        user = user_name(wanted.uid)
+        yield Difference(f"the owner of {what} is {user_name(there.uid)}, not {user}", f"chown {user} {place}")
+    if wanted.gid is not None and wanted.gid != there.gid:
+        group = group_name(wanted.gid)
+        yield Difference(f"the group of {what} is {group_name(there.gid)}, not {group}", f"chgrp {group} {place}")
     if wanted.mode not in (None, mode):
         text = f"the mode of {what} is {mode:04o}, not {wanted.mode:04o}"
         yield Difference(text, f"chmod {wanted.mode:04o} {place}")
@@ -114,19 +113,3 @@ def _between(what: str, path: str, there: Attributes, usual_mode: int, wanted: A
 
 def _shown(path: tuple[str, ...]) -> str:
     return "/" + "/".join(map(escape, path))
-
-
-def _user(uid: int | None) -> str:
-    return _named(uid, lambda number: pwd.getpwuid(number).pw_name)
-
-
-def _user_group(gid: int | None) -> str:
-    return _named(gid, lambda number: grp.getgrgid(number).gr_name)
-
-
-def _named(number: int | None, look_up: Callable[[int], str]) -> str:
-    try:
-        name = look_up(number or 0)
-    except KeyError:
-        return str(number)
-    return name if name.isprintable() and name else str(number)

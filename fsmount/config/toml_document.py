@@ -1,7 +1,7 @@
-"""A TOML document, and in which line of it something stands.
+"""A TOML document, and the line of each of its keys.
 
-tomllib does not tell where a value stands.  But a document is a sequence of expressions, each on lines of its own and
-each a document by itself, so the line is found by reading them one by one.
+tomllib reports no lines of values.  But a document is a sequence of expressions, each on lines of its own and each a
+valid document, so parsing them one by one finds the line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CLOSING = {'"""': '"""', "'''": "'''", "[": "]", "{": "}"}
 
 
 class ConfigError(ValueError):
-    """What is wrong in a file, and in which line."""
+    """An error in the text of a tree, with its line."""
 
     def __init__(self, text: str, line: int, file: str | None = None) -> None:
         super().__init__(f"{file or 'line '}{':' if file else ''}{line}: {text}")
@@ -26,20 +26,22 @@ class ConfigError(ValueError):
 
 
 class Document:
-    """What the bytes say.  ConfigError if they say nothing."""
+    """The parsed text.  ConfigError: it is not TOML in UTF-8."""
 
     def __init__(self, text: bytes) -> None:
         try:
             self._text = text.decode()
         except UnicodeDecodeError as error:
-            raise ConfigError("not UTF-8", text.count(b"\n", 0, error.start) + 1) from None
+            raise ConfigError(
+                "not UTF-8: save the file in that encoding", text.count(b"\n", 0, error.start) + 1
+            ) from None
         try:
             self.content = tomllib.loads(self._text)
         except (ValueError, RecursionError) as error:
             raise _syntax_error(self._text, error) from None
 
     def line_of(self, keys: Keys) -> int:
-        """The line where the expression begins that gives these keys."""
+        """The line where the expression that sets these keys begins."""
         table: Keys = ()
         for number, expression, parsed in _expressions(self._text):
             if expression.lstrip(" \t").startswith("["):
@@ -53,24 +55,24 @@ class Document:
 
 def _syntax_error(text: str, error: Exception) -> ConfigError:
     if isinstance(error, tomllib.TOMLDecodeError):
-        said = re.sub(r" \(at [^()]*\)$", "", str(error))
+        reason = re.sub(r" \(at [^()]*\)$", "", str(error))
         if line := re.search(r" \(at line (\d+), column \d+\)$", str(error)):
-            return ConfigError(said, int(line[1]))
+            return ConfigError(reason, int(line[1]))
     else:
-        said = "nested too deeply" if isinstance(error, RecursionError) else "a number that is too long"
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number that is too long"
     line_of_last = 1
     for number, expression, parsed in _expressions(text):
         if expression.strip():
             line_of_last = number
         if parsed is None:
             break
-    return ConfigError(said, line_of_last)
+    return ConfigError(reason, line_of_last)
 
 
 def _expressions(text: str) -> Iterator[tuple[int, str, Any]]:
-    """The expressions of a document: the line where each begins, its text, and what it says alone, None if not to read.
+    """The expressions of a document: the first line, the text, and the parsed value, or None if it cannot be parsed.
 
-    Only strings and arrays go on in the next line, and they end where their closing mark is.
+    Only strings and arrays continue on the next line, and a closing mark ends them.
     """
     begin = 1
     pending = ""
