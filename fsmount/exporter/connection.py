@@ -1,4 +1,4 @@
-"""HTTP on one connection: h11 knows the protocol, and each wait for the client has a limit."""
+"""HTTP on one connection.  h11 implements the protocol; each wait for the client has a time limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NamedTuple
 import h11
 import trio
 
-#: How long a client may take to send a request, from its first byte; and to send the first byte of the next one.
+#: The seconds from the first byte of a request to its last one, and until the first byte of the next request.
 _REQUEST_LIMIT = 10.0
 _IDLE_LIMIT = 75.0
-#: How long a client may take to receive an answer.
+#: The seconds that a client may take to receive an answer.
 _ANSWER_LIMIT = 30.0
-#: How long the end waits for the client to read the answer to a request that it still sends.
+#: The seconds that a closing connection leaves a client that still sends, to read the answer.
 _LINGER = 2.0
-#: The bytes that the first line and the headers of a request may have together.
+#: The maximum size of a request's first line and headers.
 _HEAD_MAX = 16 << 10
 _BLOCK = 64 << 10
 
@@ -30,7 +30,7 @@ class Response(NamedTuple):
 
     @classmethod
     def line(cls, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Response:
-        """An answer of one line."""
+        """A response with one line of text."""
         content = f"{' '.join(text.split())}\n".encode(errors="backslashreplace")
         return cls(status, content, [("Content-Type", "text/plain; charset=utf-8"), *headers])
 
@@ -41,8 +41,8 @@ Answer = Callable[[h11.Request], Awaitable[Response]]
 class Connection:
     """One client.
 
-    waits_since: since when it must send or receive something; infinite while its answer is made.
-    text: what it is about to receive.
+    waits_since: the time since which the connection waits for its client; infinite while it makes an answer.
+    text: the text that it is sending.
     """
 
     def __init__(self, stream: trio.SocketStream, answer: Answer) -> None:
@@ -50,28 +50,28 @@ class Connection:
         self.text = b""
         self._stream = stream
         self._answer = answer
-        self._has_body = True  # an answer has, unless the request is HEAD
+        self._has_body = True  # the answer to HEAD has none
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_MAX)
         self._scope = trio.CancelScope()
 
     def end(self) -> None:
-        """Ends it at once."""
+        """Closes it at once."""
         self._scope.cancel()
 
     async def serve(self) -> None:
-        """Answers one request after the other, until an end."""
+        """Answers one request after another, until the client or end() closes it."""
         try:
             with self._scope:
                 while await self._exchange():
                     self._http.start_next_cycle()
                 await self._linger()
         except (trio.BrokenResourceError, trio.TooSlowError):
-            pass  # the client is gone, or as good as that
+            pass  # the client is gone or too slow
         finally:
             await trio.aclose_forcefully(self._stream)
 
     async def _linger(self) -> None:
-        """Lets the client read the answer: bytes that arrive after the end would take it away."""
+        """Lets the client read the answer: bytes that arrive after a close would make the kernel discard it."""
         with trio.move_on_after(_LINGER):
             await self._stream.send_eof()
             while await self._stream.receive_some(_BLOCK):
@@ -85,7 +85,7 @@ class Connection:
             await self._send(Response.line(HTTPStatus(error.error_status_hint), str(error)), closes=True)
             return False
         except trio.TooSlowError:
-            text = f"the request was not complete within {_REQUEST_LIMIT:g} s"
+            text = f"the request was incomplete after {_REQUEST_LIMIT:g} s: send it faster"
             await self._send(Response.line(HTTPStatus.REQUEST_TIMEOUT, text), closes=True)
             return False
         if request is None:
@@ -100,7 +100,7 @@ class Connection:
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _request(self) -> h11.Request | None:
-        """The next request; None at the end.  A body, which no request needs, stays unread."""
+        """The next request; None at the end.  The body of a request stays unread."""
         if not self._http.trailing_data[0]:
             with trio.move_on_after(_IDLE_LIMIT) as idle:
                 self._http.receive_data(await self._stream.receive_some(_BLOCK))

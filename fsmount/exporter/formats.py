@@ -1,8 +1,8 @@
-"""The formats in which a client can have the metrics, and the choice between them.
+"""The formats of the metrics, and the choice between them.
 
 The file is OpenMetrics text.  A client that does not ask for OpenMetrics gets Prometheus' older text format, in which
-the help of a counter belongs to the name with `_total`.  The library for metrics could parse one and write the other,
-at ten seconds for the largest text; the lines that differ are few, and are translated here in a fraction of that.
+HELP and TYPE of a counter use the name with `_total`.  The library prometheus_client could parse one format and write
+the other, but takes ten seconds for the largest text.  Only a few lines differ, and this module translates them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import re
 import threading
 from typing import NamedTuple
 
-#: The last line of every whole OpenMetrics text.
+#: The last line of a complete OpenMetrics text.
 END = b"# EOF\n"
 
 _OPENMETRICS = "application/openmetrics-text"
-_SAID = re.compile(rb"^# (HELP|TYPE|UNIT) (\S+)(.*)\n", re.MULTILINE)
+_METADATA = re.compile(rb"^# (HELP|TYPE|UNIT) (\S+)(.*)\n", re.MULTILINE)
 _COUNTER = re.compile(rb"^# TYPE (\S+) counter$", re.MULTILINE)
-_GZIP_LEVEL = 1  # metrics repeat themselves: the best level makes them no smaller than the fastest
+_GZIP_LEVEL = 1  # metrics are so repetitive that higher levels save nothing
 
 
 class Format(NamedTuple):
-    """An answer to a client."""
+    """The format of an answer."""
 
     openmetrics: bool
     gzip: bool
 
     @classmethod
     def asked_for(cls, accept: str, accept_encoding: str) -> Format:
-        """The format that suits a request with these headers; plain text by default."""
+        """The format for a request with these headers; plain text by default."""
         types, codings = _qualities(accept), _qualities(accept_encoding)
         plain = next((types[name] for name in ("text/plain", "text/*", "*/*") if name in types), 0.0)
         openmetrics = types.get(_OPENMETRICS, 0.0)
@@ -47,7 +47,7 @@ class Format(NamedTuple):
 
 
 def _qualities(header: str) -> dict[str, float]:
-    """The names in such a header, each with its `q`.  OpenMetrics below 1.0.0 is a format that nobody writes here."""
+    """The names in an Accept header, each with its `q`.  Omits OpenMetrics below 1.0.0, which differs."""
     found: dict[str, float] = {}
     for part in header.split(","):
         name, *words = (word.strip().lower() for word in part.split(";"))
@@ -63,29 +63,29 @@ def _qualities(header: str) -> dict[str, float]:
 
 
 class Metrics:
-    """One reading of the file, in each format that was asked for.  Several threads may ask."""
+    """One reading of the file, in each requested format.  Thread-safe."""
 
     def __init__(self, text: bytes) -> None:
         self._made = {Format(openmetrics=True, gzip=False): text}
         self._lock = threading.Lock()
 
     def encoded(self, form: Format) -> bytes:
-        """The text, made once for all who ask."""
+        """The text, made at the first request for the format."""
         with self._lock:
             return self._encoded(form)
 
     def _encoded(self, form: Format) -> bytes:
         if form not in self._made:
             if form.gzip:
-                whole = self._encoded(form._replace(gzip=False))
-                self._made[form] = gzip.compress(whole, _GZIP_LEVEL, mtime=0)
+                plain = self._encoded(form._replace(gzip=False))
+                self._made[form] = gzip.compress(plain, _GZIP_LEVEL, mtime=0)
             else:
                 self._made[form] = _plain(self._made[Format(openmetrics=True, gzip=False)])
         return self._made[form]
 
 
 def _plain(text: bytes) -> bytes:
-    """In the older format samples are the same; what is said of a counter names it with `_total`."""
+    """The older format: the same samples; HELP and TYPE name a counter with `_total`."""
     counters = set(_COUNTER.findall(text))
 
     def translated(found: re.Match[bytes]) -> bytes:
@@ -94,4 +94,4 @@ def _plain(text: bytes) -> bytes:
             return b""
         return b"# %b %b%b%b\n" % (keyword, name, b"_total" if name in counters else b"", rest)
 
-    return _SAID.sub(translated, text.removesuffix(END))
+    return _METADATA.sub(translated, text.removesuffix(END))

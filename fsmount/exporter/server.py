@@ -1,7 +1,7 @@
-"""The exporter's listening socket, the bound on its connections, and its end.
+"""The exporter's HTTP server: its listening socket, the bound on its connections, and its end.
 
-A client can hold a connection and do nothing.  So there are at most _CONNECTIONS; when one more comes, the one that has
-waited longest for its client ends for it.  A scrape takes milliseconds, so no crowd of idle clients delays it.
+A client can hold a connection and do nothing.  So there are at most _CONNECTIONS.  A new one closes the connection that
+has waited longest for its client.  A scrape takes milliseconds, so idle clients cannot delay it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import trio
 
 from fsmount.admin.service_manager import ServiceManager
 from fsmount.admin.user_error import UserError
-from fsmount.exporter.address import Address, listen, told
+from fsmount.exporter.address import Address, address_text, listen
 from fsmount.exporter.connection import Connection, Response
 from fsmount.exporter.formats import Format
 from fsmount.exporter.readings import Readings, check
@@ -27,35 +27,35 @@ from fsmount.exporter.readings import Readings, check
 _PATH = "/metrics"
 _METHODS = ("GET", "HEAD")
 _CONNECTIONS = 128
-_TEXTS_MAX = 128 << 20  # bytes that may be kept for clients that are slow to receive them
-_GRACE = 0.2  # how many seconds a client has to go on, even if others need its connection
+_TEXTS_MAX = 128 << 20  # bytes that may be in memory for slow clients
+_GRACE = 0.2  # seconds for which a waiting connection is safe from new ones
 
 
 def export(mountpoint: str, address: Address) -> None:
-    """Serves the metrics of the mount at this real path until SIGINT or SIGTERM; says on standard error where.
+    """Serves the metrics of the mount at this real path until SIGINT or SIGTERM; prints the URL on standard error.
 
-    UserError: there are no metrics there now.  OSError: the address is not to be had.
+    UserError: the metrics cannot be read now.  OSError: the exporter cannot listen on the address.
     """
 
     def log(text: str) -> None:
         line = f"fsmount: {mountpoint}: {text}".encode(errors="backslashreplace").decode()
-        with contextlib.suppress(OSError):  # nobody reads it, or the disk is full
+        with contextlib.suppress(OSError):  # standard error is closed, or its disk is full
             print(line, file=sys.stderr, flush=True)
 
     manager = ServiceManager.of_environment()
     trio.run(check, mountpoint)
     with listen(address) as socket:
-        where = f"serving http://{told(socket.getsockname())}{_PATH}"
+        url = f"serving http://{address_text(socket.getsockname())}{_PATH}"
 
         def ready() -> None:
-            log(where)
-            manager.ready(where)
+            log(url)
+            manager.ready(url)
 
-        trio.run(_Server(mountpoint, log).serve, trio.SocketListener(trio.socket.from_stdlib_socket(socket)), ready)
+        trio.run(_HTTPServer(mountpoint, log).serve, trio.SocketListener(trio.socket.from_stdlib_socket(socket)), ready)
     manager.stopping("closing")
 
 
-class _Server:
+class _HTTPServer:
     def __init__(self, mountpoint: str, log: Callable[[str], None]) -> None:
         self._log = log
         self._readings = Readings(mountpoint, log)
@@ -63,7 +63,7 @@ class _Server:
         self._changed = trio.Event()  # a connection has ended, or waits for its client again
 
     async def serve(self, listener: trio.SocketListener, ready: Callable[[], None]) -> None:
-        """Serves until a signal asks for the end, and waits for no client then."""
+        """Serves until SIGINT or SIGTERM, then closes all connections at once."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._readings.run)
@@ -76,7 +76,7 @@ class _Server:
         while True:
             try:
                 stream = await listener.accept()
-            except OSError as error:  # too few descriptors or too little memory; clients wait in the kernel's line
+            except OSError as error:  # too few descriptors or too little memory; clients wait in the kernel's queue
                 self._log(f"no connection can be accepted: {error.strerror}")
                 await trio.sleep(1)
                 continue
@@ -86,7 +86,7 @@ class _Server:
             nursery.start_soon(self._serve, connection)
 
     async def _make_room(self) -> None:
-        """Ends a connection that waits for its client, if there must be one less."""
+        """Closes the connection that has waited longest for its client, if there are too many."""
         while len(self._connections) >= _CONNECTIONS:
             oldest = min(self._connections, key=attrgetter("waits_since"))
             may_end = oldest.waits_since + _GRACE
@@ -98,7 +98,7 @@ class _Server:
                     await self._changed.wait()
 
     def _bound_texts(self) -> None:
-        """Ends the clients that receive slowest, if too much is kept for them.  Some receive the same text."""
+        """Closes the slowest connections while their texts take too much memory.  Some share one text."""
         while sum({id(text := connection.text): len(text) for connection in self._connections}.values()) > _TEXTS_MAX:
             receiving = [connection for connection in self._connections if connection.text]
             slowest = min(receiving, key=attrgetter("waits_since"))
@@ -115,7 +115,7 @@ class _Server:
             self._wake()
 
     def _wake(self) -> None:
-        """Has _make_room() look again."""
+        """Wakes _make_room()."""
         self._changed.set()
         self._changed = trio.Event()
 
@@ -129,8 +129,8 @@ class _Server:
         form = Format.asked_for(_header(request, b"accept"), _header(request, b"accept-encoding"))
         try:
             text = await self._readings.text(form)
-        except UserError as refused:
-            return Response.line(HTTPStatus.SERVICE_UNAVAILABLE, str(refused))
+        except UserError as error:
+            return Response.line(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         finally:
             self._wake()  # before the next turn of the event loop the connection waits for its client
         self._bound_texts()
@@ -138,5 +138,5 @@ class _Server:
 
 
 def _header(request: h11.Request, name: bytes) -> str:
-    """The values of a header, which may be there several times."""
+    """The values of a header, which may occur several times."""
     return ",".join(value.decode("latin-1") for found, value in request.headers if found == name)

@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from fsmount.exporter import parse_address, told
+from fsmount.exporter import address_text, parse_address
 from tests.cli.place import Place, refused, run
 from tests.exporter import prometheus_server
 from tests.mounts import AS_ROOT, eventually
@@ -305,8 +305,8 @@ def odd_mount(place: Place, behaviour: str) -> Iterator[subprocess.Popen[str]]:
         ("EBADMSG", "metrics cannot be read: Bad message"),
         ("ENOTCONN", "the mount has lost its daemon: `fsmount mount` takes it over"),
         ("endless", "metrics is longer than 256 MiB"),
-        ("nonsense", "metrics is no whole OpenMetrics text"),
-        ("hang", "the daemon gave no metrics within 8 s: is it stopped?"),
+        ("nonsense", "metrics is not a complete OpenMetrics text"),
+        ("hang", "the daemon gave no metrics within 8 s: continue it if it is stopped"),
     ],
 )
 def test_a_mount_that_fails_is_answered_by_503_and_the_reason(
@@ -325,7 +325,7 @@ def test_a_mount_that_fails_is_answered_by_503_and_the_reason(
 def test_a_stopped_daemon_costs_a_scrape_its_time_and_the_exporter_few_threads(
     place: Place, exporter: Exporter
 ) -> None:
-    late = "the daemon gave no metrics within 8 s: is it stopped?"
+    late = "the daemon gave no metrics within 8 s: continue it if it is stopped"
     os.kill(place.daemon, signal.SIGSTOP)
     try:
         with concurrent.futures.ThreadPoolExecutor(200) as pool:
@@ -339,12 +339,12 @@ def test_a_stopped_daemon_costs_a_scrape_its_time_and_the_exporter_few_threads(
             os.kill(pid, signal.SIGCONT)
     eventually(lambda: exporter.get()[0] == 200, what="metrics of the daemon that goes on")
     assert exporter.line() == f"fsmount: {place.path}: {late}\n"
-    assert exporter.line() == f"fsmount: {place.path}: there are metrics again\n"
+    assert exporter.line() == f"fsmount: {place.path}: the metrics can be read again\n"
 
 
 def test_while_nothing_is_mounted_it_answers_503_and_says_so_once(place: Place, exporter: Exporter) -> None:
     place.umount()
-    gone = "nothing of fsmount is mounted there: see fsmount mount"
+    gone = "no fsmount mount is there: mount one with fsmount mount"
     for _ in range(3):
         status, content_type, text = exporter.get()
         assert (status, content_type, text) == (503, "text/plain; charset=utf-8", f"{gone}\n")
@@ -352,7 +352,7 @@ def test_while_nothing_is_mounted_it_answers_503_and_says_so_once(place: Place, 
     assert exporter.get()[0] == 200
     assert [exporter.line(), exporter.line()] == [
         f"fsmount: {place.path}: {gone}\n",
-        f"fsmount: {place.path}: there are metrics again\n",
+        f"fsmount: {place.path}: the metrics can be read again\n",
     ]
     place.signal(signal.SIGKILL)
     status, _, text = exporter.get()
@@ -360,13 +360,13 @@ def test_while_nothing_is_mounted_it_answers_503_and_says_so_once(place: Place, 
     assert exporter.end(signal.SIGINT) == f"fsmount: {place.path}: {text}"
 
 
-def test_what_keeps_it_from_serving_is_told(place: Place, exporter: Exporter) -> None:
+def test_an_error_names_what_keeps_it_from_serving(place: Place, exporter: Exporter) -> None:
     again = run("exporter", place.path, "--listen", exporter.address)
     assert refused(again, place.path) == f"Address already in use ({exporter.address})"
     elsewhere = run("exporter", place.path, "--listen", "192.0.2.1:0")
     assert refused(elsewhere, place.path) == "Cannot assign requested address (192.0.2.1:0)"
     place.umount()
-    gone = "nothing of fsmount is mounted there: see fsmount mount"
+    gone = "no fsmount mount is there: mount one with fsmount mount"
     assert refused(run("exporter", place.path), place.path) == gone
     assert refused(run("exporter", "/proc"), "/proc") == gone
 
@@ -384,7 +384,7 @@ def test_a_bad_address_is_a_wrong_command_line() -> None:
 
 def test_an_address_of_ipv6_is_in_brackets() -> None:
     address = parse_address("[::1]:9744")
-    assert (address, told(address)) == (("::1", 9744), "[::1]:9744")
+    assert (address, address_text(address)) == (("::1", 9744), "[::1]:9744")
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")

@@ -44,9 +44,9 @@ def exporter(mountpoint: str | None, listen: tuple[str, int]) -> None:
     """
     from fsmount.admin.named_path import open_path
     from fsmount.admin.named_tree import only_mount
-    from fsmount.exporter import export, told
+    from fsmount.exporter import address_text, export
 
-    with one_line(mountpoint or told(listen)):
+    with one_line(mountpoint or address_text(listen)):
         with open_path(only_mount() if mountpoint is None else mountpoint) as place:
             mountpoint = place.path
         export(mountpoint, listen)
