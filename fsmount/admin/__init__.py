@@ -1,1 +1,1 @@
-"""Mounts as the commands see them: the mount table, the region and its lock, checks before a mount, unmounting."""
+"""Mounts as commands see them: the mount table, a region's path, file and lock, the daemon's identity, unmounting."""

@@ -1,4 +1,4 @@
-"""Which process serves a mount, and whether it answers."""
+"""The identity of a mount's daemon: its process, and whether it answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import select
 import signal
 from collections.abc import Iterator
 
-from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.bounded_child import NoAnswer, bounded
 from fsmount.admin.mount_table import Mount, opened_root, parse, served_devices
 from fsmount.admin.region_file import region_of
 from fsmount.admin.user_error import UserError
@@ -17,8 +17,8 @@ from fsmount.shm import DaemonRecord, Tree
 from fsmount.shm.holder import command_name
 
 
-class Daemon:
-    """The process that serves a mount, by a pidfd: it is this one as long as the object is open."""
+class DaemonProcess:
+    """The process that serves a mount, held by a pidfd, so its pid cannot come to mean another process."""
 
     def __init__(self, pid: int, process: int, mount: Mount) -> None:
         self.pid = pid
@@ -26,19 +26,19 @@ class Daemon:
         self._mount = mount
 
     def ends_within(self, seconds: float) -> bool:
-        """Waits for its end."""
+        """Waits for its end; returns whether it came."""
         return bool(select.select([self._process], [], [], seconds)[0])
 
     def terminate(self) -> None:
-        """Asks it to end, if it still is what it was."""
+        """Sends SIGTERM, if it still serves the mount."""
         with contextlib.suppress(OSError):
             if self.serves():
                 signal.pidfd_send_signal(self._process, signal.SIGTERM)
 
     def serves(self) -> bool:
-        """Whether it serves the mount, as its user and nobody else.
+        """Whether it serves the mount and runs as the mount's user alone.
 
-        Looked at through its pid, which is its own as long as it has not ended.
+        /proc is read by pid.  A process that has not ended by then had that pid all the time.
         """
         try:
             if _users(self.pid) != {self._mount.uid}:
@@ -50,7 +50,7 @@ class Daemon:
 
     @property
     def is_in_this_namespace(self) -> bool:
-        """Whether it sees the mounts that this process sees."""
+        """Whether its mount namespace is that of this process."""
         try:
             return os.readlink("/proc/self/ns/mnt") == os.readlink(f"/proc/{self.pid}/ns/mnt")
         except OSError:
@@ -58,7 +58,7 @@ class Daemon:
 
     @property
     def shares_mount(self) -> bool:
-        """Whether the mount is its own, or one that is unmounted there when it is unmounted here."""
+        """Whether unmounting here also unmounts in the daemon's mount namespace."""
         return self.is_in_this_namespace or (self._mount.peers != "" and self._mount.peers in self._peers())
 
     def _peers(self) -> set[str]:
@@ -71,17 +71,17 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon_of(mount: Mount, pid: int) -> Iterator[Daemon | None]:
-    """The daemon of a mount; None if it cannot be told.
+def daemon_of(mount: Mount, pid: int) -> Iterator[DaemonProcess | None]:
+    """The daemon of a mount; None if it is unknown.
 
-    pid: the process that the region, or the daemon itself, names; 0: none.  Its user may name any: that is only where
-    to look.
+    pid: the process that the region or the daemon names; 0: none.  The mount's user can name any process, so it is
+    accepted only if it serves the mount.
     """
     process = -1
     with contextlib.suppress(OSError, OverflowError):
         process = os.pidfd_open(pid) if pid > 0 else -1
     try:
-        daemon = Daemon(pid, process, mount) if process >= 0 else None
+        daemon = DaemonProcess(pid, process, mount) if process >= 0 else None
         yield daemon if daemon is not None and daemon.serves() else None
     finally:
         if process >= 0:
@@ -89,14 +89,14 @@ def daemon_of(mount: Mount, pid: int) -> Iterator[Daemon | None]:
 
 
 def is_served(mount: Mount) -> bool:
-    """Whether a daemon answers for the mount.  UserError if there is one that does not answer.
+    """Whether the mount has a live daemon.  UserError if that daemon does not answer.
 
-    Only a question that the kernel cannot answer from its caches tells.  For its user alone: the kernel itself answers
-    all others, root too, unless the mount has allow_other.
+    statvfs() reaches the daemon, since the kernel caches no answer to it.  The mount's user asks: without allow_other
+    the kernel itself answers all other users, root included.
     """
     with opened_root(mount) as root:
         if root is None:
-            return False  # it is gone, or out of reach
+            return False  # unmounted, or out of reach
         try:
             bounded(lambda: len(os.statvfs(root)), user=mount.owner, keep=[root])
         except NoAnswer:
@@ -107,7 +107,7 @@ def is_served(mount: Mount) -> bool:
 
 
 def describe_no_answer(mount: Mount) -> str:
-    """Says of a daemon that does not answer which it is, and what to do."""
+    """The text of an error about a daemon that does not answer."""
     with region_of(mount) as region:
         record = daemon_record_in(None if region is None else region.content)
     with daemon_of(mount, record.pid if record else 0) as daemon:
@@ -117,7 +117,7 @@ def describe_no_answer(mount: Mount) -> str:
 
 
 def daemon_record_in(region: str | None) -> DaemonRecord | None:
-    """The process that a region names as its daemon, now or last; None if that cannot be told."""
+    """The daemon that the region at a path records; None if there is none, or the region cannot be read."""
     if region is None:
         return None
     try:
@@ -127,8 +127,16 @@ def daemon_record_in(region: str | None) -> DaemonRecord | None:
         return None
 
 
+def daemon_record_of(tree: Tree | None) -> DaemonRecord | None:
+    """The daemon that the region of an open tree records."""
+    try:
+        return None if tree is None else tree.daemon
+    except OSError:
+        return None
+
+
 def command_of(pid: int) -> str:
-    """The command of a process as ps shows it; "?" if it is gone."""
+    """The command of a process, as ps shows it; "?" if the process is gone."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return command_name(file.read()[:-1]) or "?"

@@ -1,7 +1,7 @@
-"""The table of mounts, as the kernel has it, and the mount that a descriptor is on.
+"""The kernel's table of mounts, and the mount that a descriptor is on.
 
-A path says where to look, never what is there.  A mount is known by its id, and whatever is done to it is done through
-a descriptor whose id was compared; see mount_of(), opened_root().  Only opened_root() asks a file system.
+A path can lead to another mount at any time.  So a mount is identified by its id, and every operation on it goes
+through a descriptor whose mount id was compared; see mount_of(), opened_root().  Only opened_root() asks a file system.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fsmount.admin.bounded import NoAnswer, User, bounded_files
+from fsmount.admin.bounded_child import NoAnswer, User, bounded_files
 
 FILE_SYSTEM_TYPE = "fuse.fsmount"
 
@@ -24,26 +24,26 @@ class Mount:
     id: int
     parent: int
     device: str
-    root: str  # what of the file system is mounted there: "/" unless it is a bind mount of a part
+    root: str  # the mounted part of the file system: "/", or a directory for a bind mount
     path: str
-    peers: str  # the peer group that it shares mounts with, "shared:N"; empty if there is none
+    peers: str  # its peer group, "shared:N"; empty if there is none
     type: str
-    uid: int  # whose daemon serves it
+    uid: int  # the user and group of its daemon
     gid: int
 
     @property
     def is_fsmount(self) -> bool:
-        """Whether the daemon calls itself fsmount.  Any user can have a daemon that does."""
+        """Whether its daemon claims to be fsmount's.  Any user can run a daemon that does."""
         return self.type == FILE_SYSTEM_TYPE
 
     @property
     def is_fuse(self) -> bool:
-        """Whether a process of some user answers for it."""
+        """Whether a process serves it."""
         return self.type in ("fuse", "fuseblk") or self.type.startswith(("fuse.", "fuseblk."))
 
     @property
     def owner(self) -> User | None:
-        """The user to act as in what that user controls; None: the caller is that user, or may not become it."""
+        """The user for bounded() to act as; None: the caller is that user, or may not become it."""
         return User(self.uid, self.gid) if os.geteuid() == 0 != self.uid else None
 
     @property
@@ -59,9 +59,9 @@ def all_mounts() -> list[Mount]:
 
 
 def parse(mountinfo: bytes) -> list[Mount]:
-    """The mounts in the text of a /proc/PID/mountinfo; a line that is none is skipped.
+    """The mounts in the text of a /proc/PID/mountinfo; malformed lines are skipped.
 
-    The kernel escapes space, tab, newline and backslash, and nothing else: all other bytes are a name's own.
+    The kernel escapes only space, tab, newline and backslash.
     """
     found = []
     for line in mountinfo.split(b"\n"):
@@ -93,13 +93,13 @@ def _decoded(text: bytes) -> str:
 
 
 def mount_at(path: str, mounts: list[Mount] | None = None) -> Mount | None:
-    """The mount whose root is at this real path, the topmost one; of those given, or of all."""
+    """The topmost mount whose root is at this real path; of the given mounts, or of all."""
     mount = mount_containing(path, mounts)
     return mount if mount is not None and mount.path == path else None
 
 
 def mount_containing(path: str, mounts: list[Mount] | None = None) -> Mount | None:
-    """The mount that this real path leads to: from each mount into the first one that is on the way."""
+    """The mount that this real path leads into, found as the kernel does: from each mount into the next on the way."""
     mounts = all_mounts() if mounts is None else mounts
     known = {mount.id for mount in mounts}
     here: Mount | None = None
@@ -111,7 +111,7 @@ def mount_containing(path: str, mounts: list[Mount] | None = None) -> Mount | No
 
 
 def is_below(path: str, directory: str) -> bool:
-    """Whether a real path is a directory's or leads into it."""
+    """Whether a real path is the directory or below it."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
@@ -122,19 +122,19 @@ def mount_of(descriptor: int) -> Mount | None:
 
 
 def mount_id(descriptor: int) -> int:
-    """The number of the mount that an open file is on; no other mount has it while the file is open."""
+    """The id of the mount that an open file is on; no other mount gets it while the file is open."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
         return _number_in(file.read(), b"mnt_id")
 
 
 def _number_in(fdinfo: bytes, name: bytes) -> int:
-    """A number that /proc/PID/fdinfo/FD tells; -1 if it does not."""
+    """A number in the text of /proc/PID/fdinfo/FD; -1 if it is absent."""
     found = re.search(rb"^%s:\t(\d+)$" % name, fdinfo, re.MULTILINE)
     return int(found[1]) if found else -1
 
 
 def served_devices(process: str = "self") -> set[str] | None:
-    """The devices of the FUSE mounts that a process answers for; None: the kernel does not tell (before Linux 6.16)."""
+    """The devices of the FUSE mounts that a process serves; None: unknown to the kernel (before Linux 6.16)."""
     connections = set()
     for number in os.listdir(f"/proc/{process}/fd"):
         with contextlib.suppress(OSError):
@@ -147,25 +147,25 @@ def served_devices(process: str = "self") -> set[str] | None:
 
 
 def mounts_of_device(device: str) -> list[Mount]:
-    """Every place where a file system is mounted, or a part of it."""
+    """All mounts of a file system or a part of it."""
     return [mount for mount in all_mounts() if mount.device == device]
 
 
 def mount_points_of_user(uid: int) -> list[str]:
-    """Where a user has mounted fsmount."""
+    """The mount points of a user's fsmount mounts."""
     return sorted({mount.path for mount in all_mounts() if mount.is_fsmount and mount.uid == uid})
 
 
 def is_over_another(mount: Mount) -> bool:
-    """Whether it is mounted over another one of fsmount's."""
+    """Whether it covers another fsmount mount."""
     return any(other.id == mount.parent and other.path == mount.path and other.is_fsmount for other in all_mounts())
 
 
 @contextlib.contextmanager
 def opened_root(mount: Mount) -> Iterator[int | None]:
-    """A descriptor of the root of this very mount; None: it cannot be reached any more.
+    """A descriptor of the root of this very mount; None: the mount is out of reach.
 
-    The mount stays busy as long as it is open.
+    The mount stays busy while the descriptor is open.
     """
     try:
         _, (descriptor,) = bounded_files(lambda: (None, [open_root(mount)]))
@@ -179,10 +179,10 @@ def opened_root(mount: Mount) -> Iterator[int | None]:
 
 
 def open_root(mount: Mount) -> int:
-    """A descriptor of what is at its path: see is_root_of()."""
+    """A descriptor of the directory at the mount's path; is_root_of() checks that it is the mount."""
     return os.open(mount.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def is_root_of(mount: Mount, descriptor: int) -> bool:
-    """Whether the root of this very mount is open there."""
+    """Whether a descriptor is of the root of this very mount."""
     return mount_id(descriptor) == mount.id and os.readlink(f"/proc/self/fd/{descriptor}") == mount.path

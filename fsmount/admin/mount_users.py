@@ -1,35 +1,34 @@
-"""The processes that keep a mount busy, as far as the caller may see them."""
+"""The processes that keep a mount busy, as far as the caller may see them.
+
+A process is found by the mount ids and devices that the kernel reports for its files, never by their paths.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
-from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.bounded_child import NoAnswer, bounded
 from fsmount.admin.daemon_process import command_of
 from fsmount.admin.mount_table import Mount, all_mounts, mount_id
 
-_SOMEBODY = "some process has a file or its current directory there; end it or let it leave"
+_UNKNOWN_USER = "some process has an open file or its current directory there; end it, or close the file"
 
 
 def describe_users(mount: Mount) -> str:
-    """Names it, and says what to do.
-
-    A process is found by the mounts and devices that the kernel reports for its files, and not by their paths.  To read
-    that of a process that does not want it may take for ever.
-    """
+    """The text of an error about a busy mount: the processes, and what to do."""
     inner = [other.path for other in all_mounts() if other.parent == mount.id]
     if inner:
         return f"{inner[-1]} is mounted in it; unmount that first"
     own = os.getpid()
     try:
-        users = bounded(lambda: list(_users(mount, own)))
+        users = bounded(lambda: list(_users(mount, own)))  # a process can make reads of its /proc files block
     except (NoAnswer, OSError):
         users = []
     if not users:
-        return _SOMEBODY
+        return _UNKNOWN_USER
     more = f" and {len(users) - 5} more" if len(users) > 5 else ""
-    return f"{', '.join(users[:5])}{more}; end them or let them leave"
+    return f"{', '.join(users[:5])}{more}; end them, or have them leave"
 
 
 def _users(mount: Mount, own: int) -> Iterator[str]:
@@ -68,7 +67,7 @@ def _open_files(pid: int) -> Iterator[bytes]:
 
 
 def _mapped_devices(pid: int) -> Iterator[str]:
-    """The devices of the files that a process has in its memory, a holder's control file among them."""
+    """The devices of the files that a process has mapped; an attached process maps its control file."""
     for line in _read(f"/proc/{pid}/maps").split(b"\n"):
         fields = line.split(None, 4)
         if len(fields) >= 4:

@@ -1,4 +1,4 @@
-"""From what a user names, a mount point or a region, to the tree: whether somebody serves it or not."""
+"""The tree that a user names by a mount point or a region, with or without a daemon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fsmount.admin import region_path
-from fsmount.admin.bounded import NoAnswer
+from fsmount.admin.bounded_child import NoAnswer
 from fsmount.admin.daemon_process import describe_no_answer
 from fsmount.admin.mount_table import Mount, mount_points_of_user
 from fsmount.admin.named_path import OpenPath, open_path
@@ -21,27 +21,25 @@ from fsmount.shm import Tree
 
 
 class _Found(NamedTuple):
-    """A region: its path for people, one that leads to the very file, and its tree's id if that is known."""
+    """An open region file."""
 
-    path: str
-    content: str
-    tree_id: int | None = None
+    path: str  # for messages
+    content: str  # leads to the open file
+    tree_id: int | None = None  # of the tree that the daemon serves; None: unknown
 
 
 @contextlib.contextmanager
 def open_tree(path: str) -> Iterator[Tree]:
-    """The tree at a mount point, in a region, or bound elsewhere.
+    """The tree of a mount point, a bind mount or a region.  UserError if it cannot be used, here or in the block.
 
-    UserError if it cannot be used, here or in the block.
-
-    The daemon of a mount tells where its region is, so it does not matter where the mount is seen.
+    The daemon of a mount names its region, so the path of the mount does not matter.
     """
-    with _place(path) as place, _region(place) as region:
+    with _existing(path) as found, _region(found) as region:
         try:
             with Tree.open(region.content) as tree:
                 tree.path = region.path
                 if region.tree_id not in (None, tree.id):
-                    raise UserError(f"its region {region.path} is out of reach: another mount namespace has it")
+                    raise UserError(f"its region {region.path} is in another mount namespace: run the command there")
                 yield tree
         except RegionCorrupt as error:
             text = f"the region {region.path} is damaged: {error.found}; fsmount doctor --repair may mend it"
@@ -55,16 +53,16 @@ def open_tree(path: str) -> Iterator[Tree]:
 
 
 def may_be_mount_point(path: str) -> bool:
-    """Whether a tree can be mounted there, or is."""
+    """Whether a path is a directory or a mount point."""
     try:
-        with open_path(path) as place:
-            return place.is_mount or place.is_directory
+        with open_path(path) as found:
+            return found.is_mount or found.is_directory
     except (OSError, UserError):
         return False
 
 
 def only_mount() -> str:
-    """Where the caller has the only mount of this user.  UserError if there is none, or if there are several."""
+    """The mount point of this user's only fsmount mount.  UserError if there is none, or if there are several."""
     found = mount_points_of_user(os.geteuid())
     if not found:
         raise UserError("you have no fsmount mount: name a mount point or a region")
@@ -74,24 +72,24 @@ def only_mount() -> str:
 
 
 @contextlib.contextmanager
-def _place(path: str) -> Iterator[OpenPath]:
+def _existing(path: str) -> Iterator[OpenPath]:
     with contextlib.ExitStack() as stack:
         try:
-            place = stack.enter_context(open_path(path))
+            found = stack.enter_context(open_path(path))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError("there is no such mount point or region") from None
-        yield place
+        yield found
 
 
-def _region(place: OpenPath) -> contextlib.AbstractContextManager[_Found]:
-    mount = place.mount
+def _region(found: OpenPath) -> contextlib.AbstractContextManager[_Found]:
+    mount = found.mount
     if mount is not None and mount.is_fsmount:
-        if not place.is_mount:
-            raise UserError("a group of a tree: name the mount point")
+        if not found.is_mount:
+            raise UserError("a group of a tree: name its mount point")
         return _of_mount(mount)
-    if place.is_directory:
-        return _from_before(place)
-    return contextlib.nullcontext(_of_file(place))
+    if found.is_directory:
+        return _of_directory(found)
+    return contextlib.nullcontext(_of_file(found))
 
 
 @contextlib.contextmanager
@@ -99,25 +97,23 @@ def _of_mount(mount: Mount) -> Iterator[_Found]:
     if not mount.is_accessible:
         raise UserError(f"the region of this mount belongs to user {mount.uid}: ask that user or root")
     try:
-        told = ask_daemon(mount)
+        answer = ask_daemon(mount)
     except NoAnswer:
         raise UserError(describe_no_answer(mount)) from None
-    with region_of(mount, told) as region:
+    with region_of(mount, answer) as region:
         if region is None:
-            raise UserError(
-                f"the region of this mount, of user {mount.uid}, is not to be found: name the region itself"
-            )
+            raise UserError(f"the region of this mount, of user {mount.uid}, is out of reach: name the region itself")
         yield _Found(region.path, region.content, region.tree_id)
 
 
 @contextlib.contextmanager
-def _from_before(place: OpenPath) -> Iterator[_Found]:
-    """The region that an earlier mount there has left."""
-    path = region_path.find(place.path)
+def _of_directory(found: OpenPath) -> Iterator[_Found]:
+    """The region that an earlier mount at a directory has left."""
+    path = region_path.find(found.path)
     if path is None:
-        if place.mount is not None and place.is_mount:
-            raise UserError(f"not an fsmount mount but of type {place.mount.type}")
-        raise UserError("nothing of fsmount is mounted there, and it has no counters from before")
+        if found.mount is not None and found.is_mount:
+            raise UserError(f"not an fsmount mount but of type {found.mount.type}")
+        raise UserError("no fsmount mount, and no counters of an earlier mount: name another, or mount there")
     directory, file = open_region_file(path, os.geteuid())
     try:
         yield _Found(path, f"/proc/self/fd/{file}")
@@ -126,13 +122,13 @@ def _from_before(place: OpenPath) -> Iterator[_Found]:
         os.close(file)
 
 
-def _of_file(place: OpenPath) -> _Found:
-    """A region that is named itself."""
-    if not stat.S_ISREG(place.status().st_mode):
-        raise UserError("neither a mount point nor a region")
-    if place.mount is not None and place.mount.is_fuse and place.mount.uid != os.geteuid():
-        raise UserError(f"in a file system of user {place.mount.uid}, who could keep it from being read: copy it first")
-    return _Found(place.path, f"/proc/self/fd/{place.descriptor}")
+def _of_file(found: OpenPath) -> _Found:
+    """A region named by its own path."""
+    if not stat.S_ISREG(found.status().st_mode):
+        raise UserError("neither a mount point nor a region: name one")
+    if found.mount is not None and found.mount.is_fuse and found.mount.uid != os.geteuid():
+        raise UserError(f"in a file system of user {found.mount.uid}, whose daemon could block the read: copy it first")
+    return _Found(found.path, f"/proc/self/fd/{found.descriptor}")
 
 
 def _advice(error: OSError) -> str:
@@ -140,5 +136,5 @@ def _advice(error: OSError) -> str:
         case errno.EPERM | errno.EACCES:
             return "; ask its owner or root"
         case errno.EPROTO:
-            return "; use the version of fsmount that made it, or remove it to begin anew"
+            return "; use the version of fsmount that made it, or remove it to start with new counters"
     return ""

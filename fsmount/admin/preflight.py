@@ -1,4 +1,4 @@
-"""Whether a mount point can be mounted on, and clearing away what a killed daemon left there."""
+"""Checks before a mount: whether fsmount can mount on a directory, and whether FUSE is there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import stat
 from collections.abc import Iterator
 
 from fsmount.admin.daemon_process import is_served
-from fsmount.admin.mount_table import mount_at
 from fsmount.admin.named_path import OpenPath, open_path
-from fsmount.admin.remove_mount import remove_mount
 from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
 
@@ -20,44 +18,45 @@ _DEVICE = "/dev/fuse"
 
 @contextlib.contextmanager
 def checked_mount_point(path: str) -> Iterator[OpenPath]:
-    """The mount point at this real path.  UserError if nothing can be mounted there; changes nothing."""
-    with open_mount_point(path) as place:
-        if place.path != path:
-            raise UserError(f"replaced meanwhile: it leads to {place.path} by now")
-        mount = place.mount
-        if mount is None or not place.is_mount or not mount.is_fsmount:
-            _check_directory(place)
+    """The mount point at this real path, open in the block.  UserError if fsmount cannot mount there."""
+    with open_mount_point(path) as found:
+        if found.path != path:
+            raise UserError(f"replaced meanwhile: it leads to {found.path} by now")
+        mount = found.mount
+        if mount is None or not found.is_mount or not mount.is_fsmount:
+            _check_directory(found)
         elif mount.uid != os.geteuid():
-            whose = f"already an fsmount mount, of user {mount.uid}"
-            raise UserError(f"{whose}: choose another directory or unmount it first")
+            raise UserError(
+                f"already an fsmount mount, of user {mount.uid}: choose another directory or unmount it first"
+            )
         elif is_served(mount):
-            raise UserError("already an fsmount mount: it can be used as it is, or unmounted with fsmount umount")
+            raise UserError("already an fsmount mount: use it, or unmount it with fsmount umount")
         _check_fuse()
-        yield place
+        yield found
 
 
 @contextlib.contextmanager
 def open_mount_point(path: str) -> Iterator[OpenPath]:
-    """The directory that a user names to mount on.  UserError if there is nothing."""
+    """The directory that a user names to mount on, open in the block.  UserError if there is none."""
     with contextlib.ExitStack() as stack:
         try:
-            place = stack.enter_context(open_path(path))
+            found = stack.enter_context(open_path(path))
         except FileNotFoundError:
             raise UserError("there is no such directory: make it with mkdir") from None
         except NotADirectoryError:
             raise UserError("not a directory: choose or make one") from None
         except OSError as error:
-            raise UserError(f"cannot be looked at: {error.strerror}") from None
-        yield place
+            raise UserError(f"cannot be opened: {error.strerror}") from None
+        yield found
 
 
-def _check_directory(place: OpenPath) -> None:
+def _check_directory(found: OpenPath) -> None:
     try:
-        status = place.status()
+        status = found.status()
     except OSError as error:
         if says_daemon_is_lost(error):
             raise UserError("another file system that has lost its daemon is mounted there: unmount it first") from None
-        raise UserError(f"cannot be looked at: {error.strerror}") from None
+        raise UserError(f"cannot be opened: {error.strerror}") from None
     if not stat.S_ISDIR(status.st_mode):
         raise UserError("not a directory: choose or make one")
     if status.st_nlink == 0:
@@ -71,12 +70,3 @@ def _check_fuse() -> None:
         raise UserError(f"you may not open {_DEVICE}: ask root for chmod 0666 {_DEVICE}")
     if os.geteuid() != 0 and not shutil.which("fusermount3"):
         raise UserError("fusermount3 is missing, and only root can mount without it: install the package fuse3")
-
-
-def remove_stale_mounts(path: str) -> bool:
-    """Unmounts fsmount mounts whose daemon is dead; whether there were any.  Only with the lock of their region."""
-    found = False
-    while (mount := mount_at(path)) is not None and mount.is_fsmount and not is_served(mount):
-        remove_mount(mount, lazy=True)
-        found = True
-    return found

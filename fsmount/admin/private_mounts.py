@@ -1,4 +1,4 @@
-"""A mount without allow_other lets its own user in and nobody else, not even root."""
+"""Private mounts: without allow_other the kernel admits only the mount's own user, not even root."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fsmount.admin.mount_table import mount_containing
 
 
 def advice_on_private_mount(path: str) -> str:
-    """Advice about a path that such a mount keeps the caller from; empty if none does."""
+    """Advice for a path that is inside another user's private mount; otherwise empty."""
     mount = mount_containing(os.path.realpath(path))
     if mount is None or mount.uid == os.geteuid():
         return ""

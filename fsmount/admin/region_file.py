@@ -1,7 +1,7 @@
-"""The region of a mount as its user has it: found with that user's rights, and by descriptors from then on.
+"""The region of a mount, opened with its user's rights and held by descriptors from then on.
 
-The region's path is the user's choice, and what it leads to can change at any time.  So root opens nothing by it: a
-child that acts as the user does, and removes the file too, after comparing it once more with the one that is open.
+The user chooses the region's path, and the path can lead to another file at any time.  So root never opens it: a child
+process that acts as the user does.  The child also removes the file, after comparing it with the open one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fsmount.admin import region_path
-from fsmount.admin.bounded import NoAnswer, bounded, bounded_files
+from fsmount.admin.bounded_child import NoAnswer, bounded, bounded_files
 from fsmount.admin.mount_table import Mount, mount_of, mounts_of_device, opened_root
 from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.shm import Tree
 
 
 class DaemonAnswer(NamedTuple):
-    """The answer of a mount's daemon about its region.  Its user can choose all of it."""
+    """The content of a mount's control file.  The mount's user can forge all of it."""
 
     region: str
     pid: int
@@ -35,16 +35,16 @@ class DaemonAnswer(NamedTuple):
 class RegionFile:
     """An open region: a regular file of the mount's user."""
 
-    path: str  # as its user finds it
+    path: str  # as its user sees it
     mount: Mount
-    point: str  # the mount point that led to it; empty if the daemon told
+    point: str  # the mount point that led to it; empty if the daemon named it
     tree_id: int | None  # of the tree that the daemon says it serves
     directory: int
     file: int
 
     @property
     def content(self) -> str:
-        """A path of the very file that is open."""
+        """A path that leads to the open file."""
         return f"/proc/self/fd/{self.file}"
 
     @property
@@ -52,22 +52,22 @@ class RegionFile:
         return os.path.basename(self.path)
 
     def lock(self) -> None:
-        """Locks it until it is closed.  BlockingIOError: somebody else has it.  FileNotFoundError: it was removed."""
+        """Locks it until it is closed.  BlockingIOError: another process has the lock.  FileNotFoundError: removed."""
         fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not bounded(self._is_there, user=self.mount.owner, keep=[self.directory, self.file]):
+        if not bounded(self._is_at_path, user=self.mount.owner, keep=[self.directory, self.file]):
             raise FileNotFoundError(errno.ENOENT, "removed meanwhile", self.path)
 
     def remove(self) -> None:
-        """Removes it, and the way from its mount point to it, unless something else is in its place."""
+        """Removes the file, unless another one has taken its name, and the link from its mount point."""
 
         def remove() -> None:
-            if self._is_there():
+            if self._is_at_path():
                 os.unlink(self.name, dir_fd=self.directory)
             region_path.forget(self.mount.path, self.mount.uid)
 
         bounded(remove, user=self.mount.owner, keep=[self.directory, self.file])
 
-    def _is_there(self) -> bool:
+    def _is_at_path(self) -> bool:
         try:
             there = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -80,16 +80,16 @@ def ask_daemon(mount: Mount) -> DaemonAnswer | None:
     if not mount.is_accessible:
         return None
     with opened_root(mount) as root:
-        return None if root is None else bounded(lambda: _told(root), user=mount.owner, keep=[root])
+        return None if root is None else bounded(lambda: _read_answer(root), user=mount.owner, keep=[root])
 
 
 @contextlib.contextmanager
-def region_of(mount: Mount, told: DaemonAnswer | None = None) -> Iterator[RegionFile | None]:
-    """The region of a mount; None if there is none that the caller may use.
+def region_of(mount: Mount, answer: DaemonAnswer | None = None) -> Iterator[RegionFile | None]:
+    """The region of a mount, open in the block; None if the caller may use none.
 
-    told: by its daemon, which knows.  Without it the mount points of the tree lead to it, the mount's own first.
+    answer: of the mount's daemon.  Without it the mount points of the tree lead to the region, the mount's own first.
     """
-    region = _located(mount, told) if mount.is_accessible else None
+    region = _located(mount, answer) if mount.is_accessible else None
     try:
         yield region
     finally:
@@ -100,7 +100,7 @@ def region_of(mount: Mount, told: DaemonAnswer | None = None) -> Iterator[Region
 
 @contextlib.contextmanager
 def tree_in(region: RegionFile | None) -> Iterator[Tree | None]:
-    """The region's tree; None if there is none that can be used, or it is another one than the daemon serves."""
+    """The region's tree; None if it cannot be opened, or is not the tree that the daemon serves."""
     try:
         tree = Tree.open(region.content) if region is not None else None
     except OSError:
@@ -117,52 +117,55 @@ def tree_in(region: RegionFile | None) -> Iterator[Tree | None]:
             tree.close()
 
 
-def _located(mount: Mount, told: DaemonAnswer | None) -> RegionFile | None:
+def _located(mount: Mount, answer: DaemonAnswer | None) -> RegionFile | None:
     points = [other.path for other in mounts_of_device(mount.device)]
     points.sort(key=lambda path: path != mount.path)
 
-    def look() -> tuple[tuple[str, str] | None, list[int]]:
-        for point, path in _candidates(told, points, mount.uid):
+    def find() -> tuple[tuple[str, str] | None, list[int]]:
+        for point, path in _candidates(answer, points, mount.uid):
             with contextlib.suppress(OSError):
                 return (point, path), open_region_file(path, mount.uid)
         return None, []
 
     try:
-        found, files = bounded_files(look, user=mount.owner)
+        found, files = bounded_files(find, user=mount.owner)
     except NoAnswer:
         return None
     if found is None:
         return None
     directory, file = files
     if mount.owner is not None and ((there := mount_of(file)) is None or there.is_fuse):
-        os.close(directory)  # its user's daemon could keep everybody waiting who reads it
+        os.close(directory)  # that user's daemon could block every reader
         os.close(file)
         return None
     point, path = found
-    return RegionFile(path, mount, point, told.tree_id if told else None, directory, file)
+    return RegionFile(path, mount, point, answer.tree_id if answer else None, directory, file)
 
 
-def _told(root: int) -> DaemonAnswer | None:
-    """The text of a mount's control file."""
+def _read_answer(root: int) -> DaemonAnswer | None:
+    """Reads a mount's control file; None if it is not one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         control = os.open(CHANNEL_FILE, flags, dir_fd=root)
         try:
             if not stat.S_ISREG(os.fstat(control).st_mode):
                 return None
-            told = json.loads(os.read(control, 65536))
+            content = json.loads(os.read(control, 65536))
         finally:
             os.close(control)
-        return DaemonAnswer(os.fspath(told["region"]), int(told["server"]), int(told["tree"], 16))
+        return DaemonAnswer(os.fspath(content["region"]), int(content["server"]), int(content["tree"], 16))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _candidates(told: DaemonAnswer | None, points: list[str], uid: int) -> Iterator[tuple[str, str]]:
-    """The mount point that leads there, empty if the daemon does, and the path."""
-    if told is not None:
-        yield "", told.region
-        yield "", f"/proc/{told.pid}/root{told.region}"  # where another mount namespace has it
+def _candidates(answer: DaemonAnswer | None, points: list[str], uid: int) -> Iterator[tuple[str, str]]:
+    """Paths where the region may be, each with the mount point that leads there, or an empty text for the daemon."""
+    if answer is not None:
+        yield "", answer.region
+        yield (
+            "",
+            f"/proc/{answer.pid}/root{answer.region}",
+        )  # through the root directory of a daemon in another mount namespace
         return
     for point in points:
         if (path := region_path.find(point, uid)) is not None:
@@ -170,7 +173,7 @@ def _candidates(told: DaemonAnswer | None, points: list[str], uid: int) -> Itera
 
 
 def open_region_file(path: str, uid: int) -> list[int]:
-    """Descriptors of its directory and of the file.  OSError: it is no regular file of this user."""
+    """Descriptors of the region's directory and file.  OSError: not a regular file of this user."""
     with contextlib.ExitStack() as failed:
         directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         failed.callback(os.close, directory)
@@ -178,7 +181,7 @@ def open_region_file(path: str, uid: int) -> list[int]:
         try:
             status = os.fstat(found)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
-                raise OSError(errno.EPERM, "no region of the mount's user", path)
+                raise OSError(errno.EPERM, "not a region of the mount's user", path)
             file = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         finally:
             os.close(found)

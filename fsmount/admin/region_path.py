@@ -1,20 +1,20 @@
-"""Where the region of a mount point lives.
+"""The path of a mount point's region.
 
-A region must outlive its daemon and be found again from the mount point alone, by its owner
-and by root.  It lives in a directory that only its owner can change, on shared memory where
-there is some, under a name made from the mount point:
+A region outlives its daemon, and the mount point alone must lead its owner and root to it again.
+It is in a directory that only its owner can change, on shared memory if possible, under a name
+made from the mount point:
 
     /dev/shm/fsmount-1000/3f2c9d1e5a7b8c90.region
 
-/dev/shm is everybody's, so another user can take the name fsmount-1000 first.  Then any other
-directory fsmount-1000-* will do, if it is ours: what counts is what lstat() says of it, never
-its name.  A region that was put elsewhere (`--region`) leaves a symbolic link at its place here,
-so that the next mount finds it without being told.
+All users may write to /dev/shm, so another user can take the name fsmount-1000 first.  Then any
+other directory fsmount-1000-* of the right owner serves: lstat() decides, never the name.  For a
+region elsewhere (`--region`) a symbolic link takes its place here, so that the next mount finds it
+without the option.
 
-All paths here are real ones: a symbolic link on the way could lead elsewhere the next time.
+All paths here are real: a symbolic link in one could lead elsewhere the next time.
 
-A directory is safe if only we, or users who can do anything anyway, may replace what is in it,
-and the same holds of each directory above it; see trusted_owners().
+A directory is safe if only its owner and trusted users may replace its entries, and each directory
+above it is safe too; see trusted_owners().
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARED_MEMORY = "/dev/shm"
 
 
 def find(mountpoint: str, uid: int | None = None) -> str | None:
-    """The path of the region that was made for this mount point by this user (default: ours), or None."""
+    """The path of the region that a user (by default the caller) made for this mount point, or None."""
     uid = os.geteuid() if uid is None else uid
     for base in _bases(uid):
         for directory in _directories(base, uid):
@@ -51,7 +51,7 @@ def find(mountpoint: str, uid: int | None = None) -> str | None:
 
 
 def place(mountpoint: str) -> str:
-    """The path where a new region for this mount point goes; makes its directory.  OSError if there is no place."""
+    """The path for a new region of this mount point; makes its directory.  OSError if no directory is safe."""
     uid = os.geteuid()
     failure: OSError | None = None
     for base in _bases(uid):
@@ -61,15 +61,15 @@ def place(mountpoint: str) -> str:
             failure = error
             continue
         if os.path.islink(path) and not os.path.lexists(os.readlink(path)):
-            os.unlink(path)  # it led to a region that somebody has removed
+            os.unlink(path)  # the region that it led to was removed
         return path
-    raise failure or FileNotFoundError(errno.ENOENT, "neither /dev/shm nor a temporary directory is safe to use")
+    raise failure or FileNotFoundError(errno.ENOENT, "neither /dev/shm nor a temporary directory is safe")
 
 
 def remember(mountpoint: str, region: str) -> None:
-    """Leaves a link from the mount point's own place to a region elsewhere.  FileExistsError: another one is there."""
+    """Links the mount point's own path to a region elsewhere.  FileExistsError: another region or link is there."""
     while (link := place(mountpoint)) != region:
-        # what is right is left alone: without it nobody finds the region, and one can be killed here
+        # a correct link stays: a process that is killed after its removal would leave no link to the region
         if os.path.islink(link) and os.readlink(link) == region:
             return
         try:
@@ -80,7 +80,7 @@ def remember(mountpoint: str, region: str) -> None:
 
 
 def forget(mountpoint: str, uid: int | None = None) -> None:
-    """Removes what remember() left, and the directory with the last region in it, of this user (default: ours)."""
+    """Removes the link of remember() and a directory without other regions, of a user (by default the caller)."""
     uid = os.geteuid() if uid is None else uid
     for base in _bases(uid):
         for directory in _directories(base, uid):
@@ -92,19 +92,18 @@ def forget(mountpoint: str, uid: int | None = None) -> None:
 
 
 def only_owner_can_replace(path: str) -> bool:
-    """Whether nobody but we and root can put something else at this real path."""
+    """Whether only the caller and root can replace the file at this real path."""
     return _guarded(os.path.dirname(path), os.geteuid())
 
 
 def trusted_owners() -> set[int]:
-    """The users whose directories and symbolic links are as good as our own: we, and root.
+    """The users whose directories and symbolic links are trusted: the caller and root.
 
-    In a user namespace that does not know root, all users that it does not know are shown as one, the overflow uid.
-    There that one counts as root.  It owns "/", and the owner of "/" decides what every path means, so nothing that
-    runs there can do without trusting it.  The cost: another user, unknown to the namespace, cannot be told from
-    root either.  Only a place in a directory of that user's, named with --region or the environment, is affected, and
-    of it only what is the caller's own.  Where the overflow uid is a user of the namespace, it is trusted like any
-    other: not at all.
+    A user namespace shows all users without a number in it as one, the overflow uid.  If root is among them, the
+    overflow uid counts as root: it owns "/", and every program there depends on the owner of "/" already.  The cost:
+    another user without a number there looks like root too.  Only a region of the caller in a directory of that user,
+    named with --region or by the environment, is affected.  If the namespace has a user with the number of the overflow
+    uid, that user is not trusted.
     """
     trusted = {0, os.geteuid()}
     with contextlib.suppress(OSError, ValueError):
@@ -123,7 +122,7 @@ def _is_known(uid: int) -> bool:
 
 
 def _guarded(directory: str, uid: int) -> bool:
-    """A real directory where an entry of ours can be replaced by us and root alone, and so can it, and all above it."""
+    """Whether only this user and trusted users can replace this user's entries there, and each directory above."""
     trusted = trusted_owners() | {uid}
     path = directory
     while os.path.isabs(path) and _guards(path, trusted):
@@ -134,7 +133,7 @@ def _guarded(directory: str, uid: int) -> bool:
 
 
 def _guards(directory: str, trusted: set[int]) -> bool:
-    """An access control list that lets anybody write shows in the bits of the group."""
+    """Whether only trusted users can replace entries.  An access control list shows in the bits of the group."""
     try:
         status = os.lstat(directory)
     except OSError:
@@ -149,7 +148,7 @@ def _name(mountpoint: str) -> str:
 
 
 def _bases(uid: int) -> Iterator[str]:
-    """Directories that may hold those of a user: shared memory, what a login gives, any temporary one."""
+    """The safe directories for a user's regions: shared memory, the login's runtime directory, a temporary one."""
     login = os.environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else f"/run/user/{uid}"
     for base in (SHARED_MEMORY, login, tempfile.gettempdir()):
         if os.path.isabs(base) and _guarded(real := os.path.realpath(base), uid):

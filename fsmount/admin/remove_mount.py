@@ -1,4 +1,8 @@
-"""Unmounts one mount and no other: by a descriptor of it, or where only fusermount3 can, just after it was compared."""
+"""Unmounts exactly one mount.
+
+Root unmounts through a descriptor whose mount id was compared.  For other users fusermount3 unmounts by path, just
+after the comparison.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import re
 import shutil
 import subprocess
 
-from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.bounded_child import NoAnswer, bounded
 from fsmount.admin.mount_table import Mount, all_mounts, is_root_of, open_root, opened_root
 from fsmount.admin.mount_users import describe_users
 from fsmount.admin.user_error import UserError
@@ -21,9 +25,9 @@ _NOFOLLOW = 8
 
 
 def remove_mount(mount: Mount, *, lazy: bool = False) -> None:
-    """Unmounts; UserError if it cannot be.  Lazy: at once, even with open files.  Nothing is wrong if it is gone."""
+    """Unmounts; a mount that is gone is no error.  UserError: busy, or of another user.  lazy: even with open files."""
     failure = _as_root(mount, lazy) if os.geteuid() == 0 else _as_user(mount, lazy)
-    if failure is None or not _is_there(mount):
+    if failure is None or not _exists(mount):
         return
     if "busy" in failure:
         raise UserError(f"busy: {describe_users(mount)}")
@@ -32,12 +36,12 @@ def remove_mount(mount: Mount, *, lazy: bool = False) -> None:
     raise UserError(f"cannot be unmounted: {failure}")
 
 
-def _is_there(mount: Mount) -> bool:
+def _exists(mount: Mount) -> bool:
     return any((other.id, other.device) == (mount.id, mount.device) for other in all_mounts())
 
 
 def detach(mount: Mount) -> None:
-    """Unmounts it at once, as root; files in it stay open.  OSError: ENOENT if it is not at its path any more."""
+    """Unmounts lazily, as root; files in it stay open.  OSError: ENOENT if another mount is at its path by now."""
     root = open_root(mount)
     try:
         if not is_root_of(mount, root):
@@ -49,11 +53,11 @@ def detach(mount: Mount) -> None:
 
 
 def _as_root(mount: Mount, lazy: bool) -> str | None:
-    """What failed.
+    """Unmounts; returns the reason of a failure.
 
-    Only a lazy unmount can be done through a descriptor, since that itself keeps the mount busy.  Whether anything else
-    does is asked by the path before: MNT_EXPIRE answers EAGAIN where nothing does, and the first time it only marks
-    what is there, whichever mount that is.
+    A descriptor keeps the mount busy, so only a lazy unmount can go through one.  MNT_EXPIRE by path comes first and
+    finds out whether the mount is busy otherwise.  It answers EAGAIN if not, and the first time it only marks the mount
+    at that path, whichever that is.
     """
 
     def act() -> None:
@@ -66,23 +70,23 @@ def _as_root(mount: Mount, lazy: bool) -> str | None:
     except OSError as error:
         return error.strerror
     except NoAnswer:
-        return "a file system on the way does not answer"
+        return "a file system on the way to it does not answer"
     return None
 
 
 def _umount(path: str, flags: int) -> int:
-    """umount2(2); the errno, 0 for none."""
+    """umount2(2); returns the errno, 0 for none."""
     libc = ctypes.CDLL(None, use_errno=True)
     return ctypes.get_errno() if libc.umount2(os.fsencode(path), flags) else 0
 
 
 def _as_user(mount: Mount, lazy: bool) -> str | None:
-    """What failed.  fusermount3 unmounts for a user what is this user's."""
+    """Unmounts; returns the reason of a failure.  fusermount3 accepts only mounts of the calling user."""
     if not shutil.which("fusermount3"):
         raise UserError("fusermount3 is missing: install fuse3, or ask root to unmount")
     with opened_root(mount) as root:
         if root is None:
-            return "it cannot be reached"
+            return "it is out of reach"
     done = subprocess.run(
         ["fusermount3", "-uz" if lazy else "-u", "--", mount.path],
         stdin=subprocess.DEVNULL,
@@ -95,6 +99,6 @@ def _as_user(mount: Mount, lazy: bool) -> str | None:
 
 
 def plain_words(stderr: str) -> str:
-    """The stderr of a program as one line, without its name in front."""
+    """The stderr of a program as one line, without the program's name."""
     lines = (re.sub(r"^\S+: ", "", line.strip()) for line in stderr.splitlines())
     return "; ".join(line for line in lines if line)

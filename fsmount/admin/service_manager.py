@@ -1,7 +1,7 @@
-"""What systemd is told of a service of Type=notify: sd_notify(3) and sd_watchdog_enabled(3).
+"""Messages to systemd from a service of Type=notify: sd_notify(3) and sd_watchdog_enabled(3).
 
-A message is a datagram, and never waited for.  The libraries that are kept up for it bind libsystemd, which would have
-to be there on every machine; this is all of it that is used.
+A message is a datagram, and sending never blocks.  Maintained libraries for it need libsystemd on every machine, for
+the few lines below.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ log = logging.getLogger(__name__)
 
 
 class ServiceManager:
-    """Who started this process and wants to know how it does; nobody, unless told where to reach it."""
+    """The service manager of this process; without an address there is none, and messages go nowhere."""
 
     def __init__(self, address: str = "", interval: float = 0.0) -> None:
-        """interval: without a ping for so many seconds it ends this process; 0: it does not."""
+        """interval: the seconds without a ping after which it ends this process; 0: never."""
         self._address = address
         self._interval = interval
 
     @classmethod
     def of_environment(cls) -> ServiceManager:
-        """The one that the environment names; takes it out of there, for the children of this process are not meant."""
+        """The one that the environment names.  Removes the variables, which do not apply to child processes."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
         interval = os.environ.pop("WATCHDOG_USEC", "")
         watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
         return cls(address, int(interval) / 1e6 if watched and interval.isdecimal() else 0.0)
 
     def ready(self, status: str) -> None:
-        """The service can be used; status is a line for who looks at it."""
-        self._tell("READY=1", f"STATUS={' '.join(status.split())}")
+        """The service is ready; status is a line for `systemctl status`."""
+        self._send("READY=1", f"STATUS={' '.join(status.split())}")
 
     def stopping(self, status: str) -> None:
-        """The end has begun.  From here systemd waits as long as TimeoutStopSec= says, and for no more pings."""
-        self._tell("STOPPING=1", f"STATUS={status}")
+        """The end has begun.  From now on systemd applies TimeoutStopSec=, and awaits no pings."""
+        self._send("STOPPING=1", f"STATUS={status}")
 
     async def ping(self) -> None:
-        """Tells that the event loop turns, twice in the time that systemd allows, until it is cancelled."""
+        """Reports that the event loop turns, twice per interval, until it is cancelled."""
         while self._interval:
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
             await trio.sleep(self._interval / 2)
 
-    def _tell(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> None:
         if not self._address:
             return
         address = os.fsencode(self._address)
         if address.startswith(b"@"):
-            address = b"\0" + address[1:]  # an abstract one
+            address = b"\0" + address[1:]  # an abstract socket
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.setblocking(False)
                 manager.sendto("\n".join(lines).encode(errors="backslashreplace"), address)
         except OSError as error:
-            log.warning("the service manager is not told %s: %s", lines[0], error.strerror)
+            log.warning("the service manager does not receive %s: %s", lines[0], error.strerror)

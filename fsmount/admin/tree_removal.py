@@ -1,16 +1,35 @@
-"""Groups, limits and charges that end with a tree that is unmounted and not kept."""
+"""Before a tree and its region are removed: its live holders, and the groups and limits that end with it."""
 
 from __future__ import annotations
 
+from fsmount.admin.user_error import UserError
+from fsmount.errors import LockTimeout
 from fsmount.quantities import UNLIMITED
 from fsmount.shm import Tree
 
+_NAMED = 5
+
+
+def check_holders(tree: Tree) -> None:
+    """UserError if the tree has live holders.  A damaged region passes: it must be possible to unmount it."""
+    try:
+        holders = [holder for holder in tree.holders() if holder.alive]
+    except LockTimeout as error:
+        advice = "continue or end it and unmount again, or leave the counters to the next mount with --keep"
+        raise UserError(f"{error.strerror}: {advice}") from None
+    except OSError:
+        return
+    processes = {holder.pid: holder.command for holder in holders}
+    if processes:
+        named = ", ".join(f"{command} (pid {pid})" for pid, command in sorted(processes.items())[:_NAMED])
+        more = f" and {len(processes) - _NAMED} more" if len(processes) > _NAMED else ""
+        raise UserError(
+            f"busy: charged by {named}{more}; end them, or leave the counters to the next mount with --keep"
+        )
+
 
 def losses(tree: Tree) -> str:
-    """The groups, limits and charges of groups, such as "12 groups and 3 limits"; empty if there are none.
-
-    Charges of holders are no part of it: a tree with live holders is not unmounted.
-    """
+    """The groups, limits and group charges of the tree, such as "12 groups and 3 limits"; empty if there are none."""
     groups = limits = 0
     charged: set[int] = set()
     try:
@@ -20,7 +39,7 @@ def losses(tree: Tree) -> str:
             limits += sum((row.limit != UNLIMITED) + (row.soft_limit != UNLIMITED) for row in rows)
             charged.update(row.id for row in rows if row.common)
     except OSError:
-        return ""  # a damaged region can be unmounted all the same
+        return ""  # a damaged region
     parts = [_counted(groups, "group"), _counted(limits, "limit")]
     if charged:
         parts.append(f"the charges of {_counted(len(charged), 'group')}")

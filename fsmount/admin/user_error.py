@@ -1,8 +1,8 @@
-"""The quiet error: what the user asked for cannot be done, and no part of fsmount is at fault."""
+"""An error for the user: the request cannot be fulfilled, and fsmount is not at fault."""
 
 
 class UserError(Exception):
-    """Its text says in one line what is wrong and what to do; nothing was changed."""
+    """One line that says what is wrong and what to do.  Nothing was changed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(text.split()))

@@ -1,1 +1,1 @@
-"""The process that serves a mount: start, readiness, signals, the holders that die, and the end."""
+"""The process that serves a mount: its start, its readiness, signals, the end of holders, and its own end."""

@@ -1,4 +1,4 @@
-"""The warning of a mount whose --config file does not describe the counters that it takes over."""
+"""Warnings of a mount whose --config file differs from the counters that the mount adopts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from fsmount import config
 from fsmount.daemon.mount_request import MountRequest
 from fsmount.shm import Tree
 
-#: How many differences are named.
+#: How many differences are named, and how many are counted.
 _NAMED = 5
-#: How many are counted.
 _COUNTED = 1000
 
 
 def config_warnings(request: MountRequest, tree: Tree) -> list[str]:
-    """A line for each of the first differences and one that says what to do; none if nothing differs."""
+    """A line for each of the first differences, and one with advice; none if the tree is as the file says."""
     if request.config is None:
         return []
     found = list(islice(config.differences(request.config, tree, request.mountpoint), _COUNTED))
@@ -24,9 +23,9 @@ def config_warnings(request: MountRequest, tree: Tree) -> list[str]:
         return []
     number = f"{len(found)} or more differences" if len(found) == _COUNTED else f"{len(found)} differences"
     count = "one difference" if len(found) == 1 else number
-    begin = f"fsmount umount {shlex.quote(request.mountpoint)}"
+    umount = f"fsmount umount {shlex.quote(request.mountpoint)}"
     return [
         *map(str, found[:_NAMED]),
-        f"{request.config_path} is for new counters, and those from before stay as they are, with {count}: "
-        f"change them with the commands given, or end them with {begin} and start again",
+        f"{request.config_path} applies to new counters only, and the existing ones stay, with {count}: "
+        f"run the commands above, or remove the counters with {umount} and mount again",
     ]

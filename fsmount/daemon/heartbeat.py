@@ -1,4 +1,4 @@
-"""The daemon's heartbeat: it shows that the event loop turns; a watchdog ends the daemon when it stops."""
+"""The daemon's heartbeat: it shows that the event loop turns.  Without it a watchdog process ends the daemon."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _STDERR = 2
 
 
 class Heartbeat:
-    """Beats for a watchdog as long as the block lasts; does nothing without a limit.
+    """Runs a watchdog during the block, and beats for it; does nothing with a limit of 0.
 
-    The watchdog has nothing of ours but the pipe's other end and standard error: not the terminal, no device, no
-    region, no directory.  It sees the end of this process in any case; at a good end it is ended first.
+    The watchdog inherits only the pipe's other end and standard error: no terminal, device, region or directory.  It
+    notices any death of this process.  At a clean end this process ends the watchdog first.
     """
 
     def __init__(self, limit: float, *, system_log: str, mountpoint: str, region: str) -> None:
         self._limit = limit
-        self._told = (system_log, mountpoint, region)
+        self._arguments = (system_log, mountpoint, region)
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._began = 0.0
+        self._started = 0.0
         self._pipe = -1
         self._kept = contextlib.ExitStack()
 
@@ -47,25 +47,25 @@ class Heartbeat:
         self._stop()
 
     async def run(self) -> None:
-        """Beats until it is cancelled."""
+        """Beats until cancelled."""
         while self._watchdog is not None:
             self.beat()
             await trio.sleep(self._limit / 4)
 
     def beat(self) -> None:
-        """Once: what follows has the whole limit for itself.  Never waits."""
+        """Beats once: the next step has the whole limit.  Never blocks."""
         if self._watchdog is None:
             return
         try:
             os.write(self._pipe, watchdog.BEAT)
         except BlockingIOError:
-            pass  # the watchdog does not run; it will hear of it
+            pass  # the pipe is full, since the watchdog is stopped; a beat is in it
         except BrokenPipeError:
             self._replace()
 
     def _start(self) -> None:
-        """Does not wait until the watchdog watches."""
-        # isolated, and without site-packages: nothing to find, nothing in the way, and half the time
+        """Starts the watchdog, without waiting for it."""
+        # isolated, and without site-packages: no other module can interfere, and it starts in half the time
         program = [sys.executable, "-I", "-S", _PROGRAM]
         with contextlib.ExitStack() as passed, contextlib.ExitStack() as kept:
             try:
@@ -75,7 +75,7 @@ class Heartbeat:
                 passed.callback(os.close, reader)
                 kept.callback(os.close, self._pipe)
                 self._watchdog = subprocess.Popen(
-                    [*program, str(process), str(os.getpid()), str(self._limit), *self._told],
+                    [*program, str(process), str(os.getpid()), str(self._limit), *self._arguments],
                     stdin=reader,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[process],
@@ -88,7 +88,7 @@ class Heartbeat:
             self._kept = kept.pop_all()
         os.set_blocking(self._pipe, False)
         faulthandler.enable(self._pipe)
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def _stop(self) -> None:
         if self._watchdog is not None:
@@ -99,10 +99,10 @@ class Heartbeat:
             self._kept.close()
 
     def _replace(self) -> None:
-        """Somebody killed it; or it cannot live, and another could not either."""
+        """Starts another watchdog, unless the last one ended at once: then the next one would too."""
         self._stop()
-        if time.monotonic() - self._began < self._limit:
+        if time.monotonic() - self._started < self._limit:
             log.error("there is no watchdog any more: it ended just after its start")
         else:
-            log.warning("the watchdog was killed: another is started")
+            log.warning("the watchdog was killed: another one starts")
             self._start()

@@ -1,4 +1,4 @@
-"""Where the daemon's log goes: standard error in the foreground, the system's log in the background."""
+"""The daemon's log: on standard error in the foreground, in the system's log in the background."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 
 
 class SystemLog(logging.Handler):
-    """Sends records to the system's log, and never waits for it.
+    """Sends records to the system's log without blocking.
 
-    The handlers of the standard library send on a blocking socket: with a stopped log daemon the
-    file system would stop with it.  Here a record that cannot be taken at once is lost, as it is
-    where no log daemon runs.
+    The standard library's handler sends on a blocking socket: a stopped log daemon would stop the
+    file system too.  Here a record that the log daemon cannot take at once is lost.
     """
 
     def __init__(self, address: str = SYSTEM_LOG) -> None:
@@ -33,10 +32,10 @@ class SystemLog(logging.Handler):
         text = f"<{_DAEMON | severity}>fsmount[{os.getpid()}]: {self.format(record)}"
         message = text.encode(errors="backslashreplace")
         if not self._send(message):
-            self._send(message)  # the log daemon was started anew: the second time connects to the new one
+            self._send(message)  # after a restart of the log daemon the second attempt connects again
 
     def _send(self, message: bytes) -> bool:
-        """False if the connection was of no use and has been dropped."""
+        """False: the connection was broken, and is closed now."""
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -66,7 +65,7 @@ def to_system_log(mountpoint: str, debug: bool) -> None:
 
 def to_stderr(mountpoint: str, debug: bool) -> None:
     layout = "%(asctime)s %(name)s: %(message)s" if debug else f"fsmount: {_plain(mountpoint)}: %(message)s"
-    # a descriptor of its own, since what FUSE writes to standard error is caught while it mounts
+    # its own descriptor: during the mount standard error itself is captured, for messages of FUSE
     stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     _install(logging.StreamHandler(stream), layout, logging.DEBUG if debug else logging.WARNING)
 
@@ -83,7 +82,7 @@ def _install(handler: logging.Handler, layout: str, level: int) -> None:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    logging.getLogger("fsmount").critical("an error nobody expected", exc_info=(kind, error, trace))
+    logging.getLogger("fsmount").critical("unexpected error", exc_info=(kind, error, trace))
 
 
 def _log_uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:

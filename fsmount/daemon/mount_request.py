@@ -1,4 +1,4 @@
-"""What the user asked to be mounted."""
+"""The mount that a user asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsmount.shm import parse_resource
 
 @dataclass(frozen=True)
 class MountRequest:
-    """None, or no resource: not said, so that a region from before may have its own."""
+    """None, and no resource, mean the default, or the value of an existing region."""
 
     mountpoint: str  # the real path
     resources: tuple[str, ...] = ()  # NAME[:bytes|:count]
@@ -21,29 +21,29 @@ class MountRequest:
     groups: int | None = None
     holders: int | None = None
     cells: int | None = None
-    config: TreeDescription | None = None  # what a new region is made as; the options must agree with it
+    config: TreeDescription | None = None  # the content of a new region; the options must agree with it
     config_path: str = ""
-    options: tuple[str, ...] = ()  # FUSE's
+    options: tuple[str, ...] = ()  # for FUSE
     debug: bool = False
-    watchdog: float = 30.0  # after how many seconds a daemon that stands still is ended; 0: never
+    watchdog: float = 30.0  # seconds without a heartbeat after which the watchdog ends the daemon; 0: never
 
     def creation(self) -> dict[str, Any]:
-        """What a new region is made with, for Tree.create().  UserError if the options contradict the file."""
+        """The arguments of Tree.create() for a new region.  UserError if an option contradicts the config file."""
         config = self.config or TreeDescription()
-        given: dict[str, Any] = {"resources": dict(map(parse_resource, self.resources)) or None}
-        given |= {name: getattr(self, name) for name in ("batch", "groups", "holders", "cells")}
-        made: dict[str, Any] = {}
-        for name, value in given.items():
-            said = getattr(config, name)
-            if None not in (value, said) and value != said:
+        options: dict[str, Any] = {"resources": dict(map(parse_resource, self.resources)) or None}
+        options |= {name: getattr(self, name) for name in ("batch", "groups", "holders", "cells")}
+        arguments: dict[str, Any] = {}
+        for name, value in options.items():
+            configured = getattr(config, name)
+            if None not in (value, configured) and value != configured:
                 option = f"--{name.removesuffix('s')}" if name == "resources" else f"--{name}"
-                text = f"{option} says {_shown(value)} and {self.config_path} says {_shown(said)}"
+                text = f"{option} says {_shown(value)} and {self.config_path} says {_shown(configured)}"
                 raise UserError(f"{text}: change one, or leave {option} out")
-            if value is not None or said is not None:
-                made[name] = said if value is None else value
-        if "resources" in made:
-            made["resources"] = [f"{name}:{unit}" for name, unit in made["resources"].items()]
-        return made
+            if value is not None or configured is not None:
+                arguments[name] = configured if value is None else value
+        if "resources" in arguments:
+            arguments["resources"] = [f"{name}:{unit}" for name, unit in arguments["resources"].items()]
+        return arguments
 
 
 def _shown(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""The daemon's own mount: put on one directory, and taken away whatever is at its path by then.
+"""The daemon's own mount: made on one open directory, and unmounted whatever is at its path by then.
 
-Root mounts through the descriptor that was checked, so nobody can put anything else in its place meanwhile.  libfuse
-cannot unmount that by its name, and does not compare what it unmounts; so root does both itself.  For other users
-fusermount3 mounts and unmounts, with checks of its own.
+Root mounts through the descriptor of the checked directory, so no other user can replace the directory meanwhile.
+libfuse cannot unmount such a mount by path, and does not compare the mount that it unmounts; so root unmounts through a
+descriptor too.  For other users fusermount3 mounts and unmounts, with its own checks.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ class OwnMount:
     def __init__(self) -> None:
         self._mount: Mount | None = None
         self._is_mounted = False
-        # The end needs these, however many descriptors there are by then.
+        # end() needs a mount table and a descriptor, even when all other descriptors are in use.
         self._table: FileIO | None = None
         self._spare: FileIO | None = None
 
-    def begin(self, operations: Operations, place: OpenPath, options: set[str]) -> None:
-        """Mounts on the place.  RuntimeError: FUSE cannot."""
+    def begin(self, operations: Operations, mount_point: OpenPath, options: set[str]) -> None:
+        """Mounts there.  RuntimeError: FUSE cannot."""
         self._table = FileIO("/proc/self/mountinfo")
         self._spare = FileIO(os.devnull)
-        # auto_unmount is done by fusermount3, which outlives this process and its descriptors
+        # auto_unmount takes fusermount3, which outlives this process and its descriptors
         by_descriptor = os.geteuid() == 0 and "auto_unmount" not in options
-        target = f"/proc/self/fd/{place.descriptor}" if by_descriptor else place.path
+        target = f"/proc/self/fd/{mount_point.descriptor}" if by_descriptor else mount_point.path
         pyfuse3.init(operations, target, options)
         self._is_mounted = True
-        self._mount = self._find(os.readlink(f"/proc/self/fd/{place.descriptor}"))
+        self._mount = self._find(os.readlink(f"/proc/self/fd/{mount_point.descriptor}"))
 
     def end(self) -> None:
-        """Unmounts, if it still is mounted, and ends what FUSE has here."""
+        """Unmounts, if it is still mounted, and closes FUSE."""
         if not self._is_mounted:
             return
         self._is_mounted = False
@@ -49,22 +49,25 @@ class OwnMount:
                 file.close()
         mount = next((mount for mount in mounts if self._is_own(mount)), None)
         if mount is not None and os.geteuid() == 0:
-            with contextlib.suppress(OSError):  # somebody else was faster
+            with contextlib.suppress(OSError):  # another process was faster
                 detach(mount)
             mount = None
         pyfuse3.close(unmount=mount is not None and mount_at(mount.path, mounts) == mount)
 
     def _mounts(self) -> list[Mount]:
-        """As they are now, without a new descriptor."""
+        """The current mounts, read without a new descriptor."""
         assert self._table is not None
         self._table.seek(0)
         return parse(self._table.readall())
 
     def _find(self, path: str) -> Mount | None:
-        """The mount that was made at this path; where the kernel tells what is ours, not one put over it since."""
+        """The mount that was made at this path.
+
+        A kernel that shows the devices of this process excludes a mount that another process put over it since.
+        """
         mounts = [mount for mount in self._mounts() if mount.is_fsmount and mount.uid == os.geteuid()]
         devices = None
-        with contextlib.suppress(OSError):  # there is no descriptor to look with
+        with contextlib.suppress(OSError):  # no descriptor is left
             devices = served_devices()
         if devices:
             return next((mount for mount in mounts if mount.device in devices), None)
@@ -72,6 +75,6 @@ class OwnMount:
         return found if found in mounts else None
 
     def _is_own(self, mount: Mount) -> bool:
-        """Whatever its path is by now."""
+        """Whether it is the daemon's own mount, at any path."""
         own = self._mount
         return own is not None and (mount.id, mount.device) == (own.id, own.device)

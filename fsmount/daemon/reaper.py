@@ -1,31 +1,28 @@
-"""The end of holders.
+"""Ends the holders of processes that have ended.
 
-A holder's end is an event, and comes in up to three ways:
+Three events end a holder; after the first one the others find nothing to do:
 
-- its control file is released.  A process ties the file of its holder to its memory (engine/holders/tie.c), so the
-  kernel releases it at any death and at exec(), whatever descriptors a forked child has;
-- its process ends.  A pidfd becomes readable then;
-- nobody could tell us: a look at all holders now and then finds it.
+- its control file is released.  A process ties its holder's control file to its memory (engine/holders/tie.c), so the
+  kernel releases the file at any death and at exec(), whatever descriptors a forked child has;
+- its process ends, and the process's pidfd becomes readable;
+- a regular look at all holders finds its process dead.
 
-A holder ends once, whichever comes first; the others then find nothing to do.
+The daemon learns of a new holder at once: the region has a number to wait for, which changes before the holder exists.
+So a process can die at any instruction and leaves no holder that the daemon does not know.
 
-Who becomes a holder is known at once, however it came to the region: the region itself has a number to wait for, and
-it changes before the holder is one.  So there is no instruction at which a process can die and leave a holder nobody
-watches.
+A pidfd takes one descriptor per process.  While there are enough descriptors, each process gets one: it also reports a
+death while a forked child still has a descriptor of a control file that was about to be tied.  Half of the descriptors
+are reserved for processes without a control file here: they attached under an earlier daemon, or cannot reach the
+mount.  If these alone exceed the room, only the regular look finds the death of some.  That takes a hard limit
+of open files far below the default of distributions.  A process that attaches has no control file for a moment, and
+many may attach at once: a process without a pidfd counts as unwatched only if it still is at the next look.
 
-A pidfd costs a descriptor, one for each process.  All get one while there are enough: it also tells of a death while
-a child that was forked in the midst of an introduction has its descriptor still.  Half of those we may have are kept
-for holders without a control file here: who attached under a daemon before this one, or cannot reach the mount.  Only
-when these alone are too many is the end of some seen by the looks alone; that needs a hard limit of descriptors far
-below what systems come with.  Whoever attaches is without a control file for a moment, and many may be so at once:
-who is without a descriptor then is no matter unless he still is at the next look.
+A new daemon finds holders whose control files were released while no daemon ran.  It ends the dead ones, and watches
+the others by pidfd.  An open lease looks like a closed one to it, so such a lease lasts as long as the process that
+opened it.
 
-When the daemon itself is new, the region is full of holders whose control files were released while nobody listened.
-The dead are ended then, and the living watched by pidfd.  An open lease cannot be told from a closed one any more: it
-lasts as long as the process that opened it.
-
-Many may end at once.  Their pidfds are in one epoll, so that a wake-up brings all who are dead by then; they are ended
-in a worker thread, each under the lock for itself, and the loop serves everybody else meanwhile.
+Many processes may end at once.  Their pidfds are in one epoll, so one wake-up reports all of them.  A worker thread
+ends the holders, with the lock for each one alone, while the event loop serves requests.
 """
 
 from __future__ import annotations
@@ -50,29 +47,29 @@ log = logging.getLogger(__name__)
 # Seconds between two looks at all holders.
 LOOK_INTERVAL = 5.0
 
-# Descriptors for everything else that the daemon does.
+# Descriptors for all other files of the daemon.
 _OTHER_FILES = 128
 
 
 def _room() -> int:
-    """How many pidfds we may have."""
+    """The number of pidfds that the limit of open files allows."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES
 
 
-class _Who(NamedTuple):
-    """A process: a pid alone is used again."""
+class _ProcessId(NamedTuple):
+    """Identifies a process: the kernel reuses pids."""
 
     pid: int
     start_time: int
 
 
 class _Process:
-    """A process that is watched, and its holders."""
+    """A watched process and its holders."""
 
-    __slots__ = ("holders", "pidfd", "who")
+    __slots__ = ("holders", "id", "pidfd")
 
-    def __init__(self, who: _Who, pidfd: int) -> None:
-        self.who = who
+    def __init__(self, id: _ProcessId, pidfd: int) -> None:
+        self.id = id
         self.pidfd = pidfd
         self.holders: list[int] = []
 
@@ -81,29 +78,29 @@ class Reaper:
     """Ends each holder of a tree when its process has ended.  All methods are for the event loop's thread."""
 
     def __init__(self, tree: Tree, leases: list[Holder]) -> None:
-        """leases: those that were open when the daemon before died."""
+        """leases: those that were open when the previous daemon died."""
         self._tree = tree
         self._leases = {lease.id for lease in leases}
         self._deaths = select.epoll()
-        self._processes: dict[_Who, _Process] = {}
+        self._processes: dict[_ProcessId, _Process] = {}
         self._pidfds: dict[int, _Process] = {}
         self._watched: dict[int, _Process] = {}  # by holder
         self._bound: set[int] = set()  # holders with a control file
         self._unwatched: set[int] = set()  # at the last look
         self._ended: list[int] = []
-        self._told = trio.Event()
+        self._has_ended = trio.Event()
         self._warned = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watches until it is cancelled; started when it can be told of holders."""
+        """Watches until cancelled; started when holder_bound() may be called."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_as_told)
+            nursery.start_soon(self._end_holders)
             nursery.start_soon(self._await_deaths)
             task_status.started()
             await self._await_arrivals()
 
     def holder_bound(self, holder: int) -> None:
-        """A process has introduced its holder: its control file is released when it ends."""
+        """A process has tied a holder to its control file, which is released when the process ends."""
         self._bound.add(holder)
         if not self._has_room():
             self._unwatch(holder)
@@ -113,7 +110,7 @@ class Reaper:
         if holder in self._bound:
             self._end([holder])
 
-    # ---- who is there
+    # ---- new holders
 
     async def _await_arrivals(self) -> None:
         seen = 0
@@ -125,7 +122,7 @@ class Reaper:
                 await self._look_at_all()
             newest = await self._await_arrival(seen, look_at - trio.current_time())
             if newest != seen:
-                await self._meet(await self._ask(partial(self._tree.new_holders, seen)))
+                await self._watch_or_end(await self._ask(partial(self._tree.new_holders, seen)))
                 seen = newest
 
     async def _await_arrival(self, seen: int, seconds: float) -> int:
@@ -134,8 +131,8 @@ class Reaper:
     async def _look_at_all(self) -> None:
         holders = await self._ask(self._tree.holders)
         for holder in self._watched.keys() - {holder.id for holder in holders}:
-            self._unwatch(holder)  # it ended itself
-        unwatched = await self._meet(
+            self._unwatch(holder)  # the holder has ended
+        unwatched = await self._watch_or_end(
             holder for holder in holders if holder.kind == PROCESS or holder.id in self._leases
         )
         if unwatched & self._unwatched:
@@ -143,58 +140,58 @@ class Reaper:
         self._unwatched = unwatched
 
     async def _ask(self, question: Callable[[], list[Holder]]) -> list[Holder]:
-        """The answer from a worker thread, however long the region's lock takes; nobody if it failed."""
+        """The answer of a worker thread, which waits for the region's lock; no holders if the question failed."""
         answer: list[Holder] = []
         await persist(lambda: answer.extend(question()))
         return answer
 
-    async def _meet(self, holders: Iterable[Holder]) -> set[int]:
-        """Watches those that are not watched yet, and ends those that are dead.  Returns whose end is no event."""
-        strangers: dict[_Who, list[int]] = {}
+    async def _watch_or_end(self, holders: Iterable[Holder]) -> set[int]:
+        """Watches new holders, and ends dead ones.  Returns the holders whose death would cause no event."""
+        new: dict[_ProcessId, list[int]] = {}
         for holder in holders:
-            who = _Who(holder.pid, holder.start_time)
+            process_id = _ProcessId(holder.pid, holder.start_time)
             if holder.id in self._watched or not holder.here:
                 continue
-            if who in self._processes:
-                self._watch(self._processes[who], holder.id)
+            if process_id in self._processes:
+                self._watch(self._processes[process_id], holder.id)
             elif self._needs_watch(holder.id):
-                strangers.setdefault(who, []).append(holder.id)
+                new.setdefault(process_id, []).append(holder.id)
         unwatched: set[int] = set()
-        if not strangers:
+        if not new:
             return unwatched
-        found = await trio.to_thread.run_sync(_open_all, list(strangers), _room() - len(self._processes))
-        for who, pidfd in found.items():
-            # some have a control file by now
-            needy = [holder for holder in strangers[who] if self._needs_watch(holder)]
+        found = await trio.to_thread.run_sync(_open_all, list(new), _room() - len(self._processes))
+        for process_id, pidfd in found.items():
+            # some have tied a control file meanwhile
+            to_watch = [holder for holder in new[process_id] if self._needs_watch(holder)]
             if pidfd is None:
-                self._end(strangers[who])
-            elif pidfd >= 0 and not needy:
+                self._end(new[process_id])
+            elif pidfd >= 0 and not to_watch:
                 os.close(pidfd)
-            elif pidfd < 0 or not self._add(process := _Process(who, pidfd)):
-                unwatched.update(set(needy) - self._bound)
+            elif pidfd < 0 or not self._add(process := _Process(process_id, pidfd)):
+                unwatched.update(set(to_watch) - self._bound)
             else:
-                for holder_id in needy:
+                for holder_id in to_watch:
                     self._watch(process, holder_id)
         return unwatched
 
     def _needs_watch(self, holder: int) -> bool:
-        """All do while there is room, and without a control file even when there is none."""
+        """Whether a pidfd is needed: always without a control file, and with one while there is room."""
         return holder not in self._bound or self._has_room()
 
     def _has_room(self) -> bool:
-        """For one that has a control file."""
+        """Whether a process with a control file may get a pidfd."""
         return len(self._processes) < _room() // 2
 
     def _warn(self) -> None:
         if not self._warned:
             self._warned = True
             log.warning(
-                "too few descriptors to watch every holder of before: the end of some is noticed within %g s; "
-                "raise the hard limit of open files",
+                "too few descriptors to watch every process that attached earlier: the death of some is noticed "
+                "within %g s; raise the hard limit of open files",
                 LOOK_INTERVAL,
             )
 
-    # ---- who is watched
+    # ---- watched processes
 
     def _add(self, process: _Process) -> bool:
         try:
@@ -202,13 +199,13 @@ class Reaper:
         except OSError:
             os.close(process.pidfd)
             return False
-        self._processes[process.who] = self._pidfds[process.pidfd] = process
+        self._processes[process.id] = self._pidfds[process.pidfd] = process
         return True
 
     def _remove(self, process: _Process) -> None:
         self._deaths.unregister(process.pidfd)
         os.close(process.pidfd)
-        del self._processes[process.who], self._pidfds[process.pidfd]
+        del self._processes[process.id], self._pidfds[process.pidfd]
         for holder in process.holders:
             del self._watched[holder]
 
@@ -226,7 +223,7 @@ class Reaper:
             process.holders.remove(holder)
             del self._watched[holder]
 
-    # ---- who has ended
+    # ---- ended processes
 
     async def _await_deaths(self) -> None:
         while True:
@@ -241,41 +238,41 @@ class Reaper:
             self._bound.discard(holder)
             self._unwatch(holder)
             self._ended.append(holder)
-        self._told.set()
+        self._has_ended.set()
 
-    async def _end_as_told(self) -> None:
+    async def _end_holders(self) -> None:
         while True:
-            await self._told.wait()
-            self._told = trio.Event()
+            await self._has_ended.wait()
+            self._has_ended = trio.Event()
             ended, self._ended = self._ended, []
             await persist(partial(self._end_each, ended))
 
     def _end_each(self, holders: list[int]) -> None:
-        """In a worker thread.  Begun again after LockTimeout, it goes on with those that are left."""
+        """Runs in a worker thread.  After LockTimeout it runs again, with the holders that are left."""
         while holders:
             log.debug("holder %d ends", holders[-1])
             try:
                 self._tree.end_holder(holders[-1])
             except LockTimeout:
                 raise
-            except OSError as error:  # one holder's, and no other's
-                log.error("holder %d is not given back: %s", holders[-1], error)
+            except OSError as error:  # must not keep the other holders
+                log.error("holder %d is not released: %s", holders[-1], error)
             holders.pop()
 
 
-def _open_all(processes: Iterable[_Who], room: int) -> dict[_Who, int | None]:
-    """A pidfd for each process while there is room, then -1; None: the process has ended."""
-    found: dict[_Who, int | None] = {}
-    for who in processes:
+def _open_all(processes: Iterable[_ProcessId], room: int) -> dict[_ProcessId, int | None]:
+    """A pidfd for each process, or -1 without room; None: the process has ended."""
+    found: dict[_ProcessId, int | None] = {}
+    for process_id in processes:
         pidfd = -1
         if room > 0:
             with suppress(OSError):
-                pidfd = os.pidfd_open(who.pid)
-        if process_alive(*who):  # looked at after the pidfd was made: the pid cannot change hands any more
-            found[who] = pidfd
+                pidfd = os.pidfd_open(process_id.pid)
+        if process_alive(*process_id):  # checked after pidfd_open(): from then on no other process gets the pid
+            found[process_id] = pidfd
             room -= pidfd >= 0
         else:
-            found[who] = None
+            found[process_id] = None
             if pidfd >= 0:
                 os.close(pidfd)
     return found

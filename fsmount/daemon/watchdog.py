@@ -1,18 +1,18 @@
-"""Ends a daemon whose event loop does not turn any more, so that who waits for it gets an error and not a hang.
+"""Ends a daemon whose event loop no longer turns, so that processes with pending requests get an error.
 
-A program of its own that the daemon starts (see heartbeat.py).  It needs only the standard library: a process
-that is stopped, or stuck in C with the interpreter's lock, can do nothing for itself.
+It is a program that the daemon starts (see heartbeat.py): a process that is stopped, or stuck in C with the
+interpreter's lock, cannot act on itself.  It needs only the standard library.
 
     watchdog.py PROCESS PID LIMIT LOG MOUNTPOINT REGION < PIPE
 
-PROCESS is a pidfd of the daemon, LOG the system log's socket or empty for standard error.  Through the pipe come beats,
-each a zero byte, and the tracebacks that faulthandler writes when the daemon crashes.  Without a beat for LIMIT seconds
-it gets SIGABRT, which has faulthandler tell where it is stuck; SIGCONT, for a stopped process takes no other; and after
-a while SIGKILL.  A core is left where the limits of who mounted allow one, as with any abort; the region is not in it.
+PROCESS is a pidfd of the daemon, LOG the system log's socket or empty for standard error.  The pipe carries beats, each
+a zero byte, and the traceback that faulthandler writes when the daemon crashes.  After LIMIT seconds without a beat the
+daemon gets SIGABRT, so that faulthandler writes where it is stuck, and SIGCONT, without which a stopped process handles
+no signal.  If it still runs after a while, it gets SIGKILL.  The abort leaves a core if the resource limits allow one;
+the region is not in it.
 
-Only time in which this process was awake counts.  It sleeps in short naps, and one that lasted longer than it should
-(the machine was too busy, this process was stopped) counts as one nap: the daemon may have been kept from beating by
-the same.  The clock does not run while the machine is suspended.
+Only time in which this process was awake counts.  It sleeps in short naps.  A nap that lasts too long counts as one
+nap: a busy machine may have kept the daemon from beating too.  The clock stops while the machine is suspended.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from collections.abc import Callable
 BEAT = b"\0"
 
 _PIPE = 0
-_NAPS = 10  # to a limit
-_GRACE = 2.0  # seconds to abort in, and then to be killed in
+_NAPS = 10  # per limit
+_GRACE = 2.0  # seconds that an abort may take, and a kill
 _WARNING = 3 << 3 | 4  # LOG_DAEMON | LOG_WARNING, as <syslog.h> has them
 
 
-class Daemon:
-    """The process that is watched: what it says, and how to end it."""
+class WatchedDaemon:
+    """The watched daemon: its beats, its traceback, and its end."""
 
     def __init__(self, process: int, pid: int) -> None:
         self.pid = pid
         self.ended = False
-        self.last_words = b""
+        self.traceback = b""
         self._process = process
         self._poll = select.poll()
         self._poll.register(process, select.POLLIN)
@@ -47,21 +47,21 @@ class Daemon:
         os.set_blocking(_PIPE, False)
 
     def listen(self, seconds: float) -> bool:
-        """Waits until there is something to hear, but no longer than that; whether there was a beat."""
+        """Waits for data in the pipe or the end, with a time limit.  Returns whether there was a beat."""
         ready = dict(self._poll.poll(seconds * 1000))
         self.ended = self._process in ready
-        heard = b""
+        received = b""
         try:
             while piece := os.read(_PIPE, 65536):
-                heard += piece
+                received += piece
             self.ended = True  # it closed the pipe
         except BlockingIOError:
             pass
-        self.last_words += heard.replace(BEAT, b"")
-        return BEAT in heard
+        self.traceback += received.replace(BEAT, b"")
+        return BEAT in received
 
     def end(self) -> bool:
-        """Aborts it or kills it; whether that was of use."""
+        """Aborts the daemon or kills it.  Returns whether it has ended."""
         for numbers in ((signal.SIGABRT, signal.SIGCONT), (signal.SIGKILL,)):
             for number in numbers:
                 try:
@@ -74,7 +74,7 @@ class Daemon:
         return self.ended
 
     def status(self) -> dict[str, str]:
-        """The fields of its status in /proc; none if they cannot be read."""
+        """The fields of /proc/PID/status; none if it cannot be read."""
         try:
             with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as lines:
                 return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -82,38 +82,42 @@ class Daemon:
             return {}
 
 
-def watch(daemon: Daemon, limit: float, region: str, log: Callable[[str], None]) -> None:
-    """Returns when the daemon has ended, by itself or by us.  Logs last: a log may block, and readers wait."""
-    who = f"the daemon (pid {daemon.pid})"
-    what_to_do = f"mount again, the counters are kept in {region}"
+def watch(daemon: WatchedDaemon, limit: float, region: str, log: Callable[[str], None]) -> None:
+    """Returns when the daemon has ended.  Ends it before logging: the log may block, and readers wait."""
+    name = f"the daemon (pid {daemon.pid})"
+    advice = f"mount again, the counters are kept in {region}"
     nap = limit / _NAPS
     quiet = 0.0
-    told_of = "0"
+    logged_tracer = "0"
     while True:
         began = time.monotonic()
         beaten = daemon.listen(nap)
         quiet = 0.0 if beaten else quiet + min(time.monotonic() - began, nap)
         if daemon.ended:
-            if daemon.last_words:
-                log(f"{who} crashed: {what_to_do}\n{_text(daemon)}")
+            if daemon.traceback:
+                log(f"{name} crashed: {advice}\n{_text(daemon)}")
             return
         if quiet < limit:
             continue
         status = daemon.status()
         tracer = status.get("TracerPid", "0")
         if tracer == "0":
-            outcome = what_to_do if daemon.end() else "it cannot be ended, stuck in the kernel or first in a container"
+            outcome = (
+                advice
+                if daemon.end()
+                else "it cannot be ended: stuck in the kernel, or the first process of a container"
+            )
             state = status.get("State", "?")
-            log(f"{who} did not answer for {limit:g} s, in state {state}: {outcome}\n{_text(daemon)}")
+            log(f"{name} did not answer for {limit:g} s, in state {state}: {outcome}\n{_text(daemon)}")
             return
-        if tracer != told_of:
-            log(f"{who} does not answer, but process {tracer} debugs it: it is left alone")
-        told_of = tracer
+        if tracer != logged_tracer:
+            log(f"{name} does not answer, but process {tracer} debugs it: no signal is sent")
+        logged_tracer = tracer
         quiet = 0.0
 
 
-def _text(daemon: Daemon) -> str:
-    return daemon.last_words.decode(errors="backslashreplace")
+def _text(daemon: WatchedDaemon) -> str:
+    return daemon.traceback.decode(errors="backslashreplace")
 
 
 def _to_stderr(text: str) -> None:
@@ -121,7 +125,7 @@ def _to_stderr(text: str) -> None:
 
 
 def _to_system_log(address: str, pid: int, text: str) -> None:
-    """Under the daemon's name, and like the daemon without waiting for it (see logs.py)."""
+    """Logs under the daemon's name, without blocking (see logs.py)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.setblocking(False)
         log.connect(address)
@@ -130,7 +134,7 @@ def _to_system_log(address: str, pid: int, text: str) -> None:
 
 def main(process: str, pid: str, limit: str, address: str, mountpoint: str, region: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the daemon's end is the only reason to end
+        signal.signal(number, signal.SIG_IGN)  # only the end of the daemon ends the watchdog
 
     def log(text: str) -> None:
         line = f"{mountpoint}: {text.rstrip()}"
@@ -140,9 +144,9 @@ def main(process: str, pid: str, limit: str, address: str, mountpoint: str, regi
             else:
                 _to_stderr(line)
         except OSError:
-            pass  # nobody listens
+            pass  # no log daemon, or standard error is closed
 
-    watch(Daemon(int(process), int(pid)), float(limit), region, log)
+    watch(WatchedDaemon(int(process), int(pid)), float(limit), region, log)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_owners_are_restored(place: Place, file: Path) -> None:
         ("batch = 0\nx = \n", "2: Invalid value"),
         (
             'batch = 0\n\n["/web"]\n\nmemory.limit = "4kB"\n',
-            '5: memory.limit: "4kB" is no amount (4096, 64K, max)',
+            '5: memory.limit: "4kB" is not an amount (4096, 64K, max)',
         ),
         ('["/a"]\n["/a/b c"]\nowner = "no such user"\n', '3: owner: there is no user "no such user" here'),
         ('["/a"]\nmemory.limit = 1\n["/a/memory.stat"]\n', '3: "/a/memory.stat": "memory.stat" is the name of a'),
@@ -192,8 +192,8 @@ def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place,
         place,
         f"the group /web/api is not there: mkdir -p {place.path}/web/api && "
         f"fsmount set {place.path}/web/api memory.limit=512M tokens.soft_limit=100",
-        f"{file} is for new counters, and those from before stay as they are, with one difference: change them with "
-        f"the commands given, or end them with fsmount umount {place.path} and start again",
+        f"{file} applies to new counters only, and the existing ones stay, with one difference: run the commands "
+        f"above, or remove the counters with fsmount umount {place.path} and mount again",
     )
 
 

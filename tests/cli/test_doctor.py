@@ -118,7 +118,7 @@ def test_a_group_is_told_from_a_mount_point(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     for words in (["doctor", group.path], ["save", group.path, "-"]):
-        assert refused(run_here(*words), group.path) == "a group of a tree: name the mount point"
+        assert refused(run_here(*words), group.path) == "a group of a tree: name its mount point"
     place.umount()
 
 
@@ -130,14 +130,14 @@ def test_a_place_that_may_not_be_read_is_told(place: Place) -> None:
     for words in (["doctor", inside], ["save", inside, "-"], ["umount", inside]):
         assert refused(run_here(*words), inside) == "Permission denied"
     for words in (["doctor", place.path], ["save", place.path, "-"]):
-        assert refused(run_here(*words), place.path).startswith("nothing of fsmount is mounted there")
+        assert refused(run_here(*words), place.path).startswith("no fsmount mount, and no counters")
     place.path.chmod(0o755)
 
 
 def test_what_is_no_region_is_told(place: Place) -> None:
     missing = place.directory / "missing"
     assert refused(run("doctor", missing), missing) == "there is no such mount point or region"
-    assert refused(run("doctor", place.path), place.path).startswith("nothing of fsmount is mounted there")
+    assert refused(run("doctor", place.path), place.path).startswith("no fsmount mount, and no counters")
     assert refused(run("doctor", "/proc"), "/proc") == "not an fsmount mount but of type proc"
     file = place.directory / "file"
     file.write_text("precious")
@@ -156,7 +156,7 @@ def test_a_region_of_another_version_is_told(place: Place) -> None:
         file.write(b"\xff")
     text = refused(run("doctor", region, "--repair"), region)
     assert "layout version" in text and text.endswith(
-        "; use the version of fsmount that made it, or remove it to begin anew"
+        "; use the version of fsmount that made it, or remove it to start with new counters"
     )
 
 

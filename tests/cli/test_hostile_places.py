@@ -147,7 +147,7 @@ def test_a_region_with_another_name_is_refused_and_left_as_it_is(place: Place) -
     os.link(region, other)
     before = region.read_bytes()
     told = refused(run("mount", place.path, "--region", region), place.path)
-    assert str(region) in told and "other names" in told
+    assert str(region) in told and "other hard links" in told
     assert region.read_bytes() == before
     other.unlink()
     place.mount("--region", region)

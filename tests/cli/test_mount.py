@@ -304,11 +304,11 @@ def test_a_region_can_be_served_elsewhere_next(place: Place, other_place: Place)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--resource", "memory:count"], "the counters from before are memory:bytes, not what --resource says"),
-        (["--resource", "memory", "--resource", "disk"], "the counters from before are memory:bytes"),
-        (["--groups", "17"], "the region from before has room for 64 groups, not 17"),
-        (["--holders", "17"], "the region from before has room for 32 holders, not 17"),
-        (["--cells", "17"], "the region from before has room for 128 cells, not 17"),
+        (["--resource", "memory:count"], "the existing counters are memory:bytes, not those of --resource"),
+        (["--resource", "memory", "--resource", "disk"], "the existing counters are memory:bytes"),
+        (["--groups", "17"], "the existing region has room for 64 groups, not 17"),
+        (["--holders", "17"], "the existing region has room for 32 holders, not 17"),
+        (["--cells", "17"], "the existing region has room for 128 cells, not 17"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -348,7 +348,7 @@ def test_a_region_that_is_not_for_this_program_is_refused_and_stays(place: Place
     region.write_bytes(changed)
     text = refused(run("mount", place.path), place.path)
     assert text.startswith(f"the region {region} cannot be used: ") and told in text
-    assert text.endswith("; serve it with the version that made it, or remove it to begin anew")
+    assert text.endswith("; mount it with the version that made it, or remove it to start with new counters")
     assert region.read_bytes() == changed and not place.mounts
     region.write_bytes(there)
     place.mount()
@@ -420,7 +420,9 @@ def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
             file.write(b"\xff\x00\x5a\xff" * 256)
     for options in ([], ["--batch", "0"]):
         text = refused(run("mount", place.path, *options), place.path)
-        assert text.startswith(f"the region {region} is damaged: ") and text.endswith("; remove it to begin anew")
+        assert text.startswith(f"the region {region} is damaged: ") and text.endswith(
+            "; remove it to start with new counters"
+        )
     assert region.stat().st_size == size and not place.mounts
     region.unlink()
     place.mount()
@@ -553,7 +555,7 @@ def test_a_region_that_would_not_be_found_again_is_not_made(place: Place) -> Non
     with namespace("mount -t tmpfs -o nr_inodes=2,mode=1777 none /dev/shm") as full:
         done = full.run(sys.executable, "-m", "fsmount", "mount", place.path, "--region", region)
     told = refused(done, place.path)
-    assert told.startswith(f"the way to the region {region} cannot be kept: No space left on device")
+    assert told.startswith(f"the link to the region {region} cannot be made: No space left on device")
     assert not region.exists()
 
 

@@ -147,7 +147,7 @@ def test_the_only_mount_need_not_be_named(place: Place, other_place: Place) -> N
 def test_what_has_no_tree_is_told(place: Place) -> None:
     file = place.directory / "tree.toml"
     text = refused(run("save", place.path, file), place.path)
-    assert text == "nothing of fsmount is mounted there, and it has no counters from before"
+    assert text == "no fsmount mount, and no counters of an earlier mount: name another, or mount there"
     missing = place.directory / "missing"
     assert refused(run("save", missing, file), missing) == "there is no such mount point or region"
     assert refused(run("save", "/proc", file), "/proc") == "not an fsmount mount but of type proc"

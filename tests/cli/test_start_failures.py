@@ -165,7 +165,7 @@ def test_of_two_mounts_with_different_regions_one_is_refused_and_leaves_nothing(
     place.root.charge(5)
     os.kill(daemon, signal.SIGCONT)
     assert stopped.wait(60) == 1
-    assert told.read_text() == f"fsmount: {place.path}: somebody else has just mounted here, with other counters\n"
+    assert told.read_text() == f"fsmount: {place.path}: another process has just mounted here, with other counters\n"
     assert (place.root.usage, len(place.mounts), region.exists()) == (5, 1, False)
     place.umount()
     assert left(place) == []

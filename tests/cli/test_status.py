@@ -111,7 +111,7 @@ def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None
     nowhere = tmp_path / "nowhere"
     assert refused(run_here("status", nowhere), nowhere).startswith("there is no such directory")
     with mounted() as mount:
-        mount.expected_log.append("the daemon before did not end well")
+        mount.expected_log.append("the previous daemon died")
         mount.kill()
         assert refused(run_here("status", mount.path), mount.path).startswith("no daemon serves it: ")
         mount.start()

@@ -150,7 +150,7 @@ def test_a_manager_that_is_gone_is_logged_and_no_harm(place: Place, tmp_path: Pa
     place.umount()
     _, said = process.communicate(timeout=60)
     assert said.splitlines() == [
-        f"fsmount: {place.path}: the service manager is not told {what}: Connection refused"
+        f"fsmount: {place.path}: the service manager does not receive {what}: Connection refused"
         for what in ("READY=1", "STOPPING=1")
     ]
 

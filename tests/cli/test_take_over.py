@@ -137,7 +137,7 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     daemon.terminate()
     _, logged = daemon.communicate(timeout=60)
     (line,) = (line for line in logged.splitlines() if "in the region" in line)
-    assert line.endswith("mended in the region: reserved of /group memory: 5, recomputed 123456789")
+    assert line.endswith("repaired in the region: reserved of /group memory: 5, recomputed 123456789")
 
 
 def test_what_cannot_be_recomputed_is_not_served(place: Place) -> None:

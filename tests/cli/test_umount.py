@@ -164,7 +164,7 @@ def test_who_keeps_it_busy_is_named(place: Place) -> None:
     try:
         text = refused(run("umount", place.path), place.path)
         assert text.startswith("busy: ")
-        assert f"(pid {sleeper.pid}) has its current directory there; end them or let them leave" in text
+        assert f"(pid {sleeper.pid}) has its current directory there; end them, or have them leave" in text
     finally:
         assert sleeper.stdin is not None
         sleeper.stdin.close()

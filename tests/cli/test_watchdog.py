@@ -279,7 +279,7 @@ def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
         print(file=tracer.stdin)
         assert tracer.stdout.readline() == "stopped\n"
         # once, however often it finds the daemon silent
-        said = f"the daemon (pid {pid}) does not answer, but process {tracer.pid} debugs it: it is left alone\n"
+        said = f"the daemon (pid {pid}) does not answer, but process {tracer.pid} debugs it: no signal is sent\n"
         assert tracer.stderr.readline() == f"fsmount: {place.path}: {said}"
         time.sleep(2 * LIMIT)  # nothing is to happen
         print(file=tracer.stdin)
@@ -342,7 +342,7 @@ def test_a_killed_one_is_replaced(mount: Mount) -> None:
     watching = watchdog_of(daemon.pid)
     use_for(LIMIT, mount)
     os.kill(watching, signal.SIGKILL)
-    mount.expected_log.append("the watchdog was killed: another is started")
+    mount.expected_log.append("the watchdog was killed: another one starts")
     eventually(lambda: children(daemon.pid) not in ([], [watching]), what="another watchdog")
     another = watchdog_of(daemon.pid)
     with cut_off(mount.path):
@@ -375,7 +375,7 @@ def test_one_that_cannot_be_started_is_done_without(mount: Mount) -> None:
     (watching,) = children(daemon.pid)
     before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     os.kill(watching, signal.SIGKILL)
-    mount.expected_log += ["another is started", "cannot be started .*Too many open files"]
+    mount.expected_log += ["another one starts", "cannot be started .*Too many open files"]
     eventually(lambda: "cannot be started" in mount.log.read_text())
     assert not children(daemon.pid)
     assert use_for(0.5 * LIMIT, mount) > 0

@@ -113,7 +113,7 @@ def test_a_group_made_in_the_region_inherits_like_a_group_made_through_the_mount
 
 def test_the_bit_survives_a_restart_and_a_round_trip_through_a_file(tmp_path: Path) -> None:
     with mounted() as mount:
-        mount.expected_log.append("the daemon before did not end well")
+        mount.expected_log.append("the previous daemon died")
         team = mount.root.mkdir("team")
         os.chown(team.path, -1, TEAM)
         os.chmod(team.path, 0o2775)

@@ -195,7 +195,7 @@ def test_changes_by_root_in_the_region_count_before_a_user_is_refused(mount: Mou
 @root
 def test_a_daemon_that_takes_over_a_region_knows_the_owners_of_groups_and_leases() -> None:
     with shared_mount() as mount:
-        mount.expected_log.append("the daemon before did not end well")
+        mount.expected_log.append("the previous daemon died")
         owned = delegated(mount, ALICE)
         makes_groups(ALICE, owned)
         files = [owned.lease() for _ in range(fair(CELLS, 0) - 1)]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from fsmount.admin import region_path
-from fsmount.admin.bounded import NoAnswer, bounded
+from fsmount.admin.bounded_child import NoAnswer, bounded
 from fsmount.admin.daemon_process import describe_no_answer
 from fsmount.admin.named_path import OpenPath, open_path
 from fsmount.admin.user_error import UserError

@@ -1,10 +1,10 @@
-"""Work that another user's file system could keep waiting for ever: a child process does it, within a time limit.
+"""Calls in a child process with a time limit, for work that another user's file system could block for ever.
 
-A thread would not do.  A request that a FUSE daemon has read and does not answer survives even SIGKILL, and a process
-with such a thread cannot end.  The child can be left behind: it has nothing open that anybody waits for.
+A thread is not enough.  A request that a FUSE daemon has read and does not answer survives even SIGKILL, and a process
+with such a thread cannot end.  The child can be abandoned: it has no file open whose close another process awaits.
 
-The child may also act as another user.  Root looks at what a user controls with that user's rights, so no link, rename
-or mount leads it to anything that the user could not have reached alone.
+The child may also act as another user.  Root reads files that a user controls with that user's rights, so no link,
+rename or mount leads it to a file that the user could not have reached.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 Value = TypeVar("Value")
 
-#: A live daemon answers in well under a millisecond, one that was stopped never does: seconds.
+#: The time limit in seconds.  A live daemon answers in well under a millisecond, a stopped one never.
 PATIENCE = 5.0
 
 _PIECE = 65536
@@ -37,13 +37,13 @@ class User(NamedTuple):
 
 
 class NoAnswer(Exception):
-    """The work was not done in time."""
+    """The call did not return in time."""
 
 
 def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iterable[int] = ()) -> Value:
-    """The result of the action, or the exception it raises.  NoAnswer.
+    """The result of the action, or the exception that it raises.  NoAnswer: it did not return in time.
 
-    user: the one to act as; None: the caller.  keep: descriptors that the action needs; all others are closed there.
+    user: the user that the child acts as; None: the caller.  keep: the descriptors that stay open in the child.
     """
     value, files = bounded_files(lambda: (action(), []), user=user, keep=keep)
     assert not files
@@ -53,7 +53,7 @@ def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iter
 def bounded_files(
     action: Callable[[], tuple[Value, list[int]]], *, user: User | None = None, keep: Iterable[int] = ()
 ) -> tuple[Value, list[int]]:
-    """The same with descriptors that the action has opened_root; they are the caller's."""
+    """The same for an action that also returns descriptors, which become the caller's."""
     here, there = socket.socketpair()
     with here:
         child = os.fork()
@@ -63,7 +63,7 @@ def bounded_files(
         try:
             answer, files = _received(here, time.monotonic() + PATIENCE)
         except BaseException:
-            os.kill(child, signal.SIGKILL)  # it is our child, so the pid is still its own
+            os.kill(child, signal.SIGKILL)  # a child keeps its pid until its parent waits for it
             _reap(child)
             raise
     os.waitpid(child, 0)
@@ -74,7 +74,7 @@ def bounded_files(
 
 
 def _reap(child: int) -> None:
-    """Takes note of the end of a child that was killed, unless even that has to wait."""
+    """Waits for a killed child, for a moment: a child in an uninterruptible request ends later or never."""
     with contextlib.suppress(OSError):
         process = os.pidfd_open(child)
         select.select([process], [], [], 0.1)
@@ -96,7 +96,7 @@ def _received(connection: socket.socket, deadline: float) -> tuple[bytes, list[i
             break
         pieces.append(piece)
     if not pieces:
-        raise NoAnswer  # it was killed
+        raise NoAnswer  # the child was killed
     return b"".join(pieces), list(files)
 
 
@@ -122,7 +122,7 @@ def _act(action: Callable[[], Any], user: User | None, connection: socket.socket
 
 
 def _close_all_but(keep: set[int]) -> None:
-    """Nobody is to wait for the end of a file that this process has inherited."""
+    """Closes inherited files: another process may wait for their last close."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in {0, 1, 2} - keep:
         os.dup2(null, descriptor)
