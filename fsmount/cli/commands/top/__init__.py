@@ -1,4 +1,4 @@
-"""fsmount top: the groups, or the holders of one, looked at again and again, in a terminal or printed."""
+"""fsmount top: the groups, or the holders of one group, live in a terminal or printed repeatedly."""
 
 from fsmount.cli.commands.top.command import top
 

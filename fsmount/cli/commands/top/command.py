@@ -1,4 +1,4 @@
-"""The command fsmount top: what one can say to it, and who then shows the groups."""
+"""The command line of fsmount top."""
 
 from __future__ import annotations
 
@@ -32,26 +32,34 @@ Examples:
   fsmount top -b -n 3 -d 10 >>log
   fsmount top --json -n 1 | jq '.groups[] | select(.failcnt > 0) | .group'
 
-Red: nine tenths of the limit are used. Yellow: three quarters are, or more than the soft limit.
+Red: at least nine tenths of the limit are used. Yellow: at least three quarters, or more than the soft limit.
 
 The exit status is 0, 1 for an error, also if the group or the mount vanishes, and 2 for a wrong command line."""
 )
 @click.argument("path", metavar="[MOUNTPOINT|GROUP]", required=False, shell_complete=complete.directories)
-@click.option("-r", "--resource", metavar="R", help="Of this resource; of the first unless told.")
-@click.option("-s", "--sort", "order", type=click.Choice(ORDERS), default="usage", show_default=True, help="By what.")
+@click.option("-r", "--resource", metavar="R", help="Show this resource; without -r the first.")
+@click.option(
+    "-s",
+    "--sort",
+    "order",
+    type=click.Choice(ORDERS),
+    default="usage",
+    show_default=True,
+    help="The order of the groups.",
+)
 @click.option("--holders", is_flag=True, help="Show the holders of GROUP.")
 @click.option(
     "-d",
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
-    help=f"Between two looks, {_INTERVAL:g} unless told; longer where one takes more than a tenth of that.",
+    help=f"Time between two looks.  [default: {_INTERVAL:g}; more if a look takes more than a tenth of it]",
 )
 @click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="End after N looks.")
 @click.option(
-    "-b", "--batch", is_flag=True, help="Print tables, one unless -n or -d is given, as where there is no terminal."
+    "-b", "--batch", is_flag=True, help="Print tables, as without a terminal: one table unless -n or -d is given."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an object on a line for each look.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object, on one line, for each look.")
 def top(
     path: str | None,
     resource: str | None,
@@ -62,10 +70,10 @@ def top(
     batch: bool,
     as_json: bool,
 ) -> None:
-    """Show the groups live: what each uses of its limit, its last minute, and who holds it.
+    """Show the groups live: usage and limit of each, its last minute, and its holders.
 
-    MOUNTPOINT need not be said where it is your only one. All groups are read in one pass, and all is of one moment: in
-    the region where you may use it, elsewhere by the daemon.
+    MOUNTPOINT may be left out if you have only one mount. A look reads all groups at one moment: in the region if you
+    may use it, otherwise through the daemon.
     """
     path = only_mount("top") if path is None else path
     with named_group(path) as group:

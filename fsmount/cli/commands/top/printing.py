@@ -1,4 +1,4 @@
-"""What fsmount top prints where it does not draw: a table for each look, or a line of JSON."""
+"""The output of fsmount top without a terminal: a table, or a line of JSON, for each look."""
 
 from __future__ import annotations
 

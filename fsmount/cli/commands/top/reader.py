@@ -1,8 +1,8 @@
 """A thread that looks at the groups, or at the holders of one, again and again.
 
-So whoever draws can answer keys while a look takes long, as it does while somebody stopped has the region's lock.  It
-sleeps nine times as long as its last look took, or all that the program did since the one before: what it costs, here
-and in the daemon, stays below a tenth of a processor however many groups there are.
+The screen answers keys while a look takes long, for example because a stopped process holds the region's lock.  After a
+look the thread sleeps nine times as long as the look, or as all the work since the look before.  So the cost, here and
+in the daemon, stays below a tenth of a processor for any number of groups.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PATIENCE = 0.1
 
 
 class Wanted(NamedTuple):
-    """What to look at: a resource of all groups, or the holders of its counter in the group at a path."""
+    """The object of a look: a resource of all groups, or its holders in the group at a path."""
 
     resource: str
     path: str = ""

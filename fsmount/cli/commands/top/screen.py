@@ -1,4 +1,4 @@
-"""fsmount top in a terminal: what is seen there, and what the keys do.
+"""fsmount top in a terminal: the screen and its keys.
 
 prompt_toolkit draws: it writes only what has changed, has the terminal as it was when the program ends or is stopped,
 and knows keys and how a line is edited.
@@ -67,7 +67,7 @@ _HEADS = 2
 
 
 class _Setting(NamedTuple):
-    """What a typed amount is for."""
+    """The counter and key that a typed amount sets."""
 
     path: str
     resource: str
@@ -76,7 +76,7 @@ class _Setting(NamedTuple):
 
 
 def show(groups: Groups, top: str, wanted: Wanted, order: str, interval: float, count: int | None) -> None:
-    """Draws until the user ends it, or for so many looks; errors as those of look().
+    """Draws until the user ends it, or for `count` looks; errors as those of look().
 
     A signal that ends it does so when the terminal is as it was.
     """
@@ -103,7 +103,7 @@ class _Screen:
         # By resource.
         self._histories: dict[str, History] = {}
         self._last: dict[str, GroupsSeen] = {}
-        # What is shown.
+        # The content of the screen.
         self._seen: Seen | None = None
         self._ordered: Ordered | None = None
         # The id of the selected group, and where it is in the order; in the list of holders the latter alone counts.
@@ -131,7 +131,7 @@ class _Screen:
             self._layout,
             key_bindings=self._bindings(~prompting, prompting),
             full_screen=True,
-            terminal_size_polling_interval=None,  # it is told by SIGWINCH
+            terminal_size_polling_interval=None,  # SIGWINCH reports a new size
         )
         self._app.ttimeoutlen = self._app.timeoutlen = 0.05  # between Esc and the rest of a key that begins with it
 
@@ -443,7 +443,7 @@ class _Screen:
 
 
 def _said(error: OSError | UserError) -> str:
-    """What a command would say of it."""
+    """The message of a command for the same error."""
     try:
         with advised():
             raise error

@@ -1,4 +1,4 @@
-"""What fsmount top shows, as lines: the groups in some order, or the holders of one."""
+"""The tables of fsmount top: the groups in some order, or the holders of one group."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _KEYS: dict[str, Callable[[CounterSnapshot], float]] = {
     "holders": lambda row: row.holders,
     "stock": lambda row: row.stock,
 }
-#: What groups can be sorted by.
+#: The orders of groups.
 ORDERS = (*_KEYS, _NAME, _TREE)
 
 
@@ -72,9 +72,9 @@ class History:
         self._places: dict[int, int] = {}
 
     def add(self, now: float, rows: Sequence[CounterSnapshot]) -> None:
-        """What was seen then, in seconds of any clock."""
+        """Adds a look at a time, in seconds of any clock."""
         ids = [row.id for row in rows]
-        if ids != self._ids:  # else the looks share one table
+        if ids != self._ids:  # otherwise the looks share one table
             self._ids, self._places = ids, {id: place for place, id in enumerate(ids)}
         self._looks.append((now, self._places, array("q", [row.usage for row in rows])))
         while self._looks[0][0] <= now - MINUTE - _SECONDS:
