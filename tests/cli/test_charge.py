@@ -18,7 +18,7 @@ def usages(group: GroupFiles) -> tuple[int, int]:
     return group.usage, group.number("usage", "tokens")
 
 
-def test_what_is_charged_stays_until_it_is_uncharged(group: GroupFiles) -> None:
+def test_a_charge_stays_until_it_is_uncharged(group: GroupFiles) -> None:
     done = run("charge", group.path, "memory=64K", "tokens=3")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert usages(group) == (64 << 10, 3)
@@ -65,7 +65,7 @@ def test_a_refusal_shows_a_count_as_a_number(group: GroupFiles) -> None:
     assert "0 of 2048 are used" in done.stderr
 
 
-def test_what_is_not_held_is_shown_as_typed(group: GroupFiles) -> None:
+def test_an_uncharge_above_the_charge_shows_the_amount_as_typed(group: GroupFiles) -> None:
     group.charge("2G")
     said = refused(run_here("uncharge", group.path, "memory=3G"), group.path)
     assert said.startswith(
@@ -103,7 +103,7 @@ def test_there_is_no_moment_between_one_resource_and_the_other(group: GroupFiles
         seconds += -step if any(commons) else step
 
 
-def test_what_a_lease_holds_is_not_given_back(group: GroupFiles) -> None:
+def test_the_charges_of_a_lease_cannot_be_uncharged(group: GroupFiles) -> None:
     with group.lease() as lease:
         lease.write("4096")
         assert "the group itself holds 0" in refused(run_here("uncharge", group.path, "memory=1"), group.path)
@@ -133,7 +133,7 @@ def test_a_wrong_amount_has_status_2_and_changes_nothing(group: GroupFiles, word
 
 
 @pytest.mark.root
-def test_whom_the_files_were_handed_to_can_charge_in_a_tree_of_somebody_else() -> None:
+def test_a_user_with_delegated_files_can_charge_in_a_tree_of_another_user() -> None:
     from fsmount.cli import main
 
     with mounted("-o", "allow_other") as tree:

@@ -90,7 +90,7 @@ def test_tab_completes(shell: Shell, group: GroupFiles, typed: str, completed: s
     shell.clear()
 
 
-def test_what_tab_completed_is_a_command_that_works(shell: Shell, group: GroupFiles) -> None:
+def test_a_completed_command_works(shell: Shell, group: GroupFiles) -> None:
     command = f"fsmount charge {group.path} mem"
     shell.type(command + "\t\t\t4K", command + "ory=4K")  # a second tab finds nothing behind the =
     shell.type("\n", "")

@@ -87,7 +87,7 @@ def test_a_live_mount_is_not_disturbed(place: Place) -> None:
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["served", "not served"])
-def test_what_differs_is_told_and_mended(place: Place, served: bool) -> None:
+def test_differences_are_printed_and_repaired(place: Place, served: bool) -> None:
     region = place.directory / "region"
     place.mount("--region", region, "--groups", "16", "--cells", "64")
     group = place.root.mkdir("group")
@@ -134,7 +134,7 @@ def test_a_place_that_may_not_be_read_is_told(place: Place) -> None:
     place.path.chmod(0o755)
 
 
-def test_what_is_no_region_is_told(place: Place) -> None:
+def test_a_path_without_a_region_is_an_error(place: Place) -> None:
     missing = place.directory / "missing"
     assert refused(run("doctor", missing), missing) == "there is no such mount point or region"
     assert refused(run("doctor", place.path), place.path).startswith("no fsmount mount, and no counters")

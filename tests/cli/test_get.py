@@ -42,7 +42,7 @@ def test_json_is_the_same_in_one_object(group: GroupFiles) -> None:
     assert {resource: list(stat) for resource, stat in everything.items()} == dict.fromkeys(group.units, STAT_KEYS)
 
 
-def test_what_is_not_there_is_told_with_what_is(group: GroupFiles) -> None:
+def test_an_unknown_key_fails_with_the_known_keys(group: GroupFiles) -> None:
     assert (
         refused(run_here("get", group.path, "beans"), group.path)
         == "no resource 'beans' here; there are: memory, tokens"

@@ -125,7 +125,7 @@ def test_a_command_whose_resources_are_refused_is_not_started(group: GroupFiles)
     assert group.number("max_usage") == 0, "nobody ever saw a part of it"
 
 
-def test_what_cannot_be_charged_at_all_has_status_125(group: GroupFiles) -> None:
+def test_an_impossible_charge_has_status_125(group: GroupFiles) -> None:
     for path, word in ((group.path / "none", "memory=1"), (Path("/"), "memory=1"), (group.path, "beans=1")):
         done = run("run", "-g", path, "-r", word, "echo", "started")
         assert (done.returncode, done.stdout) == (125, "")
@@ -242,7 +242,7 @@ def test_a_command_that_closes_all_descriptors_still_holds(group: GroupFiles) ->
         assert group.usage == 0
 
 
-def test_what_the_command_leaves_behind_holds_nothing(group: GroupFiles) -> None:
+def test_processes_that_the_command_leaves_behind_hold_nothing(group: GroupFiles) -> None:
     with running(group, LEAVES_A_CHILD) as it:
         it.tell()
         assert it.process.wait(60) == 0
@@ -261,7 +261,7 @@ def test_a_stop_stops_both_and_both_go_on(group: GroupFiles) -> None:
         assert it.process.wait(60) == 7
 
 
-def test_what_the_terminal_sends_to_all_is_not_sent_a_second_time(group: GroupFiles) -> None:
+def test_a_signal_from_the_terminal_is_not_passed_on_again(group: GroupFiles) -> None:
     """Told by a command that has left the foreground group: it gets only what is passed on."""
     pid, terminal = pty.fork()
     if pid == 0:

@@ -57,7 +57,7 @@ def test_a_limit_without_its_amount_is_told_with_an_example(group: GroupFiles) -
 @pytest.mark.parametrize(
     "word", ["memory=5", "memory.usage=5", "memory.limit", "memory.limit=", "memory.limit=4kB", ".limit=max=1"]
 )
-def test_what_is_no_limit_has_status_2_and_sets_nothing(group: GroupFiles, word: str) -> None:
+def test_a_wrong_limit_has_status_2_and_sets_nothing(group: GroupFiles, word: str) -> None:
     done = run_here("set", group.path, "tokens.limit=7", word)
     assert done.returncode == 2 and done.stderr.startswith("Usage: fsmount set")
     assert group.number("limit", "tokens") == UNLIMITED

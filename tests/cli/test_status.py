@@ -127,7 +127,7 @@ def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b'{"daemon": 1}', b"[" * 100_000], ids=repr)
-def test_what_is_not_understood_is_an_error_of_one_line(text: bytes) -> None:
+def test_an_unknown_answer_is_an_error_of_one_line(text: bytes) -> None:
     with pytest.raises(ValueError, match="not the status"):
         parse_status(text)
 

@@ -76,7 +76,7 @@ def test_a_session_sorts_drills_down_sets_a_limit_and_quits(furnished: GroupFile
         assert terminal.is_as_before
 
 
-def test_what_cannot_be_set_is_told_and_nothing_changes(furnished: GroupFiles) -> None:
+def test_a_wrong_limit_is_reported_and_nothing_changes(furnished: GroupFiles) -> None:
     web = furnished.child("web")
     with fsmount("top", web.path, *FAST) as terminal:
         terminal.until_shown("last minute")
@@ -140,7 +140,7 @@ def test_more_groups_than_lines_are_scrolled_and_a_new_size_is_filled(group: Gro
         terminal.until(lambda: terminal.selected == "group29")
 
 
-def test_what_is_narrow_shows_fewer_columns_and_the_ends_of_paths(group: GroupFiles) -> None:
+def test_a_narrow_terminal_shows_fewer_columns_and_the_ends_of_paths(group: GroupFiles) -> None:
     deepest = group.mkdir("a-group-with-a-name")
     for name in ("below", "further", "deep", "deepest", "last"):
         deepest = deepest.mkdir(name)
@@ -181,7 +181,7 @@ def test_numbers_too_wide_for_all_columns_leave_some_out_and_are_never_cut(group
         assert terminal.until_shown("└─ huge").split()[2:] == numbers
 
 
-def test_what_is_held_in_the_groups_below_is_told(furnished: GroupFiles) -> None:
+def test_the_usage_of_the_groups_below_is_shown(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.child("web").path, *FAST) as terminal:
         terminal.until_shown("last minute")
         terminal.press("\r")
@@ -296,7 +296,7 @@ def printed(*arguments: object) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_what_is_no_terminal_gets_one_table(furnished: GroupFiles) -> None:
+def test_output_without_a_terminal_is_one_table(furnished: GroupFiles) -> None:
     found = printed(furnished.path, "--sort", "share")
     assert [line.split() for line in found[:3]] == [
         "group usage limit share stock failcnt holders".split(),
@@ -348,7 +348,7 @@ def test_a_look_through_the_files_is_a_few_requests_for_many_groups(group: Group
 
 
 @pytest.mark.user
-def test_what_may_not_be_set_or_read_is_told_and_it_goes_on(furnished: GroupFiles) -> None:
+def test_top_reports_a_missing_permission_and_goes_on(furnished: GroupFiles) -> None:
     api = furnished.child("web").child("api")
     api.file("limit").chmod(0o444)
     api.file("holders").chmod(0)

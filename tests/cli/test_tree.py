@@ -65,7 +65,7 @@ def test_a_terminal_gets_colours_and_no_line_too_long(furnished: GroupFiles) -> 
         assert len(terminal.text.splitlines()) == 13  # a line too long would be two
 
 
-def test_what_is_no_terminal_gets_no_colours_and_whole_names(furnished: GroupFiles) -> None:
+def test_output_without_a_terminal_has_no_colours_and_whole_names(furnished: GroupFiles) -> None:
     (furnished.path / "web" / ("long" * 50)).mkdir()
     lines = printed(furnished.path)
     assert [line for line in lines if "long" * 50 in line]
@@ -80,7 +80,7 @@ def test_names_are_harmless(group: GroupFiles) -> None:
     assert all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_what_cannot_show_lines_gets_others(furnished: GroupFiles) -> None:
+def test_an_encoding_without_lines_gets_ascii(furnished: GroupFiles) -> None:
     command = [sys.executable, "-m", "fsmount", "tree", str(furnished.path)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, env=environment, check=True)

@@ -89,7 +89,7 @@ def test_run_waits_and_then_runs(full: GroupFiles) -> None:
     eventually(lambda: (full.usage, full.number("usage", "tokens")) == (2, 0))
 
 
-def test_what_follows_wait_is_the_command(full: GroupFiles) -> None:
+def test_the_words_behind_wait_are_the_command(full: GroupFiles) -> None:
     done = run("run", "-g", str(full.path), "-r", "tokens=1", "--wait", "echo", "--wait")
     assert (done.returncode, done.stdout) == (0, "--wait\n")
 
