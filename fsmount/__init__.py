@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from fsmount.errors import NotHeld as NotHeld
     from fsmount.errors import RegionCorrupt as RegionCorrupt
     from fsmount.errors import TreeGone as TreeGone
+    from fsmount.interface import Counter as Counter
+    from fsmount.interface import Group as Group
+    from fsmount.interface import OnExit as OnExit
+    from fsmount.interface import Transport as Transport
+    from fsmount.protocol.listings import CounterSnapshot as CounterSnapshot
+    from fsmount.protocol.listings import HolderLine as HolderLine
     from fsmount.protocol.refusals import LargeHolder as LargeHolder
     from fsmount.protocol.refusals import Probe as Probe
     from fsmount.protocol.refusals import Refusal as Refusal
     from fsmount.quantities import UNLIMITED as UNLIMITED
     from fsmount.quantities import format_quantity as format_quantity
     from fsmount.quantities import parse_quantity as parse_quantity
-    from fsmount.shm import Counter as Counter
-    from fsmount.shm import Group as Group
     from fsmount.shm import Holder as Holder
     from fsmount.shm import Tree as Tree
     from fsmount.version import __version__ as __version__
@@ -35,17 +39,21 @@ if TYPE_CHECKING:
 #: Name -> the module that defines it.
 _MODULES = {
     "UNLIMITED": "fsmount.quantities",
-    "Counter": "fsmount.shm",
-    "Group": "fsmount.shm",
+    "Counter": "fsmount.interface",
+    "CounterSnapshot": "fsmount.protocol.listings",
+    "Group": "fsmount.interface",
     "GroupRemoved": "fsmount.errors",
     "Holder": "fsmount.shm",
+    "HolderLine": "fsmount.protocol.listings",
     "LargeHolder": "fsmount.protocol.refusals",
     "LimitExceeded": "fsmount.errors",
     "LockTimeout": "fsmount.errors",
     "NotHeld": "fsmount.errors",
+    "OnExit": "fsmount.interface",
     "Probe": "fsmount.protocol.refusals",
     "Refusal": "fsmount.protocol.refusals",
     "RegionCorrupt": "fsmount.errors",
+    "Transport": "fsmount.interface",
     "Tree": "fsmount.shm",
     "TreeGone": "fsmount.errors",
     "__version__": "fsmount.version",

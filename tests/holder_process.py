@@ -120,7 +120,7 @@ class HolderProcess:
                 pass
 
 
-def serve(path: str, on_exit: str, transport: str) -> None:
+def serve(path: str, on_exit: Any, transport: Any) -> None:
     """Attaches, and does the operation in each line of the input."""
 
     def reply(answer: dict[str, Any]) -> None:

@@ -47,31 +47,23 @@ that opened it. If the group itself holds an amount, its line is 0 0 HELD 0 comm
         holders, place = self.counter.page_of_holders()
         if place is not None or len(holders) > _FEW:
             return None
-        return self._lines(holders, {}) + self._common()
+        return _lines(holders, {}) + self._common()
 
     def parts(self) -> Iterator[bytes]:
         commands: dict[int, str] = {}
         place: int | None = 0
         while place is not None:
             holders, place = self.counter.page_of_holders(place)
-            yield self._lines(holders, commands)
+            yield _lines(holders, commands)
         yield self._common()
-
-    def _lines(self, holders: Sequence[Holder], commands: dict[int, str]) -> bytes:
-        """commands: the names of processes that are known already."""
-        return holders_text(
-            HolderLine(holder.pid, holder.start_time, holder.held, holder.stock, _command(holder, commands))
-            for holder in holders
-        )
 
     def _common(self) -> bytes:
         common = self.counter.stat()["common"]
-        return holders_text([HolderLine(0, 0, common, 0, "common")]) if common else b""
+        return holders_text([HolderLine.of_the_group(common)]) if common else b""
 
 
-def _command(holder: Holder, commands: dict[int, str]) -> str:
-    """The name of the process, or `?`.  A lease is marked, since another process may have its file now."""
-    command = commands.get(holder.pid)
-    if command is None:
-        command = commands[holder.pid] = holder.command or "?"
-    return f"lease:{command}" if holder.is_lease else command
+def _lines(holders: Sequence[Holder], commands: dict[int, str]) -> bytes:
+    """commands: the names of processes that are known already."""
+    from fsmount.shm.holder import holder_lines
+
+    return holders_text(holder_lines(holders, commands))

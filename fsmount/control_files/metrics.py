@@ -84,7 +84,7 @@ class MetricsFile(LongFile):
         }
         omitted = 0
         for resource, unit in units.items():
-            groups = _Groups(self.group.id, tree.take_snapshot(resource), len(figures), TEXT_MAX // len(units))
+            groups = _Groups(self.group.id, self.group[resource].take_snapshot(), len(figures), TEXT_MAX // len(units))
             names = [_family(figure, unit) for figure in figures]
             texts = [families[name][2] for name in names]
             samples = [f"{name}_total" if figure.total else name for name, figure in zip(names, figures, strict=True)]

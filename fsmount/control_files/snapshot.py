@@ -47,4 +47,4 @@ values of R.stat in its order, and the name. A user who may list the directory m
         return SnapshotFile, self.group.id, self.opening.resource
 
     def parts(self) -> Iterator[bytes]:
-        return map(groups_text, self.group.tree.snapshot_pages(self.opening.resource, self.group))
+        return map(groups_text, self.group[self.opening.resource].snapshot_pages())

@@ -1407,7 +1407,7 @@ cdef class CounterHold(Hold):
 
 @cython.final
 cdef class GroupHold(Hold):
-    """A hold of several counters of a group in the region. charge_in_turn(amounts above 0, timeout) of the group waits."""
+    """A hold of several counters of a group in the region. _charge_in_turn(amounts above 0, timeout) of the group waits."""
 
     cdef object _group
     cdef dict _wanted, _amounts, _back
@@ -1419,7 +1419,7 @@ cdef class GroupHold(Hold):
         self._back = {charger: -amount for charger, amount in self._amounts.items()}
 
     cdef int _charge(self) except -1:
-        if not (self._wait and self._wanted and self._group.charge_in_turn(self._wanted, self._timeout)):
+        if not (self._wait and self._wanted and self._group._charge_in_turn(self._wanted, self._timeout)):
             change_counters(self._amounts)
         return 0
 

@@ -1,4 +1,4 @@
-"""Turns: a lease stands in line for one request at a time."""
+"""A lock for threads and tasks alike, first come, first served."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fsmount.interface.event_loops import alarm
 
 
 class FairLock:
-    """One at a time has it, threads and tasks alike, in the order in which they asked."""
+    """One thread or task holds it at a time, in the order in which they asked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: What wakes who has it, and those who are to have it after him.
+        #: The functions that wake the present owner, and the next ones in their order.
         self._owner: Callable[[], None] | None = None
         self._others: deque[Callable[[], None]] = deque()
 
     @contextmanager
     def held_for(self, timeout: float | None) -> Iterator[bool]:
-        """A thread has it inside; False if others had it for so many seconds."""
+        """Holds it inside, for a thread; False: it was not free within `timeout` seconds."""
         handed = threading.Event()
         wake = handed.set
         try:
@@ -56,9 +56,10 @@ class FairLock:
             return True
 
     def _leave(self, wake: Callable[[], None]) -> None:
-        """Hands it over, or is not to have it any more; nothing if it was never asked for, or has been handed over.
+        """Hands the lock over, or leaves the queue; does nothing without either.
 
-        One that was interrupted is done again: who is next is woken before it has it, and at no call between.
+        After an interrupt it is called again.  So the next owner is woken before it becomes the owner, and there is no
+        call in between.
         """
         with self._lock:
             if self._owner is wake:

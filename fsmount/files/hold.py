@@ -24,8 +24,8 @@ Written = list[int]
 class Charged(Protocol):
     """A group that is charged through files."""
 
-    def change(self, amounts: Mapping[str, int], written: Written, /) -> None: ...
-    def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, written: Written, /) -> bool: ...
+    def _change(self, amounts: Mapping[str, int], written: Written, /) -> None: ...
+    def _charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, written: Written, /) -> bool: ...
 
 
 class Hold(io.IOBase):
@@ -77,9 +77,9 @@ class Hold(io.IOBase):
         yield  # next() returns once more, instead of raising StopIteration
 
     def _charge(self, charged: Written) -> None:
-        if not (self._wait and self._wanted and self._group.charge_in_turn(self._wanted, self._timeout, charged)):
-            self._group.change(self._amounts, charged)
+        if not (self._wait and self._wanted and self._group._charge_in_turn(self._wanted, self._timeout, charged)):
+            self._group._change(self._amounts, charged)
 
     def _uncharge(self, process: int, returned: Written) -> None:
         if os.getpid() == process:  # a child that was forked inside holds nothing
-            self._group.change(self._back, returned)
+            self._group._change(self._back, returned)

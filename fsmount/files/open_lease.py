@@ -1,4 +1,7 @@
-"""An open lease file: it is what holds, and it stands in line.  The kernel closes it for any death of the process."""
+"""An open lease file: the holder of what an attachment charges, and of its place in the queue.
+
+The kernel closes it at any death of the process.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +12,38 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from fsmount.control_files.lease import GroupLeaseFile, LeaseFile
+from fsmount.files.directory import GroupDirectory
 from fsmount.files.fair_lock import FairLock
+from fsmount.files.forks import no_fork
 from fsmount.files.hold import Written
 from fsmount.files.mount_errors import told_of
 from fsmount.interface.event_loops import readable
 from fsmount.protocol.group_file import open_group_file
 
-if TYPE_CHECKING:
-    from fsmount.files.group import LeaseGroup
-
-# In seconds: epoll_wait() takes no longer timeout.
+# The longest timeout of epoll_wait(), in seconds.
 _LONGEST = (2**31 - 1) // 1000
 
-# A fork waits for it; reentrant because of signal handlers.
-_lock = threading.RLock()
 _leases: WeakSet[OpenLease] = WeakSet()
-# Those that are open: what was charged must not vanish because a variable did.
+# The open ones: a charge must not vanish with a variable.
 _opened: set[OpenLease] = set()
 
 
-@contextlib.contextmanager
-def no_fork() -> Iterator[None]:
-    """Inside nobody forks: so no child has a descriptor that nobody knows of."""
-    with _lock:
-        yield
-
-
 class OpenLease:
-    """A lease file of a group, of one resource or of all, opened when it is first told something."""
+    """A lease file of a group, of one resource or of all.  Its first command opens it."""
 
-    def __init__(self, group: LeaseGroup, resource: str | None, keep: bool) -> None:
-        self._group = group
+    def __init__(self, directory: GroupDirectory, units: Mapping[str, str], resource: str | None, keep: bool) -> None:
+        self._directory = directory
         #: The resource, or None for all of them.
         self.resource = resource
         self._keep = keep
-        self._file = GroupLeaseFile.name if resource is None else LeaseFile.file_name(resource, group.units[resource])
+        self._file = GroupLeaseFile.name if resource is None else LeaseFile.file_name(resource, units[resource])
         self._descriptor = -1
-        self._lock = threading.RLock()  # nobody closes the descriptor while it is written to
-        self._fair_lock = FairLock()  # a lease stands in line for one request at a time
-        self._closed = -1  # an eventfd for whoever stands in line, or none
+        self._lock = threading.RLock()  # no thread closes the descriptor while another writes to it
+        self._fair_lock = FairLock()  # a lease can be in the queue with one request at a time
+        self._closed = -1  # an eventfd that wakes the request in the queue, or -1
         _leases.add(self)
 
     @property
@@ -59,7 +51,7 @@ class OpenLease:
         return self._descriptor >= 0
 
     def tell(self, word: str, numbers: Mapping[str, str] | None = None, written: Written | None = None) -> int:
-        """Writes a command: 0, or the errno of a refusal, ENOMEM or ERANGE, that has changed nothing."""
+        """Writes a command.  0, or the errno of a refusal that has changed nothing: ENOMEM or ERANGE."""
         with self._lock:
             self.open()
             try:
@@ -71,30 +63,30 @@ class OpenLease:
         return 0
 
     def charge_in_turn(self, amounts: Mapping[str, int], timeout: float | None, written: Written | None = None) -> bool:
-        """Stands in line, and charges; False if that takes longer than so many seconds."""
+        """Queues and charges; False: the turn did not come within `timeout` seconds."""
         deadline = None if timeout is None or timeout > _LONGEST else time.monotonic() + timeout
         with self._fair_lock.held_for(_left(deadline)) as mine:
             if not mine:
                 return False
-            with self._in_line() as ready:
+            with self._in_queue() as ready:
                 while not self._has_turn(amounts, written):
                     left = _left(deadline)
                     if not ready.poll(left) or left == 0:
-                        self.tell("wait")  # and gives back what was granted just now
+                        self.tell("wait")  # and uncharges a grant that came just now
                         return False
         return True
 
     async def charge_in_turn_async(self, amounts: Mapping[str, int]) -> None:
         async with self._fair_lock:
-            with self._in_line() as ready:
+            with self._in_queue() as ready:
                 while not self._has_turn(amounts):
                     await readable(ready.fileno())
 
     @contextlib.contextmanager
-    def _in_line(self) -> Iterator[select.epoll]:
-        """What is ready when the lease can be written to, or was closed here.  An error inside gives the request up.
+    def _in_queue(self) -> Iterator[select.epoll]:
+        """An epoll that is ready at the lease's turn, or once the lease is closed.  An error inside ends the request.
 
-        The lease's own descriptor would not do: who polls it is not told that another thread has closed it.
+        The lease's own descriptor is not enough, because a poll of it does not end when another thread closes it.
         """
         closed = os.eventfd(0, os.EFD_CLOEXEC)
         try:
@@ -106,7 +98,7 @@ class OpenLease:
                     self._closed = closed
                 yield ready
         except BaseException:
-            self._stand_in_line_no_more()
+            self._leave_queue()
             raise
         finally:
             with self._lock:
@@ -120,14 +112,14 @@ class OpenLease:
             return False
         return True
 
-    def _stand_in_line_no_more(self) -> None:
+    def _leave_queue(self) -> None:
         if self.is_open:
-            with contextlib.suppress(OSError):  # what went wrong is told already
+            with contextlib.suppress(OSError):  # the first error is the one to raise
                 self.tell("wait")
 
     def held(self) -> dict[str, int]:
-        """What it holds of each resource."""
-        with self._lock, told_of(self._group.path):
+        """Resource -> the amount that it holds."""
+        with self._lock, told_of(self._directory.path):
             if self._descriptor < 0:
                 return {}
             text = os.fsdecode(os.pread(self._descriptor, 4096, 0))
@@ -136,13 +128,12 @@ class OpenLease:
         return {resource: int(held) for resource, _, held in (word.rpartition("=") for word in text.split())}
 
     def open(self) -> int:
-        """Its descriptor, once it is open."""
+        """Opens it if necessary, and returns its descriptor.  ValueError: the attachment was closed."""
         with self._lock:
-            if self._group.closed:
-                raise ValueError(f"{self._group.path} was closed here: attach to it again to charge it")
+            self._directory.refuse_closed()
             if self._descriptor < 0:
-                self._group.pin()
-                with no_fork(), told_of(self._group.path), self._group.where() as where:
+                self._directory.pin()
+                with no_fork(), told_of(self._directory.path), self._directory.where() as where:
                     self._descriptor = open_group_file(os.path.join(where, self._file), os.O_RDWR)
                     _opened.add(self)
                     if self._keep:
@@ -150,24 +141,24 @@ class OpenLease:
             return self._descriptor
 
     def adopt(self, descriptor: int) -> None:
-        """Takes over a descriptor of this file that another process has opened: that process stays the holder.
+        """Takes over a descriptor of this file that another process has opened and stays the holder of.
 
-        close() gives back the amount held; without it that happens when the last of both has ended.
+        end() releases the charges; without it the end of the last of both processes does.
         """
         with self._lock:
-            self._group.pin()
+            self._directory.pin()
             self._descriptor = descriptor
             _opened.add(self)
 
     def end(self) -> None:
-        """Gives back what is held, or leaves it to the group, and closes it.
+        """Releases its charges, or moves them to the group, and closes it.
 
-        The close alone would do the same, but a little after it has returned.
+        The close alone would do the same, but only a moment after its return.
         """
         with self._lock:
             if self._descriptor < 0:
                 return
-            with contextlib.suppress(OSError):  # the group or the daemon is gone, or the last close has to do
+            with contextlib.suppress(OSError):  # the group or the daemon is gone; the close has to do
                 held = self.held()
                 if self._keep:
                     self._write("give", {resource: f"{amount}" for resource, amount in held.items()})
@@ -184,15 +175,15 @@ class OpenLease:
             os.eventfd_write(self._closed, 1)
 
     def forget(self) -> None:
-        """In a forked child: the lease is the parent's, and must not outlive it here."""
+        """In a forked child: the lease belongs to the parent, and must not outlive it here."""
         self._lock = threading.RLock()
         self._fair_lock = FairLock()
-        self._closed = -1  # who stands in line is a thread of the parent
+        self._closed = -1  # a request in the queue is of a thread of the parent
         self.close()
 
     def _write(self, word: str, numbers: Mapping[str, str], written: Written | None = None) -> None:
         words = [number if self.resource else f"{resource}={number}" for resource, number in numbers.items()]
-        with told_of(self._group.path):
+        with told_of(self._directory.path):
             command = os.fsencode(" ".join([word, *words]))
             (written if written is not None else []).extend(map(os.pwrite, (self._descriptor,), (command,), (0,)))
 
@@ -202,11 +193,8 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _forget_all() -> None:
-    """In a forked child, whose locks are made anew: the threads that held them in the parent are not here."""
-    global _lock
-    _lock = threading.RLock()
     for lease in list(_leases):
         lease.forget()
 
 
-os.register_at_fork(before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_forget_all)

@@ -11,7 +11,7 @@ from fsmount.filesystem.pending_charge import PendingCharge
 from fsmount.filesystem.processes import process_of
 from fsmount.filesystem.request_loop import served
 from fsmount.filesystem.shares import Account, Shares
-from fsmount.shm import Group, process_start_time
+from fsmount.shm import Group, Lease, process_start_time
 
 
 class ServedMount:
@@ -38,7 +38,7 @@ class ServedMount:
     def lease(self, group: Group, resources: tuple[str, ...], user: int, thread: int) -> PendingCharge:
         pid = process_of(thread)
         account = self._shares.account(group, user)
-        return PendingCharge(group.tree.lease(group, resources, pid, process_start_time(pid), account))
+        return PendingCharge(Lease(group, resources, pid, process_start_time(pid), account))
 
     def bind_holder(self, holder: int, pid: int) -> None:
         in_loop(self._host.holder_bound, holder, pid)

@@ -64,6 +64,11 @@ class HolderLine(NamedTuple):
     stock: int
     command: str
 
+    @classmethod
+    def of_the_group(cls, held: int) -> HolderLine:
+        """The line for the charges of the group itself."""
+        return cls(0, 0, held, 0, "common")
+
 
 def holders_text(holders: Iterable[HolderLine]) -> bytes:
     """The text of R.holders."""

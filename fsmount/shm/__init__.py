@@ -1,11 +1,8 @@
-"""The tree as Python sees it: groups and their counters, in one shared region.
+"""Groups and counters in a shared region: the transport "memory", and all that the file system and the daemon use.
 
-A Tree, Group or Counter is a name for something in the region, no copy of it: it keeps the engine's
-id and asks when it is asked.  So a rename is seen at once, and a group that is gone raises
-GroupRemoved.  The engine's errors become those of errors.py, or else plain OSErrors with the
-group's path.
-
-Who builds on the tree (the file system, the daemon) finds here all there is to use of it.
+A Tree, Group or Counter is a name for something in the region and holds no copy of it: it keeps the engine's id and
+reads the region at each call.  A rename is visible at once, and a removed group raises GroupRemoved.  The engine's
+errors become those of errors.py, or plain OSErrors with the group's path.
 """
 
 from __future__ import annotations
@@ -31,11 +28,13 @@ from fsmount.engine import (
     process_start_time,
     set_patience,
 )
-from fsmount.shm.counter import Counter
-from fsmount.shm.group import Attributes, Group
+from fsmount.shm.attachment import Attributes
+from fsmount.shm.groups import Counter, Group
 from fsmount.shm.holder import Holder
 from fsmount.shm.lease_holder import Lease
-from fsmount.shm.tree import CAPACITY_MAX, DEFAULT_CAPACITY, DaemonRecord, Tree, parse_resource
+from fsmount.shm.open_region import DaemonRecord
+from fsmount.shm.resources import parse_resource
+from fsmount.shm.tree import CAPACITY_MAX, DEFAULT_CAPACITY, Tree
 
 __all__ = [
     "CAPACITY_MAX",

@@ -1,4 +1,4 @@
-"""What the engine answers, as the public errors."""
+"""The public errors for the engine's answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def in_public(method: Callable[P, T]) -> Callable[P, T]:
-    """A method whose engine errors are raised as its object's public_error() says."""
+    """A method that raises engine errors as its object's public_error() translates them."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,9 +29,9 @@ def in_public(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def public_error(error: EngineError, region: str, group_path: Callable[[], str] | None = None) -> OSError:
-    """What the engine's answer is to the user, but for what only a charge can answer.
+    """The public error for an answer of the engine to anything except a charge.
 
-    group_path: tells the path of the group that was asked, if it was one; only called where the error is about that.
+    group_path: returns the path of the group in question, if there is one; called only for an error about the group.
     """
     if error.errno in (errno.EBADF, errno.ENOTCONN):
         return TreeGone(region)

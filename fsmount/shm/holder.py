@@ -1,29 +1,31 @@
-"""Holders: who holds charges, as they were at one moment."""
+"""Holders as they were at one moment."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fsmount.engine import KEEP, LEASE, PROCESS, HolderInfo, process_alive
+from fsmount.protocol.listings import HolderLine
 
 
 class Holder(NamedTuple):
-    """Who holds charges: an attached process or an open lease (kind PROCESS or LEASE)."""
+    """An attached process or an open lease (kind PROCESS or LEASE)."""
 
     id: int
     kind: int
     pid: int
     start_time: int
-    #: Whether the pid means something in our pid namespace.
+    #: Whether the pid is one of this process's pid namespace.
     here: bool
-    #: What it holds and has reserved in the counter that was asked; 0 when the whole tree was.
+    #: Its charges and its stock in one counter; 0 in a list of the holders of a tree.
     held: int
     stock: int
-    #: Whether what it holds goes to the group when it ends.
+    #: Whether its charges go to the group at its end.
     keep: bool
-    #: A group that it has joined, by its id; the root's if there is none.
+    #: The id of a group that it has joined; the root's if there is none.
     group: int
-    #: How many counters it may charge.
+    #: The number of counters that it may charge.
     cells: int
 
     @classmethod
@@ -51,7 +53,7 @@ class Holder(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """Whether its process lives; what cannot be told counts as alive."""
+        """Whether its process lives; a process of another pid namespace counts as alive."""
         return not self.here or process_alive(self.pid, self.start_time)
 
     @property
@@ -64,6 +66,22 @@ class Holder(NamedTuple):
             return ""
 
 
+def holder_lines(holders: Iterable[Holder], commands: dict[int, str]) -> list[HolderLine]:
+    """The holders as R.holders lists them; commands: pid -> the names of processes that were read already."""
+    return [
+        HolderLine(holder.pid, holder.start_time, holder.held, holder.stock, _command(holder, commands))
+        for holder in holders
+    ]
+
+
+def _command(holder: Holder, commands: dict[int, str]) -> str:
+    """The name of its process, `?` if that is gone; a lease's is marked, as another process may have the file now."""
+    command = commands.get(holder.pid)
+    if command is None:
+        command = commands[holder.pid] = holder.command or "?"
+    return f"lease:{command}" if holder.is_lease else command
+
+
 def command_name(comm: bytes) -> str:
-    """The name of a process in /proc/PID/comm, made fit to be shown."""
+    """The name of a process in /proc/PID/comm, with a question mark for each character that cannot be printed."""
     return "".join(c if c.isprintable() else "?" for c in comm.decode(errors="replace"))

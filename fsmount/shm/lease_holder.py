@@ -1,35 +1,32 @@
-"""What an open lease file stands for: a holder of its own, for a process that charges through files."""
+"""The holder behind an open lease file: one of its own, in the name of a process that charges through files."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from fsmount import engine
 from fsmount.engine import KEEP, LEASE, Charger, EngineError, Region, Request
 from fsmount.errors import GroupRemoved, LockTimeout, TreeGone
-from fsmount.shm.counter import Counter
-
-if TYPE_CHECKING:
-    from fsmount.shm.group import Group
+from fsmount.shm.groups import Counter, Group
 
 T = TypeVar("T")
 
 
 class Account(Protocol):
-    """Counts what leases take of the room of a tree: `leases`, `cells` and `waiters`."""
+    """Counts the room of a tree that leases take: `leases`, `cells` and `waiters`."""
 
     def take(self, **amounts: int) -> None:
-        """So many more of each.  OSError: there is no room for them."""
+        """Adds to each count.  OSError: there is no room."""
 
     def give_back(self, **amounts: int) -> None:
-        """So many less."""
+        """Subtracts from each count."""
 
 
 class Unlimited:
-    """An account that nobody keeps."""
+    """An account without limits, which counts nothing."""
 
     def take(self, **amounts: int) -> None:
         pass
@@ -41,7 +38,7 @@ class Unlimited:
 class Lease:
     """A holder of its own in some counters of a group, in the name of a process that charges through the mount.
 
-    It becomes a holder with the first operation that succeeds, or when it stands in line.  One operation at a time.
+    It becomes a holder with the first operation that succeeds, or when it queues.  One operation at a time.
     """
 
     __slots__ = (
@@ -50,7 +47,12 @@ class Lease:
     )  # fmt: skip
 
     def __init__(
-        self, group: Group, resources: tuple[str, ...], pid: int, start_time: int, account: Account | None = None
+        self,
+        group: Group,
+        resources: tuple[str, ...],
+        pid: int,
+        start_time: int,
+        account: Account | None = None,
     ) -> None:
         self._group = group
         self._account = account or Unlimited()
@@ -59,8 +61,8 @@ class Lease:
         self._begun = False
         self._asked: Request | None = None
         self._wanted: Mapping[str, int] = {}
-        self._waits_only = False  # it is a holder to stand in line, and for nothing else yet
-        #: What it was granted in line, until somebody claims it.
+        self._waits_only = False  # it is a holder only in order to queue
+        #: The amounts that it was granted in the queue, until claim().
         self.unclaimed: Mapping[str, int] = {}
         self._holder: int | None = None
         self._keep = False
@@ -69,26 +71,26 @@ class Lease:
 
     @property
     def held(self) -> dict[str, int]:
-        """What it holds of each resource."""
+        """Resource -> the amount that it holds."""
         if self._made is None:
             return dict.fromkeys(self._resources, 0)
         return {resource: counter.held for resource, counter in self._made.items()}
 
     def change(self, amounts: Mapping[str, int]) -> None:
-        """Charges what is above 0 and gives back what is below: all at once, or nothing.  LimitExceeded, NotHeld."""
+        """Charges the amounts above 0 and uncharges those below, all at once or nothing.  LimitExceeded, NotHeld."""
         self._do(partial(engine.change, self._of_counters(amounts)))
 
     def move(self, amounts: Mapping[str, int]) -> None:
-        """What is above 0 becomes the group's own, and of what that has the rest the lease's; likewise.  NotHeld."""
+        """Moves the amounts above 0 to the group itself and takes those below from it, all at once.  NotHeld."""
         self._do(partial(engine.move, self._of_counters(amounts)))
 
     def nofail(self, resource: str, amount: int) -> bool:
-        """Always charges; False if a limit is now exceeded."""
+        """Charges past any limit; False: a limit is exceeded now."""
         return self._do(partial(self._counters[resource].charge_nofail, amount))
 
     def keep(self, keep: bool = True) -> None:
-        """Whether the group keeps what is held at the end."""
-        if self._holder is None:  # nothing to ask the engine, but there must be a group
+        """Sets whether its charges go to the group at its end."""
+        if self._holder is None:  # the engine knows nothing of it yet, but the group must exist
             if not self._group.exists:
                 raise GroupRemoved(self._group.last_path())
         else:
@@ -98,15 +100,15 @@ class Lease:
                 raise self._group.public_error(error) from None
         self._keep = keep
 
-    # ---- standing in line
+    # ---- the queue
 
     @property
     def waits(self) -> bool:
-        """Whether it stands in line."""
+        """Whether it is in the queue."""
         return self._asked is not None
 
     def ask(self, amounts: Mapping[str, int]) -> None:
-        """Stands in line for these amounts, above 0, one time at once: what is granted is unclaimed then.  ENOSPC."""
+        """Queues for amounts above 0, at most once at a time; granted amounts are unclaimed at first.  ENOSPC."""
         chargers = [self._counters[resource] for resource in amounts]
         waits_only = self._waits_only or not self._begun
         self._asked = self._do(partial(self._request, chargers, list(amounts.values())))
@@ -116,18 +118,18 @@ class Lease:
             self.unclaimed = amounts
 
     def look(self) -> bool:
-        """Whether something is unclaimed, or was granted meanwhile and now is."""
+        """Whether amounts are unclaimed; a grant that came in between counts."""
         if self._asked is not None and self._public(partial(self._asked.wait, 0.0)):
             self._leave_line()
         return bool(self.unclaimed)
 
     def claim(self) -> None:
-        """What was unclaimed is the lease's like all that it holds."""
+        """Makes the unclaimed amounts part of what the lease holds."""
         self.unclaimed = {}
         self._waits_only = False
 
     def give_up(self) -> None:
-        """Stands in no line any more, and gives back what is unclaimed."""
+        """Leaves the queue and uncharges the unclaimed amounts."""
         if self._asked is not None:
             self._leave_line()
         waits_only = self._waits_only
@@ -165,7 +167,7 @@ class Lease:
     # ---- its end
 
     def close(self) -> None:
-        """Ends it: what it holds is given back, or kept by the group."""
+        """Ends it: its charges are released, or go to the group."""
         holder = self._holder
         if holder is None:
             self._made = None
@@ -185,7 +187,7 @@ class Lease:
 
     @property
     def _counters(self) -> dict[str, _LeaseCounter]:
-        """They are made when they are needed, and go with the holder: without one a lease takes little memory."""
+        """They are made on first use and go with the holder, so that a lease without one takes little memory."""
         if self._made is None:
             self._made = {resource: _LeaseCounter(self._group, resource) for resource in self._resources}
         return self._made
@@ -230,7 +232,7 @@ class Lease:
 
 
 class _LeaseCounter(Counter):
-    """Charges through a lease's own holder, never through that of the process it is in."""
+    """Charges through the lease's own holder, never through that of this process."""
 
     __slots__ = ()
 

@@ -1,17 +1,17 @@
 """This process as a holder.
 
-A process is one holder of a tree, however many of its groups it attaches to and however often.
-(Two, if some attachments end with "release" and others with "keep": when a process is killed,
-the engine decides for a holder as a whole.)  The holder joins a group with the first attachment
-there and leaves it with the last; with the last group it ends.
+A process is one holder of a tree, however many groups it attaches to and however often.  It is two holders if some
+attachments end with "release" and others with "keep", because the engine decides about a holder as a whole when a
+process is killed.  The holder joins a group with the first attachment there and leaves it with the last.  With the
+last group the holder ends.
 
-An attachment that nobody closes lasts as long as the process, even if the objects are gone:
-what was charged must not vanish because a variable did.  At exit what is left is ended here; of
-a process that cannot do so (kill -9, os._exit) it is the daemon that learns of the end, from the
-control file that is tied to this process's memory, or else whoever looks for dead holders.
+An attachment that is never closed lasts as long as the process, even if its objects are gone: a charge must not vanish
+with a variable.  The remaining attachments end at exit.  A process that ends in another way (kill -9, os._exit) leaves
+that to the daemon, which learns of the end from the control file that is tied to the process's memory, or to the next
+search for dead holders.
 
-A forked child is another process: it forgets all this at birth (the engine has unbound its
-chargers by then), holds nothing, and becomes a holder of its own with its first charge.
+A forked child is another process.  It forgets everything here at its start, when the engine has unbound its chargers
+already.  It holds nothing, and becomes a holder of its own with its first charge.
 """
 
 from __future__ import annotations
@@ -21,24 +21,21 @@ import errno
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from fsmount.engine import KEEP, PROCESS, Charger, EngineError, Tie, process_start_time
+from fsmount.engine import KEEP, PROCESS, Charger, EngineError, Region, Tie, process_start_time
 from fsmount.errors import TreeGone
 from fsmount.protocol.control_channel import introduce, introduce_in
+from fsmount.shm.open_region import OpenRegion
 
-if TYPE_CHECKING:
-    from fsmount.shm.tree import Tree
-
-# Over everything below, of all trees; reentrant because a signal handler may close an attachment.
+# Guards everything below, for all trees; reentrant because a signal handler may close an attachment.
 _lock = threading.RLock()
-# Those that are a holder now.  They keep their tree alive.
+# The memberships with a holder.  They keep their trees alive.
 _live: set[Membership] = set()
 
 
 def locked() -> threading.RLock:
-    """What to be inside of while one decides by what is here: nobody attaches or detaches meanwhile."""
+    """The lock that keeps all threads from attaching and detaching."""
     return _lock
 
 
@@ -47,20 +44,20 @@ class Membership:
 
     __slots__ = ("_chargers", "_control", "_holder", "_joined", "_pid", "_tree", "keep")
 
-    def __init__(self, tree: Tree, keep: bool) -> None:
+    def __init__(self, tree: OpenRegion, keep: bool) -> None:
         self.keep = keep
         self._tree = tree
         self._pid = 0
         self._holder: int | None = None
         self._control: Tie | None = None
-        # by group: the tokens of its attachments, and the chargers that are bound to its counters
+        # By group: the tokens of its attachments, and the chargers that are bound to its counters.
         self._joined: dict[int, set[object]] = {}
         self._chargers: dict[int, WeakSet[Charger]] = {}
 
     def attach(self, group: int, token: object, control: int = -1) -> None:
         """Joins the group, if this process has not yet.  The token stands for the attachment.
 
-        control: an open control file of the tree, if there is one; it stays the caller's.
+        control: an open control file of the tree, or -1; it stays the caller's.
         """
         with _lock:
             holder = self._become_holder(control)
@@ -75,7 +72,7 @@ class Membership:
             self._joined[group].add(token)
 
     def detach(self, group: int, token: object) -> None:
-        """Leaves the group if this was the last attachment; what is held there is given back, or kept by it."""
+        """Leaves the group with its last attachment; the charges held there are released, or go to the group."""
         with _lock:
             if self._pid != os.getpid() or token not in self._joined.get(group, ()):
                 return
@@ -85,7 +82,7 @@ class Membership:
                 try:
                     self._tree.region.holder_leave(self._holder, group, KEEP if self.keep else 0)
                 except EngineError as error:
-                    if error.errno != errno.ENODEV:  # somebody else has ended it
+                    if error.errno != errno.ENODEV:  # ended by another process
                         raise
                 del self._joined[group], self._chargers[group]
                 self._end_unused()
@@ -93,7 +90,7 @@ class Membership:
                 self._joined[group].remove(token)
 
     def bind(self, charger: Charger, group: int, resource: int, token: object) -> None:
-        """Binds a charger to this process's cell in a counter; attaches to its group first if need be."""
+        """Binds a charger to this process's cell in a counter, and attaches to its group first if necessary."""
         with _lock:
             self.attach(group, token)
             self._bind(charger, group, resource)
@@ -113,7 +110,7 @@ class Membership:
             self._chargers[group].add(charger)
 
     def lost(self) -> bool:
-        """Whether somebody else has ended this process's holder.  If so, all of it is forgotten."""
+        """Whether another process has ended this process's holder.  If so, everything about it is forgotten."""
         with _lock:
             if self._holder is None or self._pid != os.getpid():
                 return False
@@ -143,7 +140,7 @@ class Membership:
                 self.forget()
 
     def forget(self) -> None:
-        """What is left to do where the holder is not ours, or not any more."""
+        """Forgets a holder that has ended, or is the parent's."""
         _live.discard(self)
         self._holder = None
         self._joined = {}
@@ -174,7 +171,10 @@ class Membership:
         return self._holder
 
     def _introduce(self, holder: int, control: int) -> Tie | None:
-        """None: there is no daemon, or none to speak to; a daemon of this region sees the holder there all the same."""
+        """Ties the holder to an open control file of the daemon.
+
+        None: no daemon can be reached; a daemon of this region finds the holder there in any case.
+        """
         if control >= 0 and introduce(control, holder):
             return Tie(control)
         for directory in self._tree.control_directories():
@@ -196,8 +196,28 @@ class Membership:
             self.end()
 
 
+class JoinedRegion(OpenRegion):
+    """An open region, with the holders that this process is there."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, region: Region, path: str) -> None:
+        super().__init__(region, path)
+        self._members: dict[bool, Membership] = {}
+
+    def membership(self, keep: bool) -> Membership:
+        """This process's holder for attachments that end with "keep", or with "release"."""
+        return self._members.get(keep) or self._members.setdefault(keep, Membership(self, keep))
+
+    def end_memberships(self) -> None:
+        """Ends all attachments of this process.  EngineError."""
+        for member in list(self._members.values()):
+            if not self.region.closed:
+                member.end()
+
+
 def _forget_all() -> None:
-    """In a forked child.  The lock is made anew: the thread that held it in the parent is not here."""
+    """In a forked child.  It gets a new lock, because the thread that may hold the old one is not here."""
     global _lock
     _lock = threading.RLock()
     for membership in list(_live):
@@ -205,7 +225,7 @@ def _forget_all() -> None:
 
 
 def _end_all() -> None:
-    """At exit.  What cannot be ended now is left to those who look for the dead."""
+    """At exit.  A holder that cannot be ended now is left to the search for dead holders."""
     for membership in list(_live):
         try:
             membership.end()
@@ -214,7 +234,7 @@ def _end_all() -> None:
 
 
 def _end_with_multiprocessing() -> None:
-    """A child of multiprocessing ends without running atexit; it has finalizers of its own."""
+    """Ends the attachments of a child of multiprocessing, which runs finalizers of its own instead of atexit."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize

@@ -1,11 +1,10 @@
-"""Waiting for room: a charge that stands in line until it is granted.
+"""Charges that wait for room in the queue.
 
-The release of room charges it for the requests that wait (engine/holders/queue.c).  Three things are left to do here:
-to sleep until then, to wake, and to give back what a cancelled request was granted meanwhile.
+The process that frees room charges it for the requests in the queue; the engine does this.  Three things are left to do
+here: to sleep until the grant, to wake up, and to uncharge the grant of a request that is cancelled.
 
-A thread sleeps on its own request.  Tasks of an event loop cannot; for all tasks of this process that wait with one
-holder, a thread sleeps on the number of the holder's answers, and wakes those whose request is granted.  It is there
-only while somebody waits.
+A thread sleeps on its own request.  Tasks of an event loop cannot.  So one thread for each holder sleeps on the number
+of the holder's answers, and wakes the tasks whose requests are answered.  It exists only while tasks wait.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from contextlib import suppress
 from fsmount.engine import EngineError, Region, Request
 from fsmount.interface.event_loops import alarm
 
-#: How long the thread that listens sleeps at a time, in seconds.
+#: The longest sleep of the listening thread, in seconds.
 _LONG = 3600.0
 
 
-# An interrupt may come whenever Python calls or returns from a call; so a request is there before it begins, and what
-# cancels it is around all that follows.
+# An interrupt may come whenever Python calls or returns from a call.  So a request exists before it begins, and the
+# code that cancels it is around everything that follows.
 
 
 def charge_in_turn(asked: Request, timeout: float | None) -> bool:
-    """Charges what is asked for when it is its turn; False if that takes longer than so many seconds.  EngineError.
+    """Charges a request at its turn; False: the turn did not come within `timeout` seconds.  EngineError.
 
-    If it raises, it has charged nothing.
+    A call that raises has charged nothing.
     """
     try:
         if asked.begin():
@@ -62,7 +61,7 @@ async def charge_in_turn_async(asked: Request) -> None:
 
 
 class _Answers:
-    """Hears the answers to one holder's requests, for the tasks of this process, as long as there are such."""
+    """Waits for the answers to one holder's requests, for the tasks of this process."""
 
     def __init__(self, region: Region, holder: int) -> None:
         self._region = region
@@ -72,11 +71,11 @@ class _Answers:
         self._listening = False
 
     def expect(self, asked: Request, wake: Callable[[], None]) -> None:
-        """Calls wake(), in another thread, once it is answered."""
+        """Calls wake(), in another thread, once the request is answered."""
         with self._lock:
             self._expected[asked.id] = asked, wake
             if self._listening:
-                self._region.wake_answers(self._holder)  # it may have been answered already
+                self._region.wake_answers(self._holder)  # the answer may have come already
             else:
                 self._listening = True
                 threading.Thread(target=self._listen, name="fsmount-answers", daemon=True).start()
@@ -97,11 +96,11 @@ class _Answers:
                         _heard.pop((id(self._region), self._holder), None)
                     return
                 self._region.await_answers(self._holder, heard, _LONG)
-        except EngineError:  # the region was closed; each task learns of it by itself
+        except EngineError:  # the region was closed; each task finds that out by itself
             self._tell(all_of_them=True)
 
     def _tell(self, all_of_them: bool = False) -> bool:
-        """Wakes those who have an answer; whether others are left."""
+        """Wakes the tasks with an answer, and returns whether others are left."""
         with self._lock:
             for number, (asked, wake) in list(self._expected.items()):
                 if all_of_them or _is_answered(asked):
@@ -114,7 +113,7 @@ class _Answers:
 def _is_answered(asked: Request) -> bool:
     try:
         return asked.wait(0.0)
-    except EngineError:  # that is an answer too
+    except EngineError:  # an error is an answer too
         return True
 
 
@@ -129,7 +128,7 @@ def _answers_to(asked: Request) -> _Answers:
 
 
 def _forget_all() -> None:
-    """In a forked child: the threads that listened are not here."""
+    """In a forked child, which has none of the listening threads."""
     global _lock
     _lock = threading.Lock()
     _heard.clear()

@@ -16,7 +16,7 @@ from fsmount import Tree
 from tests.mounts import GroupFiles, eventually
 
 
-def attach_in(how: str, where: str, on_exit: str = "release") -> Any:
+def attach_in(how: Any, where: str, on_exit: Any = "release") -> Any:
     """Attaches as the scene says."""
     if how != "region":
         return fsmount.attach(where, on_exit=on_exit, transport=how)
@@ -90,7 +90,7 @@ class Scene:
     def mounted(self) -> bool:
         return self._tree is None
 
-    def attach(self, on_exit: str = "release") -> Any:
+    def attach(self, on_exit: fsmount.OnExit = "release") -> Any:
         return attach_in(self.how, str(self.where), on_exit)
 
     @contextmanager

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import fsmount
-from fsmount import Group, Tree
+from fsmount import Tree
 from fsmount.files import LeaseGroup
+from fsmount.shm import Group
 from tests.mounts import GroupFiles, Mount, as_user, eventually, fails_with, mounted
 
 pytestmark = pytest.mark.any_user
@@ -39,7 +40,7 @@ def control_files() -> list[str]:
 
 @pytest.mark.parametrize("transport", ["memory", "files"])
 def test_a_path_may_be_text_bytes_or_path_like(
-    group: GroupFiles, transport: str, monkeypatch: pytest.MonkeyPatch
+    group: GroupFiles, transport: fsmount.Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (group.path, str(group.path), os.fsencode(group.path)):
         with fsmount.attach(path, transport=transport) as attached:

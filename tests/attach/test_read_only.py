@@ -50,7 +50,7 @@ def group(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_is_there_can_be_read(group: Path, transport: str) -> None:
+def test_what_is_there_can_be_read(group: Path, transport: fsmount.Transport) -> None:
     with fsmount.attach(group, transport=transport) as attached:
         memory = attached["memory"]
         assert (memory.usage, memory.limit, memory.soft_limit) == (5, 100, fsmount.UNLIMITED)
@@ -62,7 +62,7 @@ def test_what_is_there_can_be_read(group: Path, transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_would_change_something_says_why_not(group: Path, transport: str) -> None:
+def test_what_would_change_something_says_why_not(group: Path, transport: fsmount.Transport) -> None:
     def hold() -> None:
         with attached["memory"].hold(1):
             pytest.fail("it is charged")

@@ -67,7 +67,7 @@ def test_a_resource(group: GroupFiles, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("transport", ["memory", "files"])
-def test_a_resource_in_python(group: GroupFiles, transport: str) -> None:
+def test_a_resource_in_python(group: GroupFiles, transport: fsmount.Transport) -> None:
     with fsmount.attach(group.path, transport=transport) as attached:
         with pytest.raises(KeyError, match="did you mean memory"):
             attached["memroy"]
@@ -119,7 +119,7 @@ def test_a_group_that_is_near_to_none_or_outside_of_every_tree(web: GroupFiles, 
 
 
 @pytest.mark.parametrize("transport", ["memory", "files"])
-def test_a_group_in_python(group: GroupFiles, web: GroupFiles, transport: str) -> None:
+def test_a_group_in_python(group: GroupFiles, web: GroupFiles, transport: fsmount.Transport) -> None:
     path = os.fspath(group.path / "wbe")
     with pytest.raises(FileNotFoundError, match=f"there is no such group; did you mean {web.path}") as error:
         fsmount.attach(path, transport=transport)

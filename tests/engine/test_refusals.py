@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fsmount import Group, LimitExceeded, Tree
+from fsmount import LimitExceeded, Tree
 from fsmount.engine import process_start_time, request
-from fsmount.shm import Lease
+from fsmount.shm import Group, Lease
 from tests.mounts import eventually
 from tests.process_state import sleeps
 

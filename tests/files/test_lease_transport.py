@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.mounts import AS_ROOT, STAT_KEYS, UNLIMITED, GroupFiles, Mount, as_us
 pytestmark = pytest.mark.any_user
 
 
-def attach(group: GroupFiles, **options: str) -> LeaseGroup:
+def attach(group: GroupFiles, **options: Any) -> LeaseGroup:
     attached = fsmount.attach(group.path, transport="files", **options)
     assert isinstance(attached, LeaseGroup)
     return attached
@@ -461,7 +462,7 @@ def test_what_was_charged_does_not_vanish_with_the_objects(group: GroupFiles) ->
 
 
 @pytest.mark.parametrize(("on_exit", "left"), [("release", 0), ("keep", 30)])
-def test_a_death_of_any_kind_is_the_end(group: GroupFiles, on_exit: str, left: int) -> None:
+def test_a_death_of_any_kind_is_the_end(group: GroupFiles, on_exit: fsmount.OnExit, left: int) -> None:
     process = HolderProcess(group.path, transport="files", on_exit=on_exit)
     process.charge(30)
     process.kill()

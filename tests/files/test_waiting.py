@@ -19,15 +19,14 @@ import pytest
 import trio
 
 import fsmount
-from fsmount.files import LeaseGroup
-from fsmount.shm import Group
+from fsmount import Group
 from tests.interrupts import interruptions
 from tests.mounts import GroupFiles, eventually
 from tests.process_state import sleeps
 
 
 @pytest.fixture(params=["memory", "files"])
-def attached(request: pytest.FixtureRequest, group: GroupFiles) -> Iterator[Group | LeaseGroup]:
+def attached(request: pytest.FixtureRequest, group: GroupFiles) -> Iterator[Group]:
     """Attached to a group of which the group itself holds all there is: 10."""
     group.set_limit(10)
     group.set_limit(5, "tokens")
@@ -47,7 +46,7 @@ def later(action: object, *arguments: object) -> Iterator[None]:
         timer.join()
 
 
-def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group) -> None:
     memory = attached["memory"]
     with later(group.uncharge, 4):
         memory.charge(4, wait=True)
@@ -56,29 +55,27 @@ def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group |
 
 
 @pytest.mark.parametrize("timeout", [10**6, 1e30, 10**400, Fraction(10**9), float("inf")])
-def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group | LeaseGroup, timeout: Any) -> None:
+def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group, timeout: Any) -> None:
     with later(group.uncharge, 1):
         attached["memory"].charge(1, wait=True, timeout=timeout)
     assert (attached["memory"].held, group.usage) == (1, 10)
 
 
-def test_who_waits_is_told_that_it_was_closed_here(attached: Group | LeaseGroup) -> None:
+def test_who_waits_is_told_that_it_was_closed_here(attached: Group) -> None:
     with later(attached.close), pytest.raises(ValueError, match="closed"):
         attached["memory"].charge(4, wait=True, timeout=60)
 
 
 @pytest.mark.parametrize("run", [trio.run, lambda task: asyncio.run(task())], ids=["trio", "asyncio"])
 def test_a_task_that_waits_is_told_that_it_was_closed_here(
-    run: Callable[[Callable[[], Awaitable[None]]], None], attached: Group | LeaseGroup
+    run: Callable[[Callable[[], Awaitable[None]]], None], attached: Group
 ) -> None:
     with later(attached.close), pytest.raises(ValueError, match="closed"):
         run(partial(attached["memory"].wait_charge, 4))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files whose opening is interrupted
-def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
-    group: GroupFiles, attached: Group | LeaseGroup
-) -> None:
+def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(group: GroupFiles, attached: Group) -> None:
     def wait_in_vain() -> None:
         with pytest.raises(fsmount.LimitExceeded):
             attached["memory"].charge(4, wait=True, timeout=0.001)
@@ -91,22 +88,22 @@ def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
         group.charge(10)
 
 
-def hold_one(group: Group | LeaseGroup) -> None:
+def hold_one(group: Group) -> None:
     with group["memory"].hold(4):
         assert group["memory"].held == 5
 
 
-def hold_several(group: Group | LeaseGroup) -> None:
+def hold_several(group: Group) -> None:
     with group.hold(memory=4, tokens=2):
         assert (group["memory"].held, group["tokens"].held) == (5, 2)
 
 
-def wait_to_hold_one(group: Group | LeaseGroup) -> None:
+def wait_to_hold_one(group: Group) -> None:
     with group["memory"].hold(4, wait=True, timeout=20):
         assert group["memory"].held == 5
 
 
-def wait_to_hold_several(group: Group | LeaseGroup) -> None:
+def wait_to_hold_several(group: Group) -> None:
     with group.hold(memory=4, tokens=2, wait=True, timeout=20):
         assert (group["memory"].held, group["tokens"].held) == (5, 2)
 
@@ -114,17 +111,17 @@ def wait_to_hold_several(group: Group | LeaseGroup) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files whose opening is interrupted
 @pytest.mark.parametrize("action", [hold_one, hold_several, wait_to_hold_one, wait_to_hold_several])
 def test_a_hold_that_is_interrupted_holds_nothing_and_is_in_no_line(
-    group: GroupFiles, attached: Group | LeaseGroup, action: Callable[[Group | LeaseGroup], None]
+    group: GroupFiles, attached: Group, action: Callable[[Group], None]
 ) -> None:
     group.uncharge(5)
     attached["memory"].charge(1)  # what must not be given back by mistake
     for _ in interruptions(partial(action, attached)):
         assert (attached["memory"].held, group.usage, group.number("usage", "tokens")) == (1, 6, 0)
-        assert attached.charge_in_turn({"memory": 4}, 0.0), "somebody stands in line before"
+        assert attached._charge_in_turn({"memory": 4}, 0.0), "somebody stands in line before"
         attached["memory"].uncharge(4)
 
 
-def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Group) -> None:
     began = time.monotonic()
     with pytest.raises(fsmount.LimitExceeded) as refused:
         attached["memory"].charge(4, wait=True, timeout=0.1)
@@ -134,7 +131,7 @@ def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Gr
     assert group.usage == 6
 
 
-def test_a_timeout_is_for_who_waits(attached: Group | LeaseGroup) -> None:
+def test_a_timeout_is_for_who_waits(attached: Group) -> None:
     with pytest.raises(ValueError, match="wait=True"):
         attached["memory"].charge(4, timeout=1)
     with pytest.raises(ValueError, match="wait=True"):
@@ -143,9 +140,7 @@ def test_a_timeout_is_for_who_waits(attached: Group | LeaseGroup) -> None:
 
 @pytest.mark.parametrize("timeout", ["x", True, [], 1j, -1, -(10**400), float("nan"), float("-inf")])
 @pytest.mark.parametrize("room", [0, 4])
-def test_what_is_no_timeout_is_refused_at_once(
-    group: GroupFiles, attached: Group | LeaseGroup, timeout: Any, room: int
-) -> None:
+def test_what_is_no_timeout_is_refused_at_once(group: GroupFiles, attached: Group, timeout: Any, room: int) -> None:
     group.uncharge(room)
     memory = attached["memory"]
     wrong = ValueError if isinstance(timeout, int | float) and timeout is not True else TypeError
@@ -163,7 +158,7 @@ def test_what_is_no_timeout_is_refused_at_once(
 
 
 @pytest.mark.parametrize("wait", [5, 1, 0, None, "yes"])
-def test_whether_to_wait_is_true_or_false(group: GroupFiles, attached: Group | LeaseGroup, wait: Any) -> None:
+def test_whether_to_wait_is_true_or_false(group: GroupFiles, attached: Group, wait: Any) -> None:
     group.uncharge(4)
     for charge in (partial(attached["memory"].charge, 4), partial(attached["memory"].hold, 4)):
         with pytest.raises(TypeError, match=f"wait is True or False, not {wait!r}"):
@@ -176,12 +171,12 @@ def test_whether_to_wait_is_true_or_false(group: GroupFiles, attached: Group | L
     assert (attached["memory"].held, group.usage) == (0, 6)
 
 
-def test_nothing_is_not_waited_for(attached: Group | LeaseGroup) -> None:
+def test_nothing_is_not_waited_for(attached: Group) -> None:
     attached["memory"].charge(0, wait=True)
     attached.charge(memory=0, wait=True)
 
 
-def test_a_hold_may_wait_too(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_a_hold_may_wait_too(group: GroupFiles, attached: Group) -> None:
     with later(group.uncharge, 4), attached["memory"].hold(4, wait=True, timeout=60):
         assert group.usage == 10
     assert group.usage == 6
@@ -190,7 +185,7 @@ def test_a_hold_may_wait_too(group: GroupFiles, attached: Group | LeaseGroup) ->
     assert (group.usage, group.number("usage", "tokens")) == (6, 0)
 
 
-def test_a_whole_request_waits_for_all_of_it(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_a_whole_request_waits_for_all_of_it(group: GroupFiles, attached: Group) -> None:
     group.charge(4, "tokens")
     group.uncharge(4)
     with later(group.uncharge, 3, "tokens"):
@@ -199,7 +194,7 @@ def test_a_whole_request_waits_for_all_of_it(group: GroupFiles, attached: Group 
     attached.uncharge(memory=4, tokens=2)
 
 
-def test_threads_are_served_in_the_order_in_which_they_came(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_threads_are_served_in_the_order_in_which_they_came(group: GroupFiles, attached: Group) -> None:
     memory, served = attached["memory"], []
 
     def wait(number: int) -> None:
@@ -218,7 +213,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(group: GroupFiles, a
     assert group.usage == 5
 
 
-def test_an_interrupted_wait_has_charged_nothing(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_an_interrupted_wait_has_charged_nothing(group: GroupFiles, attached: Group) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -238,7 +233,7 @@ def test_an_interrupted_wait_has_charged_nothing(group: GroupFiles, attached: Gr
     attached["memory"].uncharge(4)
 
 
-def test_tasks_of_trio_wait(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_tasks_of_trio_wait(group: GroupFiles, attached: Group) -> None:
     memory = attached["memory"]
 
     async def main() -> None:
@@ -258,7 +253,7 @@ def test_tasks_of_trio_wait(group: GroupFiles, attached: Group | LeaseGroup) -> 
     assert group.usage == 6
 
 
-def test_tasks_of_asyncio_wait(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_tasks_of_asyncio_wait(group: GroupFiles, attached: Group) -> None:
     memory = attached["memory"]
 
     async def main() -> None:
@@ -279,7 +274,7 @@ def test_tasks_of_asyncio_wait(group: GroupFiles, attached: Group | LeaseGroup) 
     assert group.usage == 6
 
 
-def test_a_task_that_is_cancelled_leaves_the_line(group: GroupFiles, attached: Group | LeaseGroup) -> None:
+def test_a_task_that_is_cancelled_leaves_the_line(group: GroupFiles, attached: Group) -> None:
     memory = attached["memory"]
 
     async def main() -> None:
@@ -300,7 +295,9 @@ async def _cancel_soon(scope: trio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize("transport", ["memory", "files"])
-def test_a_process_that_is_killed_while_it_waits_leaves_the_line(group: GroupFiles, transport: str) -> None:
+def test_a_process_that_is_killed_while_it_waits_leaves_the_line(
+    group: GroupFiles, transport: fsmount.Transport
+) -> None:
     group.set_limit(10)
     group.charge(10)
     program = f"""

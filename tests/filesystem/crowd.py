@@ -150,7 +150,14 @@ def a_crowd() -> Iterator[tuple[Crowd, Ledger]]:
 
 
 def charge_at_random(
-    ledger: Ledger, slot: int, groups: list[str], numbers: list[int], seed: int, transport: str, on_exit: str, size: int
+    ledger: Ledger,
+    slot: int,
+    groups: list[str],
+    numbers: list[int],
+    seed: int,
+    transport: fsmount.Transport,
+    on_exit: fsmount.OnExit,
+    size: int,
 ) -> None:
     """Charges some of the groups until a stop is requested, and then keeps its charges."""
     rng = random.Random(seed)

@@ -54,7 +54,7 @@ class Worker:
         self.operations = 0
 
     @staticmethod
-    def account(kind: str, path: str, on_exit: str) -> Account:
+    def account(kind: Any, path: str, on_exit: Any) -> Account:
         if kind == "lease":
             return LeaseAccount(path)
         return fsmount.attach(path, on_exit=on_exit, transport=kind)["memory"]

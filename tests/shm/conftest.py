@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fsmount import Counter, Group, Tree
+from fsmount import Tree
+from fsmount.shm import Counter, Group
 
 
 @pytest.fixture

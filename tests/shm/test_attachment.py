@@ -9,20 +9,20 @@ import os
 import pytest
 
 import fsmount
-from fsmount import Counter, Group, Tree
-from fsmount.shm import PROCESS
+from fsmount import Tree
+from fsmount.shm import PROCESS, Counter, Group
 
 
 def test_who_attaches_is_a_holder_until_it_detaches(tree: Tree, group: Group) -> None:
     with group.attach() as attached:
-        (holder,) = attached["memory"].holders()
+        (holder,) = attached["memory"].all_holders()
         assert (holder.pid, holder.kind, holder.held, holder.keep) == (os.getpid(), PROCESS, 0, False)
         assert holder.start_time == fsmount.engine.process_start_time(os.getpid())
         with open("/proc/self/comm") as comm:
             assert holder.command == comm.read().strip()
         assert [h.id for h in tree.holders()] == [holder.id]
         assert tree.holder(holder.id) is not None
-    assert group["memory"].holders() == tree.holders() == []
+    assert group["memory"].all_holders() == tree.holders() == []
     assert tree.holder(holder.id) is None
 
 
@@ -47,7 +47,7 @@ def test_what_is_held_stays_with_the_group_if_asked(tree: Tree, group: Group) ->
 
 def test_any_other_on_exit_is_a_value_error(group: Group) -> None:
     with pytest.raises(ValueError, match="forget"):
-        group.attach(on_exit="forget")
+        group.attach(on_exit="forget")  # type: ignore[arg-type]
 
 
 def test_attachments_of_a_process_share_one_holder(tree: Tree, group: Group) -> None:
@@ -157,7 +157,7 @@ def test_a_holder_that_somebody_ended_is_noticed(tree: Tree, memory: Counter) ->
     tree.end_holder(tree.holders()[0].id)
     tree.end_holder(12345 << 32)
     assert memory.usage == 0
-    with pytest.raises(fsmount.TreeGone, match="somebody ended") as caught:
+    with pytest.raises(fsmount.TreeGone, match="another process ended") as caught:
         memory.uncharge(5)
     assert caught.value.errno == errno.ENOTCONN
     memory.charge(10)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 import fsmount
-from fsmount import Counter, Group, Tree
+from fsmount import Tree
 from fsmount.protocol.listings import STAT_KEYS
+from fsmount.shm import Counter, Group
 
 UNLIMITED = fsmount.UNLIMITED
 

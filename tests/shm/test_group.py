@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import fsmount
-from fsmount import Counter, Group, Tree
-from fsmount.shm import MODE_UNSET, SET_MODE, SET_UID, SLOTS
+from fsmount import Tree
+from fsmount.shm import MODE_UNSET, SET_MODE, SET_UID, SLOTS, Counter, Group
 
 
 def test_the_root_has_no_name_and_no_parent(tree: Tree) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from fsmount import Counter, Group, LimitExceeded
+from fsmount import LimitExceeded
+from fsmount.shm import Counter, Group
 from tests.interrupts import interruptions
 
 
@@ -22,7 +23,7 @@ def full(memory: Counter) -> Counter:
 
 def nobody_is_in_line(counter: Counter) -> bool:
     """What there is room for is granted at once, unless somebody stands in line before."""
-    granted = counter.group.charge_in_turn({counter.resource: 2}, 0.0)
+    granted = counter.group._charge_in_turn({counter.resource: 2}, 0.0)
     if granted:
         counter.uncharge(2)
     return granted

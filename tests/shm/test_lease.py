@@ -7,8 +7,8 @@ import os
 import pytest
 
 import fsmount
-from fsmount import Counter, Group, Tree
-from fsmount.shm import LEASE, Lease, process_start_time
+from fsmount import Tree
+from fsmount.shm import LEASE, Counter, Group, Lease, process_start_time
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_a_lease_is_a_holder_from_its_first_success_to_its_end(tree: Tree, memor
         lease.change({"memory": -1})
     assert tree.holders() == []
     lease.change({"memory": 0})
-    (holder,) = memory.holders()
+    (holder,) = memory.all_holders()
     assert (holder.kind, holder.pid, holder.held, holder.keep) == (LEASE, os.getpid(), 0, False)
     lease.close()
     lease.close()

@@ -10,8 +10,9 @@ import pytest
 import trio
 
 import fsmount
-from fsmount import Group, Tree
+from fsmount import Tree
 from fsmount.engine import change
+from fsmount.shm import Group
 from tests.shm.conftest import in_fork
 
 
@@ -78,7 +79,7 @@ def test_it_is_the_same_as_what_its_counters_hold(group: Group) -> None:
 
 def test_one_can_be_charged_while_another_is_given_back(group: Group) -> None:
     group.charge(memory=5, tokens=7)
-    group.change({"memory": 10, "tokens": -7})
+    group._change({"memory": 10, "tokens": -7})
     assert held(group) == (15, 0)
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 import fsmount
-from fsmount import Counter, Group, Tree
-from fsmount.shm import set_patience
+from fsmount import OnExit, Tree
+from fsmount.shm import Counter, Group, set_patience
 from tests.companions import companion
 from tests.shm.conftest import in_fork, run_python
 
@@ -159,7 +159,7 @@ def test_a_fork_while_threads_charge_harms_neither_side(tree: Tree, memory: Coun
 
 
 @pytest.mark.parametrize(("on_exit", "left"), [("release", 0), ("keep", 100)])
-def test_a_process_that_ends_is_no_holder_any_more(tree: Tree, group: Group, on_exit: str, left: int) -> None:
+def test_a_process_that_ends_is_no_holder_any_more(tree: Tree, group: Group, on_exit: OnExit, left: int) -> None:
     with python(HOLD, tree.path, on_exit) as process:
         assert group.parent is not None
         memory = group.parent["memory"]
@@ -170,7 +170,7 @@ def test_a_process_that_ends_is_no_holder_any_more(tree: Tree, group: Group, on_
 
 
 @pytest.mark.parametrize(("on_exit", "left"), [("release", 0), ("keep", 100)])
-def test_of_a_killed_process_somebody_else_gives_back(tree: Tree, group: Group, on_exit: str, left: int) -> None:
+def test_of_a_killed_process_somebody_else_gives_back(tree: Tree, group: Group, on_exit: OnExit, left: int) -> None:
     with python(HOLD, tree.path, on_exit) as process:
         process.kill()
         process.wait()

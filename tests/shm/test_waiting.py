@@ -19,8 +19,9 @@ import pytest
 import trio
 import trio.testing
 
-from fsmount import Counter, Group, LimitExceeded, Tree, TreeGone
+from fsmount import LimitExceeded, Tree, TreeGone
 from fsmount.engine import Request, request
+from fsmount.shm import Counter, Group
 from tests.shm.conftest import in_fork
 
 #: How long a refused charge does not look for the dead again, and some more; s (holder.c).

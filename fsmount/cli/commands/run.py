@@ -108,9 +108,9 @@ def _run(
             resource, descriptor = opened
             group.lease(resource or None).adopt(descriptor)
         if seconds is None:
-            group.change(amounts)
+            group.charge(amounts)
         else:
-            group.charge_waiting(amounts, timeout_of(seconds))
+            group.charge(amounts, wait=True, timeout=timeout_of(seconds))
         try:
             return child.run_to_end()
         except OSError as error:

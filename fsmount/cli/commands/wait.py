@@ -31,4 +31,4 @@ def wait(path: str, wanted: tuple[Amount, ...], timeout: float | None) -> None:
     Requests are served in the order of their arrival.
     """
     with named_group(path, wanted) as group, group:
-        group.charge_waiting(requested(group, wanted), timeout_of(timeout))
+        group.charge(requested(group, wanted), wait=True, timeout=timeout_of(timeout))

@@ -35,8 +35,7 @@ class Groups:
         """Resource -> the counters of the groups, the same groups for each resource, parents before children."""
         group = self._look()
         rows = {
-            resource: self._top[resource].snapshot() if group is None else group.tree.snapshot(resource, group)
-            for resource in resources
+            resource: (self._top[resource] if group is None else group[resource]).snapshot() for resource in resources
         }
         # without groups that were made or removed between two resources
         ids = set.intersection(*({row.id for row in found} for found in rows.values()))

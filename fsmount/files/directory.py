@@ -1,0 +1,79 @@
+"""The directory of a group, which may be renamed while it is in use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from fsmount.files.forks import no_fork
+from fsmount.files.mount_errors import DESCRIPTORS, told_of
+
+
+class _Descriptor:
+    """A descriptor of a directory.  A thread that looks through it keeps it open; the last reference closes it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.path = f"{DESCRIPTORS}{number}"
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class GroupDirectory:
+    """A group's directory: found by its path or, once pinned, by a descriptor."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: _Descriptor | None = None
+        #: Whether the attachment that uses it was closed.
+        self.closed = False
+
+    @property
+    def path(self) -> str:
+        """The path; if the directory is pinned, also after a rename."""
+        if (descriptor := self._descriptor) is not None:
+            path = os.readlink(descriptor.path)
+            if path != self._path and _leads_to(path, descriptor):
+                self._path = path
+        return self._path
+
+    @property
+    def last_path(self) -> str:
+        """The path, or the last known one.  Raises nothing."""
+        with contextlib.suppress(OSError):
+            return self.path
+        return self._path
+
+    def pin(self) -> None:
+        """Keeps the directory itself, not its path."""
+        with no_fork(), told_of(self._path):
+            if self._descriptor is None:
+                self._descriptor = _Descriptor(os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def unpin(self) -> None:
+        """Keeps the path alone."""
+        self._path = self.path
+        self._descriptor = None
+
+    @contextlib.contextmanager
+    def where(self) -> Iterator[str]:
+        """A path that leads to the files inside the block, even if another thread unpins the directory."""
+        descriptor = self._descriptor
+        try:
+            yield self._path if descriptor is None else descriptor.path
+        finally:
+            del descriptor  # or the traceback of an error would keep it
+
+    def refuse_closed(self) -> None:
+        """ValueError: the attachment was closed."""
+        if self.closed:
+            raise ValueError(f"{self.path} was closed here: attach to it again to charge it")
+
+
+def _leads_to(path: str, descriptor: _Descriptor) -> bool:
+    """Whether a path from the kernel leads to the directory; not if the group was removed or the mount is gone."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(path), os.fstat(descriptor.number))
+    return False
