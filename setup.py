@@ -45,7 +45,7 @@ core = (
     },
 )
 
-# What Cython writes goes to build/, never beside the sources, where every *.c is the core's.
+# Cython writes to build/, never beside the sources, where every *.c belongs to the core.
 (binding,) = cythonize(
     Extension(
         "fsmount.engine._binding",
@@ -60,7 +60,7 @@ core = (
 # cythonize() copies headers there too, where they are found before the originals, however old they are.
 for header in glob(f"{GENERATED}/**/*.h", recursive=True):
     os.remove(header)
-# What makes an editable install build again.
+# A change of these makes an editable install build again.
 binding.depends = [*CORE, *HEADERS, "setup.py"]
 
 

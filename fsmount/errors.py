@@ -1,4 +1,4 @@
-"""What can go wrong with counters.  All of it is OSError, with the errno that the files answer.
+"""The errors of counters.  Each is an OSError with the errno that the files answer.
 
 Each can be pickled, so that a worker can hand it to the process that started it.
 """
@@ -31,7 +31,7 @@ class LimitExceeded(OSError):
         self.group = group
         self.resource = resource
         self.requested = requested
-        #: What that group used and what it is limited to.
+        #: The usage and the limit of that group.
         self.usage = usage
         self.limit = limit
 
@@ -84,7 +84,7 @@ class RegionCorrupt(OSError):
 
     def __init__(self, found: str, region: str | None = None) -> None:
         super().__init__(*(errno.EUCLEAN, found) if region is None else (errno.EUCLEAN, found, region))
-        #: What was found, and where in the region.
+        #: The damage, and its place in the region.
         self.found = found
         self.region = region
 

@@ -95,7 +95,7 @@ def format_quantity(amount: int) -> str:
 
 
 def parse_lease(text: bytes) -> tuple[str, int]:
-    """What was written to a lease: (operation, amount).
+    """The command of a lease: (operation, amount).
 
     `N` set, `+N` add, `-N` subtract, `give N`, `take N`, `nofail N`, `wait N`, and, with an amount of 0, `keep`,
     `release` and `wait`.
@@ -114,7 +114,7 @@ def parse_lease(text: bytes) -> tuple[str, int]:
 
 
 def parse_group_lease(text: bytes) -> tuple[str, dict[str, tuple[str, int]]]:
-    """What was written to a lease of all resources: (word, resource -> (operation, amount)).
+    """The command of a lease of all resources: (word, resource -> (operation, amount)).
 
     `R=N...` set, `R=+N...` add and `R=-N...` subtract, also mixed, are the word `change`.  `give R=N...`,
     `take R=N...`, `wait R=N...` and, of one resource, `nofail R=N` set; `give`, `keep`, `release` and `wait` alone

@@ -5,8 +5,8 @@ there a group is what its files say, and who charges holds an open lease.  An at
 all resources, opened with the first charge; or one for each resource it charges, if only these may be
 opened.  The kernel closes it for any death of the process, and its last close gives back what it holds.
 
-What the daemon cannot put into an errno is read afterwards: which ancestor refused, with what
-usage and limit.  Others may have charged or uncharged in between, so these are of a moment later
+An errno does not name the ancestor that refused.  The error reads its usage and limit
+afterwards.  Others may have charged or uncharged in between, so these are of a moment later
 than the refusal; the refusal itself is exact.
 
 A lease is bound to the daemon it was opened with.  Of one whose daemon died, the next keeps the

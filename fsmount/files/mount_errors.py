@@ -1,4 +1,4 @@
-"""What an error of a mount means for the group whose file or directory was asked."""
+"""The public errors for errors of a mount, by the group of the file or directory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DESCRIPTORS = "/proc/self/fd/"
 
 @contextlib.contextmanager
 def told_of(path: str) -> Iterator[None]:
-    """What an error of the mount means for the group at this path."""
+    """Raises the public error for an error of the mount at the path of this group."""
     try:
         yield
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-#: What happens to the charges that an attachment holds when it ends.
+#: The fate of the charges that an attachment holds at its end.
 OnExit = Literal["release", "keep"]
 
 #: How an attachment charges.

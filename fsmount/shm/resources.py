@@ -6,7 +6,7 @@ import os
 
 from fsmount.engine import RESOURCE_NAME_MAX
 
-# What commands, files and options put between a resource's name and the rest.
+# Separators that commands, files and options put after the name of a resource.
 _SEPARATORS = "/.:=,"
 
 
