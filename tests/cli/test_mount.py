@@ -221,7 +221,7 @@ def test_a_mount_point_that_is_mounted_already(place: Place) -> None:
 
 @pytest.mark.user
 def test_a_mount_point_that_is_not_ones_own() -> None:
-    assert "a directory of his own" in refused(run("mount", "/mnt"), "/mnt")
+    assert "a directory that this user owns" in refused(run("mount", "/mnt"), "/mnt")
 
 
 @pytest.mark.user
