@@ -72,7 +72,8 @@ class OpenLease:
                 while not self._has_turn(amounts, written):
                     left = _left(deadline)
                     if not ready.poll(left) or left == 0:
-                        self.tell("wait")  # and uncharges a grant that came just now
+                        # This also uncharges a grant that came just now.
+                        self.tell("wait")
                         return False
         return True
 
@@ -178,7 +179,8 @@ class OpenLease:
         """In a forked child: the lease belongs to the parent, and must not outlive it here."""
         self._lock = threading.RLock()
         self._fair_lock = FairLock()
-        self._closed = -1  # a request in the queue is of a thread of the parent
+        # A request in the queue is of a thread of the parent.
+        self._closed = -1
         self.close()
 
     def _write(self, word: str, numbers: Mapping[str, str], written: Written | None = None) -> None:
