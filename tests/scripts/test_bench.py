@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -81,24 +82,42 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(BENCH), *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
-@pytest.mark.parametrize("part", FIGURES)
-def test_a_part_measures_and_prints_each_figure_with_its_target_and_draws_its_points(part: str, tmp_path: Path) -> None:
-    record, page = tmp_path / "figures.json", tmp_path / "page.md"
-    done = bench(part, "--quick", "--rounds", "2", "--json", str(record), "--plot", str(tmp_path), "--page", str(page))
+class Run(NamedTuple):
+    """One run of all parts."""
+
+    printed: str
+    record: dict[str, Any]
+    page: str
+    pictures: Path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    directory = tmp_path_factory.mktemp("bench")
+    record, page = directory / "figures.json", directory / "page.md"
+    options = ["--quick", "--rounds", "2", "--json", str(record), "--plot", str(directory), "--page", str(page)]
+    done = bench(*FIGURES, *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = {figure["what"]: figure for figure in json.loads(record.read_text())[part]["figures"]}
+    return Run(done.stdout, json.loads(record.read_text()), page.read_text(), directory)
+
+
+@pytest.mark.parametrize("part", FIGURES)
+def test_a_part_prints_each_figure_with_its_target(run: Run, part: str) -> None:
+    figures = {figure["what"]: figure for figure in run.record[part]["figures"]}
     for what in FIGURES[part]:
-        (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"  {what} "))
-        assert "reached" in line
+        lines = [line for line in run.printed.splitlines() if line.startswith(f"  {what} ")]
+        assert any("reached" in line for line in lines)
         assert figures[what]["median"] > 0
         assert figures[what]["low"] <= figures[what]["median"] <= figures[what]["high"]
+    assert {figure["at"]["plot"] for figure in figures.values() if figure["at"]} == set(PICTURES.get(part, {}))
 
-    pictures = PICTURES.get(part, {})
-    assert {figure["at"]["plot"] for figure in figures.values() if figure["at"]} == set(pictures)
-    assert {picture.stem for picture in tmp_path.glob("*.svg")} == set(pictures)
-    assert {plot.name for plot in PLOTS if f"## {plot.title}\n" in page.read_text()} == set(pictures)
+
+def test_the_points_are_on_the_page_and_on_the_pictures(run: Run) -> None:
+    pictures = {name: texts for part in PICTURES.values() for name, texts in part.items()}
+    assert {plot.name for plot in PLOTS if f"## {plot.title}\n" in run.page} == set(pictures)
+    assert {picture.stem for picture in run.pictures.glob("*.svg")} == set(pictures)
     for name, texts in pictures.items():
-        found = written(tmp_path / f"{name}.svg")
+        found = written(run.pictures / f"{name}.svg")
         assert [text for text in texts if not any(text in line for line in found)] == []
 
 
