@@ -19,7 +19,7 @@ from fsmount.cli.ui.terminal import Glyphs, glyphs, terminal_width
 def print_looks(
     groups: Groups, top: str, wanted: Wanted, order: str, interval: float, count: int | None, *, as_json: bool
 ) -> None:
-    """Prints so many looks, or until somebody ends it; errors as those of look()."""
+    """Prints `count` looks, or looks until a signal ends it.  Errors are those of look()."""
     drawn = glyphs(sys.stdout.encoding)
     for number in itertools.count(1):
         start = time.monotonic()

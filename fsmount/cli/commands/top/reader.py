@@ -19,8 +19,8 @@ from fsmount.protocol.listings import CounterSnapshot
 
 # A look takes at most this share of the time.
 _SHARE = 0.1
-# How long who ends waits for a look that is under way, in seconds: in the region it has the lock, and takes a few ms;
-# one through the files may be left alone.
+# Seconds that end() waits for the current look.  A look in the region holds the lock for a few ms; a look through the
+# files may be abandoned.
 _PATIENCE = 0.1
 
 
@@ -37,7 +37,7 @@ class GroupsSeen(NamedTuple):
 
 
 class HoldersSeen(NamedTuple):
-    """Of one group, who holds most first."""
+    """The holders of one group, largest first."""
 
     wanted: Wanted
     stat: Mapping[str, int]
@@ -45,7 +45,7 @@ class HoldersSeen(NamedTuple):
 
 
 class Unseen(NamedTuple):
-    """The holders could not be read: why."""
+    """The holders could not be read."""
 
     wanted: Wanted
     error: OSError
@@ -68,7 +68,7 @@ def look(groups: Groups, wanted: Wanted) -> Seen:
 
 
 class Reader(threading.Thread):
-    """Hands what it sees to `seen`, and the error that ends it to `failed`; both are called in this thread."""
+    """Calls `seen` with each look, and `failed` with the error that ends the thread; both in this thread."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class Reader(threading.Thread):
         self._ended = threading.Event()
 
     def want(self, wanted: Wanted) -> None:
-        """Looks at this from now on, and at once."""
+        """Changes the object of the looks, and looks at once."""
         self._wanted = wanted
         self._now.set()
 
     def end(self) -> None:
-        """Lets a look in the region that is under way end."""
+        """Ends the thread.  A current look in the region ends first."""
         self._ended.set()
         self._now.set()
         self.join(_PATIENCE)
@@ -105,10 +105,10 @@ class Reader(threading.Thread):
                 self._now.clear()
                 start = time.monotonic()
                 seen = look(self._groups, self._wanted)
-                if self._ended.is_set():  # and nobody is there any more to be told
+                if self._ended.is_set():
                     return
                 self._seen(seen)
-                # what the daemon does for a look passes while one waits; the rest is what was drawn since the last
+                # The daemon's work is part of the elapsed time; drawing since the last look is processor time here.
                 before, used = used, time.process_time()
                 self._now.wait(pause(max(time.monotonic() - start, used - before), self._interval))
         except BaseException as error:
@@ -117,5 +117,5 @@ class Reader(threading.Thread):
 
 
 def pause(took: float, interval: float) -> float:
-    """How long to sleep after a look that took so many seconds."""
+    """The seconds to sleep after a look that took `took` seconds."""
     return max(interval - took, took * (1 / _SHARE - 1))

@@ -17,7 +17,7 @@ from fsmount.cli.ui.tree_table import guide
 from fsmount.files import HolderLine
 from fsmount.protocol.listings import CounterSnapshot
 
-#: The seconds that a line of the last minute is of, and each of its characters.
+#: The seconds that a sparkline covers, and the seconds of each of its characters.
 MINUTE = 60
 _SECONDS = MINUTE // BAR
 _TREE = "tree"
@@ -25,7 +25,7 @@ _NAME = "name"
 
 
 def _share(row: CounterSnapshot) -> float:
-    """Without a limit it is behind all others."""
+    """The share of the limit; groups without a limit come last."""
     share = Amounts(row.usage, row.limit, row.soft_limit).share
     return -1.0 if share is None else share
 
@@ -47,12 +47,12 @@ class Ordered(NamedTuple):
     rows: list[CounterSnapshot]
     #: Id -> path below the first group.
     paths: dict[int, str]
-    #: Id -> what as_tree() says of it; empty in any other order.
+    #: Id -> the branches that as_tree() returns; empty in any other order.
     last: dict[int, tuple[bool, ...]]
 
 
 def ordered(rows: Sequence[CounterSnapshot], by: str) -> Ordered:
-    """The largest first; those that are equal, and all by name, as their paths are sorted."""
+    """Sorts groups, largest first; equal groups are sorted by path."""
     if by == _TREE:
         found = list(as_tree(rows))
         return Ordered([row for row, _ in found], paths(rows), {row.id: last for row, last in found})
@@ -81,7 +81,7 @@ class History:
             self._looks.popleft()
 
     def of(self, id: int) -> list[int | None]:
-        """The highest usage in each twelfth of the minute; None where nobody looked or there was no such group."""
+        """The highest usage in each twelfth of the minute; None: no look then, or no such group."""
         found: list[int | None] = [None] * BAR
         if self._looks:
             first = int(self._looks[-1][0]) // _SECONDS - BAR + 1
@@ -102,7 +102,7 @@ def group_lines(
     history: History | None = None,
     width: int | None = None,
 ) -> list[Cell]:
-    """The titles and a line for each group; without a width for what is no terminal."""
+    """The heads and a line for each group.  Without a width the lines are as long as they must be."""
     columns = [
         Column("group", least=16, names=True),
         Column("usage", right=True, least=5),
@@ -136,7 +136,7 @@ def group_lines(
 def holder_lines(
     holders: Sequence[HolderLine], usage: int, unit: str, drawn: Glyphs, width: int | None = None
 ) -> list[Cell]:
-    """The titles and a line for each holder of a group, with its share of the usage."""
+    """The heads and a line for each holder of a group, with its share of the usage."""
     columns = [
         Column("command", least=12),
         Column("pid", right=True, least=7),
@@ -162,5 +162,5 @@ def holder_lines(
 
 
 def group_object(row: CounterSnapshot, top: str, groups: Ordered) -> dict[str, object]:
-    """The same of a group for programs."""
+    """A group as an object of --json."""
     return {"group": full_path(top, groups.paths[row.id]), **stat(row)}
