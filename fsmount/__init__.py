@@ -62,6 +62,9 @@ _MODULES = {
     "parse_quantity": "fsmount.quantities",
 }
 
+#: The names that the distribution fsmount-client does not have.
+_OF_THE_ENGINE = {name for name, module in _MODULES.items() if module == "fsmount.shm"}
+
 __all__ = list(_MODULES)
 
 
@@ -70,9 +73,19 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _OF_THE_ENGINE and (why := _missing_engine()):
+        raise ModuleNotFoundError(f"fsmount.{name}: {why}", name=_MODULES[name])
+
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    missing = _OF_THE_ENGINE if _missing_engine() else set()
+    return [name for name in __all__ if name not in missing]
+
+
+def _missing_engine() -> str:
+    from fsmount.installation import missing_engine
+
+    return missing_engine()

@@ -2,8 +2,8 @@
 
 A process has two ways to charge.  In the region ("memory"): the directory's control file tells where the region is, and
 the process becomes a holder there.  Through the mount ("files"): the process opens a lease file and writes to it.  That
-works where the region cannot be reached or must not be used: for another user's tree, in a container, and in an
-installation without the engine.
+works where the region cannot be reached or must not be used: for another user's tree, in a container, and in the
+distribution fsmount-client, which has no engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fsmount.files import attach_files
+from fsmount.installation import missing_engine
 from fsmount.interface import Group, OnExit, Transport
 from fsmount.interface.options import checked_transport, ends_with_keep
 from fsmount.protocol.names import path_text
@@ -21,14 +22,9 @@ if TYPE_CHECKING:
     from fsmount import shm
 
 #: Why this installation cannot use a region; empty if it can.
-_missing = ""
-# Imported with this module, so that a later attach(), perhaps in a forked child, imports nothing.
-try:
+_missing = missing_engine()
+if not _missing:  # imported with this module, so that a later attach(), perhaps in a forked child, imports nothing
     from fsmount.shm import mounted
-except ModuleNotFoundError as error:
-    if error.name != "fsmount.engine._binding":
-        raise
-    _missing = str(error)
 
 
 def attach(
@@ -56,7 +52,7 @@ def attach(
     directory = os.path.realpath(where)
     if _missing:
         if transport == "memory":
-            raise OSError(errno.ENOSYS, f'{_missing} (transport "files" works without)', directory)
+            raise OSError(errno.ENOSYS, f'transport "memory": {_missing} (transport "files" works without)', directory)
     elif transport != "files":
         try:
             return mounted.attach_memory(directory, on_exit)

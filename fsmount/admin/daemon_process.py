@@ -7,14 +7,17 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from fsmount.admin.bounded_child import NoAnswer, bounded
 from fsmount.admin.mount_table import Mount, opened_root, parse, served_devices
 from fsmount.admin.region_file import region_of
 from fsmount.admin.user_error import UserError
 from fsmount.errors import says_daemon_is_lost
-from fsmount.shm import DaemonRecord, Tree
-from fsmount.shm.holder import command_name
+from fsmount.installation import missing_engine
+
+if TYPE_CHECKING:
+    from fsmount.shm import DaemonRecord, Tree
 
 
 class DaemonProcess:
@@ -118,8 +121,10 @@ def describe_no_answer(mount: Mount) -> str:
 
 def daemon_record_in(region: str | None) -> DaemonRecord | None:
     """The daemon that the region at a path records; None if there is none, or the region cannot be read."""
-    if region is None:
+    if region is None or missing_engine():
         return None
+    from fsmount.shm import Tree
+
     try:
         with Tree.open(region) as tree:
             return tree.daemon
@@ -137,6 +142,8 @@ def daemon_record_of(tree: Tree | None) -> DaemonRecord | None:
 
 def command_of(pid: int) -> str:
     """The command of a process, as ps shows it; "?" if the process is gone."""
+    from fsmount.shm.holder import command_name
+
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return command_name(file.read()[:-1]) or "?"

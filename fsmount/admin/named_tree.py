@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fsmount.admin import region_path
 from fsmount.admin.bounded_child import NoAnswer
@@ -17,7 +17,9 @@ from fsmount.admin.named_path import OpenPath, open_path
 from fsmount.admin.region_file import ask_daemon, open_region_file, region_of
 from fsmount.admin.user_error import UserError
 from fsmount.errors import LockTimeout, RegionCorrupt
-from fsmount.shm import Tree
+
+if TYPE_CHECKING:
+    from fsmount.shm import Tree
 
 
 class _Found(NamedTuple):
@@ -34,6 +36,8 @@ def open_tree(path: str) -> Iterator[Tree]:
 
     The daemon of a mount names its region, so the path of the mount does not matter.
     """
+    from fsmount.shm import Tree
+
     with _existing(path) as found, _region(found) as region:
         try:
             with Tree.open(region.content) as tree:

@@ -14,13 +14,15 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fsmount.admin import region_path
 from fsmount.admin.bounded_child import NoAnswer, bounded, bounded_files
 from fsmount.admin.mount_table import Mount, mount_of, mounts_of_device, opened_root
 from fsmount.protocol.file_names import CHANNEL_FILE
-from fsmount.shm import Tree
+
+if TYPE_CHECKING:
+    from fsmount.shm import Tree
 
 
 class DaemonAnswer(NamedTuple):
@@ -101,6 +103,8 @@ def region_of(mount: Mount, answer: DaemonAnswer | None = None) -> Iterator[Regi
 @contextlib.contextmanager
 def tree_in(region: RegionFile | None) -> Iterator[Tree | None]:
     """The region's tree; None if it cannot be opened, or is not the tree that the daemon serves."""
+    from fsmount.shm import Tree
+
     try:
         tree = Tree.open(region.content) if region is not None else None
     except OSError:

@@ -31,6 +31,9 @@ COMMANDS = (
     "completion",
 )
 
+#: The commands that the distribution fsmount-client does not have.
+NOT_IN_CLIENT = {"mount", "umount", "save", "doctor", "exporter"}
+
 #: Other names of commands.
 ALIASES = {"unmount": "umount"}
 
@@ -46,6 +49,11 @@ class _Commands(Program, click.Group):
         real = ALIASES.get(name, name)
         if real not in COMMANDS:
             return None
+        if real in NOT_IN_CLIENT:
+            from fsmount.installation import missing_engine
+
+            if why := missing_engine():
+                return _missing_command(name, why)
         command = getattr(importlib.import_module(f"fsmount.cli.commands.{real}"), real)
         assert isinstance(command, click.Command)
         if name != real:
@@ -74,6 +82,23 @@ class _Commands(Program, click.Group):
 
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def _missing_command(name: str, why: str) -> click.Command:
+    """A command that says, with any arguments, why it is missing."""
+
+    @click.command(
+        name,
+        help=f"{name}: {why}.",
+        short_help="Not in this installation.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def missing() -> None:
+        from fsmount.cli.ui.report import FAILED, end
+
+        end(name, why, FAILED)
+
+    return missing
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

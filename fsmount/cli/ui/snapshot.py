@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fsmount.attachment import look
 from fsmount.errors import UNMOUNTED, TreeGone
 from fsmount.files import LeaseGroup
 from fsmount.protocol.listings import STAT_KEYS, CounterSnapshot
-from fsmount.shm import Group
+
+if TYPE_CHECKING:
+    from fsmount.shm import Group
 
 
 class Groups:
