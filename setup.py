@@ -16,6 +16,12 @@ GENERATED = "build/cython"
 CORE = sorted(glob(f"{ENGINE}/*/*.c"))
 HEADERS = sorted(glob(f"{ENGINE}/**/*.h", recursive=True))
 
+MISSING = (
+    "fsmount is built with libfuse, and pkg-config does not find it: install libfuse3-dev, pkg-config and a C compiler "
+    "(on Debian: apt install fuse3 libfuse3-dev pkg-config gcc python3-dev). To use trees that are mounted elsewhere, "
+    "install the client instead, which needs none of them: pip install ./client"
+)
+
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden"]
 FLAGS.append("-fwrapv")  # what is read from a region may be any number, and a sum of such is still one
 if FAULTS := os.environ.get("FSMOUNT_FAULT_POINTS"):  # a test's C file: what is to happen at the fault points
@@ -34,6 +40,19 @@ WARNINGS = [
 ]
 if os.environ.get("FSMOUNT_WERROR") == "1":
     WARNINGS.append("-Werror")
+
+
+def of_fuse(what: str) -> list[str]:
+    """The flags that pkg-config has for libfuse, which pyfuse3 is built with too."""
+    try:
+        done = subprocess.run(["pkg-config", what, "fuse3"], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        raise SystemExit(MISSING) from None
+    return done.stdout.split()
+
+
+# Asked first: without libfuse the build ends before Cython has run.
+FUSE = {what: of_fuse(what) for what in ("--cflags", "--libs")}
 
 core = (
     "fsmount_core",
@@ -64,16 +83,11 @@ for header in glob(f"{GENERATED}/**/*.h", recursive=True):
 binding.depends = [*CORE, *HEADERS, "setup.py"]
 
 
-def of_fuse(what: str) -> list[str]:
-    """The flags that pkg-config has for libfuse, which pyfuse3 is built with too."""
-    return subprocess.run(["pkg-config", what, "fuse3"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-
-
 page_reads = Extension(
     "fsmount.filesystem.kernel_cache._page_reads",
     sources=["fsmount/filesystem/kernel_cache/_page_reads.c"],
-    extra_compile_args=[*FLAGS, *WARNINGS, *of_fuse("--cflags")],
-    extra_link_args=["-Wl,--no-as-needed", *of_fuse("--libs")],
+    extra_compile_args=[*FLAGS, *WARNINGS, *FUSE["--cflags"]],
+    extra_link_args=["-Wl,--no-as-needed", *FUSE["--libs"]],
     depends=["setup.py"],
 )
 
