@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,18 @@ mount --bind /dev/shm/fuse /dev/fuse
 """
 
 
-def script(*command: str | Path, seconds: int = 60) -> subprocess.CompletedProcess[str]:
+def script(
+    *command: str | Path, seconds: int = 60, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+        command,
+        cwd="/",
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
     )
 
 
@@ -70,9 +80,11 @@ def test_a_second_setup_changes_nothing() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_setup_in_a_fresh_clone_gives_the_command_and_its_manual_and_no_tools(tmp_path: Path) -> None:
+def test_setup_in_a_fresh_clone_gives_the_command_and_its_manual_and_no_tools(
+    tmp_path: Path, compile_once: dict[str, str]
+) -> None:
     clone = copy_of_the_sources(tmp_path)
-    done = script(clone / "scripts/setup", seconds=500)
+    done = script(clone / "scripts/setup", seconds=500, env=compile_once)
     assert done.returncode == 0, done
     manual = "fsmount --version; man fsmount | head -n 1; man 5 fsmount | head -n 1; python -m pip list --format=freeze"
     activated = script("bash", "-euc", f". '{clone}/.venv/bin/activate'\n{manual}")
