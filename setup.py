@@ -19,7 +19,7 @@ HEADERS = sorted(glob(f"{ENGINE}/**/*.h", recursive=True))
 MISSING = (
     "fsmount is built with libfuse, and pkg-config does not find it: install libfuse3-dev, pkg-config and a C compiler "
     "(on Debian: apt install fuse3 libfuse3-dev pkg-config gcc python3-dev). To use trees that are mounted elsewhere, "
-    "install the client instead, which needs none of them: pip install ./client"
+    "install fsmount-client instead, which needs none of them (in a checkout: pip install ./client)"
 )
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden"]

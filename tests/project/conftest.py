@@ -35,6 +35,16 @@ def pip(venv: Path, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | 
     return run(sys.executable, "-m", "pip", "--python", venv / "bin/python", *arguments, cwd=cwd, env=env)
 
 
+def copy_of_the_sources(directory: Path) -> Path:
+    """The files of a fresh clone."""
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=CHECKOUT)
+    for name in listed.split("\0"):
+        if name and os.path.lexists(CHECKOUT / name):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, directory / name, follow_symlinks=False)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def compile_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the second build of the same sources copies the objects of the first."""

@@ -16,7 +16,7 @@ import pytest
 
 import fsmount.cli
 from tests.mounts import GroupFiles, Mount, eventually
-from tests.project.conftest import CHECKOUT, empty_venv, pip, run
+from tests.project.conftest import CHECKOUT, copy_of_the_sources, empty_venv, pip, run
 
 PAGE = CHECKOUT / "fsmount/docs/containers.md"
 BUILD_TOOLS = ("gcc", "cc", "clang", "pkg-config", "ld")
@@ -64,20 +64,25 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def client(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Client:
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of_the_sources(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="module")
+def client(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Client:
     """The client, built and installed by the commands of the page about containers."""
     client = Client(tmp_path_factory.mktemp("client"))
     assert [name for name in BUILD_TOOLS if shutil.which(name, path=client.path)] == []
     section = PAGE.read_text().split("## Install the client\n")[1].split("\n## ")[0]
     commands = "\n".join(re.findall(r"^    (.*)$", section, re.MULTILINE))
     assert commands.count("pip ") == 2
-    done = client.shell(commands, cwd=sources)
+    done = client.shell(commands, cwd=clone)
     assert done.returncode == 0, done
     return client
 
 
-def test_the_client_is_one_pure_wheel_for_all_machines(client: Client, sources: Path) -> None:
-    (wheel,) = (sources / "dist").iterdir()
+def test_the_client_is_one_pure_wheel_for_all_machines(client: Client, clone: Path) -> None:
+    (wheel,) = (clone / "dist").iterdir()
     assert wheel.name == f"fsmount_client-{fsmount.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -87,6 +92,18 @@ def test_the_client_is_one_pure_wheel_for_all_machines(client: Client, sources: 
     assert [name for name in modules if not name.endswith(".py")] == []
     parts = {name.split("/")[1] for name in modules}
     assert not parts & {"config", "daemon", "docs", "engine", "exporter", "filesystem", "shm"}
+
+
+def test_the_sdist_of_the_client_makes_the_same_wheel(client: Client, clone: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, clone / "client", cwd=tmp_path)
+    contents = []
+    for wheel in (*tmp_path.glob("*.whl"), *(clone / "dist").glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            contents.append(
+                {info.filename: info.CRC for info in archive.infolist() if "dist-info" not in info.filename}
+            )
+    from_sdist, from_clone = contents
+    assert from_sdist == from_clone
 
 
 def test_the_client_installs_without_compiled_files_and_with_few_dependencies(client: Client) -> None:
@@ -196,14 +213,12 @@ def test_every_other_command_of_the_client_shows_its_help(client: Client) -> Non
         assert "Usage: fsmount" in client.run(command, "--help")
 
 
-def test_a_full_build_without_libfuse_fails_and_names_the_packages_and_the_client(
-    sources: Path, client: Client
-) -> None:
+def test_a_full_build_without_libfuse_fails_and_names_the_packages_and_the_client(clone: Path, client: Client) -> None:
     done = subprocess.run(
         [sys.executable, "setup.py", "--version"],
-        cwd=sources, env={"PATH": client.path}, capture_output=True, text=True, check=False,
+        cwd=clone, env={"PATH": client.path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert "install libfuse3-dev, pkg-config and a C compiler" in line
-    assert "pip install ./client" in line
+    assert "install fsmount-client instead" in line

@@ -30,7 +30,7 @@ def copy(tmp_path: Path) -> Path:
         path = os.fsdecode(name)
         if (CHECKOUT / path).exists():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / path, root / path)
+            shutil.copy2(CHECKOUT / path, root / path, follow_symlinks=False)
     venv = root / ".venv"
     venv.mkdir()
     for part in ("bin", "lib"):

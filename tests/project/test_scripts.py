@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounts import eventually
-
-CHECKOUT = Path(__file__).parents[2]
+from tests.project.conftest import CHECKOUT, copy_of_the_sources
 
 pytestmark = pytest.mark.skipif(
     Path(sys.prefix) != CHECKOUT / ".venv", reason="these are about the .venv that scripts/setup makes"
@@ -57,19 +55,6 @@ def with_closed_fuse(commands: str) -> list[str]:
     done = script("unshare", "--mount", "--propagation", "private", "sh", "-euc", shell)
     assert done.returncode == 0, done
     return done.stdout.splitlines()
-
-
-def copy_of_the_sources(directory: Path) -> Path:
-    """The files of a fresh clone."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, stdout=subprocess.PIPE, check=True,
-    )  # fmt: skip
-    for name in os.fsdecode(listed.stdout).split("\0"):
-        if name and (CHECKOUT / name).is_file():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, directory / name)
-    return directory
 
 
 def test_a_second_setup_changes_nothing() -> None:
