@@ -17,13 +17,13 @@ from tests.mounts import GroupFiles, eventually
 
 
 def attach_in(how: Any, where: str, on_exit: Any = "release") -> Any:
-    """Attaches as the scene says."""
+    """Attaches in the way of the scene."""
     if how != "region":
         return fsmount.attach(where, on_exit=on_exit, transport=how)
     return Tree.open(where).root.child("group").attach(on_exit=on_exit)
 
 
-#: What programs begin with. They wait by reading a byte, so that children may wait at the same pipe.
+#: The beginning of each program. A program waits by reading a byte, so that children may wait at the same pipe.
 PRELUDE = f"""
 import ctypes, os, signal, subprocess, sys, threading, time
 from typing import Any
@@ -41,7 +41,7 @@ def wait():
 
 
 class Program:
-    """A Python that runs a program in a scene; it says lines and is told to go on."""
+    """A Python that runs a program in a scene. It prints lines, and each byte of input lets it go on."""
 
     def __init__(self, program: str, *arguments: object) -> None:
         command = [sys.executable, "-c", PRELUDE + program, *map(str, arguments)]
@@ -69,7 +69,7 @@ class Program:
         self.process.wait(60)
 
     def close(self) -> None:
-        """Ends it, and whoever waits at its input."""
+        """Ends the program and every process that waits at its input."""
         self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
@@ -102,7 +102,7 @@ class Scene:
             running.close()
 
     def held(self) -> tuple[int, int]:
-        """What the holders hold, and what the group itself does; without a daemon somebody has to look for the dead."""
+        """The usage, and the part that the group itself holds. Without a daemon this call searches for dead holders."""
         if self._tree is not None:
             self._tree.reap()
             stat = self._tree.root.child("group")["memory"].stat()
@@ -114,7 +114,7 @@ class Scene:
         eventually(lambda: self.held() == (held, common), what=f"{held} held and {common} kept")
 
     def stays(self, held: int, common: int = 0) -> None:
-        """What a daemon was told before this it has acted upon by the time it has answered these."""
+        """After the answers to these requests, the daemon has handled everything it was sent before them."""
         assert [self.held() for _ in range(20)] == [(held, common)] * 20
 
     def no_holder_is_left(self) -> None:

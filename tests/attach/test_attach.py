@@ -1,4 +1,4 @@
-"""attach() through a mount: how the region is found, when it is not used, and what the daemon is told."""
+"""attach() through a mount: how the region is found, when it is not used, and what the daemon learns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def group(mount: Mount, new_group: Callable[[Mount], GroupFiles]) -> Iterator[Gr
 
 
 def control_files() -> list[str]:
-    """The control files that this process has tied to its memory; none is kept open otherwise."""
+    """The control channels that are tied to the memory of this process; no other is open."""
     descriptors = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
     assert not any(os.readlink(name).endswith("/.fsmount") for name in descriptors if os.path.islink(name))
     mapped = (line.split(None, 5)[-1] for line in Path("/proc/self/maps").read_text().splitlines())
@@ -83,7 +83,7 @@ def test_an_attach_imports_nothing(group: GroupFiles) -> None:
     assert subprocess.check_output([sys.executable, "-c", program, group.path], text=True).split() == []
 
 
-def test_detaching_lets_go_of_the_mount_and_at_last_of_the_region(mount: Mount, group: GroupFiles) -> None:
+def test_the_last_detach_releases_the_mount_and_the_region(mount: Mount, group: GroupFiles) -> None:
     attached = fsmount.attach(group.path)
     assert len(control_files()) == 1
     attached.close()
@@ -113,7 +113,7 @@ def test_refusals_name_the_directory_that_refused(mount: Mount, group: GroupFile
     child.remove()
 
 
-# ---- what the daemon is told ----------------------------------------------------------------------
+# ---- what the daemon learns -----------------------------------------------------------------------
 
 
 def test_a_forked_child_is_a_holder_of_its_own_until_it_ends(group: GroupFiles) -> None:
@@ -137,7 +137,7 @@ def test_a_forked_child_is_a_holder_of_its_own_until_it_ends(group: GroupFiles) 
         assert attached["memory"].held == 100
 
 
-def test_who_opens_the_region_itself_is_watched_by_the_daemon_too(mount: Mount, group: GroupFiles) -> None:
+def test_the_daemon_also_watches_a_process_that_opens_the_region_itself(mount: Mount, group: GroupFiles) -> None:
     program = """if True:
         import os, sys, fsmount
         tree = fsmount.Tree.open(sys.argv[1])
@@ -153,9 +153,7 @@ def test_who_opens_the_region_itself_is_watched_by_the_daemon_too(mount: Mount, 
     eventually(lambda: group.usage == 0, what="the daemon gives back what the dead process held")
 
 
-def test_groups_that_are_made_renamed_and_removed_in_the_region_are_so_in_the_mount(
-    mount: Mount, group: GroupFiles
-) -> None:
+def test_groups_made_renamed_and_removed_in_the_region_change_in_the_mount(mount: Mount, group: GroupFiles) -> None:
     assert mount.region is not None
     with Tree.open(mount.region) as tree:
         directly = tree.root.child(group.path.name)
@@ -175,7 +173,7 @@ def test_groups_that_are_made_renamed_and_removed_in_the_region_are_so_in_the_mo
         assert os.stat(group.path).st_nlink == 2
 
 
-# ---- when the region is not to be used --------------------------------------------------------------
+# ---- without the use of the region ------------------------------------------------------------------
 
 
 def test_without_its_region_a_tree_is_charged_through_files() -> None:
@@ -191,7 +189,7 @@ def test_without_its_region_a_tree_is_charged_through_files() -> None:
                 assert isinstance(attached, LeaseGroup)
                 attached["memory"].charge(5)
                 assert mount.root.usage == 5
-            # and another tree's region at its place is not taken for it
+            # another tree's region in its place is not used
             Tree.create(mount.region).close()
             with fails_with(errno.ENOENT) as raised:
                 fsmount.attach(mount.path, transport="memory")
@@ -203,7 +201,7 @@ def test_without_its_region_a_tree_is_charged_through_files() -> None:
 
 
 @pytest.mark.root
-def test_another_user_charges_through_files_what_was_delegated() -> None:
+def test_another_user_charges_a_delegated_group_through_files() -> None:
     with mounted("-o", "allow_other") as mount:
         group = mount.root.mkdir("web")
         user = 12345

@@ -1,4 +1,4 @@
-"""The end of a process, in whichever way it comes: what it held is given back or kept, and nothing else is touched."""
+"""The end of a process in every way: its charges are released or kept, and no other charge changes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_what_a_process_holds_is_given_back_or_kept_however_it_ends(scene: Scene, end: str) -> None:
+def test_charges_of_a_process_are_released_or_kept_whatever_its_end(scene: Scene, end: str) -> None:
     with scene.running(
         "group, kept = attach(), attach('keep')\n"
         "group['memory'].charge(100); kept['memory'].charge(20); say('charged'); wait()\n" + end
@@ -76,7 +76,7 @@ def test_what_a_process_holds_is_given_back_or_kept_however_it_ends(scene: Scene
         scene.settles(0, 20)
 
 
-def test_a_thread_that_exits_ends_nothing(scene: Scene) -> None:
+def test_the_exit_of_a_thread_releases_nothing(scene: Scene) -> None:
     with scene.running(
         "group = attach()\n"
         "def work():\n"
@@ -115,7 +115,7 @@ def test_threads_that_charge_while_their_process_ends_leave_nothing_behind(
 
 @mounted_alone
 @pytest.mark.parametrize("where", ["", "thread"])
-def test_exec_ends_what_the_program_before_it_held(scene: Scene, where: str) -> None:
+def test_exec_releases_the_charges_of_the_old_program(scene: Scene, where: str) -> None:
     with scene.running(
         "attach()['memory'].charge(100); attach('keep')['memory'].charge(20); say('charged'); wait()\n"
         "new = lambda: os.execv('/bin/cat', ['cat'])\n"
@@ -130,8 +130,8 @@ def test_exec_ends_what_the_program_before_it_held(scene: Scene, where: str) -> 
 
 
 @pytest.mark.parametrize("scene", ["region"], indirect=True)
-def test_without_a_daemon_exec_ends_it_when_the_new_program_ends(scene: Scene) -> None:
-    """The process lives, and nobody was told that its memory is another now."""
+def test_without_a_daemon_charges_from_before_exec_are_released_at_the_end_of_the_new_program(scene: Scene) -> None:
+    """The process lives, and no process knows that its memory is new."""
     with scene.running("attach()['memory'].charge(100); say('charged'); os.execv('/bin/cat', ['cat'])") as program:
         assert program.line() == "charged"
         scene.stays(100)
@@ -154,20 +154,20 @@ def test_a_process_that_closes_all_descriptors_goes_on_holding(scene: Scene) -> 
         scene.settles(0)
 
 
-def test_attachments_that_keep_and_that_release_end_each_in_its_way(scene: Scene) -> None:
+def test_an_attachment_that_keeps_and_one_that_releases_end_independently(scene: Scene) -> None:
     with scene.running(
         "first, kept, again = attach(), attach('keep'), attach()\n"
         "first['memory'].charge(1); kept['memory'].charge(20); again['memory'].charge(300)\n"
         "again.close(); say('charged'); wait()"
     ) as program:
         assert program.line() == "charged"
-        # through one mapping of a region a process is one holder, and leaves a group with its last attachment there
+        # A process with one mapping of a region is one holder. It leaves a group with its last attachment there.
         scene.stays(321 if scene.how == "memory" else 21)
         program.kill()
         scene.settles(0, 20)
 
 
-def test_the_end_of_a_subinterpreter_ends_nothing(scene: Scene) -> None:
+def test_the_end_of_a_subinterpreter_releases_nothing(scene: Scene) -> None:
     """The holder is the process. Only one of its interpreters can be the one that charges."""
     pytest.importorskip("_xxsubinterpreters")
     with scene.running(
@@ -193,7 +193,7 @@ def test_the_end_of_a_subinterpreter_ends_nothing(scene: Scene) -> None:
 
 @pytest.mark.parametrize("touched", [False, True], ids=["", "that charged"])
 @pytest.mark.parametrize("how", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)"], ids=["exit", "_exit", "kill"])
-def test_the_end_of_a_forked_child_ends_nothing_of_its_parents(scene: Scene, how: str, touched: bool) -> None:
+def test_the_end_of_a_forked_child_releases_nothing_of_its_parent(scene: Scene, how: str, touched: bool) -> None:
     with scene.running(
         "group = attach(); group['memory'].charge(100)\n"
         "if os.fork() == 0:\n"
@@ -214,8 +214,8 @@ def test_the_end_of_a_forked_child_ends_nothing_of_its_parents(scene: Scene, how
 
 
 @pytest.mark.parametrize("fork", ["os.fork()", "ctypes.CDLL(None).fork()"], ids=["by Python", "behind its back"])
-def test_the_end_of_a_parent_ends_what_it_held_although_its_child_lives(scene: Scene, fork: str) -> None:
-    """A child that was made behind Python's back has all descriptors of its parent."""
+def test_the_end_of_a_parent_releases_its_charges_although_its_child_lives(scene: Scene, fork: str) -> None:
+    """A child that Python did not fork has all descriptors of its parent."""
     with scene.running(
         "attach()['memory'].charge(100); attach('keep')['memory'].charge(20)\n"
         f"if {fork} == 0:\n"
@@ -226,7 +226,7 @@ def test_the_end_of_a_parent_ends_what_it_held_although_its_child_lives(scene: S
         scene.stays(120)
         program.kill()
         if scene.how == "files" and "CDLL" in fork:
-            scene.stays(120)  # a lease ends with its last close, and that is the child's
+            scene.stays(120)  # the child has the last descriptor of the lease
         else:
             scene.settles(0, 20)
         program.go()
@@ -235,7 +235,7 @@ def test_the_end_of_a_parent_ends_what_it_held_although_its_child_lives(scene: S
         scene.settles(0, 20)
 
 
-def test_a_daemon_that_forked_twice_holds_what_it_charged_itself(scene: Scene) -> None:
+def test_a_process_that_forked_twice_holds_its_own_charges(scene: Scene) -> None:
     with scene.running(
         "group = attach(); group['memory'].charge(100)\n"
         "if os.fork() == 0:\n"
@@ -254,7 +254,7 @@ def test_a_daemon_that_forked_twice_holds_what_it_charged_itself(scene: Scene) -
 
 
 @pytest.mark.parametrize("close_fds", [True, False])
-def test_a_program_that_was_started_holds_nothing_and_ends_nothing(scene: Scene, close_fds: bool) -> None:
+def test_a_started_program_holds_nothing_and_its_end_releases_nothing(scene: Scene, close_fds: bool) -> None:
     with scene.running(
         "group = attach(); group['memory'].charge(100)\n"
         "subprocess.run(['true'], check=True, close_fds=sys.argv[3] == 'True')\n"
@@ -343,7 +343,7 @@ leases = pytest.mark.parametrize("scene", ["files"], indirect=True)
 
 @leases
 @pytest.mark.parametrize("end", ["os.close(lease)", "os._exit(0)", "os.kill(os.getpid(), 9)"])
-def test_a_lease_that_a_forked_child_has_too_outlives_who_opened_it(scene: Scene, end: str) -> None:
+def test_a_lease_that_a_forked_child_shares_outlives_its_opener(scene: Scene, end: str) -> None:
     with scene.running(
         LEASE
         + "if os.fork() == 0:\n"
@@ -363,7 +363,7 @@ def test_a_lease_that_a_forked_child_has_too_outlives_who_opened_it(scene: Scene
 
 
 @leases
-def test_a_lease_is_kept_open_by_a_program_that_was_let_have_it(scene: Scene) -> None:
+def test_a_program_that_inherits_a_lease_keeps_it_open(scene: Scene) -> None:
     with scene.running(
         LEASE + "os.set_inheritable(lease, True); say('opened'); os.execv('/bin/cat', ['cat'])"
     ) as program:
@@ -377,7 +377,7 @@ def test_a_lease_is_kept_open_by_a_program_that_was_let_have_it(scene: Scene) ->
 
 
 @leases
-def test_a_lease_passed_to_another_process_outlives_who_opened_it(scene: Scene) -> None:
+def test_a_lease_passed_to_another_process_outlives_its_opener(scene: Scene) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         receiver = os.fork()
@@ -407,7 +407,7 @@ def test_a_lease_passed_to_another_process_outlives_who_opened_it(scene: Scene) 
 
 
 @leases
-def test_all_leases_of_a_killed_process_are_given_back(scene: Scene) -> None:
+def test_all_leases_of_a_killed_process_are_released(scene: Scene) -> None:
     with scene.running("for _ in range(200):\n" + LEASE.replace("\n", "\n    ") + "\nsay('opened'); wait()") as program:
         assert program.line() == "opened"
         scene.stays(20_000)

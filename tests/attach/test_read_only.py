@@ -1,4 +1,4 @@
-"""A read-only mount, and a read-only bind mount of another: what is there can be read, and all else says why not."""
+"""A read-only mount, and a read-only bind mount: values can be read, and each change is an error that says why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bound(source: Path, directory: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["mount", pytest.param("bind mount", marks=pytest.mark.root)])
 def group(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A group that holds 5 of 100, as it is seen read-only."""
+    """The read-only directory of a group that holds 5 of 100."""
     read_only = request.param == "mount"
     with mounted("--resource", "memory", "--resource", "tokens:count", *(["-o", "ro"] if read_only else [])) as mount:
         assert mount.region is not None
@@ -50,7 +50,7 @@ def group(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_is_there_can_be_read(group: Path, transport: fsmount.Transport) -> None:
+def test_all_values_can_be_read(group: Path, transport: fsmount.Transport) -> None:
     with fsmount.attach(group, transport=transport) as attached:
         memory = attached["memory"]
         assert (memory.usage, memory.limit, memory.soft_limit) == (5, 100, fsmount.UNLIMITED)
@@ -62,7 +62,7 @@ def test_what_is_there_can_be_read(group: Path, transport: fsmount.Transport) ->
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_would_change_something_says_why_not(group: Path, transport: fsmount.Transport) -> None:
+def test_each_change_is_an_error_that_says_why(group: Path, transport: fsmount.Transport) -> None:
     def hold() -> None:
         with attached["memory"].hold(1):
             pytest.fail("it is charged")
@@ -104,7 +104,7 @@ def test_the_commands_that_change_something_say_what_to_do(group: Path, words: l
 
 
 @pytest.mark.root
-def test_where_it_is_mounted_read_write_it_can_be_charged_as_before(tmp_path: Path) -> None:
+def test_the_read_write_mount_of_the_tree_can_still_be_charged(tmp_path: Path) -> None:
     with mounted() as mount, bound(mount.path, tmp_path / "bound") as seen:
         group = mount.root.mkdir("group")
         with fsmount.attach(group.path) as attached, fsmount.attach(seen / "group") as shown:

@@ -1,4 +1,4 @@
-"""How the daemon knows of every holder: of those it was never told of, of those of before, with few descriptors."""
+"""The daemon watches every holder: unannounced holders, older holders, and more holders than descriptors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.attach.scenes import PRELUDE, Program
 from tests.mounts import GroupFiles, Mount, eventually, mounted
 
 OPEN = "tree = Tree.open(where); tree.root['memory'].charge(100); say('charged'); wait()"
-#: Many processes that hold 1 each, and their numbers. A child of each has all its descriptors.
+#: Many processes that hold 1 each; the output is their pids. A child of each has all its descriptors.
 MANY = """
 for _ in range(int(sys.argv[3])):
     reader, writer = os.pipe()
@@ -41,7 +41,7 @@ wait()
 """
 
 
-#: As many processes as are told, each of which attaches and holds 1, at the same time; they end with the first.
+#: A given number of processes. Each attaches and holds 1 at the same time; all end with the first.
 AT_ONCE = """
 for _ in range(int(sys.argv[3])):
     if os.fork() == 0:
@@ -51,7 +51,7 @@ for _ in range(int(sys.argv[3])):
         os._exit(0)
 wait()
 """
-#: As many processes as are told, which hold 1 each through a lease file.
+#: A given number of processes that hold 1 each through a lease file.
 LENT = """
 for _ in range(int(sys.argv[3])):
     if os.fork() == 0:
@@ -74,7 +74,7 @@ def running(program: str, *arguments: object) -> Iterator[Program]:
 
 @contextmanager
 def moved(mount: Mount) -> Iterator[GroupFiles]:
-    """The path that the region tells does not lead to the mount meanwhile; the root is where it is given."""
+    """In the block, the mount point in the region's header does not lead to the mount."""
     there = mount.directory.with_name(f"{mount.directory.name}-moved")
     mount.directory.rename(there)
     try:
@@ -100,10 +100,10 @@ def kill_all(pids: list[int]) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-# ---- who was never introduced ------------------------------------------------------------------------
+# ---- unannounced holders ----------------------------------------------------------------------------
 
 
-def test_a_holder_that_cannot_reach_the_mount_is_watched_all_the_same() -> None:
+def test_a_holder_that_cannot_reach_the_mount_is_watched_too() -> None:
     with mounted() as mount, moved(mount) as root:
         for _ in range(3):
             with running(OPEN, "region", mount.region) as program:
@@ -113,7 +113,7 @@ def test_a_holder_that_cannot_reach_the_mount_is_watched_all_the_same() -> None:
                 is_at_once(lambda: root.usage == 0)
 
 
-def test_holders_of_before_are_watched_by_the_daemon_that_comes(tmp_path: Path) -> None:
+def test_a_new_daemon_watches_older_holders(tmp_path: Path) -> None:
     path = tmp_path / "region"
     Tree.create(path).close()
     with running(OPEN, "region", path) as before, running(OPEN, "region", path) as dead:
@@ -130,7 +130,7 @@ def test_holders_of_before_are_watched_by_the_daemon_that_comes(tmp_path: Path) 
             is_at_once(lambda: mount.root.usage == 0)
 
 
-def test_who_was_attached_under_a_daemon_that_died_is_watched_by_the_next() -> None:
+def test_the_next_daemon_watches_processes_that_attached_under_a_dead_one() -> None:
     program = "fsmount.attach(where)['memory'].charge(100); say('charged')\nif ctypes.CDLL(None).fork(): wait()\nwait()"
     with mounted() as mount, running(program, "memory", mount.path) as process:
         assert process.line() == "charged"
@@ -141,7 +141,7 @@ def test_who_was_attached_under_a_daemon_that_died_is_watched_by_the_next() -> N
         is_at_once(lambda: mount.root.usage == 0)
 
 
-def test_who_ends_its_holder_before_it_ends_itself_is_no_matter() -> None:
+def test_a_process_that_outlives_its_holder_is_no_problem() -> None:
     with (
         mounted() as mount,
         running(
@@ -166,7 +166,7 @@ def let_it_open(mount: Mount, files: int) -> None:
 
 
 def test_deaths_are_events_also_without_a_descriptor_for_each_holder() -> None:
-    """Although a child of each has all its descriptors."""
+    """A child of each process has all its descriptors."""
     with mounted() as mount:
         let_it_open(mount, 140)
         with running(MANY, "memory", mount.path, 40) as program:
@@ -180,7 +180,7 @@ def test_deaths_are_events_also_without_a_descriptor_for_each_holder() -> None:
 
 
 def test_however_many_attach_at_once_the_descriptors_are_enough() -> None:
-    """The daemon learns of all of them before it gets to their control files."""
+    """The daemon learns of all holders before it reads their control channels."""
     with mounted() as mount:
         assert mount.daemon is not None and mount.region is not None
         let_it_open(mount, 140)
@@ -194,7 +194,7 @@ def test_however_many_attach_at_once_the_descriptors_are_enough() -> None:
             is_at_once(lambda: mount.root.usage == 0)
 
 
-def test_only_holders_beyond_the_descriptors_that_cannot_reach_the_mount_are_given_back_late() -> None:
+def test_only_holders_without_a_descriptor_and_without_the_mount_are_released_late() -> None:
     with mounted() as mount, moved(mount) as root:
         mount.expected_log.append("too few descriptors")
         let_it_open(mount, 140)
@@ -208,7 +208,7 @@ def test_only_holders_beyond_the_descriptors_that_cannot_reach_the_mount_are_giv
         assert len(os.listdir(f"/proc/{mount.daemon.pid}/fd")) < 140
 
 
-def test_so_are_leases_of_before_and_the_log_says_why() -> None:
+def test_older_leases_without_a_descriptor_are_released_late_and_the_log_says_why() -> None:
     with mounted() as mount, running(LENT, "files", mount.path, 30) as program:
         pids = [int(program.line()) for _ in range(30)]
         mount.kill()
@@ -219,15 +219,15 @@ def test_so_are_leases_of_before_and_the_log_says_why() -> None:
         eventually(lambda: "too few descriptors" in mount.log.read_text())
 
 
-# ---- pids that are used again ------------------------------------------------------------------------
+# ---- reused pids ------------------------------------------------------------------------------------
 
-#: In a pid namespace of its own, where nobody else makes processes.
+#: In a pid namespace without other processes.
 AGAIN = r"""
 def start_time(pid):
     return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[19])
 
 def fork_as(pid, after):
-    "A child with this pid, that began later than that and attaches when it is told."
+    "A child with this pid that starts after a time, in clock ticks, and attaches after a byte of input."
     while time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") < after + 2:
         pass
     while True:
@@ -325,9 +325,7 @@ say("well")
     [(ALONE, "region", ""), (SERVED, "memory", "stopped"), (SERVED, "memory", "killed")],
     ids=["no daemon", "a stopped daemon", "a killed daemon"],
 )
-def test_a_pid_that_is_used_again_is_not_the_holder_of_before(
-    tmp_path: Path, program: str, how: str, daemon: str
-) -> None:
+def test_a_reused_pid_is_not_the_old_holder(tmp_path: Path, program: str, how: str, daemon: str) -> None:
     where = tmp_path / "tree"
     if how != "region":
         where.mkdir()

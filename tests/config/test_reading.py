@@ -1,4 +1,4 @@
-"""What a file may say, and in which line it is wrong."""
+"""The settings of a configuration file, and the line of each error."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def wrong(text: str | bytes) -> ConfigError:
     return raised.value
 
 
-def test_an_empty_file_says_nothing() -> None:
+def test_an_empty_file_changes_nothing() -> None:
     assert config.read(b"") == TreeDescription()
 
 
-def test_everything_that_can_be_said_is_understood() -> None:
+def test_every_setting_is_read() -> None:
     described = config.read(
         b"""
         batch = "64K"
@@ -67,7 +67,7 @@ def test_a_childs_limit_may_be_above_its_parents() -> None:
 
 LONG = "x" * 256
 
-# The text, with "<" at the end of the line that is wrong, and what is said of it.
+# The text, with "<" at the end of the wrong line, and the message.
 WRONG = [
     # syntax
     ("batch = 0\nx = <", "Invalid value"),
@@ -80,7 +80,7 @@ WRONG = [
     ("batch = 0\n\ny = " + "[" * 5000 + "<\n", "nested too deeply"),
     ("batch = 0\n\ny = " + "1" * 5000 + "<\n", "a number that is too long"),
     ('["/a"]\n"a.b".c = 1\n"a.b" = 2<', "Cannot overwrite a value"),
-    # what a file is about
+    # the tables of a file
     ("\n\ncolour = 1<\n", "colour: unknown here; known are batch, resources, capacity, and groups"),
     ("[web]<\n", "web: unknown here"),
     ("batch = true<", "batch: true is not an amount (auto, 0, 4096, 64K)"),
@@ -117,7 +117,7 @@ WRONG = [
     ('["/metrics/a"]<', '"metrics" is the name of a control file'),
     ('["' + "/a" * 1025 + '"]<', "1025 levels deep, at most 1024 are possible"),
     ('"/a" = 5<', '"/a": 5 is not a table'),
-    # what they say
+    # settings of groups
     ('["/a"]\n\ndisk.limit = 1<', "disk: unknown here; known are the resources memory, and owner, group, mode, files"),
     ('["/a"]\n"memory:count".limit = 1<', '"memory:count": unknown here'),
     ('["/a"]\nmemory.limit = 1\n"memory:bytes".limit = 1<', '"memory:bytes": the resource occurs twice'),
@@ -153,7 +153,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG, ids=[said[:40] for _, said in WRONG])
-def test_what_is_wrong_is_told_with_its_line(text: str, said: str) -> None:
+def test_an_error_names_its_line(text: str, said: str) -> None:
     before, mark, after = text.partition("<")
     assert mark
     for ending in ("\n", "\r\n"):
@@ -163,13 +163,13 @@ def test_what_is_wrong_is_told_with_its_line(text: str, said: str) -> None:
         assert str(error) == f"line {error.line}: {error.text}"
 
 
-def test_what_is_not_utf8_is_told_with_its_line() -> None:
+def test_an_error_in_utf8_names_its_line() -> None:
     error = wrong(b'batch = 0\n["/\xff"]\n')
     assert (error.text, error.line) == ("not UTF-8: save the file in that encoding", 2)
 
 
 @pytest.mark.skipif(AS_ROOT, reason="root may give to anybody")
-def test_only_root_gives_away() -> None:
+def test_only_root_sets_another_owner() -> None:
     error = wrong(f'["/a"]\nowner = {os.geteuid()}\n["/b"]\nowner = 0\n')
     assert (error.text, error.line) == ("owner: only root can give a group to another user, 0", 4)
     error = wrong('["/a"]\n\nfiles."*".group = 4294967000\n')
@@ -177,7 +177,7 @@ def test_only_root_gives_away() -> None:
     assert 'files."*".group: only root can give it to a group that you are not in' in error.text
 
 
-def test_a_file_is_named_with_what_is_wrong_in_it(tmp_path: os.PathLike[str]) -> None:
+def test_an_error_names_its_file(tmp_path: os.PathLike[str]) -> None:
     path = os.path.join(tmp_path, "tree.toml")
     with open(path, "w") as file:
         file.write("batch = 0\nbtach = 0\n")
@@ -203,7 +203,7 @@ texts = st.one_of(
 @given(texts)
 @example(b"[[a]]\n[[a]]\nb = 1\n")
 @example(b"\xef\xbb\xbfbatch = 0")
-def test_whatever_the_bytes_it_is_read_or_told_in_a_line_that_is_there(text: bytes) -> None:
+def test_any_bytes_are_read_or_are_an_error_with_an_existing_line(text: bytes) -> None:
     try:
         config.read(text)
     except ConfigError as error:

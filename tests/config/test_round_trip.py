@@ -1,4 +1,4 @@
-"""From a tree to the text and back: nothing is lost, and the same is written the same."""
+"""From a tree to the text and back: nothing is lost, and equal trees have equal texts."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_tree_is_made_as_it_was_described(description: TreeDescription) -> Non
 
 
 def owners(tree: Tree) -> dict[str, list[tuple[int, int]]]:
-    """Whose every group is, and each of its files."""
+    """The owner of every group and of each of its files."""
     slots = [0, *(place.slot for place in table.owned_files(tree.resources).values())]
     found = {}
     pending = [tree.root]
@@ -116,7 +116,7 @@ def owners(tree: Tree) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def test_what_is_written_is_short_and_in_order() -> None:
+def test_the_written_text_is_short_and_in_order() -> None:
     with Tree.create(resources=["memory", "tokens:count"]) as tree:
         web = tree.root.mkdir("web")
         tree.root.mkdir("a")

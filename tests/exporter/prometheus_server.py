@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes one address for as long as a test looks at it, and the Debian package it is from."""
+"""A Prometheus that scrapes one address during a test, and its Debian package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGE = "prometheus"
 
 
 def install() -> str:
-    """Why there is no Prometheus; empty if there is one, as root on Debian one that is installed now."""
+    """The reason why there is no Prometheus; empty if there is one. As root on Debian this installs it."""
     if shutil.which(PACKAGE):
         return ""
     if os.geteuid() or not shutil.which("apt-get"):
@@ -28,7 +28,7 @@ def install() -> str:
         done = subprocess.run(["apt-get", *command.split()], capture_output=True, text=True, env=environment)
         if done.returncode:
             return f"the Debian package {PACKAGE} cannot be installed: {done.stderr.strip().rpartition(os.linesep)[2]}"
-    # Debian makes a service of it and starts it, for which nobody asked.
+    # The Debian package also starts a service, which the tests do not use.
     for command in (f"service {PACKAGE} stop", f"update-rc.d {PACKAGE} disable"):
         subprocess.run(command.split(), check=False, capture_output=True)
     return ""
@@ -39,7 +39,7 @@ class Prometheus:
         self._url = url
 
     def query(self, expression: str) -> dict[str, float]:
-        """The values now, by the label `group`."""
+        """The present values by the label `group`."""
         answer = self._get("query", query=expression)
         return {found["metric"].get("group", ""): float(found["value"][1]) for found in answer["result"]}
 
@@ -47,7 +47,7 @@ class Prometheus:
         return str(self._get("metadata", metric=metric)[metric][0]["type"])
 
     def complaint(self) -> str:
-        """What the last scrape ended with; empty if it ended well."""
+        """The error of the last scrape; empty after a success."""
         return str(self._get("targets")["activeTargets"][0]["lastError"])
 
     def _get(self, what: str, **query: str) -> Any:

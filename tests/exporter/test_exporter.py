@@ -1,4 +1,4 @@
-"""fsmount exporter: the file metrics over HTTP, to whoever asks and to a real Prometheus."""
+"""fsmount exporter: the file metrics over HTTP, for any client and for a real Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.mounts import AS_ROOT, eventually
 
 
 class Exporter:
-    """A running exporter and what it says."""
+    """A running exporter and its output."""
 
     def __init__(self, path: Path, host: str = "127.0.0.1") -> None:
         command = [sys.executable, "-m", "fsmount", "exporter", str(path), "--listen", f"{host}:0"]
@@ -56,7 +56,7 @@ class Exporter:
             return answer.status, answer.headers["Content-Type"], text.decode()
 
     def connect(self, sent: bytes = b"") -> socket.socket:
-        """A client that has sent this much."""
+        """A client that has sent this part of a request."""
         client = socket.create_connection(self.socket_address, timeout=60)
         client.sendall(sent)
         return client
@@ -75,7 +75,7 @@ class Exporter:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def end(self, number: signal.Signals) -> str:
-        """What it says at its end, which must be a good one."""
+        """Ends the exporter, which must succeed, and returns its messages."""
         self.process.send_signal(number)
         _, said = self.process.communicate(timeout=20)
         assert self.process.returncode == 0, said
@@ -108,7 +108,7 @@ def has_ipv6() -> bool:
 
 
 def everything(client: socket.socket) -> bytes:
-    """The bytes that it receives until the end."""
+    """The bytes that a client receives until the connection ends."""
     found = b""
     with contextlib.suppress(ConnectionError):
         while block := client.recv(65536):
@@ -119,7 +119,7 @@ def everything(client: socket.socket) -> bytes:
 # ---- what it serves
 
 
-def test_what_it_serves_to_who_asks_for_openmetrics_is_the_file(place: Place, exporter: Exporter) -> None:
+def test_a_client_that_accepts_openmetrics_gets_the_file(place: Place, exporter: Exporter) -> None:
     place.root.mkdir("web").charge(4096)
     status, content_type, text = exporter.get(Accept=OPENMETRICS)
     assert (status, content_type) == (200, OPENMETRICS_TYPE)
@@ -146,9 +146,7 @@ def test_what_it_serves_to_who_asks_for_openmetrics_is_the_file(place: Place, ex
         (f"{OPENMETRICS};q=0.4, */*;q=0.1", True),
     ],
 )
-def test_plain_text_is_for_who_does_not_ask_for_openmetrics(
-    exporter: Exporter, accept: str, is_openmetrics: bool
-) -> None:
+def test_any_other_client_gets_plain_text(exporter: Exporter, accept: str, is_openmetrics: bool) -> None:
     content_type = OPENMETRICS_TYPE if is_openmetrics else PLAIN_TYPE
     assert exporter.get(Accept=accept)[:2] == (200, content_type)
     zipped = exporter.get(Accept=accept, Accept_Encoding="gzip, deflate")
@@ -166,7 +164,7 @@ def test_both_formats_have_the_same_figures(place: Place, exporter: Exporter) ->
     assert figures[0] == figures[1] and len(figures[0]) > 14
 
 
-def test_the_plain_text_is_what_the_library_for_metrics_would_write(place: Place, exporter: Exporter) -> None:
+def test_the_plain_text_equals_that_of_the_metrics_library(place: Place, exporter: Exporter) -> None:
     place.root.mkdir('a"\\%\udcff\t').charge(4096)
     whole = exporter.get(Accept=OPENMETRICS)[2]
 
@@ -180,7 +178,7 @@ def test_the_plain_text_is_what_the_library_for_metrics_would_write(place: Place
     assert without_figures(exporter.get()[2]) == without_figures(generate_latest(Parsed()).decode())
 
 
-def test_promtool_finds_nothing_to_say_about_the_plain_text(place: Place, exporter: Exporter) -> None:
+def test_promtool_accepts_the_plain_text(place: Place, exporter: Exporter) -> None:
     if reason := prometheus_server.install():
         pytest.skip(reason)
     place.root.mkdir('a"\\%\udcff').charge(4096)
@@ -218,7 +216,7 @@ def test_requests_that_are_sent_at_once_are_all_answered_in_order(exporter: Expo
         (b"GET /metrics HTTP/1.1\r\nHost: here\r\n" + b"X: y\r\n" * 100_000, 431),
     ],
 )
-def test_what_is_no_request_is_answered_by_one_line(exporter: Exporter, sent: bytes, status: int) -> None:
+def test_an_invalid_request_is_answered_by_one_line(exporter: Exporter, sent: bytes, status: int) -> None:
     with exporter.connect() as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(sent)
@@ -360,7 +358,7 @@ def test_while_nothing_is_mounted_it_answers_503_and_says_so_once(place: Place, 
     assert exporter.end(signal.SIGINT) == f"fsmount: {place.path}: {text}"
 
 
-def test_an_error_names_what_keeps_it_from_serving(place: Place, exporter: Exporter) -> None:
+def test_an_error_names_the_reason_that_prevents_serving(place: Place, exporter: Exporter) -> None:
     again = run("exporter", place.path, "--listen", exporter.address)
     assert refused(again, place.path) == f"Address already in use ({exporter.address})"
     elsewhere = run("exporter", place.path, "--listen", "192.0.2.1:0")
@@ -372,7 +370,7 @@ def test_an_error_names_what_keeps_it_from_serving(place: Place, exporter: Expor
 
 
 @pytest.mark.parametrize("address", ["", "9744", ":9744", "host", "host:", "host:x", "host:65536", "::1:9744", "[x]:1"])
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError):
         parse_address(address)
 

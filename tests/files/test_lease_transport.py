@@ -43,7 +43,7 @@ def memory(attached: LeaseGroup) -> LeaseCounter:
 # ---- charging
 
 
-def test_charges_are_held_until_they_are_given_back(group: GroupFiles, mount: Mount, memory: LeaseCounter) -> None:
+def test_charges_are_held_until_they_are_uncharged(group: GroupFiles, mount: Mount, memory: LeaseCounter) -> None:
     memory.charge(4096)
     memory.charge(0)
     assert memory.try_charge(4) is True
@@ -59,7 +59,7 @@ def test_this_process_is_a_holder(group: GroupFiles, memory: LeaseCounter) -> No
     assert memory.stat()["holders"] == 1
 
 
-def test_what_it_never_charged_it_does_not_hold(group: GroupFiles, memory: LeaseCounter) -> None:
+def test_it_does_not_hold_charges_of_others(group: GroupFiles, memory: LeaseCounter) -> None:
     assert memory.held == 0
     with pytest.raises(fsmount.NotHeld):
         memory.uncharge(1)
@@ -158,7 +158,7 @@ def test_hold_charges_inside_and_uncharges_after(group: GroupFiles, memory: Leas
         (True, TypeError),
     ],
 )
-def test_what_is_no_amount_is_refused(
+def test_an_invalid_amount_is_refused(
     group: GroupFiles, memory: LeaseCounter, name: str, amount: object, error: type[Exception]
 ) -> None:
     do = partial(setattr, memory, name) if "limit" in name else getattr(memory, name)
@@ -213,7 +213,7 @@ def test_a_hold_of_several_resources_is_there_at_once_and_gone_at_once(group: Gr
     assert (group.usage, group.number("usage", "tokens")) == (0, 0)
 
 
-def test_a_whole_request_that_is_refused_changes_nothing_and_says_why(group: GroupFiles) -> None:
+def test_a_refused_multi_resource_request_changes_nothing_and_says_why(group: GroupFiles) -> None:
     child = group.mkdir("child")
     group.set_limit(10, "tokens")
     with attach(child) as attached:
@@ -232,7 +232,7 @@ def test_a_whole_request_that_is_refused_changes_nothing_and_says_why(group: Gro
             attached.charge(disk=1, memory=1)
 
 
-def test_what_is_kept_of_a_whole_request_is_the_groups_own(group: GroupFiles) -> None:
+def test_the_group_holds_the_kept_charges_of_a_multi_resource_request(group: GroupFiles) -> None:
     with attach(group, on_exit="keep") as attached:
         attached.charge(memory=5, tokens=7)
         attached.uncharge(memory=1, tokens=1)
@@ -280,7 +280,7 @@ def test_a_hold_that_is_entered_and_lost_stays_charged_like_any_charge(group: Gr
 # ---- what it says and can be told
 
 
-def test_it_says_what_the_files_say(group: GroupFiles, memory: LeaseCounter) -> None:
+def test_its_values_are_those_of_the_files(group: GroupFiles, memory: LeaseCounter) -> None:
     group.set_limit(100)
     group.write("soft_limit", 20)
     memory.charge(30)
@@ -348,7 +348,7 @@ def test_a_rename_changes_nothing_but_the_path(group: GroupFiles) -> None:
         assert (attached.path, attached.name, memory.usage) == (str(group / "new"), "new", 10)
 
 
-def test_a_removed_group_says_so(group: GroupFiles) -> None:
+def test_a_removed_group_is_group_removed(group: GroupFiles) -> None:
     child = group.mkdir("child")
     attached = attach(child)
     memory = attached["memory"]
@@ -369,14 +369,14 @@ def test_a_removed_group_says_so(group: GroupFiles) -> None:
 # ---- the end of an attachment
 
 
-def test_close_gives_back_before_it_returns(group: GroupFiles) -> None:
+def test_close_releases_before_it_returns(group: GroupFiles) -> None:
     for _ in range(20):
         with attach(group) as attached:
             attached["memory"].charge(5)
         assert group.usage == 0
 
 
-def test_close_leaves_it_to_the_group_if_asked(group: GroupFiles) -> None:
+def test_close_moves_charges_to_the_group_with_keep(group: GroupFiles) -> None:
     with attach(group, on_exit="keep") as attached:
         attached["memory"].charge(5)
         attached["memory"].uncharge(1)
@@ -385,7 +385,7 @@ def test_close_leaves_it_to_the_group_if_asked(group: GroupFiles) -> None:
         attach(group, on_exit="never")
 
 
-def test_a_closed_attachment_answers_but_is_not_charged(group: GroupFiles) -> None:
+def test_a_closed_attachment_can_be_read_but_not_charged(group: GroupFiles) -> None:
     attached = attach(group)
     memory = attached["memory"]
     memory.charge(5)
@@ -421,7 +421,7 @@ def close_before(attached: LeaseGroup, call: object) -> None:
     ],
     ids=["path", "usage", "children", "charge_common"],
 )
-def test_who_asks_while_another_thread_closes_is_answered(
+def test_a_read_while_another_thread_closes_succeeds(
     group: GroupFiles, ask: Callable[[LeaseGroup], object], call: object
 ) -> None:
     attached = attach(group)
@@ -433,7 +433,7 @@ def test_who_asks_while_another_thread_closes_is_answered(
     assert attached.closed and answer == ask(attached)
 
 
-def test_who_charges_while_another_thread_closes_is_told(group: GroupFiles) -> None:
+def test_a_charge_while_another_thread_closes_is_an_error(group: GroupFiles) -> None:
     attached = attach(group)
     close_before(attached, os.open)
     try:
@@ -444,7 +444,7 @@ def test_who_charges_while_another_thread_closes_is_told(group: GroupFiles) -> N
     assert (group.usage, group.number("usage", "tokens")) == (0, 0)
 
 
-def test_what_was_charged_does_not_vanish_with_the_objects(group: GroupFiles) -> None:
+def test_charges_outlive_the_python_objects(group: GroupFiles) -> None:
     code = (
         "import fsmount, gc, sys\n"
         "fsmount.attach(sys.argv[1], transport='files')['memory'].charge(5)\n"
@@ -602,7 +602,7 @@ def test_where_nothing_is_mounted_any_more_a_group_is_tree_gone() -> None:
 
 
 @pytest.mark.root
-def test_another_user_charges_a_lease_that_was_given_to_him() -> None:
+def test_another_user_charges_a_delegated_lease() -> None:
     assert AS_ROOT
     with mounted("-o", "allow_other", "--resource", "memory", "--resource", "tokens:count") as mount:
         group = mount.root.mkdir("group", 0o755)

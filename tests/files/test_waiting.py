@@ -55,19 +55,19 @@ def test_a_charge_waits_until_there_is_room(group: GroupFiles, attached: Group) 
 
 
 @pytest.mark.parametrize("timeout", [10**6, 1e30, 10**400, Fraction(10**9), float("inf")])
-def test_a_timeout_may_be_as_long_as_one_likes(group: GroupFiles, attached: Group, timeout: Any) -> None:
+def test_a_timeout_may_be_arbitrarily_long(group: GroupFiles, attached: Group, timeout: Any) -> None:
     with later(group.uncharge, 1):
         attached["memory"].charge(1, wait=True, timeout=timeout)
     assert (attached["memory"].held, group.usage) == (1, 10)
 
 
-def test_who_waits_is_told_that_it_was_closed_here(attached: Group) -> None:
+def test_a_waiting_thread_fails_when_this_process_closes_the_attachment(attached: Group) -> None:
     with later(attached.close), pytest.raises(ValueError, match="closed"):
         attached["memory"].charge(4, wait=True, timeout=60)
 
 
 @pytest.mark.parametrize("run", [trio.run, lambda task: asyncio.run(task())], ids=["trio", "asyncio"])
-def test_a_task_that_waits_is_told_that_it_was_closed_here(
+def test_a_waiting_task_fails_when_this_process_closes_the_attachment(
     run: Callable[[Callable[[], Awaitable[None]]], None], attached: Group
 ) -> None:
     with later(attached.close), pytest.raises(ValueError, match="closed"):
@@ -75,7 +75,7 @@ def test_a_task_that_waits_is_told_that_it_was_closed_here(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files whose opening is interrupted
-def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(group: GroupFiles, attached: Group) -> None:
+def test_an_interrupted_wait_leaves_no_request_and_no_charge(group: GroupFiles, attached: Group) -> None:
     def wait_in_vain() -> None:
         with pytest.raises(fsmount.LimitExceeded):
             attached["memory"].charge(4, wait=True, timeout=0.001)
@@ -110,7 +110,7 @@ def wait_to_hold_several(group: Group) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files whose opening is interrupted
 @pytest.mark.parametrize("action", [hold_one, hold_several, wait_to_hold_one, wait_to_hold_several])
-def test_a_hold_that_is_interrupted_holds_nothing_and_is_in_no_line(
+def test_an_interrupted_hold_leaves_no_request_and_no_charge(
     group: GroupFiles, attached: Group, action: Callable[[Group], None]
 ) -> None:
     group.uncharge(5)
@@ -121,7 +121,7 @@ def test_a_hold_that_is_interrupted_holds_nothing_and_is_in_no_line(
         attached["memory"].uncharge(4)
 
 
-def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Group) -> None:
+def test_a_charge_whose_wait_times_out_is_refused(group: GroupFiles, attached: Group) -> None:
     began = time.monotonic()
     with pytest.raises(fsmount.LimitExceeded) as refused:
         attached["memory"].charge(4, wait=True, timeout=0.1)
@@ -131,7 +131,7 @@ def test_a_charge_that_waits_too_long_is_refused(group: GroupFiles, attached: Gr
     assert group.usage == 6
 
 
-def test_a_timeout_is_for_who_waits(attached: Group) -> None:
+def test_a_timeout_without_waiting_is_a_value_error(attached: Group) -> None:
     with pytest.raises(ValueError, match="wait=True"):
         attached["memory"].charge(4, timeout=1)
     with pytest.raises(ValueError, match="wait=True"):
@@ -140,7 +140,7 @@ def test_a_timeout_is_for_who_waits(attached: Group) -> None:
 
 @pytest.mark.parametrize("timeout", ["x", True, [], 1j, -1, -(10**400), float("nan"), float("-inf")])
 @pytest.mark.parametrize("room", [0, 4])
-def test_what_is_no_timeout_is_refused_at_once(group: GroupFiles, attached: Group, timeout: Any, room: int) -> None:
+def test_an_invalid_timeout_is_refused_at_once(group: GroupFiles, attached: Group, timeout: Any, room: int) -> None:
     group.uncharge(room)
     memory = attached["memory"]
     wrong = ValueError if isinstance(timeout, int | float) and timeout is not True else TypeError
@@ -158,7 +158,7 @@ def test_what_is_no_timeout_is_refused_at_once(group: GroupFiles, attached: Grou
 
 
 @pytest.mark.parametrize("wait", [5, 1, 0, None, "yes"])
-def test_whether_to_wait_is_true_or_false(group: GroupFiles, attached: Group, wait: Any) -> None:
+def test_wait_is_true_or_false(group: GroupFiles, attached: Group, wait: Any) -> None:
     group.uncharge(4)
     for charge in (partial(attached["memory"].charge, 4), partial(attached["memory"].hold, 4)):
         with pytest.raises(TypeError, match=f"wait is True or False, not {wait!r}"):
@@ -171,7 +171,7 @@ def test_whether_to_wait_is_true_or_false(group: GroupFiles, attached: Group, wa
     assert (attached["memory"].held, group.usage) == (0, 6)
 
 
-def test_nothing_is_not_waited_for(attached: Group) -> None:
+def test_a_charge_of_zero_does_not_wait(attached: Group) -> None:
     attached["memory"].charge(0, wait=True)
     attached.charge(memory=0, wait=True)
 
@@ -185,7 +185,7 @@ def test_a_hold_may_wait_too(group: GroupFiles, attached: Group) -> None:
     assert (group.usage, group.number("usage", "tokens")) == (6, 0)
 
 
-def test_a_whole_request_waits_for_all_of_it(group: GroupFiles, attached: Group) -> None:
+def test_a_multi_resource_request_waits_for_all_amounts(group: GroupFiles, attached: Group) -> None:
     group.charge(4, "tokens")
     group.uncharge(4)
     with later(group.uncharge, 3, "tokens"):
@@ -194,7 +194,7 @@ def test_a_whole_request_waits_for_all_of_it(group: GroupFiles, attached: Group)
     attached.uncharge(memory=4, tokens=2)
 
 
-def test_threads_are_served_in_the_order_in_which_they_came(group: GroupFiles, attached: Group) -> None:
+def test_threads_are_served_in_the_order_of_arrival(group: GroupFiles, attached: Group) -> None:
     memory, served = attached["memory"], []
 
     def wait(number: int) -> None:
@@ -274,7 +274,7 @@ def test_tasks_of_asyncio_wait(group: GroupFiles, attached: Group) -> None:
     assert group.usage == 6
 
 
-def test_a_task_that_is_cancelled_leaves_the_line(group: GroupFiles, attached: Group) -> None:
+def test_a_cancelled_task_leaves_the_queue(group: GroupFiles, attached: Group) -> None:
     memory = attached["memory"]
 
     async def main() -> None:
@@ -295,9 +295,7 @@ async def _cancel_soon(scope: trio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize("transport", ["memory", "files"])
-def test_a_process_that_is_killed_while_it_waits_leaves_the_line(
-    group: GroupFiles, transport: fsmount.Transport
-) -> None:
+def test_a_process_killed_while_it_waits_leaves_the_queue(group: GroupFiles, transport: fsmount.Transport) -> None:
     group.set_limit(10)
     group.charge(10)
     program = f"""

@@ -1,4 +1,4 @@
-"""The checks of amounts and timeouts in Python: the engine's own, in C, say the same."""
+"""The checks of amounts and timeouts in Python agree with those of the engine in C."""
 
 from __future__ import annotations
 

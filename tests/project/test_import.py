@@ -1,4 +1,4 @@
-"""What `import fsmount` brings along, and what it does not."""
+"""The modules that `import fsmount` and the fast commands import."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import fsmount
 from tests.mounts import GroupFiles
 from tests.shm.conftest import run_python
 
-# What only the mount and the command line need, or what takes longer to import than all of fsmount.
+# Modules that only the mount and the command line need, and those that take longer to import than all of fsmount.
 ELSEWHERE = {"trio", "pyfuse3", "click", "dataclasses", "inspect", "subprocess", "asyncio", "logging",
              "multiprocessing", "prometheus_client"}  # fmt: skip
 
 
-def test_importing_it_imports_nothing_it_does_not_need() -> None:
+def test_importing_fsmount_imports_no_unneeded_module() -> None:
     program = """if True:
         import sys
         before = set(sys.modules)
@@ -25,7 +25,7 @@ def test_importing_it_imports_nothing_it_does_not_need() -> None:
     assert not ELSEWHERE & set(run_python(program).split())
 
 
-def test_the_daemon_begins_without_what_only_a_read_of_metrics_needs() -> None:
+def test_the_daemon_starts_without_the_modules_for_metrics() -> None:
     program = "import sys, fsmount.cli, fsmount.daemon.mount; print(*sys.modules)"
     assert "prometheus_client" not in run_python(program).split()
 

@@ -1,4 +1,4 @@
-"""What people write into a lease."""
+"""The commands of a lease."""
 
 import errno
 

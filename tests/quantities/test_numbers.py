@@ -1,4 +1,4 @@
-"""What people write into files, and what it means."""
+"""Numbers as text, and their values."""
 
 import errno
 
@@ -149,7 +149,7 @@ def test_is_too_large(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"-1", b" -1", b"-1 ", b"-1\n", b"max", b"max\n", b" max ", b"-1\0", b"max\0min"])
-def test_a_limit_can_be_none(text: bytes) -> None:
+def test_a_limit_can_be_unlimited(text: bytes) -> None:
     assert parse(text, limit=True) == UNLIMITED
     assert errno_of(text) == errno.EINVAL
 
@@ -167,7 +167,7 @@ def test_a_text_is_one_page_at_most() -> None:
     assert errno_of(b"\0" * (TEXT_MAX + 1)) == errno.E2BIG
 
 
-def test_an_error_shows_what_was_written() -> None:
+def test_an_error_shows_the_written_text() -> None:
     with pytest.raises(OSError, match="'12abc'"):
         parse(b" 12abc\n")
     with pytest.raises(OSError, match=r"'\\xff\\xfe'"):

@@ -1,4 +1,4 @@
-"""fsmount.parse_quantity() and format_quantity(): amounts as people write them, for programs."""
+"""fsmount.parse_quantity() and format_quantity(): amounts as text, for programs."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ from fsmount import UNLIMITED, format_quantity, parse_quantity
         (str(UNLIMITED), UNLIMITED),
     ],
 )
-def test_a_text_is_the_amount_that_a_file_would_take_it_for(text: str | bytes, amount: int) -> None:
+def test_a_text_is_the_same_amount_as_in_a_file(text: str | bytes, amount: int) -> None:
     assert parse_quantity(text) == amount
 
 
@@ -69,7 +69,7 @@ def test_the_text_of_an_amount_gives_it_back(amount: int) -> None:
     ("value", "error"),
     [(-1, ValueError), (1 << 63, OverflowError), (True, TypeError), (1.0, TypeError), ("1", TypeError)],
 )
-def test_what_is_no_amount_has_no_text(value: object, error: type[Exception]) -> None:
+def test_an_invalid_amount_has_no_text(value: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         format_quantity(value)  # type: ignore[arg-type]
 

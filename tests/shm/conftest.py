@@ -43,7 +43,7 @@ def region_path(tmp_path: Path) -> Path:
 
 
 def in_fork(function: Callable[[], Any]) -> Any:
-    """What the function returns, or raises, in a forked child; the child then ends at once, as if killed."""
+    """The result or the exception of a function in a forked child. The child then ends at once, as if killed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -67,7 +67,7 @@ def in_fork(function: Callable[[], Any]) -> Any:
 
 
 def run_python(program: str, *arguments: str) -> str:
-    """Runs a program in a Python of its own; it must succeed and say nothing on stderr."""
+    """Runs a program in another Python. It must succeed and print nothing on stderr."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
     )

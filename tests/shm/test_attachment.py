@@ -1,4 +1,4 @@
-"""Attaching: when a process is a holder, and what becomes of what it holds."""
+"""Attaching: when a process is a holder, and the fate of its charges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsmount import Tree
 from fsmount.shm import PROCESS, Counter, Group
 
 
-def test_who_attaches_is_a_holder_until_it_detaches(tree: Tree, group: Group) -> None:
+def test_an_attached_process_is_a_holder_until_it_detaches(tree: Tree, group: Group) -> None:
     with group.attach() as attached:
         (holder,) = attached["memory"].all_holders()
         assert (holder.pid, holder.kind, holder.held, holder.keep) == (os.getpid(), PROCESS, 0, False)
@@ -26,14 +26,14 @@ def test_who_attaches_is_a_holder_until_it_detaches(tree: Tree, group: Group) ->
     assert tree.holder(holder.id) is None
 
 
-def test_what_is_held_is_given_back_at_the_end(tree: Tree, group: Group) -> None:
+def test_charges_are_released_at_the_end(tree: Tree, group: Group) -> None:
     with group.attach() as attached:
         attached["memory"].charge(100)
         attached["memory"].give(30)
     assert group["memory"].usage == tree.root["memory"].usage == 30
 
 
-def test_what_is_held_stays_with_the_group_if_asked(tree: Tree, group: Group) -> None:
+def test_charges_stay_with_the_group_with_keep(tree: Tree, group: Group) -> None:
     with group.attach(on_exit="keep") as attached:
         attached["memory"].charge(100)
         attached["tokens"].charge(7)
@@ -73,7 +73,7 @@ def test_release_and_keep_do_not_mix(tree: Tree, group: Group) -> None:
     assert (group["memory"].usage, group["memory"].stat()["common"]) == (5, 5)
 
 
-def test_a_closed_attachment_answers_but_is_not_charged(group: Group) -> None:
+def test_a_closed_attachment_can_be_read_but_not_charged(group: Group) -> None:
     attached = group.attach()
     attached["memory"].charge(5)
     attached.close()
@@ -106,7 +106,7 @@ def test_the_first_charge_attaches(tree: Tree, memory: Counter) -> None:
     assert (memory.held, len(tree.holders())) == (5, 1)
 
 
-def test_what_was_charged_does_not_vanish_with_the_objects(tree: Tree, group: Group) -> None:
+def test_charges_outlive_the_python_objects(tree: Tree, group: Group) -> None:
     group.attach()["memory"].charge(5)
     tree.group(group.id)["memory"].charge(6)
     gc.collect()
@@ -116,7 +116,7 @@ def test_what_was_charged_does_not_vanish_with_the_objects(tree: Tree, group: Gr
     assert group["memory"].usage == 0
 
 
-def test_closing_what_attached_itself_ends_that(tree: Tree, group: Group) -> None:
+def test_close_ends_an_implicit_attachment(tree: Tree, group: Group) -> None:
     group["memory"].charge(5)
     with tree.group(group.id) as other:
         assert other["memory"].usage == 5
@@ -126,7 +126,7 @@ def test_closing_what_attached_itself_ends_that(tree: Tree, group: Group) -> Non
     assert tree.holders() == []
 
 
-def test_two_that_attached_themselves_end_together_and_can_go_on(tree: Tree, group: Group) -> None:
+def test_two_implicit_attachments_end_together_and_can_begin_again(tree: Tree, group: Group) -> None:
     other = tree.group(group.id)
     group["memory"].charge(5)
     other["memory"].charge(6)
@@ -136,12 +136,12 @@ def test_two_that_attached_themselves_end_together_and_can_go_on(tree: Tree, gro
     assert other["memory"].held == 7
 
 
-def test_held_attaches_nobody(tree: Tree, memory: Counter) -> None:
+def test_reading_held_does_not_attach(tree: Tree, memory: Counter) -> None:
     assert memory.held == 0
     assert tree.holders() == []
 
 
-def test_closing_the_tree_ends_what_this_process_holds(region_path: str) -> None:
+def test_closing_the_tree_releases_the_charges_of_this_process(region_path: str) -> None:
     with fsmount.Tree.create(region_path) as outside:
         tree = fsmount.Tree.open(region_path)
         tree.root["memory"].charge(5)
@@ -151,7 +151,7 @@ def test_closing_the_tree_ends_what_this_process_holds(region_path: str) -> None
         assert (outside.root["memory"].usage, len(outside.holders())) == (6, 0)
 
 
-def test_a_holder_that_somebody_ended_is_noticed(tree: Tree, memory: Counter) -> None:
+def test_a_holder_ended_by_another_process_is_noticed(tree: Tree, memory: Counter) -> None:
     memory.limit = 10
     memory.charge(5)
     tree.end_holder(tree.holders()[0].id)
@@ -164,7 +164,7 @@ def test_a_holder_that_somebody_ended_is_noticed(tree: Tree, memory: Counter) ->
     assert (memory.held, memory.usage, len(tree.holders())) == (10, 10, 1)
 
 
-def test_a_full_tree_lets_go_of_a_holder_that_could_not_join() -> None:
+def test_a_holder_that_could_not_join_a_full_tree_is_freed() -> None:
     with fsmount.Tree.create(cells=1) as tree:
         tree.root.mkdir("a")
         kept = tree.root.attach()

@@ -1,4 +1,4 @@
-"""What a counter does for who charges it, line by line of the Python interface."""
+"""Every method of a counter in Python."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_resources_are_counted_apart(group: Group) -> None:
     assert (group["memory"].index, group["tokens"].index) == (0, 1)
 
 
-def test_a_charge_of_nothing_changes_nothing(memory: Counter) -> None:
+def test_a_charge_of_zero_changes_nothing(memory: Counter) -> None:
     memory.limit = 0
     memory.charge(0)
     memory.uncharge(0)
@@ -45,7 +45,7 @@ def test_a_charge_of_nothing_changes_nothing(memory: Counter) -> None:
     assert (memory.usage, memory.held, memory.failcnt) == (0, 0, 0)
 
 
-def test_uncharge_gives_back(tree: Tree, memory: Counter) -> None:
+def test_uncharge_releases(tree: Tree, memory: Counter) -> None:
     memory.charge(100)
     memory.uncharge(40)
     assert (memory.held, memory.usage, tree.root["memory"].usage) == (60, 60, 60)
@@ -80,7 +80,7 @@ def test_try_charge_is_true_or_false(memory: Counter) -> None:
     assert (memory.held, memory.failcnt) == (10, 1)
 
 
-def test_charge_nofail_charges_past_the_limit_and_says_so(tree: Tree, memory: Counter) -> None:
+def test_charge_nofail_charges_past_the_limit_and_returns_false(tree: Tree, memory: Counter) -> None:
     tree.root["memory"].limit = 10
     assert memory.charge_nofail(10) is True
     assert memory.charge_nofail(5) is False
@@ -90,7 +90,7 @@ def test_charge_nofail_charges_past_the_limit_and_says_so(tree: Tree, memory: Co
     assert memory.usage == 0
 
 
-def test_nothing_can_be_charged_also_above_a_limit_that_refuses_everything_else(memory: Counter) -> None:
+def test_a_charge_of_zero_fits_even_above_the_limit(memory: Counter) -> None:
     memory.limit = 0
     memory.charge_nofail(10)
     for _ in range(3):  # the first refusal switches stock off
@@ -99,7 +99,7 @@ def test_nothing_can_be_charged_also_above_a_limit_that_refuses_everything_else(
     assert (memory.usage, memory.failcnt, memory.stat()["global"]) == (10, 4, 1)
 
 
-def test_charge_nofail_stops_where_numbers_end(memory: Counter) -> None:
+def test_charge_nofail_stops_at_the_largest_number(memory: Counter) -> None:
     assert memory.charge_nofail(UNLIMITED)
     with pytest.raises(OSError) as caught:
         memory.charge_nofail(1)
@@ -107,7 +107,7 @@ def test_charge_nofail_stops_where_numbers_end(memory: Counter) -> None:
     memory.uncharge(UNLIMITED)
 
 
-def test_not_held_tells_what_is_held_and_changes_nothing(memory: Counter) -> None:
+def test_not_held_carries_the_held_amount_and_changes_nothing(memory: Counter) -> None:
     memory.charge(10)
     for give_back in (memory.uncharge, memory.give):
         with pytest.raises(fsmount.NotHeld) as caught:
@@ -127,7 +127,7 @@ def test_uncharge_never_touches_what_the_group_itself_holds(memory: Counter) -> 
     memory.uncharge_common(100)
 
 
-def test_give_makes_it_the_groups_own_and_take_gets_it_back(tree: Tree, memory: Counter) -> None:
+def test_give_moves_an_amount_to_the_group_and_take_moves_it_back(tree: Tree, memory: Counter) -> None:
     memory.charge(100)
     memory.give(60)
     assert (memory.held, memory.usage, memory.stat()["common"]) == (40, 100, 60)
@@ -166,7 +166,7 @@ def test_hold_uncharges_once_after_an_exception(memory: Counter) -> None:
     assert memory.held == 10
 
 
-def test_a_refused_hold_does_not_enter_and_gives_nothing_back(memory: Counter) -> None:
+def test_a_refused_hold_does_not_enter_and_uncharges_nothing(memory: Counter) -> None:
     memory.limit = 10
     memory.charge(8)
     with pytest.raises(fsmount.LimitExceeded), memory.hold(5):
@@ -208,7 +208,7 @@ def test_an_amount_is_an_int_from_0_to_unlimited(
     assert (memory.usage, memory.held, memory.limit, memory.soft_limit) == before
 
 
-def test_what_python_takes_for_an_index_is_an_amount(memory: Counter) -> None:
+def test_any_index_of_python_is_an_amount(memory: Counter) -> None:
     class Index:
         def __index__(self) -> int:
             return 7
@@ -270,7 +270,7 @@ def test_a_soft_limit_is_never_busy_and_refuses_nothing(memory: Counter) -> None
     assert memory.soft_limit_excess == 0
 
 
-def test_stock_is_not_usage_and_stands_in_nobodys_way(memory: Counter) -> None:
+def test_stock_is_not_usage_and_makes_no_charge_fail(memory: Counter) -> None:
     memory.charge(1)
     memory.uncharge(1)
     assert memory.stat()["stock"] > 0
@@ -315,7 +315,7 @@ def test_stat_has_the_keys_in_their_order(tree: Tree, memory: Counter) -> None:
     assert tree.root["memory"].stat()["usage_local"] == 0
 
 
-def test_what_the_group_itself_holds_is_charged_and_uncharged(memory: Counter) -> None:
+def test_the_group_itself_can_be_charged_and_uncharged(memory: Counter) -> None:
     memory.limit = 100
     memory.charge_common(100)
     with pytest.raises(fsmount.LimitExceeded):
@@ -327,14 +327,14 @@ def test_what_the_group_itself_holds_is_charged_and_uncharged(memory: Counter) -
     assert (memory.usage, memory.held) == (60, 0)
 
 
-def test_force_empty_forgets_the_groups_own_and_leaves_holders_theirs(memory: Counter) -> None:
+def test_force_empty_uncharges_the_group_itself_and_no_holder(memory: Counter) -> None:
     memory.charge(10)
     memory.charge_common(100)
     memory.force_empty()
     assert (memory.usage, memory.held, memory.stat()["common"], memory.stat()["stock"]) == (10, 10, 0, 0)
 
 
-def test_an_unknown_resource_is_a_key_error_that_names_the_known(group: Group) -> None:
+def test_an_unknown_resource_is_a_key_error_that_names_the_known_ones(group: Group) -> None:
     with pytest.raises(KeyError, match=r"swap.*memory, tokens"):
         group["swap"]
     assert list(group) == ["memory", "tokens"]

@@ -1,4 +1,4 @@
-"""Groups: their names, what is in them, and what becomes of them."""
+"""Groups: their names, children, renames and removal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_mkdir_returns_the_group_and_child_finds_it(tree: Tree) -> None:
     assert caught.value.filename == "/api"
 
 
-def test_mkdir_of_what_is_there_is_eexist(tree: Tree) -> None:
+def test_mkdir_of_an_existing_group_is_eexist(tree: Tree) -> None:
     tree.root.mkdir("web")
     with pytest.raises(FileExistsError) as caught:
         tree.root.mkdir("web")
@@ -68,7 +68,7 @@ def test_the_name_of_a_control_file_is_eexist(tree: Tree, name: str) -> None:
         tree.root.rename("web", name)
 
 
-def test_the_name_of_the_roots_own_file_is_eexist_in_the_root_alone(tree: Tree) -> None:
+def test_the_name_of_a_file_of_the_root_is_eexist_only_in_the_root(tree: Tree) -> None:
     with pytest.raises(FileExistsError):
         tree.root.mkdir("metrics")
     web = tree.root.mkdir("web")
@@ -83,7 +83,7 @@ def test_names_of_other_units_and_resources_are_free(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "\n", "a\0b", "x" * 256])
-def test_what_is_no_name_is_refused(tree: Tree, name: str) -> None:
+def test_an_invalid_name_is_refused(tree: Tree, name: str) -> None:
     expected = errno.EINVAL if len(name) < 256 else errno.ENAMETOOLONG
     with pytest.raises(OSError, match="a group's name") as caught:
         tree.root.mkdir(name)
@@ -149,7 +149,7 @@ def test_rename_keeps_the_group_and_its_charges(tree: Tree, group: Group) -> Non
         tree.root.child("web")
 
 
-def test_rename_to_a_name_that_is_taken_is_eexist(tree: Tree) -> None:
+def test_rename_to_a_taken_name_is_eexist(tree: Tree) -> None:
     tree.root.mkdir("a")
     tree.root.mkdir("b")
     with pytest.raises(FileExistsError):
@@ -196,7 +196,7 @@ def test_a_tree_can_be_deep(tree: Tree) -> None:
     assert group.path == "/" + "/".join(map(str, range(200)))
 
 
-def test_a_group_belongs_to_who_made_it(tree: Tree) -> None:
+def test_a_group_belongs_to_its_maker(tree: Tree) -> None:
     made = tree.root.mkdir("web", 0o750).attributes(0)
     assert (made.mode, made.uid, made.gid) == (0o750, os.geteuid(), os.getegid())
     told = tree.root.mkdir("api", uid=1000, gid=1001)

@@ -1,4 +1,4 @@
-"""Whoever waits and is interrupted leaves nothing behind, wherever the interrupt comes."""
+"""An interrupted wait leaves nothing behind, wherever the interrupt comes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def full(memory: Counter) -> Counter:
 
 
 def nobody_is_in_line(counter: Counter) -> bool:
-    """What there is room for is granted at once, unless somebody stands in line before."""
+    """A request that fits is granted at once, unless an earlier request waits."""
     granted = counter.group._charge_in_turn({counter.resource: 2}, 0.0)
     if granted:
         counter.uncharge(2)
@@ -45,7 +45,7 @@ def wait_for_several_in_vain(counter: Counter) -> None:
 
 
 @pytest.mark.parametrize("action", [wait_in_vain, wait_for_several_in_vain, enter_and_leave])
-def test_who_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
+def test_an_interrupted_wait_leaves_no_request_and_no_charge(
     full: Counter, group: Group, action: Callable[[Counter], None]
 ) -> None:
     for _ in interruptions(lambda: action(full)):
@@ -81,7 +81,7 @@ def hold_what_comes_too_late(group: Group) -> None:
 @pytest.mark.parametrize(
     "action", [hold_one, hold_several, hold_one_as_a_whole, wait_to_hold_several, hold_what_comes_too_late]
 )
-def test_a_hold_that_is_interrupted_holds_nothing(full: Counter, group: Group, action: Callable[[Group], None]) -> None:
+def test_an_interrupted_hold_holds_nothing(full: Counter, group: Group, action: Callable[[Group], None]) -> None:
     for _ in interruptions(lambda: action(group)):
         assert full.held == 8 and group["tokens"].held == 0
         assert nobody_is_in_line(full)
@@ -107,7 +107,7 @@ def run_asyncio(task: Callable[[], Awaitable[Any]]) -> None:
 
 
 @pytest.mark.parametrize("run", [run_trio, run_asyncio])
-def test_a_task_that_waits_and_is_interrupted_is_in_no_line_and_has_charged_nothing(
+def test_an_interrupted_task_leaves_no_request_and_no_charge(
     full: Counter, run: Callable[[Callable[[], Awaitable[Any]]], None]
 ) -> None:
     for _ in interruptions(lambda: run(lambda: full.wait_charge(5))):

@@ -1,4 +1,4 @@
-"""A lease: a holder in the name of another process, as an open lease file is one."""
+"""A lease: a holder in the name of another process, as for an open lease file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_lease_is_a_holder_from_its_first_success_to_its_end(tree: Tree, memor
     assert tree.holders() == []
 
 
-def test_what_is_charged_and_given_back_adds_up(memory: Counter, lease: Lease) -> None:
+def test_the_sum_of_charges_and_uncharges_is_exact(memory: Counter, lease: Lease) -> None:
     lease.change({"memory": 100})
     lease.change({"memory": 20})
     lease.change({"memory": -50})
@@ -59,7 +59,7 @@ def test_a_refusal_leaves_a_lease_as_it_was(memory: Counter, lease: Lease) -> No
     lease.close()
 
 
-def test_a_lease_holds_for_itself_and_not_for_the_process_it_is_in(tree: Tree, memory: Counter, lease: Lease) -> None:
+def test_a_lease_is_a_holder_apart_from_its_process(tree: Tree, memory: Counter, lease: Lease) -> None:
     other = lease_of(tree, memory.group, "memory")
     memory.charge(1)
     lease.change({"memory": 10})
@@ -82,7 +82,7 @@ def test_a_lease_gives_takes_and_goes_beyond_the_limit(memory: Counter, lease: L
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_the_group_keeps_what_a_lease_held_if_told(memory: Counter, lease: Lease, early: bool) -> None:
+def test_the_group_keeps_the_charges_of_a_lease_with_keep(memory: Counter, lease: Lease, early: bool) -> None:
     if early:
         lease.keep()
     lease.change({"memory": 5})

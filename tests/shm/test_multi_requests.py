@@ -1,4 +1,4 @@
-"""group.charge, uncharge and hold: several resources at once, all of it or nothing."""
+"""group.charge, uncharge and hold: several resources at once, all amounts or nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def held(group: Group) -> tuple[int, int]:
     return group["memory"].held, group["tokens"].held
 
 
-def test_a_hold_holds_all_of_it_inside_and_nothing_after(group: Group) -> None:
+def test_a_hold_holds_all_amounts_inside_and_nothing_after(group: Group) -> None:
     hold = group.hold(memory=8 << 30, tokens=4000)
     with hold:
         assert held(group) == (8 << 30, 4000)
@@ -50,7 +50,7 @@ def test_a_refusal_names_resource_and_ancestor_and_changes_nothing(tree: Tree, g
     assert tree.root["memory"].why() == []
 
 
-def test_room_is_made_of_stock_that_others_have_reserved(group: Group) -> None:
+def test_stock_of_other_holders_becomes_room(group: Group) -> None:
     parent = group.parent
     assert parent is not None
     parent["memory"].limit = 1 << 20
@@ -60,7 +60,7 @@ def test_room_is_made_of_stock_that_others_have_reserved(group: Group) -> None:
     assert parent["memory"].usage == 1 << 20
 
 
-def test_what_is_not_held_is_not_given_back_and_nothing_else_either(group: Group) -> None:
+def test_uncharging_more_than_is_held_of_one_resource_changes_nothing(group: Group) -> None:
     group.charge(memory=5, tokens=7)
     with pytest.raises(fsmount.NotHeld) as caught:
         group.uncharge(memory=5, tokens=8)
@@ -70,14 +70,14 @@ def test_what_is_not_held_is_not_given_back_and_nothing_else_either(group: Group
     assert held(group) == (4, 0)
 
 
-def test_it_is_the_same_as_what_its_counters_hold(group: Group) -> None:
+def test_charges_of_the_group_are_charges_of_its_counters(group: Group) -> None:
     group.charge(memory=100, tokens=1)
     group["memory"].uncharge(40)
     group.uncharge(memory=60)
     assert held(group) == (0, 1)
 
 
-def test_one_can_be_charged_while_another_is_given_back(group: Group) -> None:
+def test_one_resource_can_be_charged_while_another_is_uncharged(group: Group) -> None:
     group.charge(memory=5, tokens=7)
     group._change({"memory": 10, "tokens": -7})
     assert held(group) == (15, 0)
@@ -97,7 +97,7 @@ def test_one_can_be_charged_while_another_is_given_back(group: Group) -> None:
     ],
 )
 @pytest.mark.parametrize("operation", ["charge", "uncharge", "hold"])
-def test_what_is_no_request_is_refused(
+def test_an_invalid_request_is_refused(
     group: Group, operation: str, amounts: dict[str, int], expected: type[Exception]
 ) -> None:
     group.charge(memory=5, tokens=7)
@@ -108,7 +108,7 @@ def test_what_is_no_request_is_refused(
 
 @pytest.mark.parametrize("wrong", [3, True, None, "memory", ["memory"], [("memory", 1)], 0, ""], ids=repr)
 @pytest.mark.parametrize("operation", ["charge", "uncharge", "hold"])
-def test_what_is_no_mapping_is_a_type_error_that_says_what_to_write(
+def test_an_argument_that_is_no_mapping_is_a_type_error_with_the_right_form(
     group: Group, operation: str, wrong: object
 ) -> None:
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_a_resource_is_not_named_twice(group: Group) -> None:
     assert held(group) == (0, 0)
 
 
-def test_resources_that_are_called_as_an_argument_are_named_in_a_mapping() -> None:
+def test_a_resource_with_the_name_of_an_option_is_given_in_a_mapping() -> None:
     with Tree.create(resources=["wait:count", "timeout:count", "tokens:count"]) as tree:
         group = tree.root
         group["timeout"].limit = 4
@@ -160,7 +160,7 @@ def test_a_closed_group_is_not_charged(group: Group) -> None:
     assert group["memory"].usage == 0
 
 
-def test_chargers_of_one_resource_are_no_whole(group: Group) -> None:
+def test_two_chargers_of_one_resource_are_no_multi_resource_request(group: Group) -> None:
     other = group.mkdir("other")
     group.charge(memory=5)
     other.charge(memory=5)
@@ -170,7 +170,7 @@ def test_chargers_of_one_resource_are_no_whole(group: Group) -> None:
 
 
 def test_threads_find_all_or_nothing_while_they_charge_through_the_counters_too(tree: Tree, group: Group) -> None:
-    """As many tokens as memory are held, but for what each thread charges by itself."""
+    """The usages of tokens and memory differ only by the separate charges of each thread."""
     group["tokens"].limit = 40
     refused = []
 

@@ -37,7 +37,7 @@ HOLD = """if True:
 
 @contextmanager
 def python(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python of its own that runs the program, until it has said its first line and for as long as we like."""
+    """Another Python that runs a program. The block begins after its first line of output."""
     command = companion(sys.executable, "-c", program, *arguments)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -67,7 +67,7 @@ def test_a_forked_child_holds_nothing_and_the_parent_what_it_held(tree: Tree, me
     memory.uncharge(100)
 
 
-def test_a_forked_child_gives_back_nothing_of_its_parents(memory: Counter) -> None:
+def test_a_forked_child_uncharges_nothing_of_its_parent(memory: Counter) -> None:
     memory.charge(100)
     with pytest.raises(fsmount.NotHeld) as caught:
         in_fork(lambda: memory.uncharge(1))
@@ -75,7 +75,7 @@ def test_a_forked_child_gives_back_nothing_of_its_parents(memory: Counter) -> No
     assert memory.held == 100
 
 
-def test_an_attachment_goes_on_in_a_forked_child(tree: Tree, group: Group) -> None:
+def test_an_attachment_attaches_again_in_a_forked_child(tree: Tree, group: Group) -> None:
     with group.attach(on_exit="keep") as attached:
         attached["memory"].charge(100)
 
@@ -101,7 +101,7 @@ def test_a_child_that_is_forked_inside_a_hold_leaves_it_to_its_parent(memory: Co
     assert memory.usage == 0
 
 
-def test_a_childs_child_holds_nothing_of_either(tree: Tree, memory: Counter) -> None:
+def test_a_grandchild_holds_nothing_of_its_ancestors(tree: Tree, memory: Counter) -> None:
     memory.charge(1)
 
     def child() -> list[int]:
@@ -118,7 +118,7 @@ def test_a_childs_child_holds_nothing_of_either(tree: Tree, memory: Counter) -> 
     assert memory.usage == 1
 
 
-def test_a_child_that_closes_the_tree_ends_nothing_of_its_parents(tree: Tree, memory: Counter) -> None:
+def test_a_child_that_closes_the_tree_releases_nothing_of_its_parent(tree: Tree, memory: Counter) -> None:
     memory.charge(5)
 
     def child() -> None:
@@ -170,7 +170,9 @@ def test_a_process_that_ends_is_no_holder_any_more(tree: Tree, group: Group, on_
 
 
 @pytest.mark.parametrize(("on_exit", "left"), [("release", 0), ("keep", 100)])
-def test_of_a_killed_process_somebody_else_gives_back(tree: Tree, group: Group, on_exit: OnExit, left: int) -> None:
+def test_another_process_releases_the_charges_of_a_killed_one(
+    tree: Tree, group: Group, on_exit: OnExit, left: int
+) -> None:
     with python(HOLD, tree.path, on_exit) as process:
         process.kill()
         process.wait()
@@ -180,7 +182,7 @@ def test_of_a_killed_process_somebody_else_gives_back(tree: Tree, group: Group, 
         assert (memory.usage, memory.stat()["common"], tree.holders()) == (left, left, [])
 
 
-def test_a_killed_process_refuses_nobody_anything(tree: Tree, group: Group) -> None:
+def test_charges_of_a_killed_process_refuse_no_charge(tree: Tree, group: Group) -> None:
     tree.root["memory"].limit = 100
     with python(HOLD, tree.path, "release") as process:
         assert not group["memory"].try_charge(1)
@@ -396,7 +398,7 @@ def test_a_stopped_process_that_has_the_lock_is_named(tree: Tree) -> None:
         set_patience(3)
 
 
-def test_nothing_is_said_at_the_end_of_a_process_that_holds(tree: Tree) -> None:
+def test_a_process_that_holds_ends_without_a_message(tree: Tree) -> None:
     program = """if True:
         import sys, threading, fsmount
         tree = fsmount.Tree.open(sys.argv[1])

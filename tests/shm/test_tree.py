@@ -54,7 +54,7 @@ def test_thirty_two_resources_are_counted() -> None:
 
 
 @pytest.mark.parametrize("capacity", ["groups", "holders", "cells"])
-def test_a_capacity_of_nothing_is_a_value_error(capacity: str) -> None:
+def test_a_capacity_of_zero_is_a_value_error(capacity: str) -> None:
     arguments: dict[str, int] = {capacity: 0}
     with pytest.raises(ValueError, match=f"capacity.*{capacity}"):
         Tree.create(None, ["memory"], **arguments)
@@ -72,7 +72,7 @@ def test_a_capacity_that_no_region_can_have_is_refused(capacity: str) -> None:
 
 
 @pytest.mark.parametrize("resources", [None, 5, "memory", b"memory", [5], [b"memory"], [None]])
-def test_what_are_no_resources_is_refused(resources: Any) -> None:
+def test_invalid_resources_are_refused(resources: Any) -> None:
     with pytest.raises(TypeError, match=r"a list, such as|given as text"):
         Tree.create(resources=resources)
 
@@ -125,7 +125,7 @@ def test_a_region_is_a_private_file_that_is_sparse_and_stays(region_path: Path) 
         assert again.root.child("web")["memory"].limit == 5
 
 
-def test_a_path_that_is_taken_is_eexist(region_path: Path) -> None:
+def test_a_taken_path_is_eexist(region_path: Path) -> None:
     region_path.write_text("mine")
     with pytest.raises(FileExistsError) as caught:
         Tree.create(region_path)
@@ -133,7 +133,7 @@ def test_a_path_that_is_taken_is_eexist(region_path: Path) -> None:
     assert region_path.read_text() == "mine"
 
 
-def test_two_that_open_a_region_see_one_tree(region_path: Path) -> None:
+def test_two_openers_of_a_region_share_one_tree(region_path: Path) -> None:
     with Tree.create(region_path) as one, Tree.open(str(region_path)) as two:
         assert one.id == two.id
         one.root.mkdir("web")["memory"].charge(5)
@@ -159,7 +159,7 @@ def test_an_unnamed_tree_can_be_opened_by_another_process_while_this_one_lives(t
     assert tree.root["memory"].usage == 11
 
 
-def test_what_is_no_region_is_not_opened(region_path: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_region_is_not_opened(region_path: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         Tree.open(region_path)
     assert missing.value.filename == str(region_path)
@@ -174,7 +174,7 @@ def test_what_is_no_region_is_not_opened(region_path: Path, tmp_path: Path) -> N
         Tree.open(tmp_path)
 
 
-def test_a_cut_region_is_not_opened(region_path: Path) -> None:
+def test_a_truncated_region_is_not_opened(region_path: Path) -> None:
     Tree.create(region_path).close()
     os.truncate(region_path, region_path.stat().st_size // 2)
     with pytest.raises(OSError) as caught:
@@ -209,7 +209,7 @@ def test_after_close_everything_is_tree_gone(region_path: Path) -> None:
     assert "closed" in repr(tree)
 
 
-def test_closing_gives_back_descriptors_and_mappings(region_path: Path) -> None:
+def test_close_frees_descriptors_and_mappings(region_path: Path) -> None:
     def used() -> tuple[int, int]:
         with open("/proc/self/maps") as maps:
             return len(os.listdir("/proc/self/fd")), sum(str(region_path) in line for line in maps)
@@ -244,7 +244,7 @@ def test_check_finds_nothing_in_a_tree_at_work(tree: Tree) -> None:
     assert tree.check() == [] == tree.repair()
 
 
-def test_a_server_is_known_by_its_mount_point_and_paths_begin_there(tree: Tree) -> None:
+def test_the_daemon_publishes_its_mount_point_and_paths_begin_there(tree: Tree) -> None:
     group = tree.root.mkdir("web")
     assert (tree.daemon, tree.mountpoint) == (None, None)
     tree.serve("/run/counters")

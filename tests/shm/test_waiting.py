@@ -1,4 +1,4 @@
-"""Charges that wait for room: in the order in which they came, whoever dies, is cancelled or gives up meanwhile."""
+"""Charges that wait for room are granted in the order of arrival, although others die, are cancelled or give up."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fsmount.engine import Request, request
 from fsmount.shm import Counter, Group
 from tests.shm.conftest import in_fork
 
-#: How long a refused charge does not look for the dead again, and some more; s (holder.c).
+#: Seconds after which a refused charge searches for dead holders again (holders/reap.c), and a margin.
 REAP_EVERY = 0.1
 
 
 def stand_in_line(*wanted: tuple[Counter, int]) -> Request:
-    """Asks for so much that it has to wait."""
+    """Requests an amount that has to wait."""
     counters, amounts = zip(*wanted, strict=True)
     asked = request(counters, amounts)
     assert asked is not None
@@ -50,7 +50,7 @@ def full(memory: Counter) -> Counter:
 
 
 class Waiter:
-    """A forked process that asks when it is told to, and waits for each of its requests in a thread of its own."""
+    """A forked process that makes requests on command, and waits for each of them in a separate thread."""
 
     def __init__(self, counter: Counter) -> None:
         self._line, line = Pipe()
@@ -97,7 +97,7 @@ class Waiter:
         self.amounts += amounts
 
     def give_back(self) -> None:
-        """Waits until each of its threads has gone on, and gives back what they were granted."""
+        """Waits until each of its threads has gone on, and uncharges their grants."""
         assert self._tell("give back") == sum(self.amounts)
 
     def kill(self) -> None:
@@ -136,7 +136,7 @@ def test_a_charge_that_fits_does_not_wait(memory: Counter) -> None:
     assert memory.held == 10
 
 
-def test_waiters_of_many_processes_are_granted_in_the_order_in_which_they_asked(full: Counter) -> None:
+def test_requests_of_many_processes_are_granted_in_the_order_of_arrival(full: Counter) -> None:
     with waiters(full, 4) as processes:
         order = [processes[number] for number in (2, 0, 3, 1, 1, 0, 2, 3, 0, 0)]
         for process in order:
@@ -150,7 +150,7 @@ def test_waiters_of_many_processes_are_granted_in_the_order_in_which_they_asked(
     assert full.usage == 0
 
 
-def test_a_large_request_is_not_starved_by_small_ones_that_come_after_it(full: Counter) -> None:
+def test_later_small_requests_do_not_starve_a_large_one(full: Counter) -> None:
     large, small = stand_in_line((full, 8)), stand_in_line((full, 1))
     for _ in range(7):
         full.uncharge(1)
@@ -166,7 +166,7 @@ def test_a_large_request_is_not_starved_by_small_ones_that_come_after_it(full: C
     assert full.held == 10
 
 
-def test_who_waits_for_one_subtree_does_not_block_another(tree: Tree) -> None:
+def test_a_request_for_one_subtree_does_not_block_another(tree: Tree) -> None:
     tree.root["memory"].limit = 100
     left, right = (tree.root.mkdir(name)["memory"] for name in ("left", "right"))
     for counter in (left, right):
@@ -182,7 +182,7 @@ def test_who_waits_for_one_subtree_does_not_block_another(tree: Tree) -> None:
     assert on_the_right.end()
 
 
-def test_what_is_set_aside_for_those_before_may_be_more_than_there_can_be(tree: Tree) -> None:
+def test_earlier_requests_may_set_aside_more_than_the_largest_number(tree: Tree) -> None:
     half = 1 << 62
     first, second, third = (tree.root.mkdir(name)["memory"] for name in ("first", "second", "third"))
     line = []
@@ -197,7 +197,7 @@ def test_what_is_set_aside_for_those_before_may_be_more_than_there_can_be(tree: 
     assert last.end()
 
 
-def test_a_request_that_a_lower_limit_has_no_room_for_blocks_nobody_any_more(memory: Counter) -> None:
+def test_a_request_above_a_lowered_limit_blocks_no_other_request(memory: Counter) -> None:
     memory.limit = 30
     memory.charge(10)
     large, small = stand_in_line((memory, 25)), stand_in_line((memory, 5))
@@ -210,7 +210,7 @@ def test_a_request_that_a_lower_limit_has_no_room_for_blocks_nobody_any_more(mem
     assert memory.held == 40
 
 
-def test_a_request_above_the_limit_blocks_nobody_and_is_granted_when_the_limit_is_raised(memory: Counter) -> None:
+def test_a_request_above_the_limit_blocks_no_other_and_is_granted_when_the_limit_is_raised(memory: Counter) -> None:
     memory.limit = 10
     hopeless = stand_in_line((memory, 20))
     memory.charge(10, wait=True, timeout=0)
@@ -235,7 +235,7 @@ def test_a_request_for_two_resources_is_granted_when_there_is_room_for_both(tree
     assert both.end()
 
 
-def test_a_waiter_is_served_in_a_tree_whose_stock_is_switched_on_meanwhile(tree: Tree, memory: Counter) -> None:
+def test_a_request_is_granted_in_a_tree_that_switches_stock_on_meanwhile(tree: Tree, memory: Counter) -> None:
     memory.limit = 1000
     tree.batch = 0
     memory.charge(500)
@@ -247,7 +247,7 @@ def test_a_waiter_is_served_in_a_tree_whose_stock_is_switched_on_meanwhile(tree:
     assert asked.end()
 
 
-def test_who_finds_no_place_in_line_leaves_the_line_in_order() -> None:
+def test_a_request_without_room_in_the_queue_leaves_the_queue_unchanged() -> None:
     with Tree.create(resources=["memory"], groups=4, holders=4, cells=8) as tree:
         memory = tree.root.mkdir("web")["memory"]
         memory.limit = 10
@@ -260,7 +260,7 @@ def test_who_finds_no_place_in_line_leaves_the_line_in_order() -> None:
         assert tree.check() == []
 
 
-def test_a_charge_that_finds_the_dead_holds_what_it_asked_for_and_what_its_holder_waited_for(full: Counter) -> None:
+def test_a_charge_that_reaps_the_dead_holds_its_amount_and_that_of_its_waiting_request(full: Counter) -> None:
     full.limit = 100
     full.charge(90)
     with waiters(full, 1) as (process,):
@@ -275,7 +275,7 @@ def test_a_charge_that_finds_the_dead_holds_what_it_asked_for_and_what_its_holde
         assert (full.held, full.usage) == (90, 90)
 
 
-def test_what_the_dead_held_above_is_not_charged_past_a_limit_below(tree: Tree) -> None:
+def test_room_freed_by_the_dead_above_does_not_exceed_a_limit_below(tree: Tree) -> None:
     tree.root["memory"].limit = 100
     other, memory = (tree.root.mkdir(name)["memory"] for name in ("other", "web"))
     memory.limit = 10
@@ -293,7 +293,7 @@ def test_what_the_dead_held_above_is_not_charged_past_a_limit_below(tree: Tree) 
         assert memory.usage == 10
 
 
-def test_1000_waiters_are_served_in_order_and_none_is_lost_when_500_of_them_are_killed(
+def test_1000_requests_are_granted_in_order_and_none_is_lost_when_500_processes_are_killed(
     tree: Tree, memory: Counter, soak: bool
 ) -> None:
     for _ in range(20 if soak else 1):
@@ -328,7 +328,7 @@ def test_1000_waiters_are_served_in_order_and_none_is_lost_when_500_of_them_are_
 # ---- who waits no more -----------------------------------------------------------------------------
 
 
-def test_a_waiter_that_dies_leaves_the_queue(tree: Tree, full: Counter) -> None:
+def test_a_request_of_a_dead_process_leaves_the_queue(tree: Tree, full: Counter) -> None:
     with waiters(full, 1) as (process,):
         process.ask(10)
         behind = stand_in_line((full, 1))
@@ -340,7 +340,7 @@ def test_a_waiter_that_dies_leaves_the_queue(tree: Tree, full: Counter) -> None:
         assert behind.end()
 
 
-def test_what_a_waiter_was_granted_that_died_before_it_knew_goes_to_the_next(tree: Tree, full: Counter) -> None:
+def test_a_grant_to_a_dead_process_goes_to_the_next_request(tree: Tree, full: Counter) -> None:
     with waiters(full, 1) as (process,):
         process.ask(10)
         os.kill(process.pid, signal.SIGSTOP)
@@ -353,16 +353,14 @@ def test_what_a_waiter_was_granted_that_died_before_it_knew_goes_to_the_next(tre
     assert full.usage == 10
 
 
-def test_where_nobody_serves_the_tree_the_death_of_a_holder_lets_a_waiting_thread_go_on(memory: Counter) -> None:
+def test_without_a_daemon_the_death_of_a_holder_lets_a_waiting_thread_go_on(memory: Counter) -> None:
     memory.limit = 10
     in_fork(lambda: memory.charge(10))
     memory.charge(10, wait=True, timeout=60)
     memory.uncharge(10)
 
 
-def test_where_nobody_serves_the_tree_the_death_of_a_holder_lets_a_waiting_task_go_on(
-    tree: Tree, full: Counter
-) -> None:
+def test_without_a_daemon_the_death_of_a_holder_lets_a_waiting_task_go_on(tree: Tree, full: Counter) -> None:
     async def main() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
@@ -376,7 +374,7 @@ def test_where_nobody_serves_the_tree_the_death_of_a_holder_lets_a_waiting_task_
         trio.run(main)
 
 
-def test_what_is_not_granted_in_time_is_refused_and_leaves_the_queue(full: Counter) -> None:
+def test_a_request_not_granted_in_time_is_refused_and_leaves_the_queue(full: Counter) -> None:
     began = time.monotonic()
     with pytest.raises(LimitExceeded) as caught:
         full.charge(5, wait=True, timeout=0.05)
@@ -386,7 +384,7 @@ def test_what_is_not_granted_in_time_is_refused_and_leaves_the_queue(full: Count
     assert full.held == 5
 
 
-def test_a_keyboard_interrupt_leaves_nothing_charged_and_the_line_in_order(full: Counter) -> None:
+def test_a_keyboard_interrupt_leaves_no_charge_and_the_queue_in_order(full: Counter) -> None:
     def wait_for_the_alarm() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         full.charge(10, wait=True)
@@ -404,7 +402,7 @@ def test_a_keyboard_interrupt_leaves_nothing_charged_and_the_line_in_order(full:
     assert full.held == 10
 
 
-def test_a_cancelled_task_of_trio_leaves_nothing_charged_and_the_line_in_order(full: Counter) -> None:
+def test_a_cancelled_task_of_trio_leaves_no_charge_and_the_queue_in_order(full: Counter) -> None:
     async def main() -> None:
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -428,7 +426,7 @@ def test_a_cancelled_task_of_trio_leaves_nothing_charged_and_the_line_in_order(f
     trio.run(main)
 
 
-def test_a_cancelled_task_of_asyncio_leaves_nothing_charged_and_the_line_in_order(full: Counter) -> None:
+def test_a_cancelled_task_of_asyncio_leaves_no_charge_and_the_queue_in_order(full: Counter) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(full.wait_charge(10), 0.05)
@@ -441,7 +439,7 @@ def test_a_cancelled_task_of_asyncio_leaves_nothing_charged_and_the_line_in_orde
     asyncio.run(main())
 
 
-def test_a_task_that_is_cancelled_as_it_is_granted_gives_it_back(full: Counter) -> None:
+def test_a_task_cancelled_at_its_grant_uncharges_it(full: Counter) -> None:
     async def main() -> None:
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -455,7 +453,7 @@ def test_a_task_that_is_cancelled_as_it_is_granted_gives_it_back(full: Counter) 
     full.uncharge(full.held)
 
 
-def test_nothing_does_not_wait(full: Counter) -> None:
+def test_a_request_for_zero_does_not_wait(full: Counter) -> None:
     full.charge(0, wait=True)
     trio.run(full.wait_charge, 0)
     assert full.held == 10
@@ -473,7 +471,7 @@ def test_a_hold_waits(full: Counter) -> None:
     assert full.held == 5
 
 
-def test_a_process_that_forks_while_it_waits_waits_on_and_its_child_waits_for_itself(full: Counter) -> None:
+def test_a_process_that_forks_while_it_waits_waits_on_and_its_child_waits_separately(full: Counter) -> None:
     def child() -> int:
         with pytest.raises(LimitExceeded):
             full.charge(5, wait=True, timeout=0.05)
@@ -488,7 +486,7 @@ def test_a_process_that_forks_while_it_waits_waits_on_and_its_child_waits_for_it
 
 
 @pytest.mark.parametrize(("what", "expected"), [("group", ValueError), ("tree", TreeGone)])
-def test_who_waits_is_told_what_another_thread_closed(
+def test_a_waiting_charge_fails_when_another_thread_closes_its_group(
     tree: Tree, group: Group, what: str, expected: type[Exception]
 ) -> None:
     tree.root["memory"].limit = 10
