@@ -1245,9 +1245,10 @@ cdef class Charger:
         return 0
 
     def charge(self, amount, /, *, wait=False, timeout=None):
-        """Charges amount to the counter and all its ancestors, or raises and charges nothing.
+        """Charges an amount, or raises LimitExceeded and changes nothing.
 
-        wait: if there is no room, waits in the queue, at most `timeout` seconds; None: without a limit.
+        wait: without room, the charge queues until there is room and it is its turn.  timeout: for how many seconds;
+        None: without end.
         """
         cdef int64_t n = amount_of(amount)
         if wait is not False or timeout is not None:
@@ -1260,7 +1261,7 @@ cdef class Charger:
         return 0
 
     def try_charge(self, amount, /):
-        """Charges amount and returns True; False if a limit refuses."""
+        """Charges an amount; False: a limit refuses it, and nothing has changed."""
         cdef int64_t n = amount_of(amount)
         cdef int status
         if fsm_charge_fast(&self._charger, n):
@@ -1273,29 +1274,29 @@ cdef class Charger:
         return True
 
     def charge_nofail(self, amount, /):
-        """Always charges; False if a limit is exceeded now."""
+        """Charges an amount past any limit; False: a limit is exceeded now."""
         cdef int64_t n = amount_of(amount)
         cdef int64_t exceeded = 0
         self._do(CHARGE_NOFAIL, n, &exceeded)
         return exceeded == 0
 
     def uncharge(self, amount, /):
-        """Returns amount of what this holder holds here."""
+        """Releases an amount that this attachment holds, or raises NotHeld and changes nothing."""
         cdef int64_t n = amount_of(amount)
         if not fsm_uncharge_fast(&self._charger, n):
             self._do(UNCHARGE, n, NULL)
 
     def give(self, amount, /):
-        """Moves amount from this holder to the group itself, where it outlives the holder."""
+        """Moves an amount from this attachment to the group itself, where it outlives the holder.  NotHeld."""
         self._do(GIVE, amount_of(amount), NULL)
 
     def take(self, amount, /):
-        """Moves amount from the group itself to this holder."""
+        """Moves an amount from the group itself to this attachment.  NotHeld."""
         self._do(TAKE, amount_of(amount), NULL)
 
     @property
     def held(self):
-        """The amount that this holder holds here."""
+        """The amount that this attachment holds here."""
         cdef int64_t value = 0
         if not fsm_charger_bound(&self._charger) and not self._bind_held():
             return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 
 from fsmount.control_files.holders import HoldersFile
@@ -15,8 +16,9 @@ from fsmount.files.counter import LeaseCounter
 from fsmount.files.hold import Hold, Written
 from fsmount.files.mount_errors import says_gone, told_of
 from fsmount.files.open_lease import OpenLease
-from fsmount.interface import OnExit
+from fsmount.interface import OnExit, busy
 from fsmount.interface.options import ends_with_keep
+from fsmount.protocol.names import BAD_NAME, NAME_MAX, NAME_OF_A_FILE, NAME_OF_A_GROUP, is_group_name
 from fsmount.protocol.suggestions import no_group, no_resource
 
 
@@ -74,6 +76,11 @@ def _resources(directory: str) -> dict[str, str]:
     return found
 
 
+def _name_is_taken(path: str) -> FileExistsError:
+    text = NAME_OF_A_GROUP if os.path.isdir(path) else NAME_OF_A_FILE
+    return FileExistsError(errno.EEXIST, text, path)
+
+
 class LeaseGroup(AttachedGroup):
     """A group through its files, with its counters and its children."""
 
@@ -103,41 +110,78 @@ class LeaseGroup(AttachedGroup):
     def child(self, name: str | bytes) -> LeaseGroup:
         path = self._path_of_child(name)
         with told_of(self.path):
-            if os.path.isdir(path):
+            if is_group_name(name) and os.path.isdir(path):
                 return LeaseGroup(path, self.units)
         if not self.exists:
             raise GroupRemoved(self.path)
         raise FileNotFoundError(errno.ENOENT, "there is no group of this name", path)
 
     def mkdir(self, name: str | bytes, mode: int = 0o755) -> LeaseGroup:
-        path = self._path_of_child(name)
+        path = self._path_of_new_child(name)
         with told_of(self.path):
-            os.mkdir(path, mode)
+            try:
+                os.mkdir(path, mode)
+            except FileExistsError:
+                raise _name_is_taken(path) from None
+            given = stat.S_IMODE(os.stat(path).st_mode)
+            if given | mode != given:  # the umask took rights away
+                os.chmod(path, given | mode)
         return LeaseGroup(path, self.units)
 
     def rmdir(self, name: str | bytes) -> None:
-        path = self.child(name).path
-        with told_of(path):
-            os.rmdir(path)
+        child = self.child(name)
+        with told_of(child.path):
+            try:
+                os.rmdir(child.path)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                raise OSError(errno.EBUSY, f"the group cannot be removed: {child._why_busy()}", child.path) from None
 
     def rename(self, old: str | bytes, new: str | bytes) -> None:
-        path = self.child(old).path
-        new_path = self._path_of_child(new)
-        if os.path.lexists(new_path):
-            raise FileExistsError(errno.EEXIST, "there is a group or a file of this name", new_path)
-        with told_of(path):
-            os.rename(path, new_path)
+        child = self.child(old)
+        path = self._path_of_new_child(new)
+        if path == child.path:
+            return
+        with told_of(self.path):
+            if os.path.lexists(path):
+                raise _name_is_taken(path)
+            os.rename(child.path, path)
 
     def _path_of_child(self, name: str | bytes) -> str:
-        text = os.fsdecode(name)
-        path = os.path.join(self.path, text)
-        if "/" in text or text in ("", ".", ".."):
-            raise OSError(errno.EINVAL, f"{text!r} cannot be the name of a group", path)
+        return f"{self.path.rstrip('/')}/{os.fsdecode(name)}"
+
+    def _path_of_new_child(self, name: str | bytes) -> str:
+        path = self._path_of_child(name)
+        if not is_group_name(name):
+            too_long = len(os.fsencode(name)) > NAME_MAX
+            raise OSError(errno.ENAMETOOLONG if too_long else errno.EINVAL, BAD_NAME, path)
         return path
+
+    def _why_busy(self) -> str:
+        try:
+            return self._reason_to_stay()
+        except OSError:  # this user may not read the group's files
+            return "it is in use"
+
+    def _reason_to_stay(self) -> str:
+        children = len(self.children())
+        if children:
+            return busy.with_groups(children)
+        for counter in map(self.__getitem__, self.units):
+            pids = {holder.pid for holder in counter.holders() if holder.pid}
+            if pids:
+                return busy.with_holders(sorted(pids), counter.resource)
+            usage = counter.usage
+            if usage:
+                return busy.with_usage(usage, counter.resource)
+        return "it was in use"
 
     # ---- attaching
 
     def attach(self, *, on_exit: OnExit = "release") -> LeaseGroup:
+        if not self.exists:
+            raise GroupRemoved(self.path)
         return attach_files(self.path, on_exit)
 
     # ---- multi-resource requests

@@ -305,7 +305,7 @@ class Group(MultiRequests):
 
     @abstractmethod
     def mkdir(self, name: str | bytes, mode: int = 0o755) -> Group:
-        """Makes a group in it, with unlimited counters, that belongs to this user.
+        """Makes a group in it, with unlimited counters, that belongs to this user.  The umask does not change its mode.
 
         A set-group-ID group passes on its group ID and that bit.
 

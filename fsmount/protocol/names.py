@@ -9,6 +9,13 @@ import re
 #: No system call takes a longer path, in bytes.
 PATH_MAX = 4095
 
+#: The longest name of a group, in bytes.
+NAME_MAX = 255
+
+BAD_NAME = f"a group's name has 1 to {NAME_MAX} bytes, is neither '.' nor '..', and holds no '/', newline or NUL"
+NAME_OF_A_GROUP = "there is a group of this name"
+NAME_OF_A_FILE = "a control file has this name"
+
 
 def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     """A path of any type as text.  TypeError; ValueError: no file can have it."""
@@ -18,6 +25,12 @@ def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     if "\0" in text:
         raise ValueError(f"a path has no NUL in it: {text!r}")
     return text
+
+
+def is_group_name(name: str | bytes) -> bool:
+    """Whether a group can have this name."""
+    raw = os.fsencode(name)
+    return 0 < len(raw) <= NAME_MAX and raw not in (b".", b"..") and not re.search(rb"[/\n\0]", raw)
 
 
 def escape(name: str) -> str:

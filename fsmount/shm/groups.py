@@ -19,7 +19,6 @@ from fsmount import engine, interface
 from fsmount.control_files.control_file import KINDS_MAX
 from fsmount.engine import (
     BELOW,
-    NAME_MAX,
     PERCENT,
     ROOT,
     Charger,
@@ -31,9 +30,10 @@ from fsmount.engine import (
     Snapshot,
 )
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
-from fsmount.interface import OnExit
+from fsmount.interface import OnExit, busy
 from fsmount.interface.options import ends_with_keep
 from fsmount.protocol.listings import EVENT_KEYS, STAT_KEYS, CounterSnapshot, HolderLine
+from fsmount.protocol.names import BAD_NAME, NAME_MAX, NAME_OF_A_FILE, NAME_OF_A_GROUP
 from fsmount.protocol.refusals import Probe, Refusal
 from fsmount.protocol.suggestions import no_resource
 from fsmount.protocol.thresholds import Mark
@@ -47,15 +47,13 @@ from fsmount.shm.waiting import charge_in_turn, charge_in_turn_async
 #: The groups of a page of a snapshot: they become Python objects in about 100 us, and other threads wait for so long.
 _PAGE = 64
 
-_BAD_NAME = f"a group's name has 1 to {NAME_MAX} bytes, is neither '.' nor '..', and holds no '/', newline or NUL"
-
 if engine.SLOTS != KINDS_MAX:
     raise ImportError(
         f"the engine has attributes for {engine.SLOTS} kinds of files, the table has room for {KINDS_MAX}"
     )
 
-# The most processes that an error names.
-_NAMED_MAX = 16
+if engine.NAME_MAX != NAME_MAX:
+    raise ImportError(f"names of groups have {engine.NAME_MAX} bytes in the engine, and {NAME_MAX} in the table")
 
 
 class Counter(engine.Charger, interface.Counter):
@@ -232,7 +230,10 @@ class Counter(engine.Charger, interface.Counter):
         self.group.tree.region.reset_failcnt(self.group.id, self.index)
 
     def charge_common(self, amount: int, *, thread: int = 0) -> None:
-        """As Counter.charge_common(); thread: why() names its process.  0: this process; -1: it is not known."""
+        """Charges the group itself: the amount stays until uncharge_common().  LimitExceeded.
+
+        thread: why() names the process of this thread.  0: this process; -1: it is not known.
+        """
         try:
             self.group.tree.region.common_charge(self.group.id, self.index, amount, thread)
         except EngineError as error:
@@ -338,7 +339,10 @@ class Group(AttachedGroup):
 
     @in_public
     def children(self) -> list[Group]:
-        """The groups in it, oldest first; in no order after a recovery."""
+        """The groups in it.
+
+        They are in order of age, except after a recovery.
+        """
         return [Group(self.tree, id, (self, os.fsdecode(name))) for name, id in self.tree.region.children(self.id)]
 
     def child(self, name: str | bytes) -> Group:
@@ -357,7 +361,10 @@ class Group(AttachedGroup):
         return None if id is None else Group(self.tree, id, (self, os.fsdecode(name)))
 
     def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
-        """As Group.mkdir(); with uid or gid, the new group belongs to another user or group ID."""
+        """Makes a group in it, with unlimited counters, that belongs to this user.  The umask does not change its mode.
+
+        As Group.mkdir(); with uid or gid, the new group belongs to another user or group ID.
+        """
         text = os.fsdecode(name)
         self._refuse_reserved(text)
         if gid is None:
@@ -404,16 +411,16 @@ class Group(AttachedGroup):
 
     def _refuse_reserved(self, name: str) -> None:
         if self.tree.is_reserved(self.id, name):
-            raise FileExistsError(errno.EEXIST, "a control file has this name", self._path_of_child(name))
+            raise FileExistsError(errno.EEXIST, NAME_OF_A_FILE, self._path_of_child(name))
 
     def _path_of_child(self, name: str) -> str:
         return f"{self.last_path().rstrip('/')}/{name}"
 
     def _name_error(self, error: EngineError, name: str) -> OSError:
         texts = {
-            errno.EINVAL: _BAD_NAME,
-            errno.ENAMETOOLONG: _BAD_NAME,
-            errno.EEXIST: "there is a group of this name",
+            errno.EINVAL: BAD_NAME,
+            errno.ENAMETOOLONG: BAD_NAME,
+            errno.EEXIST: NAME_OF_A_GROUP,
             errno.ENOSPC: "the region has no room for another group",
         }
         if error.errno not in texts:
@@ -424,17 +431,15 @@ class Group(AttachedGroup):
         if self.id == ROOT:
             return "it is the root"
         if self.child_count:
-            return f"it has {self.child_count} groups in it"
+            return busy.with_groups(self.child_count)
         for counter in map(self.__getitem__, self.resources):
             holders, more = counter.page_of_holders()  # a busy group may have any number
             pids = sorted({holder.pid for holder in holders})
-            if more is not None or len(pids) > _NAMED_MAX:
-                some = "".join(f", process {pid} among them" for pid in pids[:1])
-                return f"it has many live holders{some}; its {counter.resource}.holders lists them"
             if pids:
-                return f"it has live holders, processes {', '.join(map(str, pids))}"
-            if counter.usage:
-                return f"{counter.usage} of {counter.resource} are charged to it"
+                return busy.with_holders(pids, counter.resource, more=more is not None)
+            usage = counter.usage
+            if usage:
+                return busy.with_usage(usage, counter.resource)
         return "it was in use"
 
     # ---- attaching
