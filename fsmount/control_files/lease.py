@@ -40,7 +40,8 @@ class _LeaseBase(ControlFile):
         """Obeys give, take, nofail, keep or release.  PermissionError: the user may not exceed limits with nofail."""
         if word == "nofail" and self.user not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, NOFAIL_IS_RESERVED, self.group.last_path())
-        _OPERATIONS[word](self.pending.lease, amounts)
+        with self.pending.alone():
+            _OPERATIONS[word](self.pending.lease, amounts)
 
     def held(self) -> dict[str, int]:
         self.check_group()  # the lease itself does not ask the engine until it is a holder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class PendingCharge(Protocol):
     @property
     def in_line(self) -> bool:
         """Whether the lease stands in line, or room is set aside for it."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other operation on the lease runs in the block."""
 
     def held(self) -> dict[str, int]:
         """The amounts that the lease holds, without room that is set aside."""

@@ -11,6 +11,7 @@ import trio
 
 from fsmount.control_files.control_file import ControlFile
 from fsmount.filesystem.event_notifier import EventNotifier
+from fsmount.filesystem.guard import MustWait
 from fsmount.shm import Tree
 
 #: How many files are checked before other requests are served.
@@ -73,5 +74,5 @@ class PolledFiles:
     def _has_news(self, handle: int) -> bool:
         try:
             return self._files[handle].has_news()
-        except OSError:
-            return True  # poll() reports the error
+        except (OSError, MustWait):
+            return True  # poll() reports the error, or waits

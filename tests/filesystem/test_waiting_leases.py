@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -125,6 +126,27 @@ def test_a_grant_that_is_not_fetched_is_given_back(full: GroupFiles) -> None:
         assert lease.is_writable(PATIENCE)  # and a repeated request is served again
         lease.write("+4")
         assert full.usage == 10
+
+
+def test_a_write_at_the_moment_of_the_return_charges_all_or_fails(full: GroupFiles, soak: bool) -> None:
+    """Each lease fetches its room within microseconds of the moment at which the daemon gives it back."""
+    count = 10
+    for attempt in range(60 if soak else 2):
+        with leases(full, count) as opened:
+            for lease in opened:
+                lease.refuses("+1")
+                assert not lease.is_writable()
+            full.uncharge(count)
+            granted = time.monotonic()
+            assert all(lease.is_writable(PATIENCE) for lease in opened)
+            for number, lease in enumerate(opened):
+                while time.monotonic() < granted + 0.998 + 0.0005 * number + 0.0001 * (attempt % 5):
+                    pass
+                with contextlib.suppress(OSError):  # ENOMEM: the room may have gone back to the others
+                    lease.write("+1")
+                    assert lease.text == "1"
+            assert full.stat()["usage"] == sum(int(lease.text) for lease in opened) <= count
+        full.charge(count)
 
 
 def test_the_oldest_request_is_served_first_whatever_its_amount(full: GroupFiles) -> None:
