@@ -11,15 +11,13 @@ import os
 import select
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
+from fsmount.protocol.file_names import KINDS_MAX
 from fsmount.quantities import TEXT_MAX
 
 if TYPE_CHECKING:
     from fsmount.control_files.mount import Opening
     from fsmount.control_files.text import Text
     from fsmount.shm import Group
-
-#: The most control files.  The engine has as many attribute slots for each resource (FSM_SLOTS).
-KINDS_MAX = 64
 
 #: The ending of quantities in bytes.
 BYTES_ENDING = "_in_bytes"

@@ -18,7 +18,8 @@ from fsmount.control_files import (  # noqa: F401  (each import adds classes to 
     values,
     why,
 )
-from fsmount.control_files.control_file import KINDS_MAX, ControlFile, kinds
+from fsmount.control_files.control_file import ControlFile, kinds
+from fsmount.protocol.file_names import KINDS_MAX
 
 Kind = type[ControlFile]
 

@@ -7,8 +7,8 @@ group never name a later group at its place.
 A slot has a row of KINDS_MAX for the group itself, and one for each resource.
 """
 
-from fsmount.control_files.control_file import KINDS_MAX
 from fsmount.control_files.table import Place
+from fsmount.protocol.file_names import KINDS_MAX
 from fsmount.shm import RESOURCES_MAX
 
 #: FUSE gives the root directory this number.  No file of the group has it.

@@ -1,4 +1,7 @@
-"""The names of the files that a process looks for without the table of control files."""
+"""The control files as a process knows them without their table: some names, and the most that there can be."""
+
+#: The most control files.  The engine has as many attribute slots for each resource (FSM_SLOTS).
+KINDS_MAX = 64
 
 #: The hidden file by which processes of a tree talk to the daemon (control_channel.py).
 CHANNEL_FILE = ".fsmount"

@@ -16,7 +16,6 @@ from itertools import chain
 from typing import NoReturn
 
 from fsmount import engine, interface
-from fsmount.control_files.control_file import KINDS_MAX
 from fsmount.engine import (
     BELOW,
     PERCENT,
@@ -32,6 +31,7 @@ from fsmount.engine import (
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from fsmount.interface import OnExit, busy
 from fsmount.interface.options import ends_with_keep
+from fsmount.protocol.file_names import KINDS_MAX
 from fsmount.protocol.listings import EVENT_KEYS, STAT_KEYS, CounterSnapshot, HolderLine
 from fsmount.protocol.names import BAD_NAME, NAME_MAX, NAME_OF_A_FILE, NAME_OF_A_GROUP
 from fsmount.protocol.refusals import Probe, Refusal

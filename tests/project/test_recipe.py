@@ -81,7 +81,8 @@ def test_the_recipe_adds_a_control_file_by_changing_three_files(copy: Path) -> N
 DECLARATIONS = """
 import sys
 from fsmount.control_files import table
-from fsmount.control_files.control_file import KINDS_MAX, CounterFile
+from fsmount.control_files.control_file import CounterFile
+from fsmount.protocol.file_names import KINDS_MAX
 assert not {"pyfuse3", "trio", "fsmount.engine", "fsmount.shm", "fsmount.filesystem"} & set(sys.modules)
 assert KINDS_MAX >= 64
 assert {kind.number: kind.file_name("R" if kind.scope == "resource" else "") for kind in table.KINDS} == {
@@ -103,6 +104,6 @@ def test_the_table_keeps_its_numbers_and_needs_neither_fuse_nor_the_engine() -> 
 
 
 def test_the_engine_and_the_table_have_room_for_the_same_kinds() -> None:
-    broken = "import fsmount.control_files.control_file as f; f.KINDS_MAX = 65; import fsmount.shm"
+    broken = "import fsmount.protocol.file_names as f; f.KINDS_MAX = 65; import fsmount.shm"
     done = subprocess.run([sys.executable, "-c", broken], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith("ImportError: the engine has attributes for 64 kinds of files")
