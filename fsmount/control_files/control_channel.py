@@ -20,7 +20,7 @@ from fsmount.quantities import strip
 
 if TYPE_CHECKING:
     from fsmount.control_files.mount import Opening
-    from fsmount.shm import Group
+    from fsmount.interface.region import RegionGroup
 
 #: The end of the ids of groups: 28 bits of generation and 32 of index.
 _GROUP_IDS = 1 << 60
@@ -47,7 +47,7 @@ daemon. Programs do not use it."""
         self._holder: int | None = None
 
     @classmethod
-    def size(cls, group: Group) -> int:
+    def size(cls, group: RegionGroup) -> int:
         return MEDIUM
 
     def text(self) -> bytes:

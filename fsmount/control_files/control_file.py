@@ -1,7 +1,8 @@
 """The base of every control file: its declaration, and what each open file does.
 
 A subclass with a `number` is a control file.  The class needs neither pyfuse3 nor the engine, so a client can import
-its declaration.  It works on the Group that is opened, and asks the mount (mount.py) for everything beyond the tree.
+its declaration.  An open file works on its group (interface/region.py), and asks the mount (mount.py) for everything
+beyond the tree.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fsmount.quantities import TEXT_MAX
 if TYPE_CHECKING:
     from fsmount.control_files.mount import Opening
     from fsmount.control_files.text import Text
-    from fsmount.shm import Group
+    from fsmount.interface.region import RegionGroup
 
 #: The ending of quantities in bytes.
 BYTES_ENDING = "_in_bytes"
@@ -135,7 +136,7 @@ class ControlFile:
         return cls.mode
 
     @classmethod
-    def size(cls, group: Group) -> int:
+    def size(cls, group: RegionGroup) -> int:
         """The size that stat() shows: whole pages, and more than the text has (kernel_cache/file_sizes.py)."""
         return SHORT if cls.mode & 0o444 else 0
 

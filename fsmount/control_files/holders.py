@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from fsmount.control_files.control_file import CounterFile, Figure
 from fsmount.control_files.long_file import LongFile
+from fsmount.control_files.text import Text
 from fsmount.protocol.listings import HolderLine, holders_text
 
 if TYPE_CHECKING:
-    from fsmount.shm import Group, Holder
+    from fsmount.interface.region import Holder, RegionGroup
 
 #: The most holders that the event loop lists itself: it looks up the name of the process of each.
 _FEW = 16
@@ -37,11 +38,11 @@ that opened it. If the group itself holds an amount, its line is 0 0 HELD 0 comm
     __slots__ = ()
 
     @classmethod
-    def length(cls, group: Group) -> int:
+    def length(cls, group: RegionGroup) -> int:
         return _LINE * (sum(group.tree.count_holders()) + 1)
 
     def key(self) -> Hashable:
-        return HoldersFile, self.group.id, self.counter.index
+        return HoldersFile, self.group.id, self.counter.resource
 
     def short_text(self) -> bytes | None:
         holders, place = self.counter.page_of_holders()
@@ -49,7 +50,10 @@ that opened it. If the group itself holds an amount, its line is 0 0 HELD 0 comm
             return None
         return _lines(holders, {}) + self._common()
 
-    def parts(self) -> Iterator[bytes]:
+    def make(self) -> Text:
+        return Text(self._parts())
+
+    def _parts(self) -> Iterator[bytes]:
         commands: dict[int, str] = {}
         place: int | None = 0
         while place is not None:
@@ -64,6 +68,4 @@ that opened it. If the group itself holds an amount, its line is 0 0 HELD 0 comm
 
 def _lines(holders: Sequence[Holder], commands: dict[int, str]) -> bytes:
     """commands: the names of processes that are known already."""
-    from fsmount.shm.holder import holder_lines
-
-    return holders_text(holder_lines(holders, commands))
+    return holders_text(holder.line(commands) for holder in holders)

@@ -13,8 +13,7 @@ from fsmount.errors import NOFAIL_IS_RESERVED
 from fsmount.quantities import parse_group_lease, parse_lease
 
 if TYPE_CHECKING:
-    from fsmount.control_files.mount import Opening
-    from fsmount.shm import Lease
+    from fsmount.control_files.mount import Lease, Opening
 
 
 class _LeaseBase(ControlFile):
@@ -30,7 +29,7 @@ class _LeaseBase(ControlFile):
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
-        self.pending = opening.mount.lease(opening.group, self.resources(), opening.user, opening.thread)
+        self.pending = opening.mount.lease(opening, self.resources())
 
     def resources(self) -> tuple[str, ...]:
         """The resources that the lease can hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fsmount.control_files.mount import Opening
 
 
-class ListeningFile(CounterFile):
+class ListeningFile(CounterFile, ABC):
     """An open file with counts(): poll() reports POLLPRI while they differ from those that were seen() last.
 
     The counts at the time of the open() count as seen.

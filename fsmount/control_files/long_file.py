@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from abc import abstractmethod
-from collections.abc import Hashable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from fsmount.control_files.control_file import MEDIUM, ControlFile
@@ -12,7 +12,7 @@ from fsmount.control_files.text import Text
 from fsmount.errors import LockTimeout
 
 if TYPE_CHECKING:
-    from fsmount.shm import Group
+    from fsmount.interface.region import RegionGroup
 
 
 class MakeText(Exception):
@@ -31,7 +31,7 @@ class _LostText(Text):
 _LOST = _LostText()
 
 
-class LongFile(ControlFile):
+class LongFile(ControlFile, ABC):
     """An open file whose text may be long."""
 
     grows = True
@@ -39,13 +39,13 @@ class LongFile(ControlFile):
     __slots__ = ()
 
     @classmethod
-    def size(cls, group: Group) -> int:
+    def size(cls, group: RegionGroup) -> int:
         """A power of two, so that it can be the block size too."""
         length = cls.length(group)
         return max(MEDIUM, 1 << (length + length // 4).bit_length())
 
     @classmethod
-    def length(cls, group: Group) -> int:
+    def length(cls, group: RegionGroup) -> int:
         """About the longest that the text can be now."""
         return 0
 
@@ -66,13 +66,12 @@ class LongFile(ControlFile):
         """The text if it is short: the event loop itself makes it then."""
         return None
 
+    @abstractmethod
     def make(self) -> Text:
-        """The text; a worker thread makes it."""
-        return Text(self.parts())
+        """The text, from parts of a fixed number of lines; a worker thread makes it.
 
-    def parts(self) -> Iterable[bytes]:
-        """The text in parts of a fixed number of lines; each part occupies the interpreter briefly."""
-        raise NotImplementedError
+        Each part occupies the interpreter briefly.
+        """
 
     def begin(self, text: Text) -> None:
         """The following reads show this text."""

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from fsmount.control_files.mount import Mount
+    from fsmount.interface.region import RegionGroup, Snapshot
     from fsmount.protocol.listings import CounterSnapshot
-    from fsmount.shm import Group, Snapshot
 
 #: About how many bytes the samples of all groups take at most.
 TEXT_MAX = 64 << 20
@@ -66,15 +66,14 @@ class MetricsFile(LongFile):
     __slots__ = ()
 
     @classmethod
-    def length(cls, group: Group) -> int:
+    def length(cls, group: RegionGroup) -> int:
         return _OWN + _GROUP * group.tree.group_count * len(group.resources)
 
     def key(self) -> Hashable:
         return MetricsFile
 
     def make(self) -> Text:
-        tree = self.group.tree
-        units = {resource: "" if unit == "count" else unit for resource, unit in tree.resources.items()}
+        units = {resource: "" if unit == "count" else unit for resource, unit in self.group.units.items()}
         figures = [figure for kind in kinds() for figure in kind.figures]
         values = attrgetter(*(figure.key for figure in figures))
         families = {

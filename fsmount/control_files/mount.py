@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from fsmount.interface.region import RegionGroup
     from fsmount.protocol.status import Capacity
-    from fsmount.shm import Group, Lease
 
 
 class Account(Protocol):
@@ -30,6 +30,22 @@ class Account(Protocol):
 
     def used_up(self, amounts: Mapping[str, int]) -> dict[str, int]:
         """The kinds of which the user cannot get that many more, and how many the user has."""
+
+
+class Lease(Protocol):
+    """A holder of its own in some counters of a group, until it is closed."""
+
+    def move(self, amounts: Mapping[str, int], /) -> None:
+        """Moves the amounts above 0 to the group itself and takes those below from it, all at once.  NotHeld."""
+
+    def nofail(self, resource: str, amount: int, /) -> bool:
+        """Charges past any limit; False: a limit is exceeded now."""
+
+    def keep(self, keep: bool, /) -> None:
+        """Sets whether its charges go to the group at its end."""
+
+    def close(self) -> None:
+        """Ends it: its charges are released, or go to the group."""
 
 
 class PendingCharge(Protocol):
@@ -70,8 +86,8 @@ class Mount(Protocol):
     def since(self) -> float:
         """When the daemon began, in seconds of the epoch."""
 
-    def account(self, group: Group, user: int) -> Account:
-        """The account of a user in a group."""
+    def account(self, opening: Opening, /) -> Account:
+        """The account of the user who opened a file, in its group."""
 
     def capacity(self) -> dict[str, Capacity]:
         """The capacity of each kind of thing, and its users."""
@@ -88,8 +104,8 @@ class Mount(Protocol):
     def process_of(self, thread: int) -> int:
         """The process of a thread."""
 
-    def lease(self, group: Group, resources: tuple[str, ...], user: int, thread: int) -> PendingCharge:
-        """A lease in the name of a thread's process."""
+    def lease(self, opening: Opening, resources: tuple[str, ...], /) -> PendingCharge:
+        """A lease of these resources, in the name of the process that opened a file."""
 
     def bind_holder(self, holder: int, pid: int) -> None:
         """The holder ends with an open file of this process."""
@@ -107,7 +123,7 @@ class Mount(Protocol):
 class Opening(NamedTuple):
     """One open() of a control file."""
 
-    group: Group
+    group: RegionGroup
     #: The resource of the file; empty for a file of the group.
     resource: str
     inode: int

@@ -10,8 +10,8 @@ from fsmount.quantities import parse
 
 if TYPE_CHECKING:
     from fsmount.control_files.mount import Opening
+    from fsmount.interface.region import RegionGroup
     from fsmount.protocol.refusals import Probe
-    from fsmount.shm import Group
 
 
 class ProbeFile(CounterFile):
@@ -36,7 +36,7 @@ waits may queue although it would fit."""
         self._answer: Probe | None = None
 
     @classmethod
-    def size(cls, group: Group) -> int:
+    def size(cls, group: RegionGroup) -> int:
         return MEDIUM
 
     def text(self) -> bytes:

@@ -10,14 +10,15 @@ process that may list the directory may read the file, and sees all groups below
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from fsmount.control_files.long_file import LongFile
+from fsmount.control_files.text import Text
 from fsmount.protocol.listings import groups_text
 
 if TYPE_CHECKING:
-    from fsmount.shm import Group
+    from fsmount.interface.region import RegionGroup
 
 #: About the longest line: a name of 255 bytes, and numbers of usual length.
 _LINE = 512
@@ -40,11 +41,11 @@ values of R.stat in its order, and the name. A user who may list the directory m
         return directory_mode & cls.mode
 
     @classmethod
-    def length(cls, group: Group) -> int:
+    def length(cls, group: RegionGroup) -> int:
         return _LINE * group.tree.group_count
 
     def key(self) -> Hashable:
         return SnapshotFile, self.group.id, self.opening.resource
 
-    def parts(self) -> Iterator[bytes]:
-        return map(groups_text, self.group[self.opening.resource].snapshot_pages())
+    def make(self) -> Text:
+        return Text(map(groups_text, self.group[self.opening.resource].snapshot_pages()))

@@ -7,10 +7,11 @@ groups.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from fsmount.control_files.long_file import LongFile, MakeText
+from fsmount.control_files.text import Text
 from fsmount.protocol.file_names import STATUS_FILE
 from fsmount.version import __version__
 
@@ -33,7 +34,7 @@ JSON object that every user may read; see fsmount status."""
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
-        self._account = opening.mount.account(opening.group, opening.user)
+        self._account = opening.mount.account(opening)
 
     def key(self) -> Hashable:
         return StatusFile, self.group.id, self._account.uid, self._account.limited
@@ -41,14 +42,14 @@ JSON object that every user may read; see fsmount status."""
     def text(self) -> bytes:
         raise MakeText
 
-    def parts(self) -> Iterator[bytes]:
+    def make(self) -> Text:
         import json
 
         mount = self.opening.mount
         mount.count_again()
         tree = self.group.tree
-        region = os.fstat(tree.region.fd)
-        daemon = tree.daemon
+        region = tree.file_status()
+        units = self.group.units
         about = {
             "daemon": {
                 "pid": os.getpid(),
@@ -56,16 +57,16 @@ JSON object that every user may read; see fsmount status."""
                 "since": mount.since,
                 "version": __version__,
             },
-            "mountpoint": daemon.mountpoint if daemon else "",
+            "mountpoint": tree.mountpoint or "",
             "region": {"path": tree.path, "size": region.st_size, "allocated": region.st_blocks * 512},
-            "resources": tree.resources,
+            "resources": units,
             "capacity": {
                 what: {"capacity": room, "used": used, "largest": [{"uid": uid, "used": held} for uid, held in largest]}
                 for what, (room, used, largest) in mount.capacity().items()
             },
-            "share": {"uid": self._account.uid, "used_up": self._used_up(len(tree.resources))},
+            "share": {"uid": self._account.uid, "used_up": self._used_up(len(units))},
         }
-        yield json.dumps(about).encode() + b"\n"
+        return Text([json.dumps(about).encode() + b"\n"])
 
     def _used_up(self, resources: int) -> dict[str, int]:
         """The kinds of things of which the user cannot get another one in this group."""

@@ -11,7 +11,7 @@ from fsmount.protocol.thresholds import Mark, parse_marks
 
 if TYPE_CHECKING:
     from fsmount.control_files.mount import Opening
-    from fsmount.shm import Group
+    from fsmount.interface.region import RegionGroup
 
 
 class ThresholdFile(ListeningFile):
@@ -39,7 +39,7 @@ mark with the number of crossings, as in "above 80% 3".
     __slots__ = ("_account", "_marks", "_watches")
 
     def __init__(self, opening: Opening) -> None:
-        self._account = opening.mount.account(opening.group, opening.user)
+        self._account = opening.mount.account(opening)
         self._marks: list[Mark] = []
         self._watches: list[int] = []
         super().__init__(opening)
@@ -48,7 +48,7 @@ mark with the number of crossings, as in "above 80% 3".
         return [self.counter.crossings(watch) for watch in self._watches]
 
     @classmethod
-    def size(cls, group: Group) -> int:
+    def size(cls, group: RegionGroup) -> int:
         return MEDIUM
 
     def text(self) -> bytes:

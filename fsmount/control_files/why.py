@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from fsmount.control_files.listening import ListeningFile
 from fsmount.control_files.long_file import LongFile
+from fsmount.control_files.text import Text
 
 if TYPE_CHECKING:
+    from fsmount.interface.region import RegionGroup
     from fsmount.protocol.refusals import Refusal
-    from fsmount.shm import Group
 
 #: The most refusals that the event loop shows itself: each has up to five paths.
 _FEW = 8
@@ -49,14 +50,14 @@ process is refused again.
     __slots__ = ()
 
     @classmethod
-    def length(cls, group: Group) -> int:
+    def length(cls, group: RegionGroup) -> int:
         return _LENGTH
 
     def counts(self) -> Sequence[int]:
         return (self.counter.last_refusal,)
 
     def key(self) -> Hashable:
-        return WhyFile, self.group.id, self.counter.index
+        return WhyFile, self.group.id, self.counter.resource
 
     def short_text(self) -> bytes | None:
         self.seen()  # before the refusals: poll() reports any later one
@@ -65,8 +66,8 @@ process is refused again.
             return None
         return b"".join(map(_line, refusals))
 
-    def parts(self) -> Iterator[bytes]:
-        return map(_line, self.counter.why())
+    def make(self) -> Text:
+        return Text(map(_line, self.counter.why()))
 
 
 def _line(refusal: Refusal) -> bytes:

@@ -68,7 +68,7 @@ class Operations(pyfuse3.Operations):
         self._files = OpenFiles(self._lookup, self._shares, self._sizes, self._texts, self._polled)
         self._directories: dict[int, Directory] = {}
         self._handles = itertools.count(1)
-        self._mount = ServedMount(self._shares, host, self._files, self._children_changed)
+        self._mount = ServedMount(self._lookup, self._shares, host, self._files, self._children_changed)
 
     def init(self) -> None:
         set_patience(guard.PATIENCE)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 from fsmount.engine import ROOT, Charger, EngineError
 from fsmount.interface import Group
+from fsmount.interface.region import RegionGroup
 from fsmount.shm.answers import in_public, public_error
 from fsmount.shm.membership import JoinedRegion, locked
 
@@ -28,14 +30,16 @@ class Attributes(NamedTuple):
     ctime: int
 
 
-class AttachedGroup(Group):
+class AttachedGroup(RegionGroup):
     """A group of the region, to which this process is attached or attaches itself with its first charge."""
 
     __slots__ = ("_closed", "_found", "_keep", "_last_path", "_token", "_used", "id", "tree")
 
+    tree: JoinedRegion
+    id: int
+
     def __init__(self, tree: JoinedRegion, id: int, found: tuple[Group, str] | None = None) -> None:
         self.tree = tree
-        #: The engine's number of the group, which no other group ever gets.
         self.id = id
         self._found = found  # its parent, and its name there
         self._last_path: str | None = None
@@ -158,9 +162,9 @@ class AttachedGroup(Group):
             for charger in self.chargers():  # another attachment may still use its cell
                 charger.unbind()
 
+    @abstractmethod
     def chargers(self) -> list[Charger]:
         """The counters that were made for this object."""
-        raise NotImplementedError
 
     def bind(self, charger: Charger, resource: int) -> None:
         """Makes a counter of this group chargeable, and attaches to the group first if necessary."""

@@ -31,6 +31,7 @@ from fsmount.engine import (
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld, TreeGone
 from fsmount.interface import OnExit, busy
 from fsmount.interface.options import ends_with_keep
+from fsmount.interface.region import RegionCounter
 from fsmount.protocol.file_names import KINDS_MAX
 from fsmount.protocol.listings import EVENT_KEYS, STAT_KEYS, CounterSnapshot, HolderLine
 from fsmount.protocol.names import BAD_NAME, NAME_MAX, NAME_OF_A_FILE, NAME_OF_A_GROUP
@@ -39,7 +40,7 @@ from fsmount.protocol.suggestions import no_resource
 from fsmount.protocol.thresholds import Mark
 from fsmount.shm.answers import in_public
 from fsmount.shm.attachment import AttachedGroup
-from fsmount.shm.holder import Holder, holder_lines
+from fsmount.shm.holder import Holder
 from fsmount.shm.membership import JoinedRegion
 from fsmount.shm.refusals import Paths, public_refusal
 from fsmount.shm.waiting import charge_in_turn, charge_in_turn_async
@@ -56,7 +57,7 @@ if engine.NAME_MAX != NAME_MAX:
     raise ImportError(f"names of groups have {engine.NAME_MAX} bytes in the engine, and {NAME_MAX} in the table")
 
 
-class Counter(engine.Charger, interface.Counter):
+class Counter(engine.Charger, RegionCounter):
     """The counter of one resource in a group of the region."""
 
     __slots__ = ("__weakref__", "group", "index", "resource")
@@ -140,7 +141,6 @@ class Counter(engine.Charger, interface.Counter):
     @property
     @in_public
     def last_refusal(self) -> int:
-        """The number of the newest refusal of why(), 0 without one; each new refusal gets another number."""
         return sum(info.number for info in self.group.tree.region.get_refusals(self.group.id, self.index, 1))
 
     @in_public
@@ -152,32 +152,26 @@ class Counter(engine.Charger, interface.Counter):
 
     @in_public
     def watch(self, marks: Sequence[Mark], old: Sequence[int] = ()) -> list[int]:
-        """Replaces old watches by one for each mark, all or nothing, and returns the ids of the new ones.
-
-        A watch lasts until unwatch(), the removal of the group, or another daemon.  OSError: ENOSPC.
-        """
         flags = [(BELOW if mark.below else 0) | (PERCENT if mark.percent else 0) for mark in marks]
         wanted = [(mark.amount, flag) for mark, flag in zip(marks, flags, strict=True)]
         return self.group.tree.region.watch(self.group.id, self.index, wanted, old)
 
     @in_public
     def unwatch(self, watches: Sequence[int]) -> None:
-        """Ends watches.  No error for one that has ended already."""
         self.group.tree.region.unwatch(watches)
 
     @in_public
     def crossings(self, watch: int) -> int:
-        """The number of times that the usage crossed the mark of a watch.  GroupRemoved: the watch has ended."""
         return self.group.tree.region.watch_crossings(watch)
 
     @property
     @in_public
     def news(self) -> int:
-        """A number that changes whenever events() may have changed, while the tree is listened to."""
         return self.group.tree.region.get_event_seq(self.group.id, self.index)
 
     def holders(self) -> list[HolderLine]:
-        lines = holder_lines(self.all_holders(), {})
+        commands: dict[int, str] = {}
+        lines = [holder.line(commands) for holder in self.all_holders()]
         common = self.stat()["common"]
         return [*lines, HolderLine.of_the_group(common)] if common else lines
 
@@ -191,10 +185,6 @@ class Counter(engine.Charger, interface.Counter):
 
     @in_public
     def page_of_holders(self, place: int = 0) -> tuple[list[Holder], int | None]:
-        """A page of all_holders() and the place of the next page, None after the last.
-
-        Each page holds the region's lock for a short time.
-        """
         found, following = self.group.tree.region.page_of_holders(self.group.id, self.index, place)
         return [Holder.of(info) for info in found], following
 
@@ -203,11 +193,6 @@ class Counter(engine.Charger, interface.Counter):
 
     @in_public
     def snapshot_pages(self) -> Iterator[list[CounterSnapshot]]:
-        """The rows of snapshot() in pages, so that not all of them need to be Python objects at once.
-
-        The region's lock is held for one look at each group and each cell: about 10 ms for 100,000 groups with a
-        million open cells.
-        """
         pages = self.take_snapshot().pages(self.group.id, _PAGE)
         first = next(pages, None)
         if first is None:
@@ -216,7 +201,6 @@ class Counter(engine.Charger, interface.Counter):
 
     @in_public
     def take_snapshot(self) -> Snapshot:
-        """A snapshot of this resource in all groups of the tree, as the engine has it."""
         return self.group.tree.region.snapshot(self.index)
 
     # ---- resets and the group's own charges
@@ -230,10 +214,6 @@ class Counter(engine.Charger, interface.Counter):
         self.group.tree.region.reset_failcnt(self.group.id, self.index)
 
     def charge_common(self, amount: int, *, thread: int = 0) -> None:
-        """Charges the group itself: the amount stays until uncharge_common().  LimitExceeded.
-
-        thread: why() names the process of this thread.  0: this process; -1: it is not known.
-        """
         try:
             self.group.tree.region.common_charge(self.group.id, self.index, amount, thread)
         except EngineError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from fsmount.engine import KEEP, LEASE, PROCESS, HolderInfo, process_alive
@@ -65,21 +64,16 @@ class Holder(NamedTuple):
         except OSError:
             return ""
 
+    def line(self, commands: dict[int, str]) -> HolderLine:
+        """Its line in R.holders; commands: pid -> the names of processes that were read already.
 
-def holder_lines(holders: Iterable[Holder], commands: dict[int, str]) -> list[HolderLine]:
-    """The holders as R.holders lists them; commands: pid -> the names of processes that were read already."""
-    return [
-        HolderLine(holder.pid, holder.start_time, holder.held, holder.stock, _command(holder, commands))
-        for holder in holders
-    ]
-
-
-def _command(holder: Holder, commands: dict[int, str]) -> str:
-    """The name of its process, `?` if that is gone; a lease's is marked, as another process may have the file now."""
-    command = commands.get(holder.pid)
-    if command is None:
-        command = commands[holder.pid] = holder.command or "?"
-    return f"lease:{command}" if holder.is_lease else command
+        The command is `?` if the process is gone; that of a lease is marked, as another process may have the file now.
+        """
+        command = commands.get(self.pid)
+        if command is None:
+            command = commands[self.pid] = self.command or "?"
+        named = f"lease:{command}" if self.is_lease else command
+        return HolderLine(self.pid, self.start_time, self.held, self.stock, named)
 
 
 def command_name(comm: bytes) -> str:

@@ -64,11 +64,15 @@ class OpenRegion:
         return self.region.capacity
 
     @property
-    @in_public
     def owner(self) -> tuple[int, int]:
         """The user and group that the region belongs to."""
-        status = os.fstat(self.region.fd)
+        status = self.file_status()
         return status.st_uid, status.st_gid
+
+    @in_public
+    def file_status(self) -> os.stat_result:
+        """The status of the region's file."""
+        return os.fstat(self.region.fd)
 
     @property
     def may_exceed_limits(self) -> bool:
