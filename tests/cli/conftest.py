@@ -1,4 +1,4 @@
-"""What tests of several commands begin with."""
+"""Fixtures that the tests of several commands share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tests.mounts import GroupFiles
 
 @pytest.fixture
 def furnished(group: GroupFiles) -> GroupFiles:
+    """A group with groups below, limits and charges."""
     web = group.mkdir("web")
     web.set_limit("1M")
     web.set_limit(10, "tokens")

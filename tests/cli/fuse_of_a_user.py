@@ -1,4 +1,4 @@
-"""A FUSE mount of another user, whose daemon does what it likes: it answers nothing, or is gone."""
+"""A hostile FUSE mount of another user: its daemon answers no request, or is dead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-# fusermount3 wants to know the user's name.
+# fusermount3 refuses a user without a name.
 USER = pwd.getpwnam("nobody")
 
 _INIT = 26
@@ -26,9 +26,9 @@ def become_user() -> None:
 
 @contextlib.contextmanager
 def fuse_mount(path: Path | bytes, *options: str, answers_init: bool = True) -> Iterator[int]:
-    """Mounts there as the user, and gives the pid of a daemon that reads every request and answers only the first.
+    """Mounts as that user, and yields the pid of a daemon that reads every request and answers only the first.
 
-    A request that was read cannot be killed: nobody who waits for it can end.
+    A process that waits for a request which the daemon has read cannot be killed.
     """
     reader, writer = os.pipe()
     daemon = os.fork()
@@ -39,8 +39,8 @@ def fuse_mount(path: Path | bytes, *options: str, answers_init: bool = True) -> 
         finally:
             os._exit(1)
     os.close(writer)
-    with os.fdopen(reader, "rb") as told:
-        assert told.read() == b"mounted", f"{path!r} is not mounted"
+    with os.fdopen(reader, "rb") as answers:
+        assert answers.read() == b"mounted", f"{path!r} is not mounted"
     try:
         yield daemon
     finally:
@@ -50,15 +50,15 @@ def fuse_mount(path: Path | bytes, *options: str, answers_init: bool = True) -> 
         subprocess.run(["umount", "-l", path], stderr=subprocess.DEVNULL, check=False)
 
 
-def _serve(path: bytes, options: str, answers_init: bool, told: int) -> None:
+def _serve(path: bytes, options: str, answers_init: bool, answers: int) -> None:
     become_user()
     here, there = socket.socketpair()
     command = [b"fusermount3", b"-o", os.fsencode(options), b"--", path]
     environment = {**os.environ, "_FUSE_COMMFD": str(there.fileno())}
     subprocess.run(command, env=environment, pass_fds=[there.fileno()], check=True)
     _, (device,), _, _ = socket.recv_fds(here, 1, 1)
-    os.write(told, b"mounted")
-    os.close(told)
+    os.write(answers, b"mounted")
+    os.close(answers)
     while True:
         request = os.read(device, 1 << 20)
         _, operation, unique = struct.unpack_from("=IIQ", request)

@@ -1,4 +1,4 @@
-"""A mount point that `fsmount mount` is told to mount in the background, as a user does."""
+"""A mount point for one test, mounted by `fsmount mount` in the background, and ways to run the command."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.process_state import state
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command fsmount; with a limit, since a caller must not hang."""
+    """Runs the command fsmount in a process of its own, for at most a minute."""
     command = [sys.executable, "-m", "fsmount", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
 
 
 def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The same in this process, where nothing depends on its being another: it takes a tenth of the time."""
+    """Runs the command in this process, which takes a tenth of the time."""
     words = list(map(str, arguments))
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
@@ -39,7 +39,7 @@ def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:
-    """What the command says is wrong: the rest of its one line."""
+    """The error that the command prints, without its beginning; the error must be one line about the subject."""
     assert (done.returncode, done.stdout) == (1, ""), done
     start = f"fsmount: {subject}: "
     assert done.stderr.startswith(start) and done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
@@ -48,7 +48,7 @@ def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:
 
 @contextlib.contextmanager
 def untouched(file: Path) -> Iterator[Path]:
-    """Makes a file that only its owner may read; after the block it must be the same."""
+    """Makes a file that only its owner may read; the file must be the same after the block."""
 
     def look() -> tuple[object, ...]:
         status = file.stat()
@@ -62,7 +62,7 @@ def untouched(file: Path) -> Iterator[Path]:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the process is gone, or waits for nothing but its parent."""
+    """Whether the process is gone, or is a zombie that waits for its parent."""
     try:
         return state(pid) in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -70,10 +70,10 @@ def has_ended(pid: int) -> bool:
 
 
 class Place:
-    """A directory to mount on; leaves nothing behind, whatever happened."""
+    """A directory to mount on. destroy() removes everything, after any failure."""
 
     def __init__(self, name: str = "tree") -> None:
-        # pytest's own directories are closed to other users, and fusermount3 wants to see the mount point
+        # pytest's own directories are closed to other users, and fusermount3 must see the mount point.
         self.directory = Path(tempfile.mkdtemp(prefix="fsmount-test-"))
         self.directory.chmod(0o755)
         self.path = self.directory / name
@@ -93,20 +93,20 @@ class Place:
         done = run("umount", "--quiet", self.path, *options)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
 
-    def told(self) -> dict[str, object]:
-        """What the hidden control file tells."""
+    def facts(self) -> dict[str, object]:
+        """The content of .fsmount: the daemon and the region of the mount."""
         answer: dict[str, object] = json.loads((self.path / ".fsmount").read_bytes())
         return answer
 
     @property
     def daemon(self) -> int:
-        pid = self.told()["server"]
+        pid = self.facts()["server"]
         assert isinstance(pid, int)
         return pid
 
     @property
     def processes(self) -> list[int]:
-        """Who names the mount point in his command line and lives: daemons, commands, fusermount3."""
+        """The live processes with the mount point in their command line: daemons, commands, fusermount3."""
         found = []
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -117,18 +117,18 @@ class Place:
 
     @property
     def region(self) -> Path | None:
-        """Where the counters are, mounted or not."""
+        """The file of the counters, mounted or not."""
         path = region_path.find(str(self.path))
         return None if path is None else Path(path)
 
     @property
     def mounts(self) -> list[list[str]]:
-        """The fields of /proc/self/mounts for everything mounted here; others may have mounts of any name."""
+        """The fields of /proc/self/mounts for each mount here; mounts of other users may have any name."""
         lines = os.fsdecode(Path("/proc/self/mounts").read_bytes()).split("\n")
         return [fields for line in lines if (fields := line.split(" "))[1:2] == [str(self.path)]]
 
     def signal(self, number: signal.Signals) -> int:
-        """Sends it to the daemon, and returns when that has ended."""
+        """Sends the signal to the daemon, and waits until the daemon has ended."""
         pid = self.daemon
         os.kill(pid, number)
         eventually(lambda: has_ended(pid), what=f"the end of the daemon by {number.name}")

@@ -1,4 +1,4 @@
-"""A pseudo-terminal with a program in it, and what a terminal would show of it."""
+"""A program in a pseudo-terminal, and the screen that a terminal would show."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ import pytest
 
 
 class Terminal:
+    """A pseudo-terminal of xterm's kind with one program."""
+
     def __init__(self, *command: object, columns: int = 80, rows: int = 24, **environment: str) -> None:
         self._master, slave = pty.openpty()
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
-        #: All that was written to it.
+        #: All bytes that the program has written.
         self.written = b""
         self.resize(columns, rows)
-        #: How the terminal was set before the program began.
+        #: The terminal's settings before the program began.
         self.before = termios.tcgetattr(slave)
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
@@ -39,7 +41,7 @@ class Terminal:
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
-        self._slave = slave  # stays open, so that how it is set can be asked when the program has ended
+        self._slave = slave  # stays open: its settings are read after the program has ended
 
     def resize(self, columns: int, rows: int) -> None:
         self.screen.resize(rows, columns)
@@ -49,23 +51,23 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def until(self, condition: Callable[[], object], *, within: float = 60) -> None:
-        """Waits until the condition holds after something was written: what is seen may be half a picture."""
+        """Waits until the condition holds, and looks again after each write: the screen may be half drawn."""
         deadline = time.monotonic() + within
         while not condition():
             if not self._read(deadline - time.monotonic()):
                 pytest.fail(f"not within {within:g} s; the screen:\n{self.text}")
 
     def until_shown(self, text: str) -> str:
-        """The line that has it."""
+        """Waits for the text, and returns the line with it."""
         self.until(lambda: text in self.text)
         return next(line for line in self.lines if text in line)
 
-    def until_told(self, text: str) -> None:
-        """The text is there, in however many lines."""
+    def until_wrapped(self, text: str) -> None:
+        """Waits for the text, which the screen may break into lines."""
         self.until(lambda: "".join(text.split()) in "".join(self.text.split()))
 
     def end(self, *, within: float = 60) -> int:
-        """The program's exit status, when it has ended by itself."""
+        """Waits until the program ends by itself, and returns its exit status."""
         ended = os.pidfd_open(self.process.pid)
         try:
             deadline = time.monotonic() + within
@@ -76,9 +78,9 @@ class Terminal:
                     self._read(0)
         finally:
             os.close(ended)
-        os.write(self._slave, b"\0")  # which nothing shows, and which comes after all that the program has written
+        os.write(self._slave, b"\0")  # invisible, and behind everything that the program has written
         while not self.written.endswith(b"\0"):
-            assert self._read(within), "what was written last does not arrive"
+            assert self._read(within), "the last output does not arrive"
         return self.process.wait()
 
     @property
@@ -91,12 +93,12 @@ class Terminal:
 
     @property
     def before_cursor(self) -> str:
-        """The line of the cursor up to it, spaces at its end included."""
+        """The text between the start of the line and the cursor, with trailing spaces."""
         cursor = self.screen.cursor
         return self.screen.display[cursor.y][: cursor.x]
 
     def colours(self, text: str) -> set[str]:
-        """Those of a text on the screen; none while it is not there."""
+        """The colours of a text on the screen; none while the text is absent."""
         for row, line in enumerate(self.lines):
             if text in line:
                 return {self.screen.buffer[row][line.index(text) + at].fg for at in range(len(text))}
@@ -104,13 +106,13 @@ class Terminal:
 
     @property
     def selected(self) -> str:
-        """The first word of the line that is shown inverted; empty while it is being drawn."""
+        """The first word of the inverted line; empty while the screen is being drawn."""
         found = [line for row, line in enumerate(self.lines) if self.screen.buffer[row][0].reverse]
         return found[0].split()[0] if len(found) == 1 and found[0] else ""
 
     @property
     def is_as_before(self) -> bool:
-        """Whether its settings are those of before, and neither another screen nor a hidden cursor was left behind."""
+        """Whether the settings, the main screen and the cursor are as they were before the program."""
         leaves = self.written.rfind(b"\x1b[?1049l") >= self.written.rfind(b"\x1b[?1049h")
         return leaves and termios.tcgetattr(self._slave) == self.before and not self.screen.cursor.hidden
 
@@ -122,7 +124,7 @@ class Terminal:
         os.close(self._slave)
 
     def _read(self, seconds: float) -> bool:
-        """Whether something was written within so many seconds."""
+        """Reads output; false if none came within that time."""
         if not select.select([self._master], [], [], max(seconds, 0))[0]:
             return False
         part = os.read(self._master, 65536)
@@ -143,7 +145,7 @@ def fsmount(*arguments: object, columns: int = 80, rows: int = 24, **environment
 
 @contextlib.contextmanager
 def shell(directory: Path) -> Iterator[Terminal]:
-    """bash with job control."""
+    """An interactive bash with job control in a terminal."""
     terminal = Terminal("bash", "--norc", "--noprofile", "-i")
     try:
         terminal.press(f"cd '{directory}'; alias fsmount='{sys.executable} -m fsmount'; clear\n")

@@ -1,4 +1,4 @@
-"""A tree that is bound elsewhere too: commands see it there, and unmount it there alone."""
+"""A bind mount of a tree: commands work on it, and umount removes the bind mount alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Bind = Callable[[str], Path]
 
 @pytest.fixture
 def bind(place: Place, other_place: Place) -> Iterator[Bind]:
-    """Mounts a tree, and binds a directory of it at another place."""
+    """Mounts a tree, and returns a function that binds a directory of the tree at another place."""
     place.mount()
     place.root.mkdir("group").set_limit(1000)
 
@@ -34,7 +34,7 @@ def bind(place: Place, other_place: Place) -> Iterator[Bind]:
 
 @pytest.mark.parametrize("below", [".", "group"])
 @pytest.mark.parametrize("options", [[], ["--keep"]], ids=repr)
-def test_umount_of_a_bind_mount_unmounts_that_alone(
+def test_umount_of_a_bind_mount_leaves_the_tree_mounted(
     place: Place, other_place: Place, bind: Bind, below: str, options: list[str]
 ) -> None:
     pid = place.daemon
@@ -47,7 +47,7 @@ def test_umount_of_a_bind_mount_unmounts_that_alone(
     place.umount()
 
 
-def test_a_bind_mount_that_is_used_is_busy(place: Place, bind: Bind) -> None:
+def test_a_bind_mount_in_use_is_busy(place: Place, bind: Bind) -> None:
     path = bind("group")
     with (path / "memory.stat").open():
         assert refused(run("umount", path), path).startswith("busy: ")
@@ -63,7 +63,7 @@ def test_a_tree_is_busy_while_it_is_bound_elsewhere(place: Place, bind: Bind) ->
     place.umount()
 
 
-def test_a_stale_bind_mount_is_cleared_away_and_the_region_stays(place: Place, other_place: Place, bind: Bind) -> None:
+def test_umount_removes_a_stale_bind_mount_and_the_region_stays(place: Place, other_place: Place, bind: Bind) -> None:
     path = bind("group")
     place.root.charge(5)
     place.signal(signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_doctor_and_save_work_on_a_bind_mount(place: Place, bind: Bind, below: s
     assert run("save", path, "-").stdout == wanted
 
 
-def test_what_an_earlier_tree_left_at_its_path_is_not_the_tree_that_is_bound_there(
+def test_commands_on_a_bind_mount_ignore_a_region_that_an_earlier_tree_left_at_that_path(
     place: Place, other_place: Place, bind: Bind
 ) -> None:
     other_place.mount()
@@ -104,7 +104,7 @@ def test_what_an_earlier_tree_left_at_its_path_is_not_the_tree_that_is_bound_the
 
 @pytest.mark.parametrize("shared_memory", ["the same", "its own"])
 @pytest.mark.parametrize("below", [".", "group"])
-def test_in_another_mount_namespace_all_is_the_same(
+def test_commands_in_another_mount_namespace_behave_the_same(
     place: Place, other_place: Place, bind: Bind, below: str, shared_memory: str
 ) -> None:
     own = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm" if shared_memory == "its own" else ""

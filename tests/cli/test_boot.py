@@ -1,4 +1,4 @@
-"""fsmount on a machine that systemd boots: a Debian of the test's own in namespaces, installed as the docs tell."""
+"""fsmount on a machine that systemd boots: a Debian in namespaces, installed by the commands of the documentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="scripts/soak installs mmdebstrap"),
 ]
 
-# The group of what runs in it is made and removed from outside; in it is all that its systemd can see of groups.
+# A script outside makes and removes the cgroup of the machine; its systemd sees only the cgroups below.
 _OUTSIDE = """
 set -e
 mount -t cgroup2 none "$1/mnt"
@@ -40,8 +40,8 @@ mkdir "$group"
 find "$group" -depth -type d -exec rmdir {} +
 exit "${status-0}"
 """
-# /proc is still that of outside when it tells the pid.  What is read-only belongs to the kernel, which is everybody's.
-# Mounts are shared, as systemd makes them where it is not in a container.
+# The first line reads the pid from /proc of the machine outside. The kernel's files are shared with it, so they are
+# mounted read-only. Mounts propagate, as systemd makes them outside of containers.
 _INSIDE = """
 set -e
 read -r pid rest </proc/self/stat
@@ -64,14 +64,14 @@ exec env -i container=fsmount-test NOTIFY_SOCKET=/booted /lib/systemd/systemd
 
 
 class Machine:
-    """Runs while it is booted; what is on its disk stays."""
+    """A machine in namespaces that boots and shuts down; its disk stays."""
 
     def __init__(self, disk: Path) -> None:
         self.disk = disk
         self.boot()
 
     def boot(self) -> None:
-        """Returns when all is started that starts at boot."""
+        """Boots, and returns when systemd reports that all units of the boot have started."""
         (self.disk / "booted").unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as booted:
             booted.bind(str(self.disk / "booted"))
@@ -93,7 +93,7 @@ class Machine:
             self._process.communicate()
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        """A shell of root's runs it."""
+        """Runs the script in a shell of root on the machine."""
         command = ["nsenter", "--all", f"--target={self._init}", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return subprocess.run(
@@ -101,7 +101,7 @@ class Machine:
         )
 
     def does(self, script: str) -> str:
-        """What it prints; it must succeed."""
+        """The output of the script, which must succeed."""
         done = self.run(script)
         assert done.returncode == 0, f"{script}: {done}\n{self.run('journalctl --lines=200').stdout}"
         return done.stdout.strip()
@@ -120,7 +120,7 @@ class Machine:
 
     @contextlib.contextmanager
     def override(self, option: str) -> Iterator[None]:
-        """For the block a line of the service is another, from the next start on."""
+        """Overrides one option of the service for the block, from its next start."""
         directory = "/run/systemd/system/fsmount.service.d"
         self.does(f"mkdir -p {directory}; printf '[Service]\\n{option}\\n' >{directory}/override.conf")
         self.does("systemctl daemon-reload")
@@ -134,7 +134,7 @@ class Machine:
 
 
 def debian(disk: Path) -> None:
-    """Downloads the Debian that this machine is, from where this machine gets its packages."""
+    """Installs the Debian release of this machine into the directory, from the mirror of this machine."""
     release = dict(re.findall(r"(?m)^(\w+)=\"?(.*?)\"?$", Path("/etc/os-release").read_text()))
     index = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     of_release = f"Codename: {release['VERSION_CODENAME']}"
@@ -148,7 +148,7 @@ def debian(disk: Path) -> None:
 
 
 def sources(disk: Path) -> None:
-    """Puts the checkout there, and wheels of what it needs: the machine has no network."""
+    """Copies the checkout and the wheels of its dependencies: the machine has no network."""
     unwanted = shutil.ignore_patterns(".*", "build", "*.so", "*.o", "*.egg-info", "__pycache__")
     shutil.copytree(CHECKOUT, disk / "root/fsmount", ignore=unwanted)
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
@@ -159,7 +159,7 @@ def sources(disk: Path) -> None:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The service is installed, and runs."""
+    """A machine on which the service is installed and runs."""
     disk = tmp_path_factory.mktemp("machine") / "disk"
     debian(disk)
     sources(disk)
@@ -175,7 +175,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         shutil.rmtree(disk)
 
 
-def test_it_is_started_at_boot_and_active_when_its_files_are_there(machine: Machine) -> None:
+def test_systemd_starts_the_service_at_boot_and_a_dependent_unit_finds_the_files(machine: Machine) -> None:
     (machine.disk / "etc/systemd/system/reader.service").write_text("""
 [Unit]
 Requires=fsmount.service
@@ -199,7 +199,7 @@ WantedBy=multi-user.target
     assert machine.does("systemctl is-system-running") == "running"
 
 
-def test_members_of_its_group_and_no_others_make_groups(machine: Machine) -> None:
+def test_only_members_of_the_service_group_can_make_groups(machine: Machine) -> None:
     assert machine.does(f"stat -c '%a %U:%G' {SERVICE}") == "1775 root:fsmount"
     machine.does(f"setpriv --reuid=nobody --regid=fsmount --clear-groups mkdir {SERVICE}/group")
     other = machine.run(f"setpriv --reuid=nobody --regid=nogroup --clear-groups mkdir {SERVICE}/other")
@@ -207,7 +207,7 @@ def test_members_of_its_group_and_no_others_make_groups(machine: Machine) -> Non
     machine.does(f"rmdir {SERVICE}/group")
 
 
-def test_a_killed_daemon_is_started_again_and_takes_over_with_every_charge(machine: Machine) -> None:
+def test_systemd_restarts_a_killed_daemon_which_recovers_every_charge(machine: Machine) -> None:
     before, restarts = machine.service("MainPID"), int(machine.service("NRestarts"))
     machine.group(SERVICE).charge(4096)
     machine.does("systemctl kill --signal=KILL fsmount")
@@ -218,7 +218,7 @@ def test_a_killed_daemon_is_started_again_and_takes_over_with_every_charge(machi
     machine.group(SERVICE).uncharge(4096)
 
 
-def test_a_daemon_that_stands_still_is_ended_by_the_watchdog_and_started_again(machine: Machine) -> None:
+def test_the_watchdog_of_systemd_ends_and_restarts_a_stopped_daemon(machine: Machine) -> None:
     restarts = int(machine.service("NRestarts"))
     machine.group(SERVICE).charge(4096)
     machine.does("systemctl kill --signal=STOP fsmount")
@@ -230,7 +230,7 @@ def test_a_daemon_that_stands_still_is_ended_by_the_watchdog_and_started_again(m
     machine.group(SERVICE).uncharge(4096)
 
 
-def test_a_stop_unmounts_and_the_counters_are_there_again_at_the_next_start(machine: Machine) -> None:
+def test_stopping_the_service_unmounts_and_the_next_start_has_the_counters(machine: Machine) -> None:
     machine.group(SERVICE).charge(4096)
     machine.does("systemctl stop fsmount")
     assert machine.service("Result") == "success" and not machine.is_mounted(SERVICE)
@@ -239,7 +239,7 @@ def test_a_stop_unmounts_and_the_counters_are_there_again_at_the_next_start(mach
     machine.group(SERVICE).uncharge(4096)
 
 
-def test_what_a_dead_daemon_left_mounted_is_cleared_away_when_no_other_is_started(machine: Machine) -> None:
+def test_the_service_unmounts_after_a_killed_daemon_that_systemd_does_not_restart(machine: Machine) -> None:
     with machine.override("Restart=no"):
         machine.does("systemctl kill --signal=KILL fsmount")
         eventually(lambda: machine.service("ActiveState") == "failed", within=30)
@@ -247,7 +247,7 @@ def test_what_a_dead_daemon_left_mounted_is_cleared_away_when_no_other_is_starte
     machine.does("systemctl start fsmount")
 
 
-def test_an_edit_of_its_description_is_named_in_the_journal_with_the_command(machine: Machine) -> None:
+def test_the_journal_names_a_change_of_the_configuration_with_the_command_to_apply_it(machine: Machine) -> None:
     def journal() -> str:
         return machine.does("journalctl --unit=fsmount --output=cat")
 
@@ -264,7 +264,7 @@ def test_an_edit_of_its_description_is_named_in_the_journal_with_the_command(mac
     machine.does(f"rmdir {SERVICE}/web; mv /root/fsmount.toml /etc")
 
 
-def test_its_exporter_is_an_unprivileged_user_and_serves_through_restarts_of_the_service(machine: Machine) -> None:
+def test_the_exporter_runs_unprivileged_and_survives_a_restart_of_the_service(machine: Machine) -> None:
     assert machine.service("ActiveState", "fsmount-exporter") == "active"
     pid = machine.service("MainPID", "fsmount-exporter")
     status = machine.does(f"cat /proc/{pid}/status")
@@ -277,7 +277,7 @@ def test_its_exporter_is_an_unprivileged_user_and_serves_through_restarts_of_the
     machine.group(SERVICE).uncharge(4096)
 
 
-def test_the_documented_override_of_the_unit_is_what_runs(machine: Machine) -> None:
+def test_the_documented_override_of_the_unit_takes_effect(machine: Machine) -> None:
     (lines,) = re.findall(r"(?m)^    \[Service\]\n((?:    \S.*\n)+)", OPERATIONS)
     with machine.override("\\n".join(map(str.strip, lines.splitlines()))):
         machine.does("systemctl restart fsmount")
@@ -299,7 +299,7 @@ def test_each_option_that_the_documentation_excludes_hides_the_files_or_fails(ma
     assert machine.is_mounted(SERVICE)
 
 
-def test_a_line_of_fstab_is_mounted_at_boot_and_unmounted_at_shutdown(machine: Machine) -> None:
+def test_a_line_of_fstab_mounts_at_boot_and_unmounts_at_shutdown(machine: Machine) -> None:
     (line,) = re.findall(r"(?m)^    (\S+ /\S+ fuse\.fsmount .*)$", OPERATIONS)
     directory = line.split()[1]
     machine.does(f"mkdir {directory}; echo {shlex.quote(line)} >>/etc/fstab")
@@ -310,5 +310,5 @@ def test_a_line_of_fstab_is_mounted_at_boot_and_unmounted_at_shutdown(machine: M
     machine.shut_down()
     machine.boot()
     unit = machine.does(f"systemd-escape --path --suffix=mount {directory}")
-    told = [line.split()[0] for line in machine.does(f"journalctl --unit={unit} --output=cat").splitlines()]
-    assert [word for word in told if word in ("Mounted", "Unmounted", "Failed")] == ["Mounted", "Unmounted", "Mounted"]
+    words = [line.split()[0] for line in machine.does(f"journalctl --unit={unit} --output=cat").splitlines()]
+    assert [word for word in words if word in ("Mounted", "Unmounted", "Failed")] == ["Mounted", "Unmounted", "Mounted"]

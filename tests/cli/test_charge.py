@@ -1,4 +1,4 @@
-"""fsmount charge and uncharge: what the group itself holds, all of it or nothing."""
+"""fsmount charge and uncharge: common charges of the group itself, for all resources or none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_charge_stays_until_it_is_uncharged(group: GroupFiles) -> None:
     assert usages(group) == (60 << 10, 0)
 
 
-def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: GroupFiles) -> None:
+def test_a_refusal_has_status_75_names_the_refusing_group_and_charges_nothing(group: GroupFiles) -> None:
     child = group.mkdir("child")
     group.set_limit(10, "tokens")
     group.charge(4, "tokens")
@@ -40,7 +40,7 @@ def test_a_refusal_has_status_75_names_who_refused_and_charges_nothing(group: Gr
     )
     assert usages(child) == (0, 0) and usages(group) == (0, 4)
     assert (group.number("failcnt", "tokens"), group.failcnt) == (1, 0)
-    assert group.number("max_usage") == 0, "nobody ever saw a part of it"
+    assert group.number("max_usage") == 0, "a part of the request was charged for a moment"
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ def test_a_refusal_shows_a_count_as_a_number(group: GroupFiles) -> None:
 
 def test_an_uncharge_above_the_charge_shows_the_amount_as_typed(group: GroupFiles) -> None:
     group.charge("2G")
-    said = refused(run_here("uncharge", group.path, "memory=3G"), group.path)
-    assert said.startswith(
+    error = refused(run_here("uncharge", group.path, "memory=3G"), group.path)
+    assert error.startswith(
         "3G (3221225472 bytes) of memory cannot be uncharged: the group itself holds 2G (2147483648 bytes);"
     )
 
 
-def test_nothing_is_given_back_where_less_is_held(group: GroupFiles) -> None:
+def test_an_uncharge_above_the_charge_of_one_resource_changes_no_resource(group: GroupFiles) -> None:
     group.charge(4096)
     group.charge(3, "tokens")
-    said = refused(run_here("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
-    assert said.startswith("4 of tokens cannot be uncharged: the group itself holds 3;")
+    error = refused(run_here("uncharge", group.path, "memory=4096", "tokens=4"), group.path)
+    assert error.startswith("4 of tokens cannot be uncharged: the group itself holds 3;")
     assert usages(group) == (4096, 3)
     assert (group.stat()["common"], group.stat("tokens")["common"]) == (4096, 3)
 
 
-def test_there_is_no_moment_between_one_resource_and_the_other(group: GroupFiles) -> None:
-    """Whenever the command is killed, it has done all or nothing; each time that is nearer to when it charges."""
+def test_a_killed_charge_has_charged_all_resources_or_none(group: GroupFiles) -> None:
+    """Kills the command ever nearer to the moment of its charge."""
     seconds, step = 0.1, 0.1
     seen: set[tuple[int, int]] = set()
     while len(seen) < 2 or step > 0.001:

@@ -1,4 +1,4 @@
-"""What the command says to a command line that cannot be right: status 2, and nothing is touched."""
+"""A wrong command line has status 2 and changes nothing; --help is complete."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_a_wrong_command_line_has_status_2(place: Place, options: list[str]) -> 
     ],
     ids=" ".join,
 )
-def test_a_command_needs_its_arguments(arguments: list[str]) -> None:
+def test_a_command_without_a_required_argument_has_status_2(arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
-def test_help_names_what_there_is(command: list[str]) -> None:
+def test_help_names_every_command_argument_and_option(command: list[str]) -> None:
     done = run(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     wanted = {
@@ -94,12 +94,12 @@ def test_help_names_what_there_is(command: list[str]) -> None:
         ("doctor",): ["MOUNTPOINT", "REGION", "--repair", "--json"],
         ("exporter",): ["MOUNTPOINT", "--listen", "127.0.0.1:9744"],
     }
-    told = ["Examples:", f"fsmount {command[0]} ", "exit status"] if command else []
+    also = ["Examples:", f"fsmount {command[0]} ", "exit status"] if command else []
     text = " ".join(done.stdout.split())
-    assert [word for word in (*wanted[tuple(command)], *told) if word not in text] == []
+    assert [word for word in (*wanted[tuple(command)], *also) if word not in text] == []
 
 
-def test_unmount_is_umount() -> None:
+def test_the_help_of_unmount_is_that_of_umount() -> None:
     done, other = run("unmount", "--help"), run("umount", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == other.stdout.replace("Usage: fsmount umount", "Usage: fsmount unmount")
@@ -112,7 +112,7 @@ def test_unmount_unmounts(place: Place) -> None:
     assert not place.mounts
 
 
-def test_version_is_that_of_the_package() -> None:
+def test_version_prints_the_version_of_the_package() -> None:
     done = run("--version")
     assert done.stdout == f"fsmount, version {fsmount.__version__}\n"
     try:
@@ -123,7 +123,7 @@ def test_version_is_that_of_the_package() -> None:
     assert version in done.stdout
 
 
-def test_batch_takes_numbers_as_the_files_do(place: Place) -> None:
+def test_batch_accepts_the_same_numbers_as_the_files(place: Place) -> None:
     place.mount("--batch", "0x10K")
     assert place.root.stat()["batch"] <= 0x10 << 10
     place.umount()

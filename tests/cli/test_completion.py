@@ -1,4 +1,4 @@
-"""fsmount completion: tab, pressed in real shells on a real terminal."""
+"""fsmount completion: the tab key in real shells on a real terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.mounts import GroupFiles
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = {"bash": ["bash", "--noprofile", "-i"], "zsh": ["zsh", "-i"], "fish": ["fish", "-i"]}
-#: A file that each reads when it starts, and what is in it: what the help tells, and what makes the line easy to read.
+#: The start file of each shell and its text: the commands of the help, and a prompt that is easy to read.
 SET_UP = {
     "bash": (".bashrc", 'eval "$(fsmount completion bash)"; PS1="> "'),
     "zsh": (".zshrc", 'autoload -Uz compinit && compinit; eval "$(fsmount completion zsh)"; PS1="> "; bindkey -e'),
@@ -29,7 +29,7 @@ SET_UP = {
 
 
 class Shell:
-    """An interactive shell that has the completion."""
+    """An interactive shell with the completion installed."""
 
     def __init__(self, name: str, home: Path) -> None:
         program = home / "bin/fsmount"
@@ -51,12 +51,12 @@ class Shell:
         self.terminal.until(lambda: self.terminal.before_cursor == "> ")
 
     def type(self, keys: str, shown: str) -> None:
-        """The keys, which make that of the line."""
+        """Presses the keys, and waits until the line is that."""
         self.terminal.press(keys)
         self.terminal.until(lambda: self.terminal.before_cursor == f"> {shown}")
 
     def clear(self) -> None:
-        """Takes back what was typed."""
+        """Clears the line."""
         self.type("\x15", "")
 
 
@@ -90,17 +90,17 @@ def test_tab_completes(shell: Shell, group: GroupFiles, typed: str, completed: s
     shell.clear()
 
 
-def test_a_completed_command_works(shell: Shell, group: GroupFiles) -> None:
+def test_a_completed_command_runs(shell: Shell, group: GroupFiles) -> None:
     command = f"fsmount charge {group.path} mem"
     shell.type(command + "\t\t\t4K", command + "ory=4K")  # a second tab finds nothing behind the =
     shell.type("\n", "")
     assert group.usage == 4096
 
 
-def test_where_there_is_no_group_tab_completes_nothing(shell: Shell, group: GroupFiles) -> None:
+def test_tab_completes_no_resource_of_a_directory_that_is_no_group(shell: Shell, group: GroupFiles) -> None:
     shell.type("fsmount charge /none mem\t4K", "fsmount charge /none mem4K")
     shell.clear()
 
 
-def test_another_shell_is_a_wrong_command_line() -> None:
+def test_an_unknown_shell_is_a_wrong_command_line() -> None:
     assert run("completion", "tcsh").returncode == 2

@@ -1,4 +1,4 @@
-"""fsmount mount --config: a new tree is as the file says when it is served, or there is none."""
+"""fsmount mount --config: a new tree matches its description completely, or the mount fails and leaves nothing."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def file(place: Place) -> Path:
 
 
 def nothing_is_left(place: Place) -> bool:
-    """No mount, no region, and nothing half made."""
+    """Whether there is no mount, no region and no unfinished region."""
     where = Path(region_path.place(str(place.path)))
     left = list(where.parent.glob(where.name + "*"))
     region_path.forget(str(place.path))
     return not (left or place.mounts)
 
 
-def test_the_tree_is_as_the_file_says_when_the_files_are_there(place: Place, file: Path) -> None:
+def test_the_tree_matches_the_description_when_the_command_returns(place: Place, file: Path) -> None:
     done = run("mount", "tree", "--config", "tree.toml", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
     place.daemons.add(place.daemon)
@@ -63,7 +63,7 @@ def test_the_tree_is_as_the_file_says_when_the_files_are_there(place: Place, fil
 
 
 @pytest.mark.root
-def test_owners_are_restored(place: Place, file: Path) -> None:
+def test_a_mount_sets_the_owners_of_the_description(place: Place, file: Path) -> None:
     file.write_text(
         '["/"]\nowner = "daemon"\nfiles."*".owner = 2\n'
         '["/web"]\nowner = 1234\ngroup = "daemon"\nfiles."memory.lease" = { owner = "root", mode = "0666" }\n'
@@ -82,11 +82,11 @@ def test_owners_are_restored(place: Place, file: Path) -> None:
     place.umount()
 
 
-# ---- what is wrong
+# ---- wrong descriptions
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         ("batch = 0\nx = \n", "2: Invalid value"),
         (
@@ -98,9 +98,11 @@ def test_owners_are_restored(place: Place, file: Path) -> None:
     ],
     ids=["syntax", "amount", "user", "name"],
 )
-def test_a_bad_file_is_told_with_its_line_and_nothing_is_made(place: Place, file: Path, text: str, said: str) -> None:
+def test_an_error_in_a_description_names_its_line_and_leaves_nothing(
+    place: Place, file: Path, text: str, error: str
+) -> None:
     file.write_text(text)
-    assert refused(run("mount", place.path, "--config", file), place.path).startswith(f"{file}:{said}")
+    assert refused(run("mount", place.path, "--config", file), place.path).startswith(f"{file}:{error}")
     assert nothing_is_left(place)
 
 
@@ -112,7 +114,7 @@ def test_an_ordinary_user_cannot_give_groups_away(place: Place, file: Path) -> N
     assert nothing_is_left(place)
 
 
-def test_a_file_that_is_not_there_is_told(place: Place) -> None:
+def test_an_error_names_a_missing_description(place: Place) -> None:
     missing = place.directory / "missing"
     text = refused(run("mount", place.path, "--config", missing), missing)
     assert text == "No such file or directory: name a file that fsmount save wrote"
@@ -120,23 +122,23 @@ def test_a_file_that_is_not_there_is_told(place: Place) -> None:
     assert text == "Is a directory: name a file"
 
 
-def test_groups_that_find_no_room_are_told_and_nothing_is_left(place: Place, file: Path) -> None:
+def test_a_description_with_too_many_groups_fails_and_leaves_nothing(place: Place, file: Path) -> None:
     file.write_text('["/a"]\n["/b/c"]\n')
     text = refused(run("mount", place.path, "--config", file, "--groups", "3"), place.path)
     assert text.endswith("the region has no room for another group (/b/c)")
     assert nothing_is_left(place)
 
 
-def test_a_mount_that_fails_leaves_nothing_of_what_was_made(place: Place, file: Path) -> None:
+def test_a_mount_that_fails_after_the_tree_was_built_leaves_nothing(place: Place, file: Path) -> None:
     refused(run("mount", place.path, "--config", file, "-o", "bogus"), place.path)
     assert nothing_is_left(place)
 
 
-# ---- beside options
+# ---- descriptions and options
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error"),
     [
         (["--batch", "64K"], "--batch says 65536 and {} says 0: change one, or leave --batch out"),
         (["--groups", "17"], "--groups says 17 and {} says 16: change one, or leave --groups out"),
@@ -147,12 +149,14 @@ def test_a_mount_that_fails_leaves_nothing_of_what_was_made(place: Place, file: 
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_an_option_that_contradicts_the_file_is_told(place: Place, file: Path, options: list[str], said: str) -> None:
-    assert refused(run("mount", place.path, "--config", file, *options), place.path) == said.format(file)
+def test_an_option_that_contradicts_the_description_is_an_error(
+    place: Place, file: Path, options: list[str], error: str
+) -> None:
+    assert refused(run("mount", place.path, "--config", file, *options), place.path) == error.format(file)
     assert nothing_is_left(place)
 
 
-def test_an_option_may_say_the_same_or_more(place: Place, file: Path) -> None:
+def test_an_option_may_repeat_or_extend_the_description(place: Place, file: Path) -> None:
     same = ["--batch", "0", "--groups", "16", "--resource", "memory", "--resource", "tokens:count"]
     place.mount("--config", file, *same, "--cells", "256")
     text = run("save", place.path, "-").stdout
@@ -160,16 +164,18 @@ def test_an_option_may_say_the_same_or_more(place: Place, file: Path) -> None:
     place.umount()
 
 
-# ---- where there are counters from before
+# ---- counters of an earlier mount
 
 
 def warned(place: Place, *lines: str) -> str:
-    """The output of a mount with status 0."""
+    """The warnings of a mount that succeeds."""
     return "".join(f"fsmount: {place.path}: {line}\n" for line in lines)
 
 
 @pytest.mark.parametrize("end", ["kept", "killed"])
-def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place, file: Path, end: str) -> None:
+def test_counters_of_an_earlier_mount_stay_and_the_log_names_the_differences(
+    place: Place, file: Path, end: str
+) -> None:
     place.mount("--config", file)
     web = place.root.child("web")
     web.set_limit(17)
@@ -182,7 +188,7 @@ def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place,
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--config", str(file)]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     place.daemons.add(daemon.pid)
-    # a mount whose daemon was killed has no files
+    # The files are absent while the mount point still belongs to the killed daemon.
     eventually(lambda: daemon.poll() is not None or os.path.exists(place.path / ".fsmount"), what="mounted")
     assert (web.limit, web.usage, os.path.exists(web / "other"), os.path.exists(web / "api")) == (17, 5, True, False)
     daemon.terminate()
@@ -197,11 +203,11 @@ def test_counters_from_before_stay_as_they_are_and_the_log_says_so(place: Place,
     )
 
 
-def test_an_edited_file_is_compared_and_the_commands_that_are_told_apply_it(place: Place, file: Path) -> None:
+def test_the_commands_that_the_log_prints_apply_an_edited_description(place: Place, file: Path) -> None:
     place.mount("--config", file)
     place.root.mkdir("made since").set_limit("1M")
     place.umount("--keep")
-    place.mount("--config", file)  # in which nothing differs from what it names
+    place.mount("--config", file)  # a group that the description does not name is no difference
     place.umount("--keep")
     user = os.geteuid()
     file.write_text(
@@ -216,7 +222,7 @@ tokens.limit = 3
     done = run("mount", place.path, "--config", file)
     place.daemons.add(place.daemon)
     assert done.returncode == 0
-    said = done.stderr.splitlines()
+    warnings = done.stderr.splitlines()
     web, full = f"{place.path}/web/api", f"{place.path}/100%"
     differences = [
         "there is room for 16 groups, not 32",
@@ -225,20 +231,24 @@ tokens.limit = 3
         f"memory.limit of /web/api is 512M, not 1G: fsmount set {web} memory.limit=1G",
         f"tokens.soft_limit of /web/api is 100, not 7: fsmount set {web} tokens.soft_limit=7",
     ]
-    assert done.stderr.startswith(warned(place, *differences)) and "with 7 differences: " in said[5] and len(said) == 6
-    for _ in range(3):  # each round shows the first that are left
-        commands = [line.partition(": ")[2].partition(": ")[2].partition(": ")[2] for line in said[:-1]]
+    assert (
+        done.stderr.startswith(warned(place, *differences))
+        and "with 7 differences: " in warnings[5]
+        and len(warnings) == 6
+    )
+    for _ in range(3):  # each mount prints only the first differences
+        commands = [line.partition(": ")[2].partition(": ")[2].partition(": ")[2] for line in warnings[:-1]]
         script = "\n".join(command.replace("fsmount ", f"{sys.executable} -m fsmount ") for command in commands)
         subprocess.run(["sh", "-ec", script], check=True)
         place.umount("--keep")
-        said = run("mount", place.path, "--config", file).stderr.splitlines()
+        warnings = run("mount", place.path, "--config", file).stderr.splitlines()
         place.daemons.add(place.daemon)
-    assert said[0].endswith(differences[0]) and len(said) == 2, said
+    assert warnings[0].endswith(differences[0]) and len(warnings) == 2, warnings
     assert os.stat(web).st_uid == user and os.stat(f"{web}/memory.lease").st_mode & 0o777 == 0o666
     place.umount()
 
 
-def test_other_resources_and_owners_in_the_file_are_told(place: Place, file: Path) -> None:
+def test_a_mount_warns_of_other_resources_in_the_description(place: Place, file: Path) -> None:
     place.mount("--config", file)
     place.umount("--keep")
     file.write_text(f"""
@@ -261,7 +271,7 @@ gpus.limit = 4
 
 
 @pytest.mark.root
-def test_another_owner_in_the_file_is_told_with_the_command(place: Place, file: Path) -> None:
+def test_a_mount_warns_of_another_owner_with_the_command_to_change_it(place: Place, file: Path) -> None:
     place.mount("--config", file)
     place.umount("--keep")
     file.write_text('["/web/api"]\nowner = "daemon"\ngroup = "daemon"\nfiles."*".owner = "root"\n')
@@ -274,7 +284,7 @@ def test_another_owner_in_the_file_is_told_with_the_command(place: Place, file: 
     place.umount()
 
 
-def test_a_bad_file_is_told_also_where_there_are_counters_from_before(place: Place, file: Path) -> None:
+def test_an_error_in_a_description_fails_also_with_counters_of_an_earlier_mount(place: Place, file: Path) -> None:
     place.mount("--config", file)
     place.root.child("web").charge(5)
     place.umount("--keep")
@@ -286,17 +296,19 @@ def test_a_bad_file_is_told_also_where_there_are_counters_from_before(place: Pla
     place.umount()
 
 
-def test_a_maker_that_is_killed_leaves_no_half_of_a_tree(place: Place, file: Path) -> None:
+def test_a_mount_killed_while_it_builds_the_tree_leaves_no_unfinished_tree(place: Place, file: Path) -> None:
     file.write_text("".join(f'["/{number}"]\nmemory.limit = {number}\n' for number in range(3000)))
     where = Path(region_path.place(str(place.path)))
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f", "--config", str(file)]
     while True:
-        with subprocess.Popen(command) as maker:
-            eventually(lambda: where.exists() or list(where.parent.glob(where.name + ".new-*")), what="the making")
-            maker.kill()
+        with subprocess.Popen(command) as mounting:
+            eventually(
+                lambda: where.exists() or list(where.parent.glob(where.name + ".new-*")), what="an unfinished region"
+            )
+            mounting.kill()
         if not where.exists():
             break
-        eventually(lambda: not place.processes)  # it was made before it could be killed
+        eventually(lambda: not place.processes)  # the tree was finished before the kill
         run("umount", place.path)
         where.unlink(missing_ok=True)
     place.mount("--config", file)

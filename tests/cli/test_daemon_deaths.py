@@ -1,8 +1,7 @@
-"""
-The daemon killed under load, over and over: who charges in the region never notices, who uses the files gets an error,
-and the next mount has everything.
+"""Tests that kill the daemon again and again under load.
 
-The tests print their seed. FSMOUNT_SEED runs one again, FSMOUNT_SOAK=1 takes longer.
+Processes that charge in the region never notice. Processes that use the files get an error. The next mount has every
+charge. The tests print their seed: FSMOUNT_SEED repeats a run, and FSMOUNT_SOAK=1 makes it longer.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ WORKERS = 3
 LOST = {"ENOTCONN", "ECONNABORTED"}
 SHELLS = (["bash"], ["dash"], ["busybox", "sh"])
 
-#: Charges and uncharges the group itself until a file fails; tells what it has given it, and what cat says then.
+#: Charges and uncharges the group itself until a file fails; prints the net charge, and the error of cat.
 SHELL_CHARGER = """
 given=$2
 while :; do
@@ -52,7 +51,7 @@ echo "$given"
 cat "$1/memory.usage_in_bytes" 2>&1
 """
 
-#: Makes, renames, removes groups and changes their modes and limits until something fails.
+#: Makes, renames and removes groups and changes their modes and limits until a command fails.
 SHELL_STORM = """
 n=0
 while :; do
@@ -68,7 +67,8 @@ echo "$n"
 ls "$1" 2>&1
 """
 
-#: Holds 100, and 7 now and then, through a file until that fails; says how. A line has it attach once more.
+#: Holds 100, and 7 from time to time, through a file until an operation fails; prints the error. A line of input
+#: makes it attach again.
 LEASE_HOLDER = """
 import errno, os, sys
 import fsmount
@@ -106,9 +106,9 @@ class FileUser:
         return self.process.stdout.readline().rstrip("\n")
 
     def rest(self) -> str:
-        """What else it says until it ends, which it must."""
-        said, _ = self.process.communicate(timeout=60)
-        return said
+        """The output up to the end of the process, which must come."""
+        output, _ = self.process.communicate(timeout=60)
+        return output
 
     def tell(self) -> None:
         assert self.process.stdin is not None
@@ -121,7 +121,7 @@ class FileUser:
 
 
 class Scene:
-    """A mounted tree with everybody in it, and what is known of it."""
+    """A mounted tree with processes of each kind, and the state that the test expects."""
 
     def __init__(self, place: Place, rng: random.Random, progress: Progress) -> None:
         self.place, self.rng, self.progress = place, rng, progress
@@ -142,7 +142,7 @@ class Scene:
         self.visitors: list[tuple[HolderProcess, Path]] = []
         self.hire()
 
-    # ---- who charges in the region
+    # ---- processes that charge in the region
 
     def group(self, path: Path) -> Group:
         group = self.tree.root
@@ -168,7 +168,7 @@ class Scene:
         victim.bury()
 
     def visit(self) -> None:
-        """Somebody attaches through the mount."""
+        """Starts a process that attaches through the mount."""
         group = self.rng.choice(self.groups[1:])
         visitor = HolderProcess(group.path, transport="memory")
         visitor.charge_nofail(50)
@@ -178,10 +178,10 @@ class Scene:
         if self.visitors:
             self.visitors.pop(self.rng.randrange(len(self.visitors)))[0].kill()
 
-    # ---- what must be so
+    # ---- expectations
 
     def set_something(self) -> None:
-        """Modes, owners, limits and a name, as late as can be before the daemon dies."""
+        """Sets modes, owners and limits, just before the daemon dies."""
         rng = self.rng
         for group in rng.sample(self.groups[1:], 3):
             mode, owner, soft = rng.randrange(0o700, 0o777), rng.randrange(1, 60_000), rng.randrange(10**6)
@@ -201,24 +201,24 @@ class Scene:
         assert (self.groups[0].limit, self.groups[3].number("limit", "tokens")) == (60_000, 20_000)
 
     def expected(self, reports: list[dict[str, Any]]) -> dict[tuple[Path, str], int]:
-        """What is used in each group: what the living hold there and below, and what the groups themselves do."""
-        everybody = [(Path(path), resource, held) for report in reports for path, resource, held in report["held"]]
-        everybody += [(path, "memory", 50) for _, path in self.visitors]
-        everybody += [
+        """The usage of each group: the charges of live processes and common charges, there and below."""
+        charges = [(Path(path), resource, held) for report in reports for path, resource, held in report["held"]]
+        charges += [(path, "memory", 50) for _, path in self.visitors]
+        charges += [
             (group.path, resource, group.stat(resource)["common"])
             for group in (*self.groups, self.charged)
             for resource in UNITS
         ]
         return {
             (group.path, resource): sum(
-                held for path, what, held in everybody if what == resource and path.is_relative_to(group.path)
+                held for path, what, held in charges if what == resource and path.is_relative_to(group.path)
             )
             for group in (*self.groups, self.charged, self.leased)
             for resource in UNITS
         }
 
     def settle(self) -> None:
-        """Everybody pauses; what is counted is what they hold, to the last byte."""
+        """Pauses the workers, and checks that each usage equals the sum of the charges."""
         reports = [worker.stop_work() for worker in self.workers]
         wanted = self.expected(reports)
 
@@ -237,8 +237,8 @@ class Scene:
         for worker in self.workers:
             self.start(worker)
 
-    def told(self, group: Group | None = None) -> dict[str, Any]:
-        """Names, attributes and counters, as they are in the region."""
+    def contents(self, group: Group | None = None) -> dict[str, Any]:
+        """Names, attributes and counters in the region."""
         group = group or self.tree.root
         slots = 1 + len(UNITS) * 11
         result: dict[str, Any] = {
@@ -248,7 +248,7 @@ class Scene:
             )
         }
         for child in group.children():
-            result |= self.told(child)
+            result |= self.contents(child)
         return result
 
     def clear_storm(self) -> None:
@@ -287,26 +287,26 @@ def scene(place: Place, rng: random.Random) -> Iterator[Scene]:
 
 
 def anonymous_memory(pid: int) -> int:
-    """KiB that are this process's own."""
+    """The anonymous memory of the process in KiB."""
     found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1])
 
 
 def mount_twice(place: Place) -> None:
-    """Two at once: one of them mounts, the other says why not."""
+    """Runs two mounts at once: one succeeds, and the other names the reason of its failure."""
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60) for process in both]
-    assert sorted(process.returncode for process in both) == [0, 1], said
-    [(_, loser)] = [text for process, text in zip(both, said, strict=True) if process.returncode]
+    outputs = [process.communicate(timeout=60) for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], outputs
+    [(_, loser)] = [text for process, text in zip(both, outputs, strict=True) if process.returncode]
     place.daemons.add(place.daemon)
-    told = ("already an fsmount mount", f"(pid {place.daemon})", "in use by another daemon")
-    assert any(reason in loser for reason in told), loser
+    reasons = ("already an fsmount mount", f"(pid {place.daemon})", "in use by another daemon")
+    assert any(reason in loser for reason in reasons), loser
 
 
 @pytest.mark.timeout(3600)
-def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges_notices(
+def test_a_daemon_killed_under_load_loses_no_charge_and_processes_in_the_region_never_notice(
     place: Place, scene: Scene, rng: random.Random, soak: bool
 ) -> None:
     seconds, memory, ends = [], [], Tally[str]()
@@ -334,7 +334,7 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
             scene.set_something()
             place.signal(signal.SIGKILL)
 
-            # Nobody serves. Who has a file gets an error, who has the region goes on.
+            # No daemon serves: operations on files fail, and processes in the region continue.
             scene.progress.wait_for([worker.slot for worker in scene.workers], 3)
             for kind, holder in holders.items():
                 name, number = holder.line().split()
@@ -354,7 +354,7 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
                 scene.hire()
             reports = [worker.stop_work() for worker in scene.workers] if quiet else []
             scene.tree.reap()
-            before = scene.told() if quiet and waits else {}
+            before = scene.contents() if quiet and waits else {}
 
             start = time.monotonic()
             if twice:
@@ -364,12 +364,12 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
                 seconds.append(time.monotonic() - start)
             assert len(place.mounts) == 1
             if before:
-                assert scene.told() == before
+                assert scene.contents() == before
             for worker, _ in zip(scene.workers, reports, strict=False):
                 scene.start(worker)
             scene.check_attributes()
 
-            # And all of it can be used again.
+            # The files work again.
             holders["files"].tell()
             assert holders["files"].line() == "9"
             scene.hire()
@@ -378,7 +378,9 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
                 user.kill()
             if waits:
                 common = scene.charged.stat()["common"]
-                assert common - scene.given in (0, 5, -400), "but for what was under way when the daemon died"
+                assert common - scene.given in (0, 5, -400), (
+                    "except for one operation that was pending when the daemon died"
+                )
             scene.given = scene.charged.stat()["common"]
             scene.settle()
             memory.append(anonymous_memory(place.daemon))
@@ -401,8 +403,8 @@ def test_a_daemon_that_is_killed_under_load_loses_nothing_and_nobody_who_charges
 
 
 @pytest.mark.slow
-def test_ten_thousand_groups_and_two_thousand_holders_are_taken_over(place: Place) -> None:
-    """The dead half of the holders is given back, the living half kept."""
+def test_a_daemon_takes_over_ten_thousand_groups_and_a_thousand_holders(place: Place) -> None:
+    """The takeover releases the charges of the dead half, and keeps those of the live half."""
     place.mount()
     assert place.region is not None
     place.signal(signal.SIGKILL)
@@ -427,24 +429,24 @@ def test_ten_thousand_groups_and_two_thousand_holders_are_taken_over(place: Plac
     place.umount()
 
 
-# ---- killed while it mounts, takes over, or unmounts
+# ---- kills during a mount, a takeover or an unmount
 
 
 def killed_after(place: Place, delay: float, *arguments: str) -> None:
-    """Runs a command on the mount point, and kills it with all that serves or unmounts there."""
+    """Runs a command on the mount point, and kills it after the delay with its daemon and helpers."""
     command = [sys.executable, "-m", "fsmount", *arguments, str(place.path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(delay)
-        while processes := place.processes:  # also who was about to fork
+        while processes := place.processes:  # again, since a process may have forked meanwhile
             for pid in processes:
-                # fusermount3 is root: it unmounts by the path, so it must have ended before anybody mounts again
+                # fusermount3 runs as root and unmounts by path, so it must end before the next mount.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(3600)
-def test_wherever_a_mount_or_its_end_is_killed_the_next_mount_has_everything(
+def test_the_next_mount_has_every_charge_after_a_kill_at_any_moment_of_a_mount_or_unmount(
     place: Place, rng: random.Random, soak: bool
 ) -> None:
     took = -time.monotonic()

@@ -1,4 +1,4 @@
-"""fsmount doctor: what it says of a region in order, of one that is not, and of what is none."""
+"""fsmount doctor: its report on a sound region, a damaged one, and a path without a region."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.mounts import as_user
 
 pytestmark = pytest.mark.any_user
 
-# Is found in the region's file wherever it is counted, and nowhere else.
+# An amount whose bytes occur in the region's file only where the charge is counted.
 CHARGE = 0x0123456789ABCDE
 
 
@@ -30,7 +30,7 @@ def healthy(place: object) -> bool:
 
 
 def damage(region: Path) -> None:
-    """Writes over a number that is derived from others, with CHARGE charged to a group: the first one that is."""
+    """Overwrites the first number in the region that is derived from a group's charge of CHARGE."""
     data = region.read_bytes()
     pattern = struct.pack("=q", CHARGE)
     copy = region.with_name("copy")
@@ -57,7 +57,7 @@ def overwrite(path: Path, at: int) -> None:
         file.write(struct.pack("=q", CHARGE + 5))
 
 
-def test_there_is_nothing_to_say_of_a_region_in_order(place: Place) -> None:
+def test_doctor_reports_nothing_about_a_sound_region(place: Place) -> None:
     place.mount()
     place.root.mkdir("group").charge(5)
     assert healthy(place.path) and healthy(place.region)
@@ -71,7 +71,7 @@ def test_there_is_nothing_to_say_of_a_region_in_order(place: Place) -> None:
         assert healthy(tree.path)
 
 
-def test_a_live_mount_is_not_disturbed(place: Place) -> None:
+def test_doctor_does_not_disturb_a_live_mount(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     holder = HolderProcess(group.path)
@@ -87,7 +87,7 @@ def test_a_live_mount_is_not_disturbed(place: Place) -> None:
 
 
 @pytest.mark.parametrize("served", [True, False], ids=["served", "not served"])
-def test_differences_are_printed_and_repaired(place: Place, served: bool) -> None:
+def test_doctor_prints_and_repairs_differences(place: Place, served: bool) -> None:
     region = place.directory / "region"
     place.mount("--region", region, "--groups", "16", "--cells", "64")
     group = place.root.mkdir("group")
@@ -99,7 +99,9 @@ def test_differences_are_printed_and_repaired(place: Place, served: bool) -> Non
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.count("\n") >= 1
     again = run("doctor", "--json", place.path)
-    assert (again.returncode, json.loads(again.stdout)) == (1, done.stdout.splitlines()), "it was changed by looking"
+    assert (again.returncode, json.loads(again.stdout)) == (1, done.stdout.splitlines()), (
+        "a check without --repair changed the region"
+    )
     mended = run("doctor", place.path, "--repair")
     assert (mended.returncode, mended.stdout, mended.stderr) == (0, done.stdout, "")
     assert healthy(place.path)
@@ -111,10 +113,10 @@ def test_differences_are_printed_and_repaired(place: Place, served: bool) -> Non
     place.umount()
 
 
-# ---- what cannot be looked at
+# ---- paths that doctor cannot check
 
 
-def test_a_group_is_told_from_a_mount_point(place: Place) -> None:
+def test_a_group_is_refused_where_a_mount_point_is_needed(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     for words in (["doctor", group.path], ["save", group.path, "-"]):
@@ -123,7 +125,7 @@ def test_a_group_is_told_from_a_mount_point(place: Place) -> None:
 
 
 @pytest.mark.user
-def test_a_place_that_may_not_be_read_is_told(place: Place) -> None:
+def test_an_unreadable_path_is_an_error_of_one_line(place: Place) -> None:
     inside = place.path / "inside"
     inside.mkdir()
     place.path.chmod(0)
@@ -148,11 +150,11 @@ def test_a_path_without_a_region_is_an_error(place: Place) -> None:
     assert file.read_bytes() == b"precious" * 10000
 
 
-def test_a_region_of_another_version_is_told(place: Place) -> None:
+def test_doctor_refuses_a_region_of_another_version(place: Place) -> None:
     region = place.directory / "region"
     Tree.create(region).close()
     with region.open("r+b") as file:
-        file.seek(8)  # the version follows the 8 bytes that say what it is
+        file.seek(8)  # the version follows 8 bytes of magic
         file.write(b"\xff")
     text = refused(run("doctor", region, "--repair"), region)
     assert "layout version" in text and text.endswith(
@@ -160,14 +162,14 @@ def test_a_region_of_another_version_is_told(place: Place) -> None:
     )
 
 
-def test_a_region_that_is_damaged_beyond_repair_is_told(place: Place) -> None:
+def test_doctor_leaves_a_region_that_is_damaged_beyond_repair_unchanged(place: Place) -> None:
     region = place.directory / "region"
     with Tree.create(region, groups=64, cells=256) as tree:
         for number in range(20):
             tree.root.mkdir(str(number))["memory"].charge_common(5)
     size = region.stat().st_size
     with region.open("r+b") as file:
-        for offset in range(8192, size, 4096):  # the header stays, or nobody could tell that this is a region
+        for offset in range(8192, size, 4096):  # the header stays, which marks the file as a region
             file.seek(offset)
             file.write(b"\xff\x00\x5a\xff" * 256)
     damaged = region.read_bytes()
@@ -180,7 +182,7 @@ def test_a_region_that_is_damaged_beyond_repair_is_told(place: Place) -> None:
 
 
 @pytest.mark.root
-def test_a_region_is_for_its_owner_and_root(place: Place) -> None:
+def test_only_its_owner_and_root_open_a_region(place: Place) -> None:
     region = place.directory / "region"
     Tree.create(region).close()
     os.chown(region, 12345, 12345)

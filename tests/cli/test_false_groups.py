@@ -1,4 +1,4 @@
-"""A directory that another user has made to look like a group: root's commands change nothing by way of it."""
+"""A directory that another user has made to look like a group: commands of root change no other file through it."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def victim(place: Place) -> Iterator[Path]:
 
 
 def false_group(place: Place, make: Callable[[str], object]) -> Path:
-    """A directory of theirs where each file of a group is what `make` makes."""
+    """A directory of another user, in which `make` has made each file of a group."""
     directory = place.directory / "group"
     directory.mkdir()
     os.chown(directory, THEM, THEM)
 
-    def furnish() -> None:
+    def make_files() -> None:
         for name in [*resource_files(), "lease", "metrics", ".fsmount", ".memory.groups"]:
             make(str(directory / name))
 
-    as_user(THEM, furnish)
+    as_user(THEM, make_files)
     return directory
 
 
@@ -65,24 +65,24 @@ def run_all(group: Path) -> None:
         assert done.stderr.startswith("fsmount: ") and "Error" not in done.stderr, done
 
 
-def test_no_link_is_followed(place: Place, victim: Path) -> None:
+def test_no_command_follows_a_link(place: Place, victim: Path) -> None:
     run_all(false_group(place, lambda path: os.symlink(victim, path)))
 
 
-def test_no_pipe_is_waited_for(place: Place) -> None:
+def test_no_command_waits_for_a_pipe(place: Place) -> None:
     run_all(false_group(place, lambda path: os.mkfifo(path, 0o666)))
 
 
-def test_no_file_with_another_name_is_written(place: Place, victim: Path) -> None:
-    """As where fs.protected_hardlinks is 0."""
+def test_no_command_writes_to_a_hard_link(place: Place, victim: Path) -> None:
+    """Such links exist where fs.protected_hardlinks is 0."""
     group = false_group(place, lambda path: None)
     for name in [*resource_files(), "lease", "metrics", ".fsmount", ".memory.groups"]:
         os.link(victim, group / name)
     run_all(group)
 
 
-def test_links_among_true_files_are_found_when_they_are_opened(place: Place, victim: Path) -> None:
-    """The directory looks like a group until it is used."""
+def test_no_command_follows_a_link_among_plausible_files(place: Place, victim: Path) -> None:
+    """The directory looks like a group until a command opens the file that is a link."""
     group = false_group(place, lambda path: Path(path).write_text("1\n") and None)
     for name in ("memory.limit_in_bytes", "memory.charge", "memory.lease", "lease"):
         with contextlib.suppress(FileNotFoundError):
@@ -92,7 +92,7 @@ def test_links_among_true_files_are_found_when_they_are_opened(place: Place, vic
         run(*arguments(command, group))
 
 
-def test_root_uses_no_group_that_another_users_link_chooses(place: Place) -> None:
+def test_root_uses_no_group_through_a_link_of_another_user(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     theirs = place.directory / "theirs"

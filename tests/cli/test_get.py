@@ -1,4 +1,4 @@
-"""fsmount get: what the counters say, to be read by people and by programs."""
+"""fsmount get: the counters, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ def printed(*arguments: object) -> str:
     return done.stdout
 
 
-def test_without_words_it_is_everything(group: GroupFiles) -> None:
+def test_without_keys_get_prints_every_counter(group: GroupFiles) -> None:
     group.charge(4096)
     group.charge(3, "tokens")
     lines = [line.split(" ") for line in printed(group.path).splitlines()]
     assert [name for name, _ in lines] == [f"{resource}.{key}" for resource in group.units for key in STAT_KEYS]
-    said = {name: int(number) for name, number in lines}
-    assert (said["memory.usage"], said["tokens.usage"], said["memory.limit"]) == (4096, 3, UNLIMITED)
+    numbers = {name: int(number) for name, number in lines}
+    assert (numbers["memory.usage"], numbers["tokens.usage"], numbers["memory.limit"]) == (4096, 3, UNLIMITED)
 
 
-def test_words_choose_and_keep_their_order(group: GroupFiles) -> None:
+def test_keys_choose_the_counters_and_their_order(group: GroupFiles) -> None:
     group.charge(4096)
     group.set_limit(100, "tokens")
     assert printed(group.path, "tokens.limit", "memory.usage") == "tokens.limit 100\nmemory.usage 4096\n"
     assert [line.split(".")[0] for line in printed(group.path, "tokens").splitlines()] == ["tokens"] * len(STAT_KEYS)
 
 
-def test_one_key_is_a_number_alone(group: GroupFiles) -> None:
+def test_a_single_key_prints_only_its_number(group: GroupFiles) -> None:
     group.charge(4096)
     assert printed(group.path, "memory.usage") == "4096\n"
 
 
-def test_json_is_the_same_in_one_object(group: GroupFiles) -> None:
+def test_json_has_the_same_counters_in_one_object(group: GroupFiles) -> None:
     group.charge(4096)
     assert json.loads(printed("--json", group.path, "memory.usage")) == {"memory": {"usage": 4096}}
     everything = json.loads(printed(group.path, "--json"))
@@ -47,5 +47,5 @@ def test_an_unknown_key_fails_with_the_known_keys(group: GroupFiles) -> None:
         refused(run_here("get", group.path, "beans"), group.path)
         == "no resource 'beans' here; there are: memory, tokens"
     )
-    said = refused(run_here("get", group.path, "memory.use"), group.path)
-    assert said.startswith("there is no memory.use; the keys of memory are: usage, ")
+    error = refused(run_here("get", group.path, "memory.use"), group.path)
+    assert error.startswith("there is no memory.use; the keys of memory are: usage, ")

@@ -1,4 +1,4 @@
-"""Every command that takes a GROUP, with what is none or not ours: one line, the right status, and nothing charged."""
+"""The argument GROUP of every command: a path that is no usable group is an error of one line and charges nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.mounts import UNLIMITED, GroupFiles, Mount, as_user, mounted
 
 
 class Command(NamedTuple):
-    """Its words, {} for the group; its status when that is none; whether it changes nothing."""
+    """The words of a command, with {} for the group; its status on an error; whether it only reads."""
 
     words: tuple[str, ...]
     status: int = 1
@@ -38,7 +38,7 @@ TAKING_A_GROUP = {
     "top --holders": Command(("top", "--json", "-n", "1", "--holders", "{}"), reads=True),
 }
 
-# A user of no name.
+# A user without a name.
 ANOTHER = 60_101
 
 
@@ -48,7 +48,7 @@ def takes_a_group(name: str) -> bool:
     return any("GROUP" in (parameter.metavar or "") for parameter in command.params)
 
 
-def test_no_command_is_left_out() -> None:
+def test_the_list_contains_every_command_that_takes_a_group() -> None:
     assert {command.words[0] for command in TAKING_A_GROUP.values()} == {
         name for name in COMMANDS if takes_a_group(name)
     }
@@ -65,62 +65,64 @@ def done(command: Command, path: object) -> subprocess.CompletedProcess[str]:
 
 
 def done_by_another(command: Command, path: object) -> subprocess.CompletedProcess[str]:
-    """The same by another user."""
+    """Runs the command as another user."""
 
     def act() -> list[object]:
         answer = done(command, path)
         return [answer.returncode, answer.stdout, answer.stderr]
 
-    assert takes_a_group(command.words[0])  # imported here: he may be kept from reading the checkout
+    assert takes_a_group(
+        command.words[0]
+    )  # imports the command here: the other user may be unable to read the checkout
     return subprocess.CompletedProcess(command.words, *as_user(ANOTHER, act))
 
 
 def refusal(command: Command, path: object, answer: subprocess.CompletedProcess[str]) -> str:
-    """What the command says is wrong with the group: the rest of its one line."""
+    """The error about the group that the command prints, without its beginning."""
     start = f"fsmount: {path}: "
     assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (command.status, "", 1), answer
     assert answer.stderr.startswith(start) and answer.stderr.endswith("\n"), answer
     return answer.stderr[len(start) : -1]
 
 
-def said(command: Command, path: object) -> str:
+def error_of(command: Command, path: object) -> str:
     return refusal(command, path, done(command, path))
 
 
-def test_what_is_no_group_is_told_in_one_line(command: Command, mount: object, tmp_path: Path) -> None:
+def test_a_path_that_is_no_group_is_an_error_of_one_line(command: Command, mount: object, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert said(command, tmp_path / "none").startswith("there is no such directory; mkdir makes")
-    assert said(command, file).startswith("not a directory; a group is")
-    assert said(command, tmp_path).startswith("this directory is in no fsmount tree; name a directory of a mount")
+    assert error_of(command, tmp_path / "none").startswith("there is no such directory; mkdir makes")
+    assert error_of(command, file).startswith("not a directory; a group is")
+    assert error_of(command, tmp_path).startswith("this directory is in no fsmount tree; name a directory of a mount")
 
 
 def test_an_empty_path_is_not_the_current_directory(
     command: Command, group: GroupFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(group.path)
-    assert said(command, "").startswith("there is no such directory")
+    assert error_of(command, "").startswith("there is no such directory")
     assert (group.usage, group.max_usage) == (0, 0)
 
 
-def test_a_path_that_is_no_text_goes_to_no_terminal_as_it_is(command: Command) -> None:
+def test_an_error_escapes_control_characters_of_a_path(command: Command) -> None:
     answer = done(command, "\x1b[2Jx\udcff")
     assert refusal(command, r"\x1b[2Jx\udcff", answer).startswith("there is no such directory")
 
 
-def test_a_group_that_vanished_is_told(command: Command, group: GroupFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_group_is_an_error(command: Command, group: GroupFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = group.mkdir("gone")
     monkeypatch.chdir(gone.path)
     gone.path.rmdir()
-    assert said(command, ".").startswith("there is no such directory")
+    assert error_of(command, ".").startswith("there is no such directory")
     assert (group.usage, group.max_usage) == (0, 0)
 
 
 @pytest.mark.user
-def test_a_group_that_may_not_be_read_is_told(command: Command, group: GroupFiles) -> None:
+def test_an_unreadable_group_is_an_error_that_names_chmod(command: Command, group: GroupFiles) -> None:
     closed = group.mkdir("closed")
     closed.path.chmod(0)
-    assert said(command, closed.path) == (
+    assert error_of(command, closed.path) == (
         f"Permission denied ({closed.path}); its owner or root can permit it with chmod or chown"
     )
     closed.path.chmod(0o755)
@@ -128,35 +130,35 @@ def test_a_group_that_may_not_be_read_is_told(command: Command, group: GroupFile
 
 
 @pytest.mark.root
-def test_a_mount_of_another_user_is_told(command: Command, group: GroupFiles) -> None:
-    told = refusal(command, group.path, done_by_another(command, group.path))
-    assert told.startswith("Permission denied (")
+def test_a_mount_of_another_user_is_an_error(command: Command, group: GroupFiles) -> None:
+    error = refusal(command, group.path, done_by_another(command, group.path))
+    assert error.startswith("Permission denied (")
     assert (group.usage, group.max_usage) == (0, 0)
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Mount]:
-    """A mount every user sees."""
+    """A mount that is open to all users."""
     with mounted("-o", "allow_other") as mount:
         yield mount
 
 
 @pytest.mark.root
-def test_in_a_group_of_another_user_one_may_look_and_no_more(command: Command, shared: Mount) -> None:
+def test_commands_only_read_in_a_group_of_another_user(command: Command, shared: Mount) -> None:
     root = shared.root
     root.charge(1)
     answer = done_by_another(command, root.path)
     if command.reads:
         assert (answer.returncode, answer.stderr) == (0, ""), answer
     else:
-        told = refusal(command, root.path, answer)
-        assert told.startswith(f"Permission denied ({root.path}/"), told
+        error = refusal(command, root.path, answer)
+        assert error.startswith(f"Permission denied ({root.path}/"), error
     assert (root.usage, root.max_usage, root.limit) == (1, 1, UNLIMITED)
     root.uncharge(1)
 
 
-def test_a_mount_without_its_daemon_is_told(place: Place) -> None:
+def test_a_mount_without_its_daemon_is_an_error_that_names_the_remedy(place: Place) -> None:
     place.mount()
     place.signal(signal.SIGKILL)
     for command in TAKING_A_GROUP.values():
-        assert said(command, place.path).startswith("the mount has lost its daemon: `fsmount mount` takes it over")
+        assert error_of(command, place.path).startswith("the mount has lost its daemon: `fsmount mount` takes it over")

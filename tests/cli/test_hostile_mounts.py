@@ -1,4 +1,4 @@
-"""Another user's mounts, daemons and regions: no command signals, removes, mounts on or waits for what they lead to."""
+"""Hostile mounts, daemons and regions of another user: commands of root harm nothing else and never hang."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAMES = [
 
 @pytest.fixture
 def theirs(place: Place) -> Path:
-    """A directory of the other user."""
+    """A directory that belongs to the other user."""
     path = place.directory / "theirs"
     path.mkdir()
     os.chown(path, USER.pw_uid, USER.pw_gid)
@@ -55,7 +55,7 @@ def as_them(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def their_mount(place: Place) -> Iterator[Place]:
-    """A mount point of the other user, mounted by them."""
+    """A mount point of the other user, with a mount of that user."""
     os.chown(place.path, USER.pw_uid, USER.pw_gid)
     done = as_them("mount", place.path)
     assert (done.returncode, done.stderr) == (0, ""), done
@@ -80,7 +80,9 @@ def their_region(place: Place) -> Path | None:
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_a_mount_point_of_any_bytes_hinders_no_command(place: Place, other_place: Place, name: bytes) -> None:
+def test_commands_work_beside_a_mount_point_with_any_bytes_in_its_name(
+    place: Place, other_place: Place, name: bytes
+) -> None:
     path = os.path.normpath(os.path.join(os.fsencode(place.directory), name))
     os.makedirs(path)
     os.chown(path, USER.pw_uid, USER.pw_gid)
@@ -99,7 +101,7 @@ def test_a_mount_point_of_any_bytes_hinders_no_command(place: Place, other_place
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_a_tree_is_mounted_and_unmounted_at_any_bytes(place: Place, name: bytes) -> None:
+def test_a_mount_point_may_have_any_bytes_in_its_name(place: Place, name: bytes) -> None:
     path = os.path.normpath(os.fsdecode(os.path.join(os.fsencode(place.directory), name)))
     os.makedirs(path)
     for option in ("--keep", "--stale"):
@@ -123,19 +125,19 @@ def test_the_source_of_a_mount_cannot_change_the_rest_of_its_line(theirs: Path, 
         assert mount is not None and (mount.type, mount.uid, mount.path) == ("fuse.fsmount", USER.pw_uid, str(theirs))
 
 
-def test_a_line_that_is_no_mount_is_skipped() -> None:
+def test_the_parser_skips_a_malformed_line_of_the_mount_table() -> None:
     good = b"22 1 0:21 / /a\\040b rw shared:5 - fuse.fsmount x rw,user_id=1000,group_id=100"
     for bad in (b"", b"x", b"22 1 0:21 / /a rw", b"22 1 0:21 / /a rw -", good.replace(b"22", b"x", 1), b"\xff" * 50):
         (mount,) = parse(bad + b"\n" + good + b"\n" + bad)
         assert (mount.id, mount.path, mount.peers, mount.uid, mount.gid) == (22, "/a b", "shared:5", 1000, 100)
 
 
-# ---- the process that a region or a daemon names
+# ---- processes that a region or a daemon names
 
 
 @pytest.mark.parametrize("victim_of", ["root", "the user"])
 @pytest.mark.parametrize("options", [[], ["--keep"], ["--stale"]], ids=repr)
-def test_a_process_that_only_the_region_names_is_not_signalled(
+def test_umount_signals_no_process_that_only_the_region_names(
     their_mount: Place, victim_of: str, options: list[str]
 ) -> None:
     become = become_user if victim_of == "the user" else None
@@ -154,7 +156,7 @@ def test_a_process_that_only_the_region_names_is_not_signalled(
         victim.kill()
 
 
-#: A daemon that says it is another process.
+#: A daemon that reports the pid of another process as its own.
 LIAR = """
 import os, sys
 pid = int(sys.argv.pop(1))
@@ -165,7 +167,7 @@ main()
 """
 
 
-def test_a_process_that_only_the_daemon_names_is_not_signalled(place: Place) -> None:
+def test_umount_signals_no_process_that_only_the_daemon_names(place: Place) -> None:
     os.chown(place.path, USER.pw_uid, USER.pw_gid)
     with subprocess.Popen(["sleep", "600"]) as victim:
         command = [sys.executable, "-c", LIAR, str(victim.pid), "mount", "-f", "--watchdog", "0", str(place.path)]
@@ -177,7 +179,7 @@ def test_a_process_that_only_the_daemon_names_is_not_signalled(place: Place) -> 
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            with keeper:  # another mount namespace keeps the daemon, so that it would be signalled
+            with keeper:  # a copy in another mount namespace keeps the daemon alive, so umount would send a signal
                 assert keeper.stdin is not None and keeper.stdout is not None and keeper.stdout.readline() == b"\n"
                 run("umount", place.path)
                 assert victim.poll() is None
@@ -190,7 +192,7 @@ def test_a_process_that_only_the_daemon_names_is_not_signalled(place: Place) -> 
 
 
 def replaced_by(region: Path, make: Callable[[Path], object]) -> None:
-    """The user puts something else in the place of the region."""
+    """The other user replaces the file of the region."""
 
     def replace() -> None:
         region.rename(region.with_suffix(".aside"))
@@ -201,7 +203,7 @@ def replaced_by(region: Path, make: Callable[[Path], object]) -> None:
 
 @pytest.mark.parametrize("kind", ["link to a file", "link to a device", "fifo", "directory", "hard link", "nonsense"])
 @pytest.mark.parametrize("is_stale", [False, True], ids=["served", "stale"])
-def test_what_a_user_puts_in_the_place_of_a_region_is_not_touched(
+def test_umount_touches_no_file_that_a_user_puts_in_place_of_a_region(
     their_mount: Place, kind: str, is_stale: bool
 ) -> None:
     region = their_region(their_mount)
@@ -209,7 +211,7 @@ def test_what_a_user_puts_in_the_place_of_a_region_is_not_touched(
     roots = region_path.SHARED_MEMORY + "/fsmount-test-file-of-root"
     Path(roots).write_text("root's")
     try:
-        if kind == "hard link":  # as where fs.protected_hardlinks is 0
+        if kind == "hard link":  # users can make one where fs.protected_hardlinks is 0
             region.rename(region.with_suffix(".aside"))
             os.link(roots, region)
         else:
@@ -240,7 +242,7 @@ def test_what_a_user_puts_in_the_place_of_a_region_is_not_touched(
 # ---- stale mounts
 
 
-def test_root_clears_a_stale_mount_of_another_user(their_mount: Place) -> None:
+def test_root_unmounts_a_stale_mount_of_another_user(their_mount: Place) -> None:
     region = their_region(their_mount)
     for options in (["--stale"], ["--keep"], []):
         daemon = their_daemon(their_mount)
@@ -254,7 +256,7 @@ def test_root_clears_a_stale_mount_of_another_user(their_mount: Place) -> None:
         their_mount.daemons.add(their_daemon(their_mount))
 
 
-def test_root_unmounts_and_keeps_what_another_user_has_mounted(their_mount: Place) -> None:
+def test_root_unmounts_a_mount_of_another_user_and_keeps_its_counters(their_mount: Place) -> None:
     daemon = their_daemon(their_mount)
     as_user(USER.pw_uid, lambda: their_mount.root.charge(7), gid=USER.pw_gid)
     assert run("umount", "--stale", their_mount.path).returncode == 0
@@ -266,41 +268,41 @@ def test_root_unmounts_and_keeps_what_another_user_has_mounted(their_mount: Plac
     assert as_user(USER.pw_uid, lambda: their_mount.root.usage, gid=USER.pw_gid) == 7
 
 
-def test_root_looks_at_a_tree_of_another_user(their_mount: Place) -> None:
+def test_root_checks_and_saves_a_tree_of_another_user(their_mount: Place) -> None:
     done = run("doctor", their_mount.path)
     assert (done.returncode, done.stderr) == (0, "")
     assert run("save", their_mount.path, "-").returncode == 0
     user = pwd.getpwnam("daemon").pw_uid
-    told = as_user(user, lambda: run("doctor", their_mount.path).stderr)
-    assert "belongs to user" in told and told.count("\n") == 1
+    error = as_user(user, lambda: run("doctor", their_mount.path).stderr)
+    assert "belongs to user" in error and error.count("\n") == 1
 
 
-# ---- daemons that answer nothing
+# ---- daemons that answer no request
 
 
 def mounted_at(path: Path) -> bool:
-    """Without asking a daemon, which may be stopped."""
+    """Whether a mount is there; asks no daemon, which may be stopped."""
     return mount_at(str(path)) is not None
 
 
-def told_in_time(commands: list[list[str]]) -> list[str]:
-    """The errors of commands that run at the same time; each is refused within some seconds."""
+def errors_in_time(commands: list[list[str]]) -> list[str]:
+    """The errors of commands that run at the same time; each must fail within seconds."""
     begun = time.monotonic()
     running = [
         subprocess.Popen([sys.executable, "-m", "fsmount", *words], stderr=subprocess.PIPE, text=True)
         for words in commands
     ]
-    told = [process.communicate(timeout=60)[1] for process in running]
-    assert time.monotonic() - begun < 50, "a few times five seconds, on a busy machine"
-    assert [process.returncode for process in running] == [1] * len(running), told
-    assert all(text.count("\n") == 1 for text in told), told
-    return told
+    errors = [process.communicate(timeout=60)[1] for process in running]
+    assert time.monotonic() - begun < 50, "expected are a few times five seconds, even on a busy machine"
+    assert [process.returncode for process in running] == [1] * len(running), errors
+    assert all(text.count("\n") == 1 for text in errors), errors
+    return errors
 
 
 @pytest.mark.parametrize("answers_init", [True, False], ids=["reads", "never reads"])
-def test_a_daemon_that_answers_nothing_does_not_keep_root_waiting(theirs: Path, answers_init: bool) -> None:
+def test_commands_of_root_fail_in_time_on_a_daemon_that_answers_no_request(theirs: Path, answers_init: bool) -> None:
     with fuse_mount(theirs, "fsname=x", "subtype=fsmount", answers_init=answers_init):
-        told_in_time(
+        errors_in_time(
             [
                 [*words, str(path), *(["-"] if words == ["save"] else [])]
                 for words in (["mount"], ["umount"], ["umount", "--keep"], ["umount", "--stale"], ["doctor"], ["save"])
@@ -310,8 +312,8 @@ def test_a_daemon_that_answers_nothing_does_not_keep_root_waiting(theirs: Path, 
         assert mount_at(str(theirs)) is not None
 
 
-def test_a_daemon_that_is_stopped_is_named_in_time(place: Place) -> None:
-    """Also where it is on the way only, and for a region in its mount."""
+def test_commands_name_a_stopped_daemon_in_time(place: Place) -> None:
+    """Also if the path only leads through the mount, or the region is in it."""
     place.mount("--watchdog", "0")
     place.root.mkdir("group")
     pid = place.daemon
@@ -324,9 +326,11 @@ def test_a_daemon_that_is_stopped_is_named_in_time(place: Place) -> None:
         ]
         elsewhere = place.directory / "elsewhere"
         elsewhere.mkdir()
-        told = told_in_time([*commands, ["mount", str(elsewhere), "--region", str(place.path / "missing" / "region")]])
+        errors = errors_in_time(
+            [*commands, ["mount", str(elsewhere), "--region", str(place.path / "missing" / "region")]]
+        )
         wanted = f"its daemon (pid {pid}) does not answer: end it with kill -9 and mount again"
-        assert all(wanted in text for text in told), told
+        assert all(wanted in text for text in errors), errors
     finally:
         os.kill(pid, signal.SIGCONT)
     place.umount()
@@ -335,7 +339,7 @@ def test_a_daemon_that_is_stopped_is_named_in_time(place: Place) -> None:
 # ---- a mount point that changes
 
 
-def test_root_does_not_follow_a_link_of_another_user(place: Place, theirs: Path) -> None:
+def test_root_follows_no_link_of_another_user(place: Place, theirs: Path) -> None:
     place.mount()
     victim = place.directory / "victim"
     victim.mkdir()
@@ -352,8 +356,8 @@ def test_root_does_not_follow_a_link_of_another_user(place: Place, theirs: Path)
 
 
 @pytest.mark.parametrize("call", ["flock", "memfd_create", "mount"])
-def test_root_mounts_on_what_was_checked_or_not_at_all(place: Place, theirs: Path, call: str) -> None:
-    """The user puts a link there while the daemon is stopped at some step of the mount."""
+def test_root_mounts_on_the_checked_directory_or_fails(place: Place, theirs: Path, call: str) -> None:
+    """The other user replaces the mount point by a link while the daemon is stopped at a step of the mount."""
     victim, point, aside, log = place.directory / "victim", theirs / "point", theirs / "aside", place.directory / "log"
     victim.mkdir()
     as_user(USER.pw_uid, lambda: os.mkdir(point))
@@ -367,14 +371,14 @@ def test_root_mounts_on_what_was_checked_or_not_at_all(place: Place, theirs: Pat
             os.rename(point, aside)
             os.symlink(victim, point)
 
-        with contextlib.suppress(OSError):  # EBUSY: it is mounted by then
+        with contextlib.suppress(OSError):  # EBUSY: the mount may be complete already
             as_user(USER.pw_uid, replace)
 
-        def goes_on() -> bool:
-            os.kill(daemon.pid, signal.SIGCONT)  # it is stopped at each such call
+        def continues() -> bool:
+            os.kill(daemon.pid, signal.SIGCONT)  # the daemon stops at each such call
             return daemon.poll() is not None or mounted_at(aside) or mounted_at(point)
 
-        eventually(goes_on)
+        eventually(continues)
         assert not mounted_at(victim)
         assert call == "flock" or daemon.poll() is None
         daemon.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Another user, who is there first or at the same time, gets nothing of a region and nothing into its place."""
+"""Another user can neither read a region nor replace its file, even by taking its name first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.any_user
 
 ROOT = Path(__file__).parents[2]
 
-# Run in a mount namespace of its own, where /dev/shm is empty: mounts and says what became of /dev/shm meanwhile.
+# Runs in a mount namespace with an empty /dev/shm: the other user takes a name there, then the script mounts and
+# reports the files in /dev/shm.
 IN_EMPTY_SHARED_MEMORY = """
 import json, os, stat, subprocess, sys
 from pathlib import Path
@@ -44,7 +45,7 @@ with mounted() as mount:
     mount.root.charge(5)
     region = mount.region
     status, parent = region.lstat(), region.parent.lstat()
-    told = {
+    report = {
         "region": str(region),
         "file": [stat.filemode(status.st_mode), status.st_uid, status.st_nlink],
         "directory": [stat.filemode(parent.st_mode), parent.st_uid],
@@ -52,11 +53,11 @@ with mounted() as mount:
     }
     mount.kill()
     mount.start()
-    told["again"] = str(mount.region)
-    told["usage"] = mount.root.usage
+    report["again"] = str(mount.region)
+    report["usage"] = mount.root.usage
     mount.root.uncharge(5)
-told["left"] = looks() == before
-print(json.dumps(told))
+report["left"] = looks() == before
+print(json.dumps(report))
 """
 
 
@@ -64,8 +65,8 @@ def mount_where(take: str) -> dict[str, Any]:
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", IN_EMPTY_SHARED_MEMORY, take]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 NAME = "/dev/shm/fsmount-0"
@@ -88,20 +89,20 @@ NAME = "/dev/shm/fsmount-0"
         ),
     ],
 )
-def test_a_name_in_shared_memory_that_another_user_took_is_left_to_him(take: str) -> None:
-    told = mount_where(take)
-    region = Path(told["region"])
+def test_a_mount_avoids_a_name_in_shared_memory_that_another_user_took(take: str) -> None:
+    report = mount_where(take)
+    region = Path(report["region"])
     assert region.parent.name.startswith("fsmount-0-")
-    assert told["directory"] == ["drwx------", 0]
-    assert told["file"] == ["-rw-------", 0, 1]
-    assert told["found"] == [str(region)]
-    assert (told["again"], told["usage"]) == (str(region), 5), "the next daemon did not find it"
-    assert told["left"], "something was left in shared memory, or changed"
+    assert report["directory"] == ["drwx------", 0]
+    assert report["file"] == ["-rw-------", 0, 1]
+    assert report["found"] == [str(region)]
+    assert (report["again"], report["usage"]) == (str(region), 5), "the next daemon did not find the region"
+    assert report["left"], "the mount left or changed a file in shared memory"
 
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """One where everybody may make, rename and remove."""
+    """A directory in which all users may make, rename and remove files."""
     path = Path(tempfile.mkdtemp(prefix="fsmount-test-"))
     path.chmod(0o777)
     yield path
@@ -109,31 +110,29 @@ def open_directory() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("above", ["mine", "mine/deeper"])
-def test_a_region_below_a_directory_open_to_everybody_is_refused(
+def test_a_region_below_a_directory_open_to_all_users_is_refused(
     place: Place, open_directory: Path, above: str
 ) -> None:
     directory = open_directory / above
     directory.mkdir(parents=True)
     directory.chmod(0o700)
-    told = refused(run("mount", place.path, "--region", directory / "region"), place.path)
-    assert told.startswith("other users could replace the region")
+    error = refused(run("mount", place.path, "--region", directory / "region"), place.path)
+    assert error.startswith("other users could replace the region")
     assert not list(directory.iterdir())
     open_directory.chmod(0o1777)
     place.mount("--region", directory / "region")
     place.umount()
 
 
-def test_a_region_from_before_where_others_could_replace_it_by_now_is_refused(
-    place: Place, open_directory: Path
-) -> None:
+def test_an_existing_region_in_a_directory_opened_to_others_is_refused(place: Place, open_directory: Path) -> None:
     region = open_directory / "region"
     open_directory.chmod(0o755)
     place.mount("--region", region)
     place.root.charge(5)
     place.umount("--keep")
     open_directory.chmod(0o777)
-    told = refused(run("mount", place.path), place.path)
-    assert told.startswith(f"other users could replace the region {region}")
+    error = refused(run("mount", place.path), place.path)
+    assert error.startswith(f"other users could replace the region {region}")
     open_directory.chmod(0o755)
     place.mount()
     assert place.root.usage == 5
@@ -141,13 +140,13 @@ def test_a_region_from_before_where_others_could_replace_it_by_now_is_refused(
     assert not region.exists()
 
 
-def test_a_region_with_another_name_is_refused_and_left_as_it_is(place: Place) -> None:
+def test_a_region_with_a_hard_link_is_refused_and_stays_unchanged(place: Place) -> None:
     region, other = place.directory / "region", place.directory / "other"
     Tree.create(region).close()
     os.link(region, other)
     before = region.read_bytes()
-    told = refused(run("mount", place.path, "--region", region), place.path)
-    assert str(region) in told and "other hard links" in told
+    error = refused(run("mount", place.path, "--region", region), place.path)
+    assert str(region) in error and "other hard links" in error
     assert region.read_bytes() == before
     other.unlink()
     place.mount("--region", region)

@@ -1,4 +1,4 @@
-"""Where the daemon's log goes."""
+"""The daemon's log: its destination and its format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.cli.place import Place, run
 
 
 class Receiver:
-    """Stands where a log daemon would."""
+    """A socket in place of the log daemon's."""
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -39,7 +39,7 @@ def logger(tmp_path: Path) -> Iterator[logging.Logger]:
     handler.close()
 
 
-def test_a_record_arrives_with_its_severity_and_this_process(logger: logging.Logger, tmp_path: Path) -> None:
+def test_a_record_carries_its_severity_and_the_pid(logger: logging.Logger, tmp_path: Path) -> None:
     receiver = Receiver(tmp_path / "log")
     with receiver.socket:
         logger.warning("something is %s", "off")
@@ -50,24 +50,24 @@ def test_a_record_arrives_with_its_severity_and_this_process(logger: logging.Log
         assert receiver.line() == f"<30>fsmount[{os.getpid()}]: naja \\udcff"
 
 
-def test_a_log_daemon_that_was_started_again_is_found(logger: logging.Logger, tmp_path: Path) -> None:
+def test_the_log_finds_a_restarted_log_daemon(logger: logging.Logger, tmp_path: Path) -> None:
     with Receiver(tmp_path / "log").socket:
         logger.info("one")
-    logger.info("to nobody")
+    logger.info("lost")
     receiver = Receiver(tmp_path / "log")
     with receiver.socket:
         logger.info("two")
         assert receiver.line().endswith(": two")
 
 
-def test_a_log_daemon_that_does_not_listen_stops_nobody(logger: logging.Logger, tmp_path: Path) -> None:
+def test_a_log_daemon_that_does_not_read_blocks_no_caller(logger: logging.Logger, tmp_path: Path) -> None:
     with Receiver(tmp_path / "log").socket:
         for number in range(10_000):
             logger.info("%d", number)
 
 
 @pytest.mark.parametrize("options", [["-f"], ["-f", "--debug"], ["--debug"]], ids=" ".join)
-def test_what_cannot_be_done_is_said_in_one_line_whatever_is_logged(place: Place, options: list[str]) -> None:
+def test_an_error_of_mount_is_one_line_with_any_log(place: Place, options: list[str]) -> None:
     done = run("mount", place.path, "-o", "bogus", *options)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     *logged, last = done.stderr.splitlines()
@@ -75,7 +75,7 @@ def test_what_cannot_be_done_is_said_in_one_line_whatever_is_logged(place: Place
     assert bool(logged) == (options == ["-f", "--debug"])
 
 
-def test_a_background_daemon_writes_nothing_to_its_starter(place: Place) -> None:
+def test_a_background_daemon_writes_nothing_to_the_output_of_its_command(place: Place) -> None:
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     place.daemons.add(place.daemon)

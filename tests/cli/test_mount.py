@@ -1,4 +1,4 @@
-"""fsmount mount: what must be so before it mounts, and what is so when it returns."""
+"""fsmount mount: its preconditions, its options, and the state when it returns."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.any_user
 # ---- in the background
 
 
-def test_the_files_are_there_when_it_returns(place: Place) -> None:
+def test_the_files_exist_when_mount_returns(place: Place) -> None:
     place.mount()
     assert set(os.listdir(place.path)) == {*resource_files(), GroupLeaseFile.name, METRICS_FILE}
     place.umount()
     assert os.listdir(place.path) == []
 
 
-def test_the_daemon_is_nobodys_child_and_holds_nothing_of_its_starter(place: Place) -> None:
+def test_the_daemon_is_detached_and_keeps_no_descriptor_of_its_command(place: Place) -> None:
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
     subprocess.run(command, check=True, timeout=60, pass_fds=[writer])
@@ -51,7 +51,7 @@ def test_the_daemon_is_nobodys_child_and_holds_nothing_of_its_starter(place: Pla
     place.umount()
 
 
-def test_it_is_of_type_fuse_fsmount(place: Place) -> None:
+def test_a_mount_has_the_type_fuse_fsmount(place: Place) -> None:
     place.mount()
     source, _, kind, options, *_ = place.mounts[0]
     assert (source, kind) == ("fsmount", "fuse.fsmount")
@@ -84,7 +84,7 @@ def test_a_mount_point_may_have_any_name() -> None:
         strange.destroy()
 
 
-def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(place: Place) -> None:
+def test_commands_work_with_closed_standard_streams(place: Place) -> None:
     def status_of(*words: object) -> int:
         closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "fsmount", *map(str, words)]
         return subprocess.run(closed, timeout=60, check=False).returncode
@@ -104,7 +104,7 @@ def test_a_caller_whose_standard_streams_are_closed_is_served_like_any_other(pla
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_in_the_foreground_it_ends_well_by_a_signal(place: Place, number: signal.Signals) -> None:
+def test_a_signal_ends_a_foreground_daemon_with_status_0(place: Place, number: signal.Signals) -> None:
     process = foreground(place)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -112,7 +112,7 @@ def test_in_the_foreground_it_ends_well_by_a_signal(place: Place, number: signal
     assert not place.mounts and place.region is None
 
 
-def test_a_hangup_that_is_ignored_stays_so(place: Place) -> None:
+def test_a_daemon_under_nohup_ignores_a_hangup(place: Place) -> None:
     process = foreground(place, under=("nohup",))
     process.send_signal(signal.SIGHUP)
     assert place.root.usage == 0
@@ -121,7 +121,7 @@ def test_a_hangup_that_is_ignored_stays_so(place: Place) -> None:
     assert process.returncode == 0
 
 
-def test_in_the_foreground_it_ends_when_somebody_unmounts(place: Place) -> None:
+def test_an_unmount_ends_a_foreground_daemon_with_status_0(place: Place) -> None:
     process = foreground(place)
     subprocess.run(["fusermount3", "-u", str(place.path)], check=True)
     out, err = process.communicate(timeout=60)
@@ -129,7 +129,7 @@ def test_in_the_foreground_it_ends_when_somebody_unmounts(place: Place) -> None:
     assert place.region is None
 
 
-def test_debug_tells_more(place: Place) -> None:
+def test_debug_logs_the_start_and_the_signal(place: Place) -> None:
     process = foreground(place, "--debug")
     assert process.stderr is not None and any("serving" in line for line in process.stderr)
     process.terminate()
@@ -150,7 +150,7 @@ def foreground(place: Place, *options: str, under: tuple[str, ...] = ()) -> subp
 # ---- FUSE options
 
 
-def test_options_arrive(place: Place) -> None:
+def test_fuse_options_reach_the_kernel(place: Place) -> None:
     place.mount("-o", "ro,fsname=some\\,thing", "-o", "noexec")
     source, _, kind, options, *_ = place.mounts[0]
     assert (source, kind) == ("some,thing", "fuse.fsmount")
@@ -161,14 +161,14 @@ def test_options_arrive(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("given", "there"), [("ro,rw", "rw"), ("rw,ro", "ro")])
-def test_of_two_options_the_later_counts(place: Place, given: str, there: str) -> None:
+def test_the_later_of_two_contradicting_options_wins(place: Place, given: str, there: str) -> None:
     place.mount("-o", given)
     assert there in place.mounts[0][3].split(",")
     place.umount()
 
 
 @pytest.mark.parametrize(("option", "meant"), [("bogus", ""), ("allow_otter=3", "; did you mean allow_other?")])
-def test_an_unknown_option_is_named_with_the_nearest_known_one(place: Place, option: str, meant: str) -> None:
+def test_an_unknown_option_is_an_error_with_the_nearest_known_one(place: Place, option: str, meant: str) -> None:
     text = refused(run("mount", place.path, "-o", option), place.path)
     assert text == f"FUSE does not know the option {option}: correct -o{meant}"
     assert not place.mounts and place.region is None
@@ -179,14 +179,14 @@ def test_the_type_cannot_be_changed(place: Place) -> None:
 
 
 @pytest.mark.root
-def test_allow_other_lets_others_in(place: Place) -> None:
+def test_root_may_use_allow_other(place: Place) -> None:
     place.mount("-o", "allow_other")
     assert "allow_other" in place.mounts[0][3].split(",")
     place.umount()
 
 
 @pytest.mark.user
-def test_an_ordinary_user_is_told_what_allow_other_takes(place: Place) -> None:
+def test_allow_other_of_an_ordinary_user_needs_a_line_in_fuse_conf(place: Place) -> None:
     lines = Path("/etc/fuse.conf").read_text().splitlines()
     done = run("mount", place.path, "-o", "allow_other")
     if "user_allow_other" in lines:
@@ -197,21 +197,21 @@ def test_an_ordinary_user_is_told_what_allow_other_takes(place: Place) -> None:
         assert "user_allow_other in /etc/fuse.conf" in refused(done, place.path)
 
 
-# ---- what cannot be mounted on
+# ---- wrong mount points and resources
 
 
-def test_a_mount_point_that_is_not_there(place: Place) -> None:
+def test_a_missing_mount_point_is_an_error(place: Place) -> None:
     missing = place.directory / "missing"
     assert refused(run("mount", missing), missing) == "there is no such directory: make it with mkdir"
 
 
-def test_a_mount_point_that_is_no_directory(place: Place) -> None:
+def test_a_mount_point_must_be_a_directory(place: Place) -> None:
     file = place.directory / "file"
     file.touch()
     assert refused(run("mount", file), file).startswith("not a directory")
 
 
-def test_a_mount_point_that_is_mounted_already(place: Place) -> None:
+def test_a_second_mount_at_a_mount_point_is_refused(place: Place) -> None:
     place.mount()
     place.root.charge(3)
     assert refused(run("mount", place.path), place.path).startswith("already an fsmount mount")
@@ -220,12 +220,12 @@ def test_a_mount_point_that_is_mounted_already(place: Place) -> None:
 
 
 @pytest.mark.user
-def test_a_mount_point_that_is_not_ones_own() -> None:
+def test_an_ordinary_user_must_own_the_mount_point() -> None:
     assert "a directory that this user owns" in refused(run("mount", "/mnt"), "/mnt")
 
 
 @pytest.mark.user
-def test_without_fusermount3_an_ordinary_user_is_told_what_to_install(
+def test_without_fusermount3_the_error_names_the_package_to_install(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(place.directory))
@@ -233,14 +233,14 @@ def test_without_fusermount3_an_ordinary_user_is_told_what_to_install(
 
 
 @pytest.mark.parametrize("word", ["a.b", "a=b", "mem,tokens:count", "-a", "", ":count", "a b", "a\u200b", "é" * 32])
-def test_a_resource_that_no_command_could_name_is_refused(place: Place, word: str) -> None:
+def test_a_resource_name_that_no_command_could_use_is_refused(place: Place, word: str) -> None:
     done = run("mount", place.path, "--resource", word)
     assert (done.returncode, done.stdout) == (2, "")
     assert "a resource's name has 1 to 63 bytes" in done.stderr
     assert place.region is None
 
 
-def test_a_resource_that_is_accepted_can_be_named_by_every_command(place: Place) -> None:
+def test_every_command_can_use_an_accepted_resource_name(place: Place) -> None:
     names = ["a-b", "lease", "metrics", "wait", "give", "max", "+", "é", "q\"'\\$", "%41", "*"]
     place.mount(*(word for name in names for word in ("--resource", f"{name}:count")))
     for name in names:
@@ -260,7 +260,7 @@ def test_a_resource_that_is_accepted_can_be_named_by_every_command(place: Place)
         assert run_here("get", place.path, f"{name}.limit").stdout == "5\n"
 
 
-def test_a_region_whose_directory_is_not_there(place: Place) -> None:
+def test_a_region_in_a_missing_directory_is_an_error(place: Place) -> None:
     text = refused(run("mount", place.path, "--region", place.directory / "missing" / "region"), place.path)
     assert text.startswith("there is no directory for the region")
 
@@ -268,21 +268,21 @@ def test_a_region_whose_directory_is_not_there(place: Place) -> None:
 # ---- the region
 
 
-def test_the_region_can_be_elsewhere_and_is_found_again(place: Place) -> None:
+def test_the_next_mount_finds_a_region_at_another_path(place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
-    assert place.told()["region"] == str(region)
+    assert place.facts()["region"] == str(region)
     assert region.stat().st_mode & 0o777 == 0o600
     place.root.charge(7)
     place.signal(signal.SIGKILL)
     place.mount()
-    assert place.told()["region"] == str(region)
+    assert place.facts()["region"] == str(region)
     assert place.root.usage == 7
     place.umount()
     assert not region.exists() and place.region is None
 
 
-def test_a_region_is_served_once(place: Place, other_place: Place) -> None:
+def test_only_one_daemon_serves_a_region(place: Place, other_place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
     text = refused(run("mount", other_place.path, "--region", region), other_place.path)
@@ -291,7 +291,7 @@ def test_a_region_is_served_once(place: Place, other_place: Place) -> None:
     place.umount()
 
 
-def test_a_region_can_be_served_elsewhere_next(place: Place, other_place: Place) -> None:
+def test_another_mount_point_can_serve_a_kept_region(place: Place, other_place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
     place.root.charge(7)
@@ -302,7 +302,7 @@ def test_a_region_can_be_served_elsewhere_next(place: Place, other_place: Place)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "error"),
     [
         (["--resource", "memory:count"], "the existing counters are memory:bytes, not those of --resource"),
         (["--resource", "memory", "--resource", "disk"], "the existing counters are memory:bytes"),
@@ -312,17 +312,17 @@ def test_a_region_can_be_served_elsewhere_next(place: Place, other_place: Place)
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_asked_must_be_what_the_region_has(place: Place, options: list[str], told: str) -> None:
+def test_options_must_match_an_existing_region(place: Place, options: list[str], error: str) -> None:
     place.mount("--groups", "64", "--holders", "32", "--cells", "128")
     place.root.charge(7)
     place.umount("--keep")
-    assert refused(run("mount", place.path, *options), place.path).startswith(told)
+    assert refused(run("mount", place.path, *options), place.path).startswith(error)
     place.mount("--resource", "memory:bytes", "--groups", "64", "--batch", "0")
     assert (place.root.usage, place.root.stat()["batch"]) == (7, 0)
     place.umount()
 
 
-def test_what_is_no_region_is_not_overwritten(place: Place) -> None:
+def test_a_file_that_is_no_region_is_refused_and_stays(place: Place) -> None:
     file = place.directory / "precious"
     file.write_bytes(b"precious" * 1000)
     file.chmod(0o600)
@@ -333,12 +333,14 @@ def test_what_is_no_region_is_not_overwritten(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "told"),
+    ("offset", "error"),
     [(8, "layout version"), (12, "made on another architecture"), (16, "bytes long"), (0, "not a region of fsmount")],
     ids=["version", "architecture", "size", "magic"],
 )
-def test_a_region_that_is_not_for_this_program_is_refused_and_stays(place: Place, offset: int, told: str) -> None:
-    """What says what a region is comes first: 8 bytes of magic, the version, the architecture, the size."""
+def test_a_region_of_another_version_or_architecture_is_refused_and_stays(
+    place: Place, offset: int, error: str
+) -> None:
+    """A region begins with 8 bytes of magic, the version, the architecture and the size."""
     region = place.directory / "region"
     place.mount("--region", region, "--groups", "64", "--cells", "256")
     place.root.charge(7)
@@ -347,7 +349,7 @@ def test_a_region_that_is_not_for_this_program_is_refused_and_stays(place: Place
     changed = there[:offset] + bytes([there[offset] ^ 0xFF]) + there[offset + 1 :]
     region.write_bytes(changed)
     text = refused(run("mount", place.path), place.path)
-    assert text.startswith(f"the region {region} cannot be used: ") and told in text
+    assert text.startswith(f"the region {region} cannot be used: ") and error in text
     assert text.endswith("; mount it with the version that made it, or remove it to start with new counters")
     assert region.read_bytes() == changed and not place.mounts
     region.write_bytes(there)
@@ -356,7 +358,7 @@ def test_a_region_that_is_not_for_this_program_is_refused_and_stays(place: Place
     place.umount()
 
 
-def test_a_region_that_was_cut_off_is_refused_and_stays(place: Place) -> None:
+def test_a_truncated_region_is_refused_and_stays(place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region, "--groups", "64", "--cells", "256")
     place.root.charge(7)
@@ -373,8 +375,8 @@ def test_a_region_that_was_cut_off_is_refused_and_stays(place: Place) -> None:
     place.umount()
 
 
-def test_a_region_that_is_removed_while_it_is_served_costs_no_one_a_charge(place: Place) -> None:
-    """The memory is there as long as somebody has it; who comes later charges through files."""
+def test_removing_the_file_of_a_served_region_loses_no_charge(place: Place) -> None:
+    """The memory lasts as long as a process maps it; later processes charge through files."""
     place.mount()
     group = place.root.mkdir("group")
     with HolderProcess(group.path, transport="memory") as process:
@@ -392,7 +394,7 @@ def test_a_region_that_is_removed_while_it_is_served_costs_no_one_a_charge(place
     assert not place.mounts
 
 
-def test_what_was_put_in_the_place_of_a_region_that_is_served_stays(place: Place) -> None:
+def test_a_file_in_place_of_a_served_region_stays(place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
     group = place.root.mkdir("group")
@@ -415,7 +417,7 @@ def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
     place.umount("--keep")
     size = region.stat().st_size
     with region.open("r+b") as file:
-        for offset in range(4096, size, 4096):  # the header stays, or nobody could tell that this is a region
+        for offset in range(4096, size, 4096):  # the header stays, which marks the file as a region
             file.seek(offset)
             file.write(b"\xff\x00\x5a\xff" * 256)
     for options in ([], ["--batch", "0"]):
@@ -429,7 +431,7 @@ def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
     place.umount()
 
 
-def test_a_region_in_the_place_of_a_link_or_open_to_others_is_refused(place: Place) -> None:
+def test_a_link_as_region_and_a_region_open_to_others_are_refused(place: Place) -> None:
     link = place.directory / "link"
     link.symlink_to(place.directory / "elsewhere")
     assert "cannot be opened" in refused(run("mount", place.path, "--region", link), place.path)
@@ -443,7 +445,7 @@ def test_a_region_in_the_place_of_a_link_or_open_to_others_is_refused(place: Pla
     place.umount()
 
 
-def test_a_region_where_others_could_replace_it_is_refused(place: Place) -> None:
+def test_a_region_that_others_could_replace_is_refused(place: Place) -> None:
     shared = place.directory / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -452,45 +454,45 @@ def test_a_region_where_others_could_replace_it_is_refused(place: Place) -> None
 
 
 @pytest.mark.user
-def test_a_region_of_another_user_is_refused(place: Place) -> None:
+def test_a_file_of_another_user_as_region_is_refused(place: Place) -> None:
     text = refused(run("mount", place.path, "--region", "/etc/passwd"), place.path)
     assert text == "the region /etc/passwd cannot be opened (Permission denied): name another with --region"
 
 
 @pytest.mark.root
-def test_a_mount_of_another_user_is_his_alive_or_dead(place: Place) -> None:
-    """Root unmounts it and keeps the region, which still is the user's."""
-    user, group = pwd.getpwnam("nobody").pw_uid, place.root / "group"  # fusermount3 wants to know his name
+def test_root_cannot_mount_over_a_mount_of_another_user_live_or_stale(place: Place) -> None:
+    """Root can unmount it; the region remains the property of the other user."""
+    user, group = pwd.getpwnam("nobody").pw_uid, place.root / "group"  # fusermount3 refuses a user without a name
     os.chown(place.path, user, user)
 
-    def as_him(*arguments: str) -> str:
+    def as_owner(*arguments: str) -> str:
         return str(as_user(user, lambda: (done := run(*arguments, place.path)).stderr or str(done.returncode)))
 
-    assert as_him("mount") == "0"
+    assert as_owner("mount") == "0"
     as_user(user, lambda: os.mkdir(group))
     daemon = int(as_user(user, lambda: place.daemon))
     place.daemons.add(daemon)
-    told = f"already an fsmount mount, of user {user}: choose another directory or unmount it first"
-    assert refused(run("mount", place.path), place.path) == told
+    wanted = f"already an fsmount mount, of user {user}: choose another directory or unmount it first"
+    assert refused(run("mount", place.path), place.path) == wanted
     os.kill(daemon, signal.SIGKILL)
     eventually(lambda: has_ended(daemon))
-    assert refused(run("mount", place.path), place.path) == told
+    assert refused(run("mount", place.path), place.path) == wanted
     region = region_path.find(str(place.path), user)
     place.umount("--keep")
     assert not place.mounts and region is not None and region_path.find(str(place.path), user) == region
     os.chown(place.path, 0, 0)
     place.mount()
-    assert "belongs to user" not in str(place.region) and "already" in as_him("mount")
+    assert "belongs to user" not in str(place.region) and "already" in as_owner("mount")
     place.umount()
     os.chown(place.path, user, user)
-    assert as_him("mount") == "0"
+    assert as_owner("mount") == "0"
     assert as_user(user, lambda: os.path.isdir(group))
-    assert as_him("umount", "--quiet") == "0"
+    assert as_owner("umount", "--quiet") == "0"
     assert region_path.find(str(place.path), user) is None
 
 
 @pytest.mark.root
-def test_a_region_of_another_user_is_refused_also_for_root(place: Place) -> None:
+def test_root_cannot_serve_a_region_of_another_user(place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
     place.umount("--keep")
@@ -501,7 +503,7 @@ def test_a_region_of_another_user_is_refused_also_for_root(place: Place) -> None
     place.umount()
 
 
-def test_what_a_maker_that_was_killed_left_unfinished_is_removed_by_the_next(place: Place) -> None:
+def test_a_mount_removes_an_unfinished_region_of_a_killed_mount(place: Place) -> None:
     place.mount()
     region = place.region
     assert region is not None
@@ -516,7 +518,7 @@ def test_what_a_maker_that_was_killed_left_unfinished_is_removed_by_the_next(pla
     place.umount()
 
 
-def test_a_maker_that_was_killed_after_all_but_the_last_step_has_made_the_region(place: Place) -> None:
+def test_a_mount_finishes_a_region_of_a_mount_that_was_killed_at_the_last_step(place: Place) -> None:
     place.mount()
     place.root.mkdir("group").charge(5)
     region = place.region
@@ -535,72 +537,75 @@ def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
 
 
 @pytest.mark.root
-def test_the_first_lease_where_shared_memory_is_full_is_refused_and_harms_nobody(place: Place) -> None:
-    """With so few holders the leases begin in the midst of a page."""
+def test_a_lease_without_room_in_shared_memory_fails_and_charges_nothing(place: Place) -> None:
+    """With 100 holders the leases begin in the middle of a page."""
     with namespace("mount -t tmpfs -o size=2m,mode=1777 none /dev/shm") as full:
         fsmount = (sys.executable, "-m", "fsmount")
         full.does(*fsmount, "mount", place.path, "--holders", "100")
         full.run("dd", "if=/dev/zero", "of=/dev/shm/filler", "bs=4k")
         done = full.run("bash", "-c", 'echo 5 3<>"$0" >&3', place.path / "memory.lease")
-        told = done.stderr
+        error = done.stderr
         assert full.does("cat", place.path / "memory.usage_in_bytes") == "0\n"
         full.does(*fsmount, "umount", place.path)
-    assert "No space left on device" in told
+    assert "No space left on device" in error
 
 
 @pytest.mark.root
-def test_a_region_that_would_not_be_found_again_is_not_made(place: Place) -> None:
-    """There is no room for the link that leads to it."""
+def test_a_region_is_not_made_without_room_for_the_link_to_it(place: Place) -> None:
+    """Without the link, the next mount could not find the region."""
     region = place.directory / "region"
     with namespace("mount -t tmpfs -o nr_inodes=2,mode=1777 none /dev/shm") as full:
         done = full.run(sys.executable, "-m", "fsmount", "mount", place.path, "--region", region)
-    told = refused(done, place.path)
-    assert told.startswith(f"the link to the region {region} cannot be made: No space left on device")
+    error = refused(done, place.path)
+    assert error.startswith(f"the link to the region {region} cannot be made: No space left on device")
     assert not region.exists()
 
 
-def test_a_daemon_whose_starter_is_gone_ends(place: Place) -> None:
-    """Nobody would know of the mount."""
-    start_by_one_who_is_killed(place)
+def test_a_daemon_ends_if_its_command_is_killed_before_the_mount_is_reported(place: Place) -> None:
+    kill_mount_command(place)
     assert not place.mounts and place.region is None
 
 
-def test_the_counters_from_before_outlast_a_daemon_whose_starter_is_gone(place: Place) -> None:
+def test_existing_counters_survive_a_daemon_whose_command_is_killed(place: Place) -> None:
     place.mount()
     place.root.charge(5)
     place.umount("--keep")
-    start_by_one_who_is_killed(place, "--keep")
+    kill_mount_command(place, "--keep")
     place.mount()
     assert place.root.usage == 5
     place.umount()
 
 
-def start_by_one_who_is_killed(place: Place, *too_late: str) -> None:
-    """Returns when the daemon has ended.  Where it had mounted already it may have told of it, and is unmounted."""
-    mounted = True
-    while mounted:
-        starter = subprocess.Popen([sys.executable, "-m", "fsmount", "mount", str(place.path)])
-        eventually(lambda starter=starter: starter.poll() is not None or has_daemon(place), what="the fork")  # type: ignore[misc]
-        starter.kill()
-        starter.wait()
-        mounted = bool(place.mounts)
-        if mounted:
+def kill_mount_command(place: Place, *too_late: str) -> None:
+    """Kills `fsmount mount` between the start of its daemon and the mount.
+
+    After a kill that comes too late, it unmounts with these options and tries again.
+    """
+    command = [sys.executable, "-m", "fsmount", "mount", str(place.path)]
+    while True:
+        with subprocess.Popen(command) as mounting:
+            eventually(lambda mounting=mounting: mounting.poll() is not None or has_daemon(place), what="the fork")  # type: ignore[misc]
+            mounting.kill()
+        is_late = bool(place.mounts)
+        if is_late:
             run("umount", place.path, *too_late)
         eventually(lambda: not place.processes, what="the end of the daemon")
+        if not is_late:
+            return
 
 
 def has_daemon(place: Place) -> bool:
-    """Whether somebody there is in a session of his own: what is started besides is not."""
+    """Whether a process there has another session than the tests, as only the daemon has."""
     with contextlib.suppress(ProcessLookupError):
         return any(os.getsid(pid) != os.getsid(0) for pid in place.processes)
     return False
 
 
-def test_the_command_is_found_in_path(place: Place) -> None:
+def test_the_installed_command_mounts_and_unmounts(place: Place) -> None:
     command = shutil.which("fsmount", path=os.path.dirname(sys.executable))
     if command is None:
         pytest.skip("the package is not installed here")
-    # by this interpreter: the script's own first line may name a path that this user cannot reach
+    # with this interpreter, since the first line of the script may name a path closed to this user
     subprocess.run([sys.executable, command, "mount", str(place.path)], check=True, timeout=60)
     place.daemons.add(place.daemon)
     pid = place.daemon

@@ -1,4 +1,4 @@
-"""mount -t fuse.fsmount, a line in fstab, and umount: mount(8) itself, with its helper in a /sbin of the test's own."""
+"""mount -t fuse.fsmount, lines of fstab, and umount: mount(8) itself, with its helper in a /sbin for this test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.any_user, pytest.mark.skipif(not HELPER, reason="the p
 
 
 class System:
-    """A machine where mount.fuse.fsmount is installed, with an fstab of the test's, and a place to mount on in it."""
+    """A namespace with mount.fuse.fsmount installed, its own fstab, and a mount point."""
 
     def __init__(self, place: Place, space: Namespace, fstab: Path) -> None:
         self.place = place
@@ -38,7 +38,7 @@ class System:
         return pid
 
     def mounts(self) -> list[str]:
-        """What findmnt tells of the place: source, type and options of each mount."""
+        """The source, type and options of each mount at the mount point, from findmnt."""
         return self.run("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "--", self.place.path).stdout.splitlines()
 
 
@@ -56,7 +56,7 @@ def system(place: Place) -> Iterator[System]:
 
 
 @pytest.mark.root
-def test_a_line_in_fstab_mounts_as_it_says_and_umount_ends_the_daemon(system: System) -> None:
+def test_mount_applies_a_line_of_fstab_and_umount_ends_the_daemon(system: System) -> None:
     ours = "resource=memory,resource=tokens:count,batch=0,groups=64,watchdog=0"
     theirs = "rw,noauto,user,exec,relatime,_netdev,nofail,comment=hers,x-systemd.automount,X-mine=1,allow_other"
     system.fstab.write_text(f"counters {system.place.path} fuse.fsmount {theirs},{ours} 0 0\n")
@@ -79,7 +79,7 @@ def test_a_line_in_fstab_mounts_as_it_says_and_umount_ends_the_daemon(system: Sy
 
 
 @pytest.mark.root
-def test_mount_all_mounts_what_is_not_mounted_yet(system: System) -> None:
+def test_mount_all_mounts_once(system: System) -> None:
     system.fstab.write_text(f"the,\\040counters {system.place.path} fuse.fsmount ro 0 0\n")
     system.does("mount", "--all")
     daemon = system.daemon()
@@ -93,7 +93,7 @@ def test_mount_all_mounts_what_is_not_mounted_yet(system: System) -> None:
 
 
 @pytest.mark.root
-def test_a_mount_whose_daemon_was_killed_is_mounted_again_and_has_its_charges(system: System) -> None:
+def test_mount_recovers_the_charges_of_a_killed_daemon(system: System) -> None:
     mount = ("mount", "-t", "fuse.fsmount", "counters", system.place.path)
     system.does(*mount)
     system.root.charge(4096)
@@ -109,22 +109,22 @@ def test_a_mount_whose_daemon_was_killed_is_mounted_again_and_has_its_charges(sy
 
 
 @pytest.mark.root
-def test_who_may_mount_by_fstab_mounts_as_himself_and_unmounts(system: System) -> None:
+def test_a_user_mounts_and_unmounts_by_a_user_line_of_fstab(system: System) -> None:
     user = pwd.getpwnam("nobody")
     os.chown(system.place.path, user.pw_uid, user.pw_gid)
     system.fstab.write_text(f"counters {system.place.path} fuse.fsmount noauto,user 0 0\n")
-    as_him = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
-    system.does(*as_him, "mount", system.place.path)
+    as_user = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    system.does(*as_user, "mount", system.place.path)
     assert f"user_id={user.pw_uid}," in system.mounts()[0]
-    told = json.loads(system.does(*as_him, "cat", system.place.path / ".fsmount"))
-    system.place.daemons.add(told["server"])
-    system.does(*as_him, "umount", system.place.path)
-    eventually(lambda: has_ended(told["server"]))
-    assert not system.mounts() and not Path(told["region"]).exists()
+    facts = json.loads(system.does(*as_user, "cat", system.place.path / ".fsmount"))
+    system.place.daemons.add(facts["server"])
+    system.does(*as_user, "umount", system.place.path)
+    eventually(lambda: has_ended(facts["server"]))
+    assert not system.mounts() and not Path(facts["region"]).exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "error"),
     [
         ("ro,bogus", "FUSE does not know the option bogus"),
         ("batch=4kB", "'4kB' is neither auto nor an amount"),
@@ -134,14 +134,14 @@ def test_who_may_mount_by_fstab_mounts_as_himself_and_unmounts(system: System) -
         ("remount,ro", "mount -i -o remount"),
     ],
 )
-def test_an_option_that_is_wrong_is_told_in_one_line(place: Place, options: str, said: str) -> None:
+def test_a_wrong_option_is_an_error_of_one_line(place: Place, options: str, error: str) -> None:
     command = [sys.executable, HELPER, "counters", str(place.path), "-o", f"rw,{options}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert said in refused(done, place.path)
+    assert error in refused(done, place.path)
     assert not place.mounts and place.region is None
 
 
-def test_a_config_that_is_not_there_is_named(place: Place) -> None:
+def test_an_error_names_a_missing_config(place: Place) -> None:
     command = [sys.executable, HELPER, "counters", str(place.path), "-o", "rw,config=/not\\,there"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused(done, "/not,there") == "No such file or directory: name a file that fsmount save wrote"

@@ -1,4 +1,4 @@
-"""The file of fsmount save and mount --config, where another user has put a link, a pipe or a file in its place."""
+"""The FILE of fsmount save and mount --config, where another user may have put a link, a pipe or a file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.mounts import AS_ROOT, as_user
 
 pytestmark = pytest.mark.any_user
 
-THEM = 60_101  # nobody's: no user needs to be made
+THEM = 60_101  # a uid without a user
 OTHERS = 60_102
 
 
 @pytest.fixture
 def victim(place: Place) -> Iterator[Path]:
-    """A file of root's, with a tree to save mounted beside it; it must be the same at the end."""
+    """A file of root beside a mounted tree; the file must be the same after the test."""
     with untouched(place.directory / "victim") as file:
         place.mount()
         place.root.mkdir("web")
@@ -55,7 +55,7 @@ def no_temporary_file_is_left(directory: Path) -> bool:
 
 WHERE = [
     pytest.param(0, 0o1777, id="sticky"),
-    pytest.param(0, 0o777, id="open to everybody"),
+    pytest.param(0, 0o777, id="open to all users"),
     pytest.param(OTHERS, 0o1777, id="sticky and of a third user"),
     pytest.param(THEM, 0o1777, id="sticky and their own"),
     pytest.param(THEM, 0o755, id="their own"),
@@ -87,9 +87,7 @@ def test_root_makes_no_file_where_another_users_link_leads(place: Place, victim:
 
 
 @pytest.mark.root
-def test_a_link_of_roots_own_that_leads_to_another_users_link_is_followed_to_that_one_only(
-    place: Place, victim: Path
-) -> None:
+def test_root_follows_an_own_link_only_up_to_a_link_of_another_user(place: Place, victim: Path) -> None:
     directory = directory_of(place, THEM, 0o755)
     as_them(lambda: os.symlink(victim, directory / "x.toml"))
     own = place.directory / "own"
@@ -134,7 +132,7 @@ def test_root_opens_no_pipe_of_another_user(place: Place, victim: Path, uid: int
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("mode", [0o1777, 0o1770, 0o777], ids=["sticky", "sticky for a group", "open to everybody"])
+@pytest.mark.parametrize("mode", [0o1777, 0o1770, 0o777], ids=["sticky", "sticky for a group", "open to all users"])
 def test_another_users_file_in_a_shared_directory_is_not_written(place: Place, victim: Path, mode: int) -> None:
     directory = directory_of(place, 0, 0o1777)
     file = directory / "x.toml"
@@ -154,12 +152,12 @@ def test_another_users_file_in_their_own_directory_is_replaced_and_stays_theirs(
     assert run("save", place.path, file).returncode == 0
     status = file.stat()
     assert file.read_text().startswith("#") and status.st_uid == THEM
-    assert stat.S_IMODE(status.st_mode) == 0o754, "a description of a tree is no program"
+    assert stat.S_IMODE(status.st_mode) == 0o754, "the file kept its set-user-ID bit"
 
 
 @pytest.mark.root
-def test_a_file_with_another_users_name_for_it_is_left_to_that_name(place: Place, victim: Path) -> None:
-    """As where fs.protected_hardlinks is 0."""
+def test_saving_to_a_hard_link_of_another_user_leaves_the_linked_file_unchanged(place: Place, victim: Path) -> None:
+    """Users can make such links where fs.protected_hardlinks is 0."""
     directory = directory_of(place, THEM, 0o755)
     os.link(victim, directory / "x.toml")
     assert run("save", place.path, directory / "x.toml").returncode == 0
@@ -167,7 +165,7 @@ def test_a_file_with_another_users_name_for_it_is_left_to_that_name(place: Place
 
 
 @pytest.mark.root
-def test_root_does_not_wait_for_another_users_lease(place: Place, victim: Path) -> None:
+def test_root_does_not_wait_for_a_file_lease_of_another_user(place: Place, victim: Path) -> None:
     directory = directory_of(place, THEM, 0o755)
     file = directory / "x.toml"
     reader, writer = os.pipe()
@@ -194,7 +192,7 @@ def test_root_does_not_wait_for_another_users_lease(place: Place, victim: Path) 
 
 
 @pytest.mark.root
-def test_while_another_user_swaps_links_and_files_nothing_but_their_directory_changes(
+def test_saving_while_another_user_swaps_links_and_files_changes_only_the_directory_of_that_user(
     place: Place, victim: Path, soak: bool
 ) -> None:
     directory = directory_of(place, THEM, 0o755)
@@ -227,10 +225,10 @@ def test_while_another_user_swaps_links_and_files_nothing_but_their_directory_ch
     assert not (victim.parent / "new").exists()
 
 
-# ---- what goes on as it was
+# ---- ordinary files, links and pipes
 
 
-def test_links_of_ones_own_are_followed_through_all_kinds_of_directories(place: Place) -> None:
+def test_save_follows_own_links_through_all_kinds_of_directories(place: Place) -> None:
     place.mount()
     shared = place.directory / "shared"
     (shared / "deeper").mkdir(parents=True)
@@ -247,7 +245,7 @@ def test_links_of_ones_own_are_followed_through_all_kinds_of_directories(place: 
     place.umount()
 
 
-def test_a_name_that_can_only_be_a_directory_is_no_file_to_save_to(place: Place) -> None:
+def test_save_refuses_a_name_that_can_only_be_a_directory(place: Place) -> None:
     place.mount()
     (place.directory / "x.toml").write_text("as it was")
     (place.directory / "deeper").mkdir()
@@ -259,7 +257,7 @@ def test_a_name_that_can_only_be_a_directory_is_no_file_to_save_to(place: Place)
     place.umount()
 
 
-def test_a_pipe_a_descriptor_and_a_shells_substitution_are_written_and_read_as_they_are(place: Place) -> None:
+def test_save_and_config_accept_a_pipe_a_descriptor_and_a_process_substitution(place: Place) -> None:
     place.mount()
     place.root.mkdir("web")
     wanted = run("save", place.path, "-").stdout
@@ -283,7 +281,7 @@ def test_a_pipe_a_descriptor_and_a_shells_substitution_are_written_and_read_as_t
     place.umount()
 
 
-def test_two_who_save_to_the_same_file_both_succeed(place: Place) -> None:
+def test_two_concurrent_saves_to_one_file_both_succeed(place: Place) -> None:
     file = place.directory / "x.toml"
     texts = [f"{number} " * 20 for number in range(2)]
     failures: list[OSError] = []
@@ -304,13 +302,13 @@ def test_two_who_save_to_the_same_file_both_succeed(place: Place) -> None:
     assert file.read_text() in texts and no_temporary_file_is_left(place.directory)
 
 
-def test_a_file_without_an_end_is_refused_as_a_description(place: Place) -> None:
+def test_an_endless_file_is_refused_as_a_description(place: Place) -> None:
     text = refused(run("mount", place.path, "--config", "/dev/zero"), "/dev/zero")
     assert text == "too long for the description of a tree: at most 256 MiB"
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="needs a user namespace that root may make")
-def test_in_a_user_namespace_links_of_the_machines_root_are_followed(place: Place) -> None:
+def test_save_in_a_user_namespace_follows_links_of_root_outside(place: Place) -> None:
     target = place.directory / "real"
     target.mkdir()
     target.chmod(0o777)

@@ -1,4 +1,4 @@
-"""Where regions live: found from the mount point alone, and where nobody else can put something in their place."""
+"""The path of a region: a function of the mount point, in a directory that no other user can write to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOUNTPOINT = "/nowhere/of/these/tests"
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one directory for shared memory, instead of this machine's."""
+    """An empty directory in place of /dev/shm."""
     base = tmp_path / "shm"
     base.mkdir()
     base.chmod(0o1777)
@@ -31,7 +31,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return base
 
 
-def test_a_place_is_in_a_directory_of_our_own(base: Path) -> None:
+def test_a_region_is_in_a_private_directory_of_its_user(base: Path) -> None:
     path = Path(region_path.place(MOUNTPOINT))
     assert path.parent == base / f"fsmount-{os.geteuid()}"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -39,7 +39,7 @@ def test_a_place_is_in_a_directory_of_our_own(base: Path) -> None:
     assert region_path.place(MOUNTPOINT + "/other") != str(path)
 
 
-def test_only_what_is_there_is_found(base: Path) -> None:
+def test_only_an_existing_region_is_found(base: Path) -> None:
     assert region_path.find(MOUNTPOINT) is None
     path = Path(region_path.place(MOUNTPOINT))
     assert region_path.find(MOUNTPOINT) is None
@@ -48,7 +48,7 @@ def test_only_what_is_there_is_found(base: Path) -> None:
 
 
 @pytest.mark.parametrize("taken", ["link", "file", "writable"])
-def test_a_name_that_somebody_took_is_gone_around(base: Path, tmp_path: Path, taken: str) -> None:
+def test_a_name_that_is_taken_is_avoided(base: Path, tmp_path: Path, taken: str) -> None:
     name = base / f"fsmount-{os.geteuid()}"
     match taken:
         case "link":
@@ -64,11 +64,11 @@ def test_a_name_that_somebody_took_is_gone_around(base: Path, tmp_path: Path, ta
     assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o700
     path.touch()
     assert region_path.find(MOUNTPOINT) == str(path)
-    assert region_path.place(MOUNTPOINT) == str(path), "each mount made a directory of its own"
+    assert region_path.place(MOUNTPOINT) == str(path), "each mount makes another directory"
 
 
 @pytest.mark.root
-def test_a_directory_of_another_user_is_gone_around(base: Path) -> None:
+def test_a_directory_of_another_user_is_avoided(base: Path) -> None:
     name = base / "fsmount-0"
     name.mkdir(mode=0o700)
     os.chown(name, 12345, 12345)
@@ -78,7 +78,7 @@ def test_a_directory_of_another_user_is_gone_around(base: Path) -> None:
 
 
 @pytest.mark.root
-def test_root_finds_what_another_user_made(base: Path) -> None:
+def test_root_finds_a_region_of_another_user(base: Path) -> None:
     theirs = base / "fsmount-12345"
     theirs.mkdir(mode=0o700)
     path = theirs / Path(region_path.place(MOUNTPOINT)).name
@@ -90,29 +90,29 @@ def test_root_finds_what_another_user_made(base: Path) -> None:
     assert region_path.find(MOUNTPOINT) is None
 
 
-def test_without_shared_memory_a_temporary_directory_does(base: Path, tmp_path: Path) -> None:
+def test_without_shared_memory_a_region_is_in_a_temporary_directory(base: Path, tmp_path: Path) -> None:
     base.rmdir()
     path = Path(region_path.place(MOUNTPOINT))
     assert path.parent.parent == tmp_path / "fallback"
     path.touch()
     base.mkdir()
     base.chmod(0o1777)
-    assert region_path.find(MOUNTPOINT) == str(path), "what was made while there was none is not found any more"
+    assert region_path.find(MOUNTPOINT) == str(path), "the region is lost when /dev/shm appears"
 
 
-def test_a_base_where_others_may_rename_is_not_used(base: Path, tmp_path: Path) -> None:
+def test_shared_memory_in_which_others_can_rename_is_not_used(base: Path, tmp_path: Path) -> None:
     base.chmod(0o777)
     assert Path(region_path.place(MOUNTPOINT)).parent.parent == tmp_path / "fallback"
 
 
-def test_without_any_place_it_says_so(base: Path, tmp_path: Path) -> None:
+def test_without_a_safe_directory_the_error_names_dev_shm(base: Path, tmp_path: Path) -> None:
     base.chmod(0o777)
     (tmp_path / "fallback").chmod(0o777)
     with pytest.raises(FileNotFoundError, match="/dev/shm"):
         region_path.place(MOUNTPOINT)
 
 
-def test_a_region_elsewhere_is_remembered_until_it_is_forgotten(base: Path, tmp_path: Path) -> None:
+def test_a_link_leads_to_a_region_elsewhere_until_it_is_removed(base: Path, tmp_path: Path) -> None:
     region = tmp_path / "region"
     region.touch()
     region_path.remember(MOUNTPOINT, str(region))
@@ -124,19 +124,19 @@ def test_a_region_elsewhere_is_remembered_until_it_is_forgotten(base: Path, tmp_
     assert region.exists()
 
 
-def test_the_link_to_a_region_elsewhere_is_there_all_the_time(base: Path, tmp_path: Path) -> None:
-    """Whoever is killed while he remembers it once more leaves it as it was."""
+def test_remembering_a_region_again_keeps_its_link(base: Path, tmp_path: Path) -> None:
+    """A process that is killed at that moment leaves the link unchanged."""
     region = tmp_path / "region"
     region.touch()
     region_path.remember(MOUNTPOINT, str(region))
     link = region_path.place(MOUNTPOINT)
-    opened = os.open(link, os.O_PATH | os.O_NOFOLLOW)  # no other gets its number
+    opened = os.open(link, os.O_PATH | os.O_NOFOLLOW)  # keeps its inode number in use
     region_path.remember(MOUNTPOINT, str(region))
     assert os.path.samestat(os.lstat(link), os.fstat(opened))
     os.close(opened)
 
 
-def test_a_region_that_somebody_has_made_there_meanwhile_stays(base: Path, tmp_path: Path) -> None:
+def test_a_link_never_replaces_an_existing_region(base: Path, tmp_path: Path) -> None:
     (tmp_path / "region").touch()
     own = Path(region_path.place(MOUNTPOINT))
     own.touch()
@@ -145,13 +145,13 @@ def test_a_region_that_somebody_has_made_there_meanwhile_stays(base: Path, tmp_p
     assert region_path.find(MOUNTPOINT) == str(own)
 
 
-def test_a_remembered_region_that_is_gone_is_not_found(base: Path, tmp_path: Path) -> None:
+def test_a_removed_region_elsewhere_is_not_found(base: Path, tmp_path: Path) -> None:
     region_path.remember(MOUNTPOINT, str(tmp_path / "gone"))
     assert region_path.find(MOUNTPOINT) is None
     assert not os.path.islink(region_path.place(MOUNTPOINT))
 
 
-def test_a_region_in_its_own_place_needs_no_link(base: Path) -> None:
+def test_a_region_at_its_usual_path_needs_no_link(base: Path) -> None:
     path = region_path.place(MOUNTPOINT)
     Path(path).touch()
     region_path.remember(MOUNTPOINT, path)
@@ -159,7 +159,7 @@ def test_a_region_in_its_own_place_needs_no_link(base: Path) -> None:
     assert region_path.find(MOUNTPOINT) == path
 
 
-def test_who_else_could_replace_a_file(tmp_path: Path) -> None:
+def test_the_mode_of_its_directory_decides_if_others_can_replace_a_file(tmp_path: Path) -> None:
     path = str(tmp_path / "region")
     tmp_path.chmod(0o755)
     assert region_path.only_owner_can_replace(path)
@@ -171,7 +171,7 @@ def test_who_else_could_replace_a_file(tmp_path: Path) -> None:
     assert not region_path.only_owner_can_replace(str(tmp_path / "missing" / "region"))
 
 
-def test_who_else_could_replace_a_directory_above_it(tmp_path: Path) -> None:
+def test_a_directory_above_decides_too_if_others_can_replace_a_file(tmp_path: Path) -> None:
     above = tmp_path / "above"
     directory = above / "mine"
     directory.mkdir(parents=True, mode=0o700)
@@ -187,7 +187,7 @@ def test_who_else_could_replace_a_directory_above_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_directory_in_one_of_another_user_is_not_ours_alone(tmp_path: Path) -> None:
+def test_the_owner_of_a_directory_above_can_replace_a_file(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     ours = theirs / "ours"
     ours.mkdir(parents=True, mode=0o700)
@@ -195,7 +195,7 @@ def test_a_directory_in_one_of_another_user_is_not_ours_alone(tmp_path: Path) ->
     assert not region_path.only_owner_can_replace(str(ours / "region"))
 
 
-def test_the_directory_goes_with_the_last_region_in_it(base: Path) -> None:
+def test_the_private_directory_is_removed_with_its_last_region(base: Path) -> None:
     first, second = Path(region_path.place(MOUNTPOINT)), Path(region_path.place(MOUNTPOINT + "/other"))
     first.touch()
     second.touch()

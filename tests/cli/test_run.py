@@ -1,4 +1,4 @@
-"""fsmount run: what is held lasts as long as the command, whoever is killed."""
+"""fsmount run: the charge lasts exactly as long as the command, also if the wrapper or the command is killed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.any_user
 
 NOBODY = 65534
 
-# Each says when it is there, and goes on with a line of its input.
+# Each prints a pid when it runs, and continues after a line of input.
 WAITS = ["sh", "-c", "echo $$; read line; exit 7"]
 CLOSES_ALL = [sys.executable, "-c", "import os; os.closerange(3, 100); print(os.getpid(), flush=True); input()"]
 LEAVES_A_CHILD = ["sh", "-c", "sleep 60 >/dev/null & echo $!; read line"]
-TELLS_OF_TERM = ["sh", "-c", "trap 'echo told; exit 3' TERM; echo $$; while :; do read line; done"]
+REPORTS_TERM = ["sh", "-c", "trap 'echo TERM; exit 3' TERM; echo $$; while :; do read line; done"]
 
-TELLS_FIRST_SIGNAL = """
+PRINTS_FIRST_SIGNAL = """
 import os, signal
 os.setpgid(0, 0)
 signals = [signal.SIGINT, signal.SIGUSR1]
@@ -39,12 +39,12 @@ IGNORES_CHILDREN = "import os, signal, sys; signal.signal(17, signal.SIG_IGN); o
 
 
 class Running:
-    """fsmount run with a command that has said its pid, or another that matters."""
+    """fsmount run with a command that has printed its pid, or the pid of its child."""
 
     def __init__(self, group: GroupFiles, command: list[str], *more: str) -> None:
         wanted = [word for amount in ("memory=4096", *more) for word in ("-r", amount)]
         words = [sys.executable, "-m", "fsmount", "run", "-g", str(group.path), *wanted, "--"]
-        # in a process group of its own: nobody can be stopped by SIGTSTP in one whose parents are all gone
+        # in its own process group: SIGTSTP stops no process in an orphaned group
         self.process = subprocess.Popen(
             [*words, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, process_group=0
         )
@@ -78,16 +78,16 @@ def running(group: GroupFiles, command: list[str], *more: str) -> Iterator[Runni
         it.destroy()
 
 
-def refunded(group: GroupFiles) -> None:
-    eventually(lambda: group.usage == 0, what="what was held is given back")
+def charge_is_released(group: GroupFiles) -> None:
+    eventually(lambda: group.usage == 0, what="the release of the charge")
 
 
-def test_it_holds_while_the_command_runs_and_ends_as_it_does(group: GroupFiles) -> None:
+def test_run_holds_while_the_command_runs_and_returns_its_status(group: GroupFiles) -> None:
     with running(group, WAITS) as it:
         assert [(line.pid, line.held) for line in group.holders()] == [(it.pid, 4096)]
         it.tell()
         assert it.process.wait(60) == 7
-        assert group.usage == 0  # at once: the next line of a script finds the room
+        assert group.usage == 0  # at once, so that the next line of a script finds the room
 
 
 @pytest.mark.parametrize(
@@ -104,25 +104,25 @@ def test_it_holds_while_the_command_runs_and_ends_as_it_does(group: GroupFiles) 
     ],
     ids=lambda value: " ".join(value) or "empty" if isinstance(value, list) else str(value),
 )
-def test_the_exit_status_is_as_of_env(group: GroupFiles, command: list[str], status: int) -> None:
+def test_the_exit_status_is_like_that_of_env(group: GroupFiles, command: list[str], status: int) -> None:
     done = run("run", "--group", group.path, "-r", "memory=1", "-r", "tokens=1", *command)
     assert done.returncode == status
     assert done.stdout == "" and done.stderr.count("\n") == (status in (126, 127)), done
     assert (group.usage, group.number("usage", "tokens")) == (0, 0)
 
 
-def test_options_behind_the_command_are_the_commands(group: GroupFiles) -> None:
+def test_options_after_the_command_belong_to_the_command(group: GroupFiles) -> None:
     done = run("run", "-g", group.path, "-r", "memory=1", "echo", "-g", "--help", "--")
     assert (done.returncode, done.stdout) == (0, "-g --help --\n")
 
 
-def test_a_command_whose_resources_are_refused_is_not_started(group: GroupFiles) -> None:
+def test_run_starts_no_command_if_the_charge_is_refused(group: GroupFiles) -> None:
     group.set_limit(10, "tokens")
     done = run("run", "-g", group.path, "-r", "memory=4096", "-r", "tokens=11", "--", "echo", "started")
     assert (done.returncode, done.stdout) == (75, "")
     assert done.stderr.startswith(f"fsmount: {group.path}: 11 more of tokens would pass the limit of {group.path}: ")
     assert (group.usage, group.number("usage", "tokens")) == (0, 0)
-    assert group.number("max_usage") == 0, "nobody ever saw a part of it"
+    assert group.number("max_usage") == 0, "a part of the request was charged for a moment"
 
 
 def test_an_impossible_charge_has_status_125(group: GroupFiles) -> None:
@@ -132,44 +132,44 @@ def test_an_impossible_charge_has_status_125(group: GroupFiles) -> None:
         assert done.stderr.startswith(f"fsmount: {path}: ") and done.stderr.count("\n") == 1
 
 
-def test_a_signal_is_passed_on(group: GroupFiles) -> None:
-    with running(group, TELLS_OF_TERM) as it:
+def test_run_passes_a_signal_on_to_the_command(group: GroupFiles) -> None:
+    with running(group, REPORTS_TERM) as it:
         it.process.terminate()
-        assert it.line() == "told\n"
+        assert it.line() == "TERM\n"
         assert it.process.wait(60) == 3
         assert group.usage == 0
 
 
-def test_a_command_that_dies_of_a_signal_gives_back(group: GroupFiles) -> None:
+def test_the_death_of_the_command_by_a_signal_releases_the_charge(group: GroupFiles) -> None:
     with running(group, WAITS) as it:
         os.kill(it.pid, signal.SIGKILL)
         assert it.process.wait(60) == 128 + signal.SIGKILL
         assert group.usage == 0
 
 
-def test_a_command_whose_wrapper_is_killed_goes_on_and_holds_until_it_ends(group: GroupFiles) -> None:
+def test_a_command_whose_wrapper_is_killed_continues_and_holds_until_its_end(group: GroupFiles) -> None:
     with running(group, WAITS) as it:
         it.process.kill()
         it.process.wait()
         assert not has_ended(it.pid)
         assert group.usage == 4096
         it.tell()
-        refunded(group)
+        charge_is_released(group)
 
 
-def test_several_resources_are_one_lease_that_is_inherited_too(group: GroupFiles) -> None:
+def test_a_command_whose_wrapper_is_killed_holds_several_resources(group: GroupFiles) -> None:
     with running(group, WAITS, "tokens=3") as it:
         assert [(line.pid, line.held) for line in group.holders("tokens")] == [(it.pid, 3)]
         it.process.kill()
         it.process.wait()
         assert (group.usage, group.number("usage", "tokens")) == (4096, 3)
         it.tell()
-        refunded(group)
+        charge_is_released(group)
         assert group.number("usage", "tokens") == 0
 
 
-@pytest.mark.parametrize("more", [(), ("tokens=3",)], ids=["one-resource", "whole-group"])
-def test_the_holder_is_the_command_and_stays_it_when_its_wrapper_is_killed(
+@pytest.mark.parametrize("more", [(), ("tokens=3",)], ids=["one resource", "several resources"])
+def test_the_holder_is_the_command_before_and_after_a_kill_of_its_wrapper(
     group: GroupFiles, more: tuple[str, ...]
 ) -> None:
     def holders() -> list[tuple[int, str]]:
@@ -181,16 +181,16 @@ def test_the_holder_is_the_command_and_stays_it_when_its_wrapper_is_killed(
         it.process.wait()
         assert holders() == [(it.pid, "lease:sh")]
         it.tell()
-        refunded(group)
+        charge_is_released(group)
 
 
-def test_the_holder_has_the_name_of_what_the_command_becomes(group: GroupFiles) -> None:
+def test_the_holder_has_the_name_of_the_program_that_the_command_executes(group: GroupFiles) -> None:
     with running(group, ["sh", "-c", "echo $$; read line; exec cat"]) as it:
         it.tell()
         eventually(lambda: [(line.pid, line.command) for line in group.holders()] == [(it.pid, "lease:cat")])
 
 
-def test_a_refusal_names_the_command_and_the_one_that_holds_the_most(group: GroupFiles) -> None:
+def test_a_refusal_names_the_refused_command_and_the_largest_holder(group: GroupFiles) -> None:
     group.set_limit(5000)
     with running(group, WAITS) as it:
         assert run("run", "-g", group.path, "-r", "memory=1000", "--", "date").returncode == 75
@@ -206,7 +206,7 @@ def test_a_refused_command_leaves_no_holder(group: GroupFiles) -> None:
     below.path.rmdir()
 
 
-def test_a_signal_that_ends_the_process_before_it_is_the_command_ends_the_wait(group: GroupFiles) -> None:
+def test_a_signal_to_the_waiting_process_ends_the_wait(group: GroupFiles) -> None:
     group.set_limit(10)
     group.charge(10)
     words = ["run", "-g", str(group.path), "-r", "memory=4", "--wait", "--", "true"]
@@ -219,7 +219,7 @@ def test_a_signal_that_ends_the_process_before_it_is_the_command_ends_the_wait(g
     eventually(lambda: not any(line.pid for line in group.holders()))
 
 
-def test_a_script_without_an_interpreter_is_run_by_the_shell(group: GroupFiles, tmp_path: Path) -> None:
+def test_run_executes_a_script_without_an_interpreter_line_in_the_shell(group: GroupFiles, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("echo $0 $*\n")
     script.chmod(0o755)
@@ -227,11 +227,11 @@ def test_a_script_without_an_interpreter_is_run_by_the_shell(group: GroupFiles, 
     assert (done.returncode, done.stdout) == (0, f"{script} a b\n")
 
 
-def test_both_killed_at_once_give_back(group: GroupFiles) -> None:
+def test_killing_wrapper_and_command_releases_the_charge(group: GroupFiles) -> None:
     with running(group, WAITS) as it:
         it.process.kill()
         os.kill(it.pid, signal.SIGKILL)
-        refunded(group)
+        charge_is_released(group)
 
 
 def test_a_command_that_closes_all_descriptors_still_holds(group: GroupFiles) -> None:
@@ -242,7 +242,7 @@ def test_a_command_that_closes_all_descriptors_still_holds(group: GroupFiles) ->
         assert group.usage == 0
 
 
-def test_processes_that_the_command_leaves_behind_hold_nothing(group: GroupFiles) -> None:
+def test_processes_that_outlive_the_command_hold_nothing(group: GroupFiles) -> None:
     with running(group, LEAVES_A_CHILD) as it:
         it.tell()
         assert it.process.wait(60) == 0
@@ -250,7 +250,7 @@ def test_processes_that_the_command_leaves_behind_hold_nothing(group: GroupFiles
         assert group.usage == 0
 
 
-def test_a_stop_stops_both_and_both_go_on(group: GroupFiles) -> None:
+def test_a_stop_signal_stops_wrapper_and_command_and_both_continue(group: GroupFiles) -> None:
     with running(group, WAITS) as it:
         it.process.send_signal(signal.SIGTSTP)
         _, status = os.waitpid(it.process.pid, os.WUNTRACED)
@@ -261,31 +261,31 @@ def test_a_stop_stops_both_and_both_go_on(group: GroupFiles) -> None:
         assert it.process.wait(60) == 7
 
 
-def test_a_signal_from_the_terminal_is_not_passed_on_again(group: GroupFiles) -> None:
-    """Told by a command that has left the foreground group: it gets only what is passed on."""
+def test_run_does_not_pass_on_a_signal_of_the_terminal(group: GroupFiles) -> None:
+    """The command has left the foreground process group, so that it gets only signals that run passes on."""
     pid, terminal = pty.fork()
     if pid == 0:
-        words = ["fsmount", "run", "-g", str(group.path), "-r", "memory=1", sys.executable, "-c", TELLS_FIRST_SIGNAL]
+        words = ["fsmount", "run", "-g", str(group.path), "-r", "memory=1", sys.executable, "-c", PRINTS_FIRST_SIGNAL]
         os.execv(sys.executable, [sys.executable, "-m", *words])
     with os.fdopen(terminal, "r+b", buffering=0) as screen:
         assert screen.readline() == b"there\r\n"
         screen.write(b"\x03")
-        assert screen.read(1) + screen.read(1) == b"^C"  # it has been sent
+        assert screen.read(1) + screen.read(1) == b"^C"  # the terminal has sent SIGINT
         os.kill(pid, signal.SIGUSR1)
         assert screen.readline() == b"SIGUSR1\r\n"
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert group.usage == 0
 
 
-def test_a_caller_that_ignores_the_end_of_children_loses_no_status(group: GroupFiles) -> None:
+def test_run_returns_the_status_under_a_caller_that_ignores_sigchld(group: GroupFiles) -> None:
     words = [sys.executable, "-m", "fsmount", "run", "-g", str(group.path), "-r", "memory=1", "sh", "-c", "exit 7"]
     assert subprocess.run([sys.executable, "-c", IGNORES_CHILDREN, *words], timeout=60, check=False).returncode == 7
 
 
 @pytest.mark.root
-def test_it_holds_in_a_tree_of_somebody_else() -> None:
+def test_run_holds_in_a_tree_of_another_user() -> None:
     from fsmount.cli import main
-    from fsmount.cli.commands import run  # noqa: F401  before the other user, who may not see the sources
+    from fsmount.cli.commands import run  # noqa: F401  here: the other user cannot read the sources
 
     def hold() -> object:
         try:
@@ -306,6 +306,6 @@ def test_it_holds_in_a_tree_of_somebody_else() -> None:
             os.dup2(saved, 1)
             for descriptor in (saved, writer):
                 os.close(descriptor)
-        with os.fdopen(reader) as said:
-            assert said.read() == "4096\n"
+        with os.fdopen(reader) as output:
+            assert output.read() == "4096\n"
         assert theirs.usage == 0

@@ -1,4 +1,4 @@
-"""fsmount save: the tree written down, whole or not at all."""
+"""fsmount save: a complete description of the tree, or an unchanged file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.any_user
 
 
 def saved(*arguments: object) -> str:
-    """What is written to standard output."""
+    """The output of a save that succeeds without an error."""
     done = run("save", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
 def furnish(place: Place) -> None:
-    """Something of everything that is saved, and a charge."""
+    """Makes groups with every kind of setting that save writes, and a charge."""
     web = place.root.mkdir("web", 0o750)
     api = web.mkdir("api")
     os.mkdir(os.fsencode(place.path) + b"/\xff\"'%\x01")
@@ -51,7 +51,7 @@ def stats(place: Place) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def test_what_is_saved_is_mounted_again(place: Place) -> None:
+def test_a_saved_tree_is_mounted_again_with_every_setting(place: Place) -> None:
     place.mount("--batch", "0", "--groups", "64")
     furnish(place)
     file = place.directory / "tree.toml"
@@ -66,12 +66,12 @@ def test_what_is_saved_is_mounted_again(place: Place) -> None:
     assert stats(place) == before
     web = place.root.child("web")
     assert (place.root.limit, web.limit, web.soft_limit) == (1 << 30, 1000000, 65536)
-    assert place.root.usage == 0, "charges are their holders', and not saved"
+    assert place.root.usage == 0, "save wrote a charge"
     assert place.root.stat()["batch"] == 0
     place.umount()
 
 
-def test_what_is_saved_is_to_be_read(place: Place) -> None:
+def test_a_saved_tree_is_readable_text(place: Place) -> None:
     place.mount("--resource", "memory", "--resource", "tokens:count", "--cells", "4096")
     web = place.root.mkdir("web")
     web.mkdir("api").set_limit("512M")
@@ -87,7 +87,7 @@ def test_what_is_saved_is_to_be_read(place: Place) -> None:
 
 
 @pytest.mark.root
-def test_owners_are_named_where_they_have_names(place: Place) -> None:
+def test_save_writes_the_names_of_owners_that_have_names(place: Place) -> None:
     place.mount()
     web = place.root.mkdir("web")
     os.chown(web.path, 1, 1)
@@ -103,7 +103,7 @@ def test_owners_are_named_where_they_have_names(place: Place) -> None:
     place.umount()
 
 
-# ---- from where
+# ---- sources
 
 
 def test_a_tree_is_saved_by_its_region_its_dead_mount_and_its_mount_point(place: Place) -> None:
@@ -118,7 +118,7 @@ def test_a_tree_is_saved_by_its_region_its_dead_mount_and_its_mount_point(place:
     assert saved(place.path, "-") == saved(place.region, "-") == text
 
 
-def test_the_directory_tells_which_is_which(place: Place) -> None:
+def test_save_accepts_file_and_mount_point_in_either_order(place: Place) -> None:
     place.mount()
     place.root.mkdir("web")
     text = saved(place.path, "-")
@@ -129,10 +129,10 @@ def test_the_directory_tells_which_is_which(place: Place) -> None:
     place.umount()
 
 
-def test_the_only_mount_need_not_be_named(place: Place, other_place: Place) -> None:
+def test_save_without_a_mount_point_saves_the_only_mount(place: Place, other_place: Place) -> None:
     lines = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
     if any(fields[2] == "fuse.fsmount" for fields in lines):
-        pytest.skip("others have mounts here too")
+        pytest.skip("other mounts exist here")
     assert refused(run("save", "-"), "-") == "you have no fsmount mount: name a mount point or a region"
     place.mount()
     place.root.mkdir("web")
@@ -144,7 +144,7 @@ def test_the_only_mount_need_not_be_named(place: Place, other_place: Place) -> N
     other_place.umount()
 
 
-def test_what_has_no_tree_is_told(place: Place) -> None:
+def test_a_path_without_a_tree_is_an_error(place: Place) -> None:
     file = place.directory / "tree.toml"
     text = refused(run("save", place.path, file), place.path)
     assert text == "no fsmount mount, and no counters of an earlier mount: name another, or mount there"
@@ -154,10 +154,10 @@ def test_what_has_no_tree_is_told(place: Place) -> None:
     assert not file.exists()
 
 
-# ---- to where
+# ---- destinations
 
 
-def test_a_file_that_is_there_keeps_its_mode_and_owner(place: Place) -> None:
+def test_an_existing_file_keeps_its_mode_and_owner(place: Place) -> None:
     place.mount()
     file = place.directory / "tree.toml"
     file.write_text("old")
@@ -184,7 +184,7 @@ def test_the_text_is_on_the_disk_before_it_replaces_the_file(place: Place) -> No
     assert [name.rstrip("at2") for name in names] == ["fsync", "rename", "fsync"]
 
 
-def test_a_new_file_gets_the_usual_mode(place: Place) -> None:
+def test_the_umask_applies_to_a_new_file(place: Place) -> None:
     place.mount()
     file = place.directory / "tree.toml"
     command = [sys.executable, "-m", "fsmount", "save", str(place.path), str(file)]
@@ -193,7 +193,7 @@ def test_a_new_file_gets_the_usual_mode(place: Place) -> None:
     place.umount()
 
 
-def test_a_failure_leaves_the_old_file_as_it_was(place: Place) -> None:
+def test_a_failed_save_leaves_the_old_file_unchanged(place: Place) -> None:
     place.mount()
     for number in range(30):
         place.root.mkdir(f"group-{number}")
@@ -213,7 +213,7 @@ def test_a_failure_leaves_the_old_file_as_it_was(place: Place) -> None:
     place.umount()
 
 
-def test_what_cannot_be_written_is_told(place: Place) -> None:
+def test_save_names_the_reason_why_a_path_cannot_be_written(place: Place) -> None:
     place.mount()
     file = place.directory / "missing" / "tree.toml"
     assert refused(run("save", place.path, file), file) == "No such file or directory: make its directory first"
@@ -227,7 +227,7 @@ def test_what_cannot_be_written_is_told(place: Place) -> None:
 
 
 @pytest.mark.user
-def test_a_file_that_may_not_be_written_is_not_replaced(place: Place) -> None:
+def test_save_does_not_replace_a_read_only_file(place: Place) -> None:
     place.mount()
     file = place.directory / "tree.toml"
     file.write_text("old")
@@ -238,7 +238,7 @@ def test_a_file_that_may_not_be_written_is_not_replaced(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "error"),
     [
         ("nope/x.toml", "No such file or directory: make its directory first"),
         ("plain/x.toml", "Not a directory: a part of its path is a file; name another path"),
@@ -249,11 +249,11 @@ def test_a_file_that_may_not_be_written_is_not_replaced(place: Place) -> None:
         ),
     ],
 )
-def test_a_file_that_cannot_be_written_is_named_with_what_to_do(place: Place, file: str, said: str) -> None:
+def test_an_error_of_save_names_the_file_and_the_remedy(place: Place, file: str, error: str) -> None:
     place.mount()
     (place.directory / "plain").touch()
     path = place.directory / file if file != "." else place.directory
-    assert refused(run("save", place.path, path), path) == said
+    assert refused(run("save", place.path, path), path) == error
     assert sorted(entry.name for entry in place.directory.iterdir()) == ["plain", "tree"]
     place.umount()
 
@@ -264,10 +264,10 @@ def test_a_file_without_a_name_is_refused(place: Place) -> None:
     place.umount()
 
 
-def test_a_config_that_is_no_file_is_named_with_what_to_do(place: Place) -> None:
-    for file, said in (
+def test_an_error_about_a_config_that_is_no_file_names_the_remedy(place: Place) -> None:
+    for file, error in (
         (place.directory / "nope.toml", "No such file or directory: name a file that fsmount save wrote"),
         (place.directory, "Is a directory: name a file"),
     ):
-        assert refused(run("mount", place.path, "--config", file), file) == said
+        assert refused(run("mount", place.path, "--config", file), file) == error
         assert not place.mounts

@@ -1,4 +1,4 @@
-"""fsmount set: limits, one after the other."""
+"""fsmount set: limits, set in the given order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.cli.place import run, run_here
 from tests.mounts import UNLIMITED, GroupFiles
 
 
-def test_limits_are_set_as_through_the_files(group: GroupFiles) -> None:
+def test_set_accepts_the_same_amounts_as_the_files(group: GroupFiles) -> None:
     done = run("set", group.path, "memory.limit=1G", "memory.soft_limit=0x10K", "tokens.limit=100")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (group.limit, group.soft_limit, group.number("limit", "tokens")) == (1 << 30, 0x10 << 10, 100)
@@ -16,7 +16,7 @@ def test_limits_are_set_as_through_the_files(group: GroupFiles) -> None:
     assert (group.limit, group.number("limit", "tokens")) == (UNLIMITED, UNLIMITED)
 
 
-def test_a_limit_below_the_usage_is_refused_with_75_and_those_before_it_stay(group: GroupFiles) -> None:
+def test_a_limit_below_the_usage_has_status_75_and_earlier_limits_stay(group: GroupFiles) -> None:
     group.charge(4096)
     done = run_here("set", group.path, "tokens.limit=7", "memory.limit=4095", "tokens.soft_limit=5")
     assert (done.returncode, done.stdout) == (75, "")
@@ -28,7 +28,7 @@ def test_a_limit_below_the_usage_is_refused_with_75_and_those_before_it_stay(gro
     assert group.number("soft_limit", "tokens") == UNLIMITED
 
 
-def test_a_limit_that_is_refused_is_shown_as_typed(group: GroupFiles) -> None:
+def test_a_refusal_shows_the_limit_as_typed(group: GroupFiles) -> None:
     group.charge("2G")
     done = run_here("set", group.path, "memory.limit=1G")
     assert done.returncode == 75
@@ -44,13 +44,13 @@ def test_a_limit_that_is_refused_is_shown_as_typed(group: GroupFiles) -> None:
         ("tokens.softlimit=3", "tokens.soft_limit=3"),
     ],
 )
-def test_a_key_that_cannot_be_set_is_told_with_the_one_that_is_meant(group: GroupFiles, word: str, meant: str) -> None:
+def test_an_error_about_a_wrong_key_suggests_the_right_one(group: GroupFiles, word: str, meant: str) -> None:
     done = run_here("set", group.path, word)
     assert done.returncode == 2
     assert f"R.limit and R.soft_limit can; did you mean {meant}?\n" in done.stderr
 
 
-def test_a_limit_without_its_amount_is_told_with_an_example(group: GroupFiles) -> None:
+def test_an_error_about_a_missing_amount_has_an_example(group: GroupFiles) -> None:
     assert "such as memory.limit=2G" in run_here("set", group.path, "memory.limit", "2G").stderr
 
 

@@ -1,8 +1,7 @@
-"""
-A mount that is killed, or fails, at any of its system calls: the next has every charge from before, and nothing is left
-behind. strace does it.
+"""A mount that is killed, or fails, at one of its system calls, by means of strace.
 
-The tests draw a few of all places and print their seed. FSMOUNT_SEED runs one again, FSMOUNT_SOAK=1 takes all places.
+The next mount has every earlier charge, and no file is left behind. Each test draws a system call and prints its seed:
+FSMOUNT_SEED repeats a run, and FSMOUNT_SOAK=1 tries all calls.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from tests.mounts import eventually
 
 pytestmark = pytest.mark.root  # fusermount3 is not root when it is traced
 
-#: What is there when the mount begins.
+#: The state when the mount begins.
 SCENES = ("nothing", "kept", "kept elsewhere", "stale")
 
-#: The calls by which a daemon comes to serve, and how often it makes them at most.
+#: The system calls of a mount, and the maximum number of times that it makes each.
 STEPS = {
     "setsid": 1,
     "mkdir": 2,
@@ -39,7 +38,7 @@ STEPS = {
     "mount": 1,
 }
 
-#: Those that fail where there is no room, or no descriptor, for more.
+#: The calls that fail without room or descriptors.
 NEEDS = {
     "setsid": 1,
     "dup2": 5,
@@ -58,26 +57,26 @@ ERRORS = ("EMFILE", "ENOSPC", "EIO")
 
 
 def under(injected: str, log: Path | str = "/dev/null") -> list[str]:
-    """The command that has this done to a command, but is not its parent."""
+    """The command line that injects a fault into a command without being its parent."""
     call = injected.partition(":")[0]
     return ["strace", "-DD", "-f", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", f"inject={injected}"]
 
 
 def mount_under(place: Place, injected: str, *options: str) -> tuple[int, str]:
-    """The mount's exit status and what it says."""
+    """The exit status and the output of the mount."""
     command = [*under(injected), sys.executable, "-m", "fsmount", "mount", str(place.path), *options]
-    told = place.directory / "told"
-    with told.open("w") as file:  # whoever traces a daemon that serves has it open until that ends
+    output = place.directory / "output"
+    with output.open("w") as file:  # strace keeps the file open as long as the daemon lives
         done = subprocess.run(command, stdout=file, stderr=file, timeout=60, check=False)
     if done.returncode == 0:
         place.daemons.add(place.daemon)
     else:
-        eventually(lambda: not place.processes, within=60, what="the end of all that was started")
-    return done.returncode, told.read_text()
+        eventually(lambda: not place.processes, within=60, what="the end of all processes")
+    return done.returncode, output.read_text()
 
 
 def prepare(place: Place, scene: str) -> int:
-    """Returns the charge that is there."""
+    """Prepares the state, and returns its charge."""
     if scene == "nothing":
         return 0
     place.mount(*(("--region", place.directory / "region") if scene == "kept elsewhere" else ()))
@@ -90,7 +89,7 @@ def prepare(place: Place, scene: str) -> int:
 
 
 def check(place: Place, charge: int) -> None:
-    """All is there, at the next mount if not now, and nothing when that has ended."""
+    """Checks the charge in this mount or the next, and that an unmount leaves nothing."""
     if not is_served(place):
         place.mount()
     assert (place.root.usage, len(place.mounts)) == (charge, 1)
@@ -118,7 +117,7 @@ def places(steps: dict[str, int], rng: random.Random, soak: bool, few: int) -> l
     return everywhere if soak else rng.sample(everywhere, few)
 
 
-def test_who_is_killed_at_any_step_of_a_mount_loses_nothing(place: Place, seed: int, soak: bool) -> None:
+def test_a_mount_that_is_killed_at_any_system_call_loses_no_charge(place: Place, seed: int, soak: bool) -> None:
     for scene, call, number in places(STEPS, random.Random(seed), soak, 1):
         charge = prepare(place, scene)
         print("scene:", scene, "killed at", call, number)
@@ -126,17 +125,17 @@ def test_who_is_killed_at_any_step_of_a_mount_loses_nothing(place: Place, seed: 
         check(place, charge)
 
 
-def test_what_fails_at_any_step_of_a_mount_is_told_in_one_line(place: Place, seed: int, soak: bool) -> None:
+def test_a_mount_that_fails_at_any_system_call_prints_one_line(place: Place, seed: int, soak: bool) -> None:
     rng = random.Random(seed)
     for scene, call, number in places(NEEDS, rng, soak, 1):
         charge, error = prepare(place, scene), rng.choice(ERRORS)
         print("scene:", scene, call, number, "fails with", error)
-        status, told = mount_under(place, f"{call}:error={error}:when={number}")
+        status, output = mount_under(place, f"{call}:error={error}:when={number}")
         if status == 0:
-            assert told == "" and is_served(place)
+            assert output == "" and is_served(place)
         else:
-            assert status == 1 and told.startswith(f"fsmount: {place.path}: ") and told.count("\n") == 1, told
-            assert "Error(" not in told, told
+            assert status == 1 and output.startswith(f"fsmount: {place.path}: ") and output.count("\n") == 1, output
+            assert "Error(" not in output, output
             assert scene == "stale" or not place.mounts
             assert charge or not left(place)
         check(place, charge)
@@ -146,32 +145,32 @@ def test_with_too_few_descriptors_a_mount_leaves_nothing(place: Place, seed: int
     few = range(8, 15)
     for most in few if soak else random.Random(seed).sample(few, 1):
         command = ["prlimit", f"--nofile={most}", sys.executable, "-m", "fsmount", "mount", str(place.path)]
-        if subprocess.run(command, timeout=60, check=False).returncode == 0:  # so few are enough
+        if subprocess.run(command, timeout=60, check=False).returncode == 0:  # this number is enough
             place.umount()
         eventually(lambda: not place.processes, within=60, what="the end of the daemon")
         assert (place.mounts, left(place)) == ([], []), most
 
 
-def test_of_two_mounts_with_different_regions_one_is_refused_and_leaves_nothing(place: Place) -> None:
+def test_one_of_two_mounts_with_different_regions_is_refused_and_leaves_nothing(place: Place) -> None:
     region, other = place.directory / "region", place.directory / "other"
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "--region", str(region)]
-    told, log = place.directory / "told", place.directory / "log"
+    output, log = place.directory / "output", place.directory / "log"
     log.touch()
-    with told.open("w") as file:
+    with output.open("w") as file:
         stopped = subprocess.Popen([*under("flock:signal=STOP:when=1", log), *command], stdout=file, stderr=file)
-    eventually(lambda: "stopped by SIGSTOP" in log.read_text(), within=60, what="a daemon that is stopped")
+    eventually(lambda: "stopped by SIGSTOP" in log.read_text(), within=60, what="a stopped daemon")
     (daemon,) = (int(line.split()[0]) for line in log.read_text().splitlines() if "stopped by" in line)
     place.mount("--region", other)
     place.root.charge(5)
     os.kill(daemon, signal.SIGCONT)
     assert stopped.wait(60) == 1
-    assert told.read_text() == f"fsmount: {place.path}: another process has just mounted here, with other counters\n"
+    assert output.read_text() == f"fsmount: {place.path}: another process has just mounted here, with other counters\n"
     assert (place.root.usage, len(place.mounts), region.exists()) == (5, 1, False)
     place.umount()
     assert left(place) == []
 
 
-def test_a_signal_in_the_midst_of_a_mount_unmounts_and_loses_nothing(place: Place, seed: int) -> None:
+def test_a_signal_during_a_mount_unmounts_and_loses_no_charge(place: Place, seed: int) -> None:
     number = random.Random(seed).choice((signal.SIGTERM, signal.SIGINT))
     prepare(place, "kept")
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]

@@ -1,4 +1,4 @@
-"""fsmount status: who serves a mount, and what it has room for; errors that say whose share is used up."""
+"""fsmount status: the daemon, the region and the room of a mount; errors about a user's used-up share."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ root = pytest.mark.root
 ALICE = 60_101
 
 
-def told(path: object) -> dict[str, Any]:
+def status(path: object) -> dict[str, Any]:
     done = run("status", "--json", path)
     assert (done.returncode, done.stderr) == (0, ""), done
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_it_names_the_daemon_the_region_and_the_version(mount: Mount) -> None:
-    found = told(mount.path)
+def test_status_names_the_daemon_the_region_and_the_version(mount: Mount) -> None:
+    found = status(mount.path)
     assert mount.daemon is not None and mount.region is not None
     assert found["mountpoint"] == str(mount.path)
     daemon = found["daemon"]
@@ -49,12 +49,12 @@ def test_it_names_the_daemon_the_region_and_the_version(mount: Mount) -> None:
     assert found["version"] == fsmount.__version__
 
 
-def test_it_counts_what_is_used_and_names_who_has_the_most(mount: Mount, group: GroupFiles) -> None:
-    before = told(mount.path)["capacity"]
+def test_status_counts_used_room_and_names_the_largest_user(mount: Mount, group: GroupFiles) -> None:
+    before = status(mount.path)["capacity"]
     group.mkdir("child")
     with group.lease() as lease:
         lease.write("1")
-        after = told(mount.path)["capacity"]
+        after = status(mount.path)["capacity"]
     changed = {what: found["used"] - before[what]["used"] for what, found in after.items()}
     assert {what: number for what, number in changed.items() if number} == {
         "groups": 1,
@@ -67,7 +67,7 @@ def test_it_counts_what_is_used_and_names_who_has_the_most(mount: Mount, group: 
     os.rmdir(group / "child")
 
 
-def test_people_read_a_table(mount: Mount) -> None:
+def test_status_prints_a_table(mount: Mount) -> None:
     done = run_here("status", mount.path)
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,22 +77,22 @@ def test_people_read_a_table(mount: Mount) -> None:
     assert any(re.match(r"open files +\d+ +262144 ", line) for line in lines)
 
 
-def test_a_group_does_as_well_as_the_mount_point(mount: Mount, group: GroupFiles) -> None:
-    assert told(group.path)["mountpoint"] == str(mount.path)
+def test_status_accepts_a_group(mount: Mount, group: GroupFiles) -> None:
+    assert status(group.path)["mountpoint"] == str(mount.path)
     assert refused(run_here("status", group / "memory.stat"), group / "memory.stat").startswith("not a directory")
 
 
 @root
-def test_so_does_a_place_where_a_group_is_bound(mount: Mount, group: GroupFiles, tmp_path: Path) -> None:
+def test_status_accepts_a_bind_mount_of_a_group(mount: Mount, group: GroupFiles, tmp_path: Path) -> None:
     subprocess.run(["mount", "--bind", str(group.path), str(tmp_path)], check=True)
     try:
-        assert told(tmp_path)["mountpoint"] == str(mount.path)
+        assert status(tmp_path)["mountpoint"] == str(mount.path)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @root
-def test_other_users_who_may_look_at_the_mount_may_ask() -> None:
+def test_other_users_may_ask_for_the_status_of_a_mount_that_they_may_read() -> None:
     with mounted("-o", "allow_other") as mount:
         mount.root.mkdir("group")
         found = as_user(ALICE, lambda: run("status", "--json", mount.path).stdout)
@@ -103,7 +103,7 @@ def test_other_users_who_may_look_at_the_mount_may_ask() -> None:
         os.rmdir(mount.path / "group")
 
 
-def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None:
+def test_status_without_a_serving_daemon_is_an_error(place: Place, tmp_path: Path) -> None:
     assert (
         refused(run_here("status", tmp_path), tmp_path)
         == "nothing of fsmount is mounted there: name a mount point, or a group of a mount"
@@ -116,7 +116,7 @@ def test_where_no_daemon_serves_it_says_so(place: Place, tmp_path: Path) -> None
         assert refused(run_here("status", mount.path), mount.path).startswith("no daemon serves it: ")
         mount.start()
         assert mount.daemon is not None
-        assert told(mount.path)["daemon"]["pid"] == mount.daemon.pid
+        assert status(mount.path)["daemon"]["pid"] == mount.daemon.pid
         mount.daemon.send_signal(signal.SIGSTOP)
         text = refused(run("status", mount.path), mount.path)
         mount.daemon.send_signal(signal.SIGCONT)
@@ -132,11 +132,13 @@ def test_an_unknown_answer_is_an_error_of_one_line(text: bytes) -> None:
         parse_status(text)
 
 
-# ---- whose share is used up
+# ---- used-up shares
 
 
 @root
-def test_python_and_the_commands_say_whose_share_is_used_up(new_group: Callable[[Mount], GroupFiles]) -> None:
+def test_errors_in_python_and_of_commands_name_the_user_with_the_used_up_share(
+    new_group: Callable[[Mount], GroupFiles],
+) -> None:
     with mounted("-o", "allow_other", "--cells", "8") as mount:
         mount.expected_log.append("the share of user 60101 is used up")
         group = mount.root.mkdir("group")
@@ -157,9 +159,9 @@ def test_python_and_the_commands_say_whose_share_is_used_up(new_group: Callable[
             texts.append(run("run", "-g", group.path, "-r", "memory=1", "--", "true").stderr)
             return texts
 
-        told = as_user(ALICE, fill)
-        assert len(told) == 3
-        for text in told:
+        errors = as_user(ALICE, fill)
+        assert len(errors) == 3
+        for text in errors:
             assert "the share of user 60101 is used up, which has 4 leases and 4 cells" in text
             assert text.count("\n") <= 1
         group.remove()

@@ -1,4 +1,4 @@
-"""Standard output and standard error that take nothing: one line about the output, and the exit status."""
+"""Full or closed standard output and standard error: one line about it, and the right exit status."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def spelled(words: list[str]) -> str:
 
 
 @pytest.mark.parametrize("words", WRITING, ids=spelled, indirect=True)
-@pytest.mark.parametrize(("redirection", "said"), [(">/dev/full", FULL), (">&-", CLOSED)], ids=["full", "closed"])
-def test_output_that_is_not_taken_is_an_error_of_the_output(words: list[str], redirection: str, said: str) -> None:
+@pytest.mark.parametrize(("redirection", "error"), [(">/dev/full", FULL), (">&-", CLOSED)], ids=["full", "closed"])
+def test_output_that_cannot_be_written_is_an_error_of_one_line(words: list[str], redirection: str, error: str) -> None:
     done = in_shell(redirection, *words)
-    assert (done.returncode, done.stderr) == (1, f"fsmount: {said}\n")
+    assert (done.returncode, done.stderr) == (1, f"fsmount: {error}\n")
 
 
 @pytest.mark.parametrize("words", WRITING, ids=spelled, indirect=True)
-def test_a_reader_that_has_gone_is_no_news(words: list[str]) -> None:
+def test_a_closed_pipe_prints_no_error(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "fsmount", *words]
@@ -87,7 +87,9 @@ def test_a_reader_that_has_gone_is_no_news(words: list[str]) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full 2>&1", ">&- 2>&-"])
-def test_an_error_that_is_not_taken_leaves_the_exit_status(words: list[str], status: int, redirection: str) -> None:
+def test_an_error_that_cannot_be_written_leaves_the_exit_status(
+    words: list[str], status: int, redirection: str
+) -> None:
     done = in_shell(redirection, *words)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
@@ -107,20 +109,20 @@ def test_commands_that_write_nothing_need_no_output(group: GroupFiles, redirecti
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), words
 
 
-def test_a_mount_needs_no_output(place: Place) -> None:
+def test_mount_and_umount_need_no_output(place: Place) -> None:
     for words in (["mount", place.path], ["umount", place.path]):
         done = in_shell(">/dev/full 2>/dev/full", *words)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_refusal_of_a_limit_keeps_its_status(group: GroupFiles) -> None:
+def test_a_refused_charge_keeps_its_status_without_output(group: GroupFiles) -> None:
     group.set_limit(0)
     for redirection in ("2>/dev/full", "2>&-", ">/dev/full 2>&1"):
         assert in_shell(redirection, "charge", group.path, "memory=1").returncode == 75
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--nope"]], ids=spelled)
-def test_the_helper_of_mount_ends_with_one_line_too(words: list[str]) -> None:
+def test_the_mount_helper_also_prints_one_line(words: list[str]) -> None:
     helper = Path(sys.executable).parent / "mount.fuse.fsmount"
     if not helper.exists():
         pytest.skip("the package is not installed here")

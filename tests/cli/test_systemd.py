@@ -1,4 +1,4 @@
-"""fsmount as a service of systemd: what it tells, by the protocol; and the unit's files, by systemd's own programs."""
+"""fsmount as a service of systemd: its notifications, and its unit files under systemd's own programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INTERVAL = 0.8
 
 
 class Manager:
-    """Stands where systemd would: gets the messages of a service that it has started."""
+    """Plays the part of systemd: starts a service and receives its notifications."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -43,19 +43,19 @@ class Manager:
         return self.socket.recv(65536).decode().splitlines()
 
     def silent(self, seconds: float) -> bool:
-        """Whether nothing comes for so long."""
+        """Whether no notification arrives in that time."""
         return not select.select([self.socket], [], [], seconds)[0]
 
     def start(self, *command: str | Path, **environment: str) -> subprocess.Popen[str]:
-        told = {**os.environ, "NOTIFY_SOCKET": self.address, **environment}
-        return subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        variables = {**os.environ, "NOTIFY_SOCKET": self.address, **environment}
+        return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def serve(self, place: Place, *options: str, **environment: str) -> subprocess.Popen[str]:
         process = self.start(sys.executable, "-m", "fsmount", "mount", "-f", place.path, *options, **environment)
         place.daemons.add(process.pid)
         return process
 
-    def is_told_that_it_is_ready(self, mountpoint: Path) -> None:
+    def receives_ready(self, mountpoint: Path) -> None:
         ready, status = self.message()
         assert (ready, status.startswith(f"STATUS=serving {mountpoint}, ")) == ("READY=1", True), status
 
@@ -78,12 +78,12 @@ def ends_well(process: subprocess.Popen[str]) -> None:
     assert (process.communicate(timeout=60), process.returncode) == (("", ""), 0)
 
 
-# ---- what it tells
+# ---- notifications
 
 
-def test_it_is_ready_when_the_files_are_there_and_stopping_at_sigterm(manager: Manager, place: Place) -> None:
+def test_the_daemon_reports_ready_with_the_files_and_stopping_at_sigterm(manager: Manager, place: Place) -> None:
     process = manager.serve(place)
-    manager.is_told_that_it_is_ready(place.path)
+    manager.receives_ready(place.path)
     assert place.root.usage == 0 and len(place.mounts) == 1
     process.terminate()
     assert manager.message() == ["STOPPING=1", "STATUS=unmounting"]
@@ -91,19 +91,19 @@ def test_it_is_ready_when_the_files_are_there_and_stopping_at_sigterm(manager: M
     assert manager.silent(0)
 
 
-def test_it_is_stopping_when_somebody_unmounts(only_manager: Manager, place: Place) -> None:
+def test_the_daemon_reports_stopping_at_an_unmount(only_manager: Manager, place: Place) -> None:
     process = only_manager.serve(place)
-    only_manager.is_told_that_it_is_ready(place.path)
+    only_manager.receives_ready(place.path)
     place.umount()
     assert only_manager.message()[0] == "STOPPING=1"
     ends_well(process)
 
 
-def test_pings_go_on_while_it_serves_and_stop_when_it_is_stopped(only_manager: Manager, place: Place) -> None:
+def test_the_daemon_sends_watchdog_pings_until_it_is_stopped(only_manager: Manager, place: Place) -> None:
     process = only_manager.serve(place, "--watchdog", "0", WATCHDOG_USEC=str(int(INTERVAL * 1e6)))
-    only_manager.is_told_that_it_is_ready(place.path)
+    only_manager.receives_ready(place.path)
     in_time = 0
-    for _ in range(50):  # the machine may be late, but not always
+    for _ in range(50):  # a busy machine delays some pings, but not all
         in_time = 0 if only_manager.silent(INTERVAL) else in_time + 1
         assert only_manager.message() == ["WATCHDOG=1"]
         if in_time == 3:
@@ -120,21 +120,21 @@ def test_pings_go_on_while_it_serves_and_stop_when_it_is_stopped(only_manager: M
     ends_well(process)
 
 
-def test_it_pings_nobody_who_watches_another_process(only_manager: Manager, place: Place) -> None:
+def test_the_daemon_sends_no_pings_if_systemd_watches_another_process(only_manager: Manager, place: Place) -> None:
     process = only_manager.serve(place, WATCHDOG_USEC="1000", WATCHDOG_PID="1")
-    only_manager.is_told_that_it_is_ready(place.path)
+    only_manager.receives_ready(place.path)
     assert only_manager.silent(0.2)
     process.terminate()
     ends_well(process)
 
 
-def test_what_cannot_be_mounted_is_never_ready(only_manager: Manager, place: Place) -> None:
+def test_a_failed_mount_never_reports_ready(only_manager: Manager, place: Place) -> None:
     process = only_manager.serve(place, "-o", "bogus")
     assert process.communicate(timeout=60)[1].startswith(f"fsmount: {place.path}: ") and process.returncode == 1
     assert only_manager.silent(0)
 
 
-def test_a_daemon_in_the_background_is_not_the_service(only_manager: Manager, place: Place) -> None:
+def test_a_background_daemon_sends_no_notifications(only_manager: Manager, place: Place) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOTIFY_SOCKET", only_manager.address)
         place.mount()
@@ -142,14 +142,14 @@ def test_a_daemon_in_the_background_is_not_the_service(only_manager: Manager, pl
     assert only_manager.silent(0)
 
 
-def test_a_manager_that_is_gone_is_logged_and_no_harm(place: Place, tmp_path: Path) -> None:
+def test_a_daemon_without_its_service_manager_logs_that_and_serves(place: Place, tmp_path: Path) -> None:
     manager = Manager(str(tmp_path / "notify"))
     manager.socket.close()
     process = manager.serve(place)
     eventually((place.path / ".fsmount").exists)
     place.umount()
-    _, said = process.communicate(timeout=60)
-    assert said.splitlines() == [
+    _, log = process.communicate(timeout=60)
+    assert log.splitlines() == [
         f"fsmount: {place.path}: the service manager does not receive {what}: Connection refused"
         for what in ("READY=1", "STOPPING=1")
     ]
@@ -158,7 +158,7 @@ def test_a_manager_that_is_gone_is_logged_and_no_harm(place: Place, tmp_path: Pa
 # ---- umount --stale
 
 
-def test_only_what_a_dead_daemon_left_is_cleared_away_and_the_counters_stay(place: Place) -> None:
+def test_umount_stale_removes_only_a_stale_mount_and_keeps_the_counters(place: Place) -> None:
     place.umount("--stale")
     place.mount()
     place.root.charge(7)
@@ -172,7 +172,7 @@ def test_only_what_a_dead_daemon_left_is_cleared_away_and_the_counters_stay(plac
     place.umount()
 
 
-# ---- the unit and what it needs
+# ---- the unit and its files
 
 
 needs_systemd = pytest.mark.skipif(
@@ -184,7 +184,7 @@ needs_systemd = pytest.mark.skipif(
 @pytest.mark.root
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+def test_systemd_analyze_accepts_the_unit(unit: Path) -> None:
     with namespace('mount --bind "$1" /usr/local/bin', PROGRAMS) as machine:
         assert machine.does("systemd-analyze", "--man=no", "verify", *UNITS) == ""
     commands = re.findall(r"(?m)^Exec\w+=-?(\S+)", unit.read_text())
@@ -193,7 +193,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
         assert re.search(rf"(?m)^{option}=.", unit.read_text()), option
 
 
-def test_a_package_changes_the_paths_as_the_documentation_says(tmp_path: Path) -> None:
+def test_the_documented_command_for_packages_changes_the_paths(tmp_path: Path) -> None:
     for unit in UNITS:
         shutil.copy(unit, tmp_path)
     (command,) = re.findall(r"(?m)^    (sed .*)$", OPERATIONS)
@@ -204,10 +204,10 @@ def test_a_package_changes_the_paths_as_the_documentation_says(tmp_path: Path) -
 
 @needs_systemd
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_the_exposure_of_the_unit_is_what_the_documentation_says(unit: Path) -> None:
+def test_the_documentation_has_the_exposure_level_of_the_unit(unit: Path) -> None:
     analyze = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
-    said = subprocess.run(analyze, capture_output=True, text=True, check=True).stdout
-    (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", said)
+    output = subprocess.run(analyze, capture_output=True, text=True, check=True).stdout
+    (exposure,) = re.findall(r"Overall exposure level for \S+: (\S+)", output)
     (documented,) = re.findall(rf"(?m)^\| `{re.escape(unit.name)}` \|.*\| (\S+) \|$", OPERATIONS)
     assert float(exposure) <= 3.0 and exposure == documented
 
@@ -226,7 +226,7 @@ mount --bind "$3" /usr/local/bin
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Namespace]:
-    """All is installed in it that the unit needs; there is no systemd but the test."""
+    """A namespace with the files that the unit needs; the test plays the part of systemd."""
     with namespace(INSTALL, tmp_path, FILES, PROGRAMS) as made:
         yield made
 
@@ -238,7 +238,7 @@ def service() -> configparser.SectionProxy:
 
 
 def command(name: str) -> list[str]:
-    """What the unit says, as systemd would run it."""
+    """The command line of an option of the unit, under the unit's restrictions."""
     capabilities = service()["CapabilityBoundingSet"].lower().split()
     bounds = "".join(f",+{name.removeprefix('cap_')}" for name in capabilities)
     line = service()[name].removeprefix("-").replace("/etc/fsmount.toml", f"{FILES}/fsmount.toml")
@@ -250,7 +250,7 @@ def command(name: str) -> list[str]:
 def test_the_counters_of_the_service_outlive_its_death_and_its_stop(only_manager: Manager, machine: Namespace) -> None:
     def start() -> subprocess.Popen[str]:
         process = only_manager.start(*machine.inside(*command("ExecStart")))
-        only_manager.is_told_that_it_is_ready(Path("/run/fsmount"))
+        only_manager.receives_ready(Path("/run/fsmount"))
         return process
 
     def stop_post() -> None:
@@ -263,12 +263,12 @@ def test_the_counters_of_the_service_outlive_its_death_and_its_stop(only_manager
         group = root.child("group")
         status = root.path.stat()
         assert status.st_mode & 0o7777 == 0o1775
-        somebody = ("setpriv", "--reuid=65534", "--clear-groups")
-        machine.does(*somebody, f"--regid={status.st_gid}", "mkdir", "/run/fsmount/group")
-        assert "Permission denied" in machine.run(*somebody, "--regid=65534", "mkdir", "/run/fsmount/other").stderr
+        another_user = ("setpriv", "--reuid=65534", "--clear-groups")
+        machine.does(*another_user, f"--regid={status.st_gid}", "mkdir", "/run/fsmount/group")
+        assert "Permission denied" in machine.run(*another_user, "--regid=65534", "mkdir", "/run/fsmount/other").stderr
         group.charge(7)
 
-        process.send_signal(signal.Signals[service().get("KillSignal", "SIGTERM")])  # as if ExecStop had failed
+        process.send_signal(signal.Signals[service().get("KillSignal", "SIGTERM")])  # as after a failure of ExecStop
         process.communicate()
         with fails_with(errno.ENOTCONN):
             group.read("usage")

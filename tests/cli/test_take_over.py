@@ -1,4 +1,4 @@
-"""fsmount mount where a daemon was killed: everything is there as before, and who died meanwhile is given back."""
+"""fsmount mount after a kill of the daemon: counters and settings stay, and charges of dead holders are released."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.process_state import waits_for_the_daemon
 pytestmark = pytest.mark.any_user
 
 
-def test_all_that_was_counted_and_set_is_as_before(place: Place) -> None:
+def test_the_next_mount_has_every_counter_limit_and_mode(place: Place) -> None:
     place.mount("--resource", "memory", "--resource", "tokens:count")
     group = GroupFiles(place.path / "a", {"memory": "bytes", "tokens": "count"})
     place.root.mkdir("a", 0o750)
@@ -41,7 +41,7 @@ def test_all_that_was_counted_and_set_is_as_before(place: Place) -> None:
     place.umount()
 
 
-def test_a_process_never_notices_and_its_death_is_noticed(place: Place) -> None:
+def test_a_process_charges_across_a_takeover_and_its_death_releases_its_charge(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     with HolderProcess(group.path, transport="memory") as process:
@@ -56,7 +56,7 @@ def test_a_process_never_notices_and_its_death_is_noticed(place: Place) -> None:
     place.umount()
 
 
-def test_who_died_while_no_daemon_ran_is_given_back(place: Place) -> None:
+def test_a_takeover_releases_the_charge_of_a_holder_that_died_without_a_daemon(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     gone = HolderProcess(group.path, transport="memory")
@@ -87,7 +87,7 @@ def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> No
     doomed = group.lease()
     doomed.write("5")
     place.signal(signal.SIGKILL)
-    doomed.close()  # nobody hears of it
+    doomed.close()  # no daemon notices
     place.mount()
     assert group.usage == 75
     opener.kill()
@@ -95,7 +95,7 @@ def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> No
     opener.stdin.close()
     opener.stdout.close()
     eventually(lambda: group.usage == 5)
-    # this process lives on, so its lease counts until the tree goes
+    # This process lives, so its lease lasts as long as the tree.
     assert f"(pid {os.getpid()})" in refused(run("umount", place.path), place.path)
     place.umount("--keep")
 
@@ -103,7 +103,7 @@ def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> No
 def serves(place: Place, pid: int) -> bool:
     try:
         return place.daemon == pid
-    except OSError:  # the mount of the dead one is there still
+    except OSError:  # the stale mount is still there
         return False
 
 
@@ -111,7 +111,7 @@ UNLIMITED = b"\xff" * 7 + b"\x7f"
 
 
 def damage(place: Place, found: bytes, instead: bytes) -> None:
-    """Writes over the last place where this is in the region."""
+    """Overwrites the last occurrence of these bytes in the region."""
     assert place.region is not None and len(found) == len(instead)
     region = place.region.read_bytes()
     at = region.rindex(found)
@@ -120,7 +120,7 @@ def damage(place: Place, found: bytes, instead: bytes) -> None:
         file.write(instead)
 
 
-def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
+def test_a_takeover_repairs_and_logs_a_damaged_number(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     group.charge(123456789)
@@ -128,7 +128,7 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     amount = (123456789).to_bytes(8, "little")
     damage(
         place, UNLIMITED + amount + amount, UNLIMITED + (5).to_bytes(8, "little") + amount
-    )  # `reserved`, at its limit
+    )  # `reserved`, beside its limit
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     place.daemons.add(daemon.pid)
@@ -140,17 +140,17 @@ def test_what_was_damaged_meanwhile_is_mended_and_logged(place: Place) -> None:
     assert line.endswith("repaired in the region: reserved of /group memory: 5, recomputed 123456789")
 
 
-def test_what_cannot_be_recomputed_is_not_served(place: Place) -> None:
+def test_a_region_with_a_damaged_common_charge_is_refused(place: Place) -> None:
     place.mount()
     place.root.mkdir("group").charge(123456789)
     place.signal(signal.SIGKILL)
     amount = (123456789).to_bytes(8, "little")
-    damage(place, UNLIMITED + amount, UNLIMITED + b"\xff" * 8)  # what the group itself holds, at its soft limit
-    said = refused(run("mount", place.path), place.path)
-    assert f"the region {place.region} is damaged: " in said and " has common -1 " in said
+    damage(place, UNLIMITED + amount, UNLIMITED + b"\xff" * 8)  # the common charge, beside the soft limit
+    error = refused(run("mount", place.path), place.path)
+    assert f"the region {place.region} is damaged: " in error and " has common -1 " in error
 
 
-def test_a_second_death_is_taken_over_as_the_first(place: Place) -> None:
+def test_repeated_kills_are_taken_over_like_the_first(place: Place) -> None:
     place.mount()
     place.root.charge(5)
     for _ in range(3):
@@ -169,7 +169,7 @@ REQUESTS = {
 }
 
 
-def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
+def test_a_kill_of_the_daemon_fails_pending_requests(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     code = "import os, sys, fsmount\npath = sys.argv[1]\ninput()\nprint(flush=True)\n"
@@ -201,7 +201,7 @@ def test_whose_request_is_under_way_gets_an_error(place: Place) -> None:
     place.umount()
 
 
-def test_who_is_in_a_stale_mount_does_not_hinder_the_next(place: Place) -> None:
+def test_a_process_in_a_stale_mount_does_not_prevent_the_next_mount(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     group.charge(5)
@@ -227,8 +227,8 @@ def test_who_is_in_a_stale_mount_does_not_hinder_the_next(place: Place) -> None:
 
 
 @pytest.mark.root
-def test_copies_of_a_stale_mount_do_not_hinder_the_next(place: Place) -> None:
-    """A bind mount, a mount namespace with a copy, and something that is mounted in it."""
+def test_copies_of_a_stale_mount_do_not_prevent_the_next_mount(place: Place) -> None:
+    """A bind mount, a copy in another mount namespace, and a mount inside the tree."""
     place.mount()
     group, bound = place.root.mkdir("group"), place.directory / "bound"
     group.charge(5)
@@ -249,8 +249,8 @@ def test_copies_of_a_stale_mount_do_not_hinder_the_next(place: Place) -> None:
             place.signal(signal.SIGKILL)
             place.mount()
             assert group.usage == 5 and len(place.mounts) == 1
-            _, said = namespace.communicate("\n", timeout=60)
-            assert "Transport endpoint is not connected" in said, "the old mount is another's matter"
+            _, output = namespace.communicate("\n", timeout=60)
+            assert "Transport endpoint is not connected" in output, "the copy in the other namespace changed"
         with fails_with(errno.ENOTCONN):
             os.listdir(bound)
     finally:

@@ -1,4 +1,4 @@
-"""fsmount top: a session in a real terminal, what is printed elsewhere, and how it ends."""
+"""fsmount top: sessions in a real terminal, and the output elsewhere."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DOWN, ESC = "\x1b[B", "\x1b"
 
 
 def names(terminal: Terminal) -> list[str]:
-    """The first words of the table's lines."""
+    """The first word of each line of the table."""
     return [line.split()[0] for line in terminal.lines[2:-1] if line]
 
 
 def row(terminal: Terminal, name: str) -> list[str]:
-    """The words of a group's line, once it is drawn."""
+    """The words of a group's line; empty until it is drawn."""
     found = [line.split() for line in terminal.lines if line.startswith(f"{name} ")]
     return found[0] if found else [""] * 8
 
@@ -38,7 +38,7 @@ def row(terminal: Terminal, name: str) -> list[str]:
 # ---- in a terminal --------------------------------------------------------------------------------------
 
 
-def test_a_session_sorts_drills_down_sets_a_limit_and_quits(furnished: GroupFiles) -> None:
+def test_keys_sort_show_holders_set_a_limit_and_quit(furnished: GroupFiles) -> None:
     api = furnished.child("web").child("api")
     with api.lease() as lease, fsmount("top", furnished.path, *FAST) as terminal:
         lease.write("+10K")
@@ -80,7 +80,7 @@ def test_a_wrong_limit_is_reported_and_nothing_changes(furnished: GroupFiles) ->
     web = furnished.child("web")
     with fsmount("top", web.path, *FAST) as terminal:
         terminal.until_shown("last minute")
-        for typed, said in (
+        for typed, error in (
             ("1K", "web: the limit of memory cannot be 1K (1024 bytes): the usage is 950K"),
             ("12abc", "12abc is not an amount such as 4096, 64K or 2G"),
             ("9E", "9E is above 2^63-1"),
@@ -88,7 +88,7 @@ def test_a_wrong_limit_is_reported_and_nothing_changes(furnished: GroupFiles) ->
             terminal.press("l")
             terminal.until_shown("limit of memory in web:")
             terminal.press(f"{typed}\r")
-            terminal.until(lambda said=said: any(line.startswith(said) for line in terminal.lines))  # type: ignore[misc]
+            terminal.until(lambda error=error: any(line.startswith(error) for line in terminal.lines))  # type: ignore[misc]
             assert web.limit == 1 << 20
         terminal.press(f"l5{ESC}")
         terminal.until_shown("q quit")
@@ -97,7 +97,7 @@ def test_a_wrong_limit_is_reported_and_nothing_changes(furnished: GroupFiles) ->
         terminal.until(lambda: web.soft_limit == 4096)
 
 
-def test_colours_tell_the_distance_to_the_limit(furnished: GroupFiles) -> None:
+def test_colours_show_the_distance_to_the_limit(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.path, "--sort", "tree", *FAST, columns=110) as terminal:
         terminal.until(lambda: (terminal.colours("92%"), terminal.colours("48%")) == ({"red"}, {"green"}))
         terminal.until(lambda: re.search(r"└─ web +950K +1.0M  ███████████░    92% +[▁▂▃▄▅▆▇█]+ ", terminal.text))
@@ -105,7 +105,7 @@ def test_colours_tell_the_distance_to_the_limit(furnished: GroupFiles) -> None:
         terminal.until(lambda: terminal.colours("48%") == {"brown"})
 
 
-def test_the_selected_group_is_followed_when_the_order_changes(furnished: GroupFiles) -> None:
+def test_the_selection_follows_its_group_when_the_order_changes(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.path, *FAST) as terminal:
         terminal.until_shown("web/api")
         terminal.press(DOWN)
@@ -115,7 +115,7 @@ def test_the_selected_group_is_followed_when_the_order_changes(furnished: GroupF
         terminal.until(lambda: (terminal.selected, names(terminal)[3:4]) == ("batch", ["batch"]))
 
 
-def test_the_next_resource_is_a_key_away(furnished: GroupFiles) -> None:
+def test_a_key_shows_the_next_resource(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.path, *FAST) as terminal:
         terminal.until_shown("memory of 5 groups")
         terminal.press("r")
@@ -125,7 +125,7 @@ def test_the_next_resource_is_a_key_away(furnished: GroupFiles) -> None:
         terminal.until_shown("its holders; Esc: back")
 
 
-def test_more_groups_than_lines_are_scrolled_and_a_new_size_is_filled(group: GroupFiles) -> None:
+def test_long_tables_scroll_and_fill_a_resized_terminal(group: GroupFiles) -> None:
     for number in range(30):
         group.mkdir(f"group{number:02}")
     with fsmount("top", group.path, "--sort", "name", "-d", "60", columns=60, rows=12) as terminal:
@@ -163,7 +163,7 @@ def test_a_narrow_terminal_shows_fewer_columns_and_the_ends_of_paths(group: Grou
         terminal.until_shown("by tree")
 
 
-def test_numbers_too_wide_for_all_columns_leave_some_out_and_are_never_cut(group: GroupFiles) -> None:
+def test_wide_numbers_replace_other_columns_and_are_never_cut(group: GroupFiles) -> None:
     huge = group.mkdir("huge")
     huge.set_limit(2**63 - 2, "tokens")
     huge.charge(2**62, "tokens")
@@ -181,7 +181,7 @@ def test_numbers_too_wide_for_all_columns_leave_some_out_and_are_never_cut(group
         assert terminal.until_shown("└─ huge").split()[2:] == numbers
 
 
-def test_the_usage_of_the_groups_below_is_shown(furnished: GroupFiles) -> None:
+def test_the_view_of_holders_shows_the_usage_of_groups_below(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.child("web").path, *FAST) as terminal:
         terminal.until_shown("last minute")
         terminal.press("\r")
@@ -189,12 +189,12 @@ def test_the_usage_of_the_groups_below_is_shown(furnished: GroupFiles) -> None:
         terminal.until_shown("nobody holds anything in this very group")
 
 
-def test_no_colors_are_shown_to_who_wants_none(furnished: GroupFiles) -> None:
+def test_no_color_disables_colours(furnished: GroupFiles) -> None:
     with fsmount("top", furnished.path, *FAST, NO_COLOR="1") as terminal:
         terminal.until(lambda: terminal.colours("92%") == {"default"})
 
 
-def test_a_terminal_that_can_do_nothing_gets_a_table_as_wide_as_it_is(furnished: GroupFiles) -> None:
+def test_a_dumb_terminal_gets_one_table_of_its_width(furnished: GroupFiles) -> None:
     (furnished.path / ("long" * 50)).mkdir()
     for command in ("top", "tree"):
         with fsmount(command, furnished.path, TERM="dumb") as terminal:
@@ -203,7 +203,7 @@ def test_a_terminal_that_can_do_nothing_gets_a_table_as_wide_as_it_is(furnished:
             assert len(terminal.text.splitlines()) == (7 if command == "top" else 13)
 
 
-def test_the_shell_can_stop_and_continue_it(furnished: GroupFiles) -> None:
+def test_the_shell_can_stop_and_continue_top(furnished: GroupFiles) -> None:
     with shell(furnished.path) as terminal:
         terminal.until(lambda: b"$ " in terminal.written)
         terminal.press("fsmount top . -d 0.1\n")
@@ -221,7 +221,7 @@ def test_the_shell_can_stop_and_continue_it(furnished: GroupFiles) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_leaves_the_terminal_as_it_was(furnished: GroupFiles, number: signal.Signals) -> None:
+def test_a_signal_ends_top_and_restores_the_terminal(furnished: GroupFiles, number: signal.Signals) -> None:
     with fsmount("top", furnished.path, *FAST) as terminal:
         terminal.until_shown("web/api")
         terminal.press("l")
@@ -231,7 +231,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(furnished: GroupFiles, number: s
         assert terminal.is_as_before
 
 
-def test_a_group_that_vanishes_is_told(furnished: GroupFiles) -> None:
+def test_top_reports_the_removal_of_a_group(furnished: GroupFiles) -> None:
     gone = furnished.mkdir("gone")
     with fsmount("top", gone.path, *FAST) as alone, fsmount("top", furnished.path, "-s", "name", *FAST) as terminal:
         alone.until_shown("last minute")
@@ -247,8 +247,8 @@ def test_a_group_that_vanishes_is_told(furnished: GroupFiles) -> None:
         assert f"fsmount: {gone.path}: there is no such directory; mkdir makes a group in a mounted tree" in text
 
 
-def test_a_mount_that_vanishes_is_told(place: Place) -> None:
-    for vanish, said in (
+def test_top_ends_with_an_error_when_the_mount_ends(place: Place) -> None:
+    for vanish, error in (
         (lambda: place.umount("--keep"), "it was unmounted: `fsmount mount` mounts it again"),
         (lambda: place.signal(signal.SIGKILL), "the mount has lost its daemon: `fsmount mount` takes it over"),
     ):
@@ -264,10 +264,10 @@ def test_a_mount_that_vanishes_is_told(place: Place) -> None:
                 each.press(" ")
                 assert each.end() == 1
                 assert each.is_as_before
-                assert f"fsmount: {place.path}: {said}" in "".join(each.screen.display)
+                assert f"fsmount: {place.path}: {error}" in "".join(each.screen.display)
 
 
-def test_without_the_region_it_goes_through_the_files(furnished: GroupFiles, mount: Mount) -> None:
+def test_top_without_the_region_reads_the_files(furnished: GroupFiles, mount: Mount) -> None:
     with mount.without_region(), fsmount("top", furnished.path, "-s", "tree", *FAST) as terminal:
         below = ["├─ batch", "└─ web", "   ├─ api", "   └─ static"]
         terminal.until(lambda: [line[:12].rstrip() for line in terminal.lines[3:7]] == below)
@@ -277,7 +277,7 @@ def test_without_the_region_it_goes_through_the_files(furnished: GroupFiles, mou
         assert terminal.end() == 0
 
 
-def test_tree_in_a_session_shows_the_same_and_goes_on_in_the_shell(furnished: GroupFiles) -> None:
+def test_tree_in_a_terminal_prints_colours_and_returns_to_the_shell(furnished: GroupFiles) -> None:
     with shell(furnished.path) as terminal:
         terminal.until(lambda: b"$ " in terminal.written)
         terminal.press("fsmount tree web -r memory\n")
@@ -287,7 +287,7 @@ def test_tree_in_a_session_shows_the_same_and_goes_on_in_the_shell(furnished: Gr
         assert terminal.colours("92%") == {"red"}
 
 
-# ---- elsewhere ------------------------------------------------------------------------------------------
+# ---- without a terminal ------------------------------------------------------------------------------------------
 
 
 def printed(*arguments: object) -> list[str]:
@@ -307,7 +307,7 @@ def test_output_without_a_terminal_is_one_table(furnished: GroupFiles) -> None:
     assert printed(furnished.path, "-b", "-n", "2", "-d", "0.1") == [*(table := printed(furnished.path)), "", *table]
 
 
-def test_json_is_a_line_for_each_look(furnished: GroupFiles) -> None:
+def test_json_is_one_line_for_each_snapshot(furnished: GroupFiles) -> None:
     first, second = map(json.loads, printed(furnished.path, "--json", "-n", "2", "-d", "0.1", "-s", "name"))
     assert first["resource"] == "memory" and second["time"] - first["time"] > 0.05
     names = [str(furnished.path) + name for name in ("", "/batch", "/web", "/web/api", "/web/static")]
@@ -317,7 +317,7 @@ def test_json_is_a_line_for_each_look(furnished: GroupFiles) -> None:
     assert (web["usage"], web["limit"], web["max_usage"]) == (950 << 10, 1 << 20, 950 << 10)
 
 
-def test_the_holders_of_a_group_are_printed_too(furnished: GroupFiles) -> None:
+def test_top_prints_the_holders_of_a_group(furnished: GroupFiles) -> None:
     with furnished.lease("tokens") as lease:
         lease.write("5")
         (_, line) = printed(furnished.path, "-r", "tokens", "--holders")
@@ -327,17 +327,17 @@ def test_the_holders_of_a_group_are_printed_too(furnished: GroupFiles) -> None:
         assert [(holder["pid"], holder["held"]) for holder in found["holders"]] == [(os.getpid(), 5)]
 
 
-def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> None:
-    def said(*options: str) -> object:
+def test_files_and_region_give_the_same_output(furnished: GroupFiles, mount: Mount) -> None:
+    def groups(*options: str) -> object:
         return json.loads(run_here("top", furnished.path, *options, "--json", "-n", "1").stdout)["groups"]
 
     wanted = [("-s", "tree"), ("-r", "tokens"), ("--sort", "name")]
-    from_region = [said(*options) for options in wanted]
+    from_region = [groups(*options) for options in wanted]
     with mount.without_region():
-        assert [said(*options) for options in wanted] == from_region
+        assert [groups(*options) for options in wanted] == from_region
 
 
-def test_a_look_through_the_files_is_a_few_requests_for_many_groups(group: GroupFiles, mount: Mount) -> None:
+def test_a_snapshot_of_many_groups_through_the_files_takes_few_requests(group: GroupFiles, mount: Mount) -> None:
     for number in range(200):
         group.mkdir(f"group{number}")
     with mount.without_region():
@@ -348,7 +348,7 @@ def test_a_look_through_the_files_is_a_few_requests_for_many_groups(group: Group
 
 
 @pytest.mark.user
-def test_top_reports_a_missing_permission_and_goes_on(furnished: GroupFiles) -> None:
+def test_top_reports_a_missing_permission_and_continues(furnished: GroupFiles) -> None:
     api = furnished.child("web").child("api")
     api.file("limit").chmod(0o444)
     api.file("holders").chmod(0)
@@ -357,13 +357,13 @@ def test_top_reports_a_missing_permission_and_goes_on(furnished: GroupFiles) -> 
         terminal.press("l")
         terminal.until_shown("limit of memory in api:")
         terminal.press("1G\r")
-        terminal.until_told(f"api: Permission denied ({api.file('limit')}); its owner or root can permit it")
+        terminal.until_wrapped(f"api: Permission denied ({api.file('limit')}); its owner or root can permit it")
         terminal.press("\r")
-        terminal.until_told(f"api: Permission denied ({api.file('holders')}); its owner or root can permit it")
+        terminal.until_wrapped(f"api: Permission denied ({api.file('holders')}); its owner or root can permit it")
         terminal.until_shown("memory of 1 group by usage")
 
 
-def test_wide_names_and_those_of_escapes_leave_the_columns_in_place(furnished: GroupFiles) -> None:
+def test_wide_and_unprintable_names_keep_the_columns_aligned(furnished: GroupFiles) -> None:
     for name in ("日本語", "\x1b[31mred", "long" * 30):
         (furnished.path / name).mkdir()
     with fsmount("top", furnished.path, "--sort", "name", *FAST) as terminal:
@@ -373,11 +373,11 @@ def test_wide_names_and_those_of_escapes_leave_the_columns_in_place(furnished: G
         assert r"\x1b[31mred" in terminal.text and "日本語" in terminal.text.replace(" ", "")
 
 
-def test_unknown_resources_are_told(group: GroupFiles) -> None:
+def test_an_unknown_resource_is_an_error(group: GroupFiles) -> None:
     assert refused(run("top", group.path, "-r", "beans"), group.path).startswith("no resource 'beans' here")
 
 
-def test_an_interrupt_ends_the_printing_and_is_no_error(group: GroupFiles) -> None:
+def test_an_interrupt_ends_the_output_without_an_error(group: GroupFiles) -> None:
     command = [sys.executable, "-m", "fsmount", "top", str(group.path), "-d", "0.1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline().startswith("group")
@@ -404,13 +404,13 @@ def test_the_last_minute_has_the_highest_usage_of_each_twelfth() -> None:
     assert history.of(ord("a")) == [None] * 12
 
 
-def test_a_sparkline_is_as_high_as_its_highest() -> None:
+def test_a_sparkline_is_scaled_to_its_highest_value() -> None:
     drawn = glyphs("utf-8")
     assert sparkline([None, 0, 50, 100], drawn) == " ▁▅█"
     assert sparkline([0, 0], drawn) == "▁▁"
     assert sparkline([0, 8], glyphs("ascii")) == "_#"
 
 
-def test_looking_takes_a_tenth_of_the_time_at_most() -> None:
+def test_reading_takes_a_tenth_of_the_time_at_most() -> None:
     assert pause(0.01, 2.0) == pytest.approx(1.99)
     assert pause(1.0, 2.0) == pytest.approx(9.0)

@@ -1,4 +1,4 @@
-"""fsmount tree: the hierarchy for people, on a terminal and elsewhere, and for programs."""
+"""fsmount tree: the hierarchy on a terminal, elsewhere, and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def printed(*arguments: object) -> list[str]:
     return [line.rstrip() for line in done.stdout.splitlines()]
 
 
-def test_it_shows_usage_against_limits(furnished: GroupFiles) -> None:
+def test_tree_shows_usage_and_limits(furnished: GroupFiles) -> None:
     done = run("tree", "web", cwd=furnished.path)
     assert [line.rstrip() for line in done.stdout.splitlines()] == [
         "group      resource   usage   limit",
@@ -34,7 +34,7 @@ def test_it_shows_usage_against_limits(furnished: GroupFiles) -> None:
     ]
 
 
-def test_one_resource_is_one_line_for_a_group(furnished: GroupFiles) -> None:
+def test_one_resource_gives_one_line_for_each_group(furnished: GroupFiles) -> None:
     lines = printed(furnished.path, "-r", "tokens")
     assert [line.split()[-2:] for line in lines[1:]] == [
         ["3", "max"],
@@ -55,24 +55,24 @@ def test_json_has_every_number_of_every_group(furnished: GroupFiles) -> None:
     assert [node["counters"]["memory"]["usage"] for node in found] == [1950 << 10, 1000 << 10, 950 << 10, 950 << 10, 0]
 
 
-def test_a_terminal_gets_colours_and_no_line_too_long(furnished: GroupFiles) -> None:
+def test_a_terminal_gets_colours_and_shortened_lines(furnished: GroupFiles) -> None:
     (furnished.path / "web" / ("long" * 50)).mkdir()
     with fsmount("tree", furnished.path) as terminal:
         assert terminal.end() == 0
         assert terminal.until_shown("92%").endswith("950K    1.0M  ███████████░   92%")
         assert terminal.colours("92%") == {"red"} and terminal.colours("30%") == {"green"}
         assert re.fullmatch(r"   ├─ (long)+l?o?n?g?…  memory         0     max", terminal.until_shown("longlong"))
-        assert len(terminal.text.splitlines()) == 13  # a line too long would be two
+        assert len(terminal.text.splitlines()) == 13  # the terminal would wrap a line that is too long
 
 
-def test_output_without_a_terminal_has_no_colours_and_whole_names(furnished: GroupFiles) -> None:
+def test_output_without_a_terminal_has_no_colours_and_full_names(furnished: GroupFiles) -> None:
     (furnished.path / "web" / ("long" * 50)).mkdir()
     lines = printed(furnished.path)
     assert [line for line in lines if "long" * 50 in line]
     assert not [line for line in lines if "\x1b" in line]
 
 
-def test_names_are_harmless(group: GroupFiles) -> None:
+def test_tree_escapes_unprintable_characters_of_names(group: GroupFiles) -> None:
     for name in (b"\x1b]0;title\x07", b"\xff", "a\u202eb".encode(), b"[bold]x"):
         os.mkdir(os.fsencode(group.path) + b"/" + name)
     text = "\n".join(printed(group.path))
@@ -80,20 +80,20 @@ def test_names_are_harmless(group: GroupFiles) -> None:
     assert all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_an_encoding_without_lines_gets_ascii(furnished: GroupFiles) -> None:
+def test_an_ascii_encoding_gets_ascii_lines(furnished: GroupFiles) -> None:
     command = [sys.executable, "-m", "fsmount", "tree", str(furnished.path)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
     assert b"|- batch" in done.stdout and b"`- web" in done.stdout and b"###########." in done.stdout
 
 
-def test_files_and_region_say_the_same(furnished: GroupFiles, mount: Mount) -> None:
+def test_files_and_region_give_the_same_output(furnished: GroupFiles, mount: Mount) -> None:
     from_region = [printed(furnished.path), printed(furnished.path / "web", "--json")]
     with mount.without_region():
         assert [printed(furnished.path), printed(furnished.path / "web", "--json")] == from_region
 
 
-def test_get_and_top_name_and_count_the_same(furnished: GroupFiles) -> None:
+def test_get_and_top_give_the_same_names_and_numbers(furnished: GroupFiles) -> None:
     web = furnished.path / "web"
     (of_tree, *_) = json.loads(run_here("tree", web, "--json").stdout)
     (of_top, *_) = json.loads(run_here("top", web, "--json", "-n", "1", "-s", "name").stdout)["groups"]
@@ -103,7 +103,7 @@ def test_get_and_top_name_and_count_the_same(furnished: GroupFiles) -> None:
 
 
 @pytest.mark.user
-def test_both_forms_show_what_a_closed_directory_hides(furnished: GroupFiles, mount: Mount) -> None:
+def test_tree_shows_groups_in_a_directory_that_its_mode_closes(furnished: GroupFiles, mount: Mount) -> None:
     shown = [printed(furnished.path), printed(furnished.path, "--json")]
     closed = furnished.path / "web"
     closed.chmod(0)

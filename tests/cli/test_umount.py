@@ -1,4 +1,4 @@
-"""fsmount umount: of a mount that is served, held, busy, dead, or none of ours."""
+"""fsmount umount of a served, held, busy, stale or foreign mount."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.mounts import AS_ROOT, GroupFiles, eventually
 pytestmark = pytest.mark.any_user
 
 
-def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place) -> None:
+def test_umount_returns_after_the_end_of_mount_daemon_and_region(place: Place) -> None:
     place.mount()
     pid, region = place.daemon, place.region
     assert region is not None and region.exists()
@@ -32,7 +32,7 @@ def test_when_it_returns_the_mount_is_gone_and_the_daemon_has_ended(place: Place
 
 
 @pytest.mark.parametrize("name", ["tree", "missing", "/proc"])
-def test_what_is_no_mount_of_ours_is_left_alone(place: Place, name: str) -> None:
+def test_umount_refuses_a_path_without_an_fsmount_mount(place: Place, name: str) -> None:
     path = place.directory / name
     text = refused(run("umount", path), path)
     assert (
@@ -68,7 +68,7 @@ def test_an_empty_name_is_not_the_current_directory(place: Place, words: list[st
 
 
 @pytest.mark.user
-def test_who_has_shut_himself_out_of_his_mount_can_unmount_it(place: Place) -> None:
+def test_a_user_can_unmount_a_mount_whose_mode_excludes_that_user(place: Place) -> None:
     place.mount()
     place.path.chmod(0)
     assert refused(run("umount", place.path, "--keep"), place.path).endswith("chmod u+x it first")
@@ -79,7 +79,7 @@ def test_who_has_shut_himself_out_of_his_mount_can_unmount_it(place: Place) -> N
 # ---- live holders
 
 
-def test_live_holders_are_named_and_nothing_changes(place: Place) -> None:
+def test_umount_names_live_holders_and_changes_nothing(place: Place) -> None:
     place.mount()
     processes = [HolderProcess(place.path) for _ in range(7)]
     for process in processes:
@@ -108,7 +108,7 @@ def test_an_open_lease_is_a_live_holder(place: Place) -> None:
     place.umount()
 
 
-#: Attaches and has a child; says so, and goes. The child charges when it is told to.
+#: Attaches, forks, prints a line and exits. The child charges after a line of input.
 PARENT = """
 import os, sys
 import fsmount
@@ -127,8 +127,8 @@ os._exit(0)
 """
 
 
-def test_a_child_of_who_held_something_charges_nothing_that_was_removed(place: Place) -> None:
-    """Until it charges it is no holder, and nothing is kept for it."""
+def test_a_forked_child_cannot_charge_in_a_removed_tree(place: Place) -> None:
+    """The child becomes a holder with its first charge, so umount does not wait for it."""
     place.mount()
     command = [sys.executable, "-c", PARENT, str(place.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
@@ -139,14 +139,14 @@ def test_a_child_of_who_held_something_charges_nothing_that_was_removed(place: P
         place.umount()
         parent.stdin.write("\n")
         parent.stdin.flush()
-        told = parent.stdout.read()
-    assert told == f"[Errno 107] it was unmounted, and its counters were removed: '{region}'\n"
+        error = parent.stdout.read()
+    assert error == f"[Errno 107] it was unmounted, and its counters were removed: '{region}'\n"
 
 
 # ---- open files
 
 
-def test_a_command_that_fsmount_run_started_is_named(place: Place) -> None:
+def test_umount_names_a_command_that_fsmount_run_started(place: Place) -> None:
     place.mount()
     words = ["run", "-g", str(place.path), "-r", "memory=1", "--", "sleep", "60"]
     with subprocess.Popen([sys.executable, "-m", "fsmount", *words]) as wrapper:
@@ -157,7 +157,7 @@ def test_a_command_that_fsmount_run_started_is_named(place: Place) -> None:
     place.umount()
 
 
-def test_who_keeps_it_busy_is_named(place: Place) -> None:
+def test_umount_names_the_processes_that_keep_a_mount_busy(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], cwd=group.path, stdin=subprocess.PIPE)
@@ -175,8 +175,8 @@ def test_who_keeps_it_busy_is_named(place: Place) -> None:
     place.umount()
 
 
-@pytest.mark.root  # FUSE lets nobody but the user into his mount, and fusermount3 is root
-def test_a_mount_in_it_is_named(place: Place) -> None:
+@pytest.mark.root  # fusermount3 runs as root, and FUSE admits only the user to a mount
+def test_umount_names_a_mount_inside_the_tree(place: Place) -> None:
     place.mount()
     inner = place.root.mkdir("inner").path
     done = run("mount", inner)
@@ -212,7 +212,7 @@ def test_keep_leaves_charges_groups_and_holders_to_the_next_mount(place: Place) 
     place.umount()
 
 
-def test_keep_succeeds_each_time_though_the_daemon_may_end_before_it_answers(place: Place) -> None:
+def test_keep_succeeds_again_and_again(place: Place) -> None:
     for number in range(8):
         place.mount()
         place.root.charge(1)
@@ -222,7 +222,7 @@ def test_keep_succeeds_each_time_though_the_daemon_may_end_before_it_answers(pla
     place.umount()
 
 
-def test_keep_does_not_mind_open_files(place: Place) -> None:
+def test_keep_unmounts_in_spite_of_open_files(place: Place) -> None:
     place.mount()
     place.root.charge(5)
     with place.root.file("stat").open():
@@ -232,16 +232,16 @@ def test_keep_does_not_mind_open_files(place: Place) -> None:
     place.umount()
 
 
-def test_keep_of_a_read_only_mount_says_that_it_cannot(place: Place) -> None:
+def test_keep_refuses_a_read_only_mount(place: Place) -> None:
     place.mount("-o", "ro")
     assert refused(run("umount", place.path, "--keep"), place.path).startswith("mounted read-only")
     place.umount()
 
 
-# ---- a daemon that is dead, or does not run
+# ---- stale mounts and stopped daemons
 
 
-def test_a_mount_without_a_daemon_is_cleared_away_with_its_region(place: Place) -> None:
+def test_umount_removes_a_stale_mount_and_its_region(place: Place) -> None:
     place.mount()
     place.root.charge(5)
     place.signal(signal.SIGKILL)
@@ -250,7 +250,7 @@ def test_a_mount_without_a_daemon_is_cleared_away_with_its_region(place: Place) 
     assert not place.mounts and place.region is None
 
 
-def test_without_a_daemon_keep_leaves_the_region(place: Place) -> None:
+def test_keep_of_a_stale_mount_leaves_the_region(place: Place) -> None:
     place.mount()
     place.root.charge(5)
     place.signal(signal.SIGKILL)
@@ -261,7 +261,7 @@ def test_without_a_daemon_keep_leaves_the_region(place: Place) -> None:
     place.umount()
 
 
-def test_a_region_that_is_served_elsewhere_by_now_is_left_alone(place: Place, other_place: Place) -> None:
+def test_umount_of_a_stale_mount_keeps_a_region_that_another_mount_serves(place: Place, other_place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
     place.root.charge(5)
@@ -273,14 +273,16 @@ def test_a_region_that_is_served_elsewhere_by_now_is_left_alone(place: Place, ot
     assert not region.exists()
 
 
-def test_a_mount_that_takes_the_region_over_meanwhile_is_not_unmounted(place: Place) -> None:
+def test_umount_leaves_a_mount_that_takes_the_region_over_meanwhile(place: Place) -> None:
     place.mount()
     place.root.charge(5)
     place.signal(signal.SIGKILL)
-    with stopped_before_it_unmounts(place, "--keep") as go_on:
+    with stopped_before_it_unmounts(place, "--keep") as resume:
         mounting = subprocess.Popen([sys.executable, "-m", "fsmount", "mount", str(place.path)])
-        eventually(lambda: mounting.poll() is not None or naps(place), what="a mount, or one that waits")
-        go_on()
+        eventually(
+            lambda: mounting.poll() is not None or waits_for_the_lock(place), what="the mount, or its wait for the lock"
+        )
+        resume()
     assert mounting.wait(20) == 0
     place.daemons.add(place.daemon)
     assert (place.root.usage, len(place.mounts)) == (5, 1)
@@ -289,10 +291,10 @@ def test_a_mount_that_takes_the_region_over_meanwhile_is_not_unmounted(place: Pl
 
 @contextlib.contextmanager
 def stopped_before_it_unmounts(place: Place, option: str) -> Iterator[Callable[[], None]]:
-    """fsmount umount that has the region's lock; gives what lets it go on, and it ends with the block."""
+    """fsmount umount, stopped while it has the region lock; yields a function that resumes it."""
     stopped = stopped_as_root if AS_ROOT else stopped_as_user
-    with stopped(place, [sys.executable, "-m", "fsmount", "umount", option, str(place.path)]) as go_on:
-        yield go_on
+    with stopped(place, [sys.executable, "-m", "fsmount", "umount", option, str(place.path)]) as resume:
+        yield resume
 
 
 @contextlib.contextmanager
@@ -319,7 +321,7 @@ def stopped_as_user(place: Place, command: list[str]) -> Iterator[Callable[[], N
         opened: list[int] = []
 
         def is_there() -> bool:
-            with contextlib.suppress(OSError):  # nobody reads yet
+            with contextlib.suppress(OSError):  # no reader yet
                 opened.append(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
             return bool(opened)
 
@@ -329,8 +331,8 @@ def stopped_as_user(place: Place, command: list[str]) -> Iterator[Callable[[], N
 
 
 @pytest.mark.root
-def test_a_stale_mount_over_one_that_is_served_hinders_nobody(place: Place, other_place: Place) -> None:
-    """As where fusermount3 mounts late for a daemon that was killed."""
+def test_umount_stale_removes_a_stale_mount_over_a_served_one(place: Place, other_place: Place) -> None:
+    """This happens if fusermount3 mounts late, for a daemon that was killed."""
     place.mount()
     place.root.charge(5)
     other_place.mount()
@@ -343,14 +345,14 @@ def test_a_stale_mount_over_one_that_is_served_hinders_nobody(place: Place, othe
     place.umount()
 
 
-def naps(place: Place) -> bool:
-    """Whether some process there sleeps for a while."""
+def waits_for_the_lock(place: Place) -> bool:
+    """Whether a process of the mount point sleeps between two attempts to get the region lock."""
     with contextlib.suppress(OSError):
         return any("nanosleep" in Path(f"/proc/{pid}/wchan").read_text() for pid in place.processes)
     return False
 
 
-def test_without_a_daemon_live_holders_are_busy_too(place: Place) -> None:
+def test_umount_of_a_stale_mount_names_live_holders(place: Place) -> None:
     place.mount()
     with HolderProcess(place.path, transport="memory") as process:
         process.charge(5)
@@ -362,20 +364,20 @@ def test_without_a_daemon_live_holders_are_busy_too(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_daemon_that_was_stopped_is_told_of(place: Place) -> None:
+def test_mount_and_umount_name_a_stopped_daemon(place: Place) -> None:
     place.mount()
     pid = place.daemon
     os.kill(pid, signal.SIGSTOP)
     try:
-        told = f"its daemon (pid {pid}) does not answer: end it with kill -9 and mount again"
-        assert refused(run("umount", place.path), place.path) == told
-        assert refused(run("mount", place.path), place.path) == told
+        wanted = f"its daemon (pid {pid}) does not answer: end it with kill -9 and mount again"
+        assert refused(run("umount", place.path), place.path) == wanted
+        assert refused(run("mount", place.path), place.path) == wanted
     finally:
         os.kill(pid, signal.SIGCONT)
     place.umount()
 
 
-def test_unmounting_by_hand_ends_the_daemon_as_well(place: Place) -> None:
+def test_fusermount3_also_ends_the_daemon_and_removes_the_region(place: Place) -> None:
     place.mount()
     pid = place.daemon
     subprocess.run(["fusermount3", "-u", str(place.path)], check=True)
@@ -384,7 +386,7 @@ def test_unmounting_by_hand_ends_the_daemon_as_well(place: Place) -> None:
 
 
 @pytest.mark.user
-def test_without_fusermount3_an_ordinary_user_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_umount_of_an_ordinary_user_names_a_missing_fusermount3(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.mount()
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(place.directory))
@@ -394,7 +396,7 @@ def test_without_fusermount3_an_ordinary_user_is_told(place: Place, monkeypatch:
 
 
 @pytest.mark.root
-def test_a_mount_namespace_that_has_a_copy_does_not_keep_the_daemon(place: Place) -> None:
+def test_a_copy_in_another_mount_namespace_does_not_keep_the_daemon(place: Place) -> None:
     place.mount()
     code = "print(flush=True); input()"
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", code]
@@ -411,7 +413,7 @@ def test_a_mount_namespace_that_has_a_copy_does_not_keep_the_daemon(place: Place
 
 
 @pytest.mark.root
-def test_what_was_mounted_over_it_stays(place: Place) -> None:
+def test_umount_leaves_a_mount_over_the_tree(place: Place) -> None:
     place.mount()
     pid = place.daemon
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place.path)], check=True)
@@ -431,7 +433,7 @@ def test_a_signal_removes_the_mount_and_the_region(place: Place, number: signal.
     assert not place.mounts and place.region is None
 
 
-def test_any_number_of_signals_is_one_clean_end(place: Place) -> None:
+def test_many_signals_end_the_daemon_cleanly(place: Place) -> None:
     command = [sys.executable, "-m", "fsmount", "mount", str(place.path), "-f"]
     daemon = subprocess.Popen(command)
     place.daemons.add(daemon.pid)
@@ -456,18 +458,18 @@ def test_a_signal_leaves_the_region_to_live_holders(place: Place) -> None:
     place.umount()
 
 
-def test_a_group_is_told_from_its_mount(place: Place) -> None:
+def test_umount_of_a_group_names_the_mount_point(place: Place) -> None:
     place.mount()
     web = place.root.mkdir("web").path
     assert refused(run("umount", web), web) == f"a group of a tree: name the mount point, {place.path}"
     place.umount()
 
 
-# ---- what is lost -------------------------------------------------------------------------------------------------
+# ---- losses -------------------------------------------------------------------------------------------------
 
 
 def note(done: subprocess.CompletedProcess[str], place: Place) -> str:
-    """The losses that umount names; empty if it says nothing."""
+    """The losses that umount names; empty without a message."""
     assert (done.returncode, done.stdout) == (0, "")
     assert not place.mounts
     if not done.stderr:
@@ -490,18 +492,18 @@ def furnish(place: Place) -> None:
 
 
 @pytest.mark.parametrize("command", ["umount", "unmount"])
-def test_groups_limits_and_charges_of_groups_that_are_lost_are_named(place: Place, command: str) -> None:
+def test_umount_names_lost_groups_limits_and_common_charges(place: Place, command: str) -> None:
     furnish(place)
     assert note(run(command, place.path), place) == "2 groups, 3 limits and the charges of 1 group"
 
 
-def test_what_is_lost_with_a_dead_daemon_is_named(place: Place) -> None:
+def test_umount_names_the_losses_of_a_stale_mount(place: Place) -> None:
     furnish(place)
     place.signal(signal.SIGKILL)
     assert note(run("umount", place.path), place) == "2 groups, 3 limits and the charges of 1 group"
 
 
-def test_one_group_or_one_limit_is_named_alone(place: Place) -> None:
+def test_umount_names_a_single_lost_group_or_limit(place: Place) -> None:
     place.mount()
     place.root.mkdir("web")
     assert note(run("umount", place.path), place) == "1 group"
@@ -510,7 +512,7 @@ def test_one_group_or_one_limit_is_named_alone(place: Place) -> None:
     assert note(run("umount", place.path), place) == "1 limit"
 
 
-def test_nothing_is_said_where_nothing_is_lost_or_with_quiet(place: Place) -> None:
+def test_umount_prints_nothing_without_losses_or_with_quiet(place: Place) -> None:
     place.mount()
     assert note(run("umount", place.path), place) == ""
     furnish(place)
@@ -524,7 +526,7 @@ def test_nothing_is_said_where_nothing_is_lost_or_with_quiet(place: Place) -> No
     assert note(run("umount", "-q", place.path), place) == ""
 
 
-def test_a_refusal_says_nothing_of_losses(place: Place) -> None:
+def test_a_refused_umount_names_no_losses(place: Place) -> None:
     furnish(place)
     with open(place.path / "web/memory.stat"):
         assert "has a file open there" in refused(run("umount", "-q", place.path), place.path)

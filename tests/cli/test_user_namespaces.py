@@ -1,4 +1,4 @@
-"""In a user namespace that knows one user, and shows all others, root among them, as the overflow uid."""
+"""fsmount in a user namespace that maps one user, and shows all others, even root, as the overflow uid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.any_user
 
 USER = 60_103
 
-#: Mounts, charges, keeps, mounts again, and unmounts; at each step says what is wrong.
+#: Mounts, charges, keeps the counters, mounts again and unmounts.
 SCRIPT = """
 set -e
 "$@" mount "$POINT" $OPTIONS
@@ -49,19 +49,19 @@ def inside(place: Place, *unshare: str, options: str = "") -> subprocess.Complet
 
 
 @pytest.mark.parametrize("where", ["", "region"])
-def test_a_tree_is_mounted_where_root_is_not_known(place: Place, where: str) -> None:
+def test_a_tree_is_mounted_in_a_namespace_that_does_not_map_root(place: Place, where: str) -> None:
     done = inside(place, "--mount", options=f"--region {place.directory / where}" if where else "")
     assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", ""), done
     assert not (place.directory / "region").exists()
 
 
-def test_without_a_mount_namespace_it_is_said_what_is_missing(place: Place) -> None:
+def test_without_a_mount_namespace_the_error_names_the_command_to_use(place: Place) -> None:
     done = inside(place)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done
     assert "unshare --user --mount" in done.stderr
 
 
-def test_the_overflow_uid_is_trusted_only_where_nobody_has_it(tmp_path: Path) -> None:
+def test_the_overflow_uid_is_trusted_only_in_a_namespace_that_does_not_map_it(tmp_path: Path) -> None:
     assert region_path.trusted_owners() == {0, os.geteuid()}
     code = "from fsmount.admin import region_path; print(sorted(region_path.trusted_owners()))"
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", code]

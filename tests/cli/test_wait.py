@@ -1,4 +1,4 @@
-"""fsmount wait, and --wait of charge and run: a shell script waits for room."""
+"""fsmount wait, and the option --wait of charge and run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FSMOUNT = [sys.executable, "-m", "fsmount"]
 
 @pytest.fixture
 def full(group: GroupFiles) -> GroupFiles:
-    """A group of which the group itself holds all there is: 10 of memory and 2 tokens."""
+    """A group with a limit of 10 of memory, all of it charged, and a limit of 2 tokens."""
     group.set_limit(10)
     group.charge(10)
     group.set_limit(2, "tokens")
@@ -30,7 +30,7 @@ def full(group: GroupFiles) -> GroupFiles:
 
 
 def is_waited_for(group: GroupFiles) -> bool:
-    """Whether somebody wants more than the room there is: then who waits for 1 stands behind."""
+    """Whether a request waits: a request for 1 unit, for which there is room, queues behind it."""
     with group.lease() as lease, suppress(BlockingIOError):
         lease.write("wait 1")
         return False
@@ -38,11 +38,11 @@ def is_waited_for(group: GroupFiles) -> bool:
 
 
 @contextmanager
-def room_for_who_waits(group: GroupFiles, amount: int) -> Iterator[None]:
-    """So much room when somebody waits for more than 1."""
+def room_for_a_waiting_request(group: GroupFiles, amount: int) -> Iterator[None]:
+    """Makes that room as soon as a request for more than 1 unit waits."""
 
     def make_room() -> None:
-        eventually(lambda: is_waited_for(group), what="somebody who waits")
+        eventually(lambda: is_waited_for(group), what="a waiting request")
         group.uncharge(amount - 1)
 
     group.uncharge(1)
@@ -52,19 +52,19 @@ def room_for_who_waits(group: GroupFiles, amount: int) -> Iterator[None]:
         done.result()
 
 
-def test_wait_ends_when_there_is_room_and_charges_nothing(full: GroupFiles) -> None:
-    with room_for_who_waits(full, 4):
+def test_wait_returns_when_there_is_room_and_charges_nothing(full: GroupFiles) -> None:
+    with room_for_a_waiting_request(full, 4):
         done = run("wait", str(full.path), "memory=4", "tokens=2")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (full.usage, full.number("usage", "tokens")) == (6, 0)
 
 
-def test_wait_ends_at_once_where_there_is_room(full: GroupFiles) -> None:
+def test_wait_returns_at_once_if_there_is_room(full: GroupFiles) -> None:
     assert run("wait", str(full.path), "tokens=2").returncode == 0
 
 
 @pytest.mark.parametrize("command", [["wait", "--timeout", "100ms"], ["charge", "--wait=0.1s"]], ids=lambda c: c[0])
-def test_a_wait_that_is_too_long_has_status_75(full: GroupFiles, command: list[str]) -> None:
+def test_a_wait_beyond_its_timeout_has_status_75(full: GroupFiles, command: list[str]) -> None:
     done = run(*command, str(full.path), "memory=4")
     assert done.returncode == 75
     assert "4 more of memory would pass the limit" in done.stderr
@@ -72,15 +72,15 @@ def test_a_wait_that_is_too_long_has_status_75(full: GroupFiles, command: list[s
 
 
 def test_charge_waits_and_charges_the_group_itself(full: GroupFiles) -> None:
-    with room_for_who_waits(full, 8):
+    with room_for_a_waiting_request(full, 8):
         assert run("charge", "--wait", str(full.path), "memory=4", "tokens=1").returncode == 0
     assert (full.usage, full.number("usage", "tokens")) == (6, 1)
     assert full.stat()["common"] == 6
     full.uncharge(1, "tokens")
 
 
-def test_run_waits_and_then_runs(full: GroupFiles) -> None:
-    with room_for_who_waits(full, 8):
+def test_run_waits_and_then_starts_the_command(full: GroupFiles) -> None:
+    with room_for_a_waiting_request(full, 8):
         done = run(
             "run", "-g", str(full.path), "-r", "memory=4", "-r", "tokens=2", "--wait=60s", "--",
             "cat", str(full.file("usage")), str(full.file("usage", "tokens")),
@@ -89,13 +89,13 @@ def test_run_waits_and_then_runs(full: GroupFiles) -> None:
     eventually(lambda: (full.usage, full.number("usage", "tokens")) == (2, 0))
 
 
-def test_the_words_behind_wait_are_the_command(full: GroupFiles) -> None:
+def test_words_after_wait_are_the_command(full: GroupFiles) -> None:
     done = run("run", "-g", str(full.path), "-r", "tokens=1", "--wait", "echo", "--wait")
     assert (done.returncode, done.stdout) == (0, "--wait\n")
 
 
 @pytest.mark.parametrize("time", ["30", "30s", "500ms", "1.5m", "1h", "2d"])
-def test_a_time_behind_wait_is_the_time(full: GroupFiles, time: str) -> None:
+def test_a_time_after_wait_is_its_timeout(full: GroupFiles, time: str) -> None:
     done = run("run", "-g", full.path, "-r", "tokens=1", "--wait", time, "--", "echo", "started")
     assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
     assert run("charge", "--wait", time, full.path, "tokens=1").returncode == 0
@@ -103,14 +103,14 @@ def test_a_time_behind_wait_is_the_time(full: GroupFiles, time: str) -> None:
     full.uncharge(2, "tokens")
 
 
-def test_a_time_behind_wait_ends_the_wait(full: GroupFiles) -> None:
+def test_a_time_after_wait_ends_the_wait(full: GroupFiles) -> None:
     assert run("run", "-g", full.path, "-r", "memory=4", "--wait", "0.1s", "--", "true").returncode == 75
     assert run("run", "--wait", "100ms", "-g", full.path, "-r", "memory=4", "true").returncode == 75
     assert run("charge", "--wait", "100ms", full.path, "memory=4").returncode == 75
 
 
 @pytest.mark.parametrize("words", [["--wait", "./30s"], ["--wait", "--", "30s"], ["--wait=1h", "30s"]], ids=" ".join)
-def test_a_command_can_be_called_as_a_time(full: GroupFiles, tmp_path: Path, words: list[str]) -> None:
+def test_a_command_may_be_named_like_a_time(full: GroupFiles, tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "30s").symlink_to("/bin/echo")
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [*FSMOUNT, "run", "-g", str(full.path), "-r", "tokens=1", *words, "started"]
@@ -120,23 +120,23 @@ def test_a_command_can_be_called_as_a_time(full: GroupFiles, tmp_path: Path, wor
     assert (done.returncode, done.stdout) == (0, "started\n")
 
 
-def test_a_time_alone_is_no_command(full: GroupFiles) -> None:
+def test_wait_with_a_time_and_no_command_has_status_2(full: GroupFiles) -> None:
     done = run("run", "-g", full.path, "-r", "tokens=1", "--wait", "30s")
     assert done.returncode == 2 and "Missing argument" in done.stderr
 
 
-def test_an_option_behind_wait_is_an_option(full: GroupFiles) -> None:
+def test_an_option_after_wait_is_an_option(full: GroupFiles) -> None:
     for words in (["-r", "tokens=1", "--wait", "-g", full.path], ["--wait", "-r", "tokens=1", "-g", full.path]):
         assert run("run", *words, "--", "true").returncode == 0
 
 
-def test_a_command_that_cannot_be_run_is_not_waited_for(full: GroupFiles, tmp_path: Path) -> None:
+def test_run_does_not_wait_for_a_command_that_cannot_run(full: GroupFiles, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("true\n")
     (tmp_path / "lost").write_text("#!/no/such/interpreter -e\n")
     (tmp_path / "lost").chmod(0o755)
     (tmp_path / "lists").mkdir()
     environment = os.environ | {"PATH": f"{tmp_path}/none:{tmp_path}"}
-    for command, status, told in (
+    for command, status, error in (
         ("no-such-command", 127, "no-such-command: there is no such command\n"),
         ("./no-such-command", 127, "no such command\n"),
         ("plain/below", 127, "no such command\n"),
@@ -154,11 +154,11 @@ def test_a_command_that_cannot_be_run_is_not_waited_for(full: GroupFiles, tmp_pa
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
-        assert (done.returncode, done.stdout) == (status, "") and done.stderr.endswith(told), done
-    assert full.number("failcnt") == 0, "nothing was asked for"
+        assert (done.returncode, done.stdout) == (status, "") and done.stderr.endswith(error), done
+    assert full.number("failcnt") == 0, "a request was made"
 
 
-def test_a_command_is_looked_for_where_execvp_looks(full: GroupFiles, tmp_path: Path) -> None:
+def test_run_searches_a_command_like_execvp(full: GroupFiles, tmp_path: Path) -> None:
     (tmp_path / "shadow").mkdir()
     (tmp_path / "shadow" / "greet").write_text("cannot be run\n")
     (tmp_path / "greet").symlink_to("/bin/echo")
@@ -171,7 +171,7 @@ def test_a_command_is_looked_for_where_execvp_looks(full: GroupFiles, tmp_path: 
         assert (done.returncode, done.stdout) == (0, "hello\n"), (path, done)
 
 
-def test_a_command_that_waits_can_be_ended_and_has_charged_nothing(full: GroupFiles) -> None:
+def test_a_signal_ends_a_waiting_command_which_has_charged_nothing(full: GroupFiles) -> None:
     words = [*FSMOUNT, "run", "-g", str(full.path), "-r", "memory=4", "--wait", "--", "true"]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
@@ -185,7 +185,7 @@ def test_a_command_that_waits_can_be_ended_and_has_charged_nothing(full: GroupFi
     assert full.usage == 6
 
 
-def test_those_who_wait_are_served_in_order(full: GroupFiles) -> None:
+def test_waiting_requests_are_served_in_order(full: GroupFiles) -> None:
     path = str(full.path)
     full.uncharge(1)
     words = [*FSMOUNT, "run", "-g", path, "-r", "memory=6", "--wait", "--", "true"]
@@ -194,7 +194,7 @@ def test_those_who_wait_are_served_in_order(full: GroupFiles) -> None:
         with subprocess.Popen([*FSMOUNT, "charge", "--wait", path, "memory=1"]) as small:
             eventually(lambda: any(line.pid == small.pid for line in full.holders()))
             full.uncharge(4)
-            time.sleep(0.1)  # which the small one could use to overtake
+            time.sleep(0.1)  # time in which the small request could overtake
             assert (large.poll(), small.poll(), full.usage) == (None, None, 5)
             full.uncharge(1)
             assert large.wait(60) == 0

@@ -1,4 +1,4 @@
-"""A daemon that answers nobody is ended: who waits for it gets an error, and the next mount takes the counters over."""
+"""The watchdog ends a daemon that does not answer: waiting requests fail, and the next mount has the counters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def children(pid: int) -> list[int]:
 
 
 def watchdog_of(pid: int) -> int:
-    """The process that watches the daemon, and not one that is about to be it."""
+    """The pid of the daemon's watchdog, once it has executed its program."""
 
     def command(child: int) -> list[bytes]:
         return Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
@@ -46,7 +46,7 @@ def watchdog_of(pid: int) -> int:
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """In the foreground, with a log to read."""
+    """A mount with a short limit and a log that the test reads."""
     with mounted("--watchdog", str(LIMIT)) as tree:
         yield tree
 
@@ -57,7 +57,7 @@ def daemon_of(mount: Mount) -> subprocess.Popen[bytes]:
 
 
 def in_thread(call: Callable[[], object]) -> Future[object]:
-    """The call's result, some day; nobody waits for the thread."""
+    """The future result of the call, in a daemon thread."""
     future: Future[object] = Future()
 
     def work() -> None:
@@ -72,7 +72,7 @@ def in_thread(call: Callable[[], object]) -> Future[object]:
 
 @contextlib.contextmanager
 def cut_off(path: Path) -> Iterator[None]:
-    """Who begins to read in the block, or has read before, is told after it that the daemon is gone."""
+    """After the block, reads of open and of other files fail, since the daemon is gone."""
     descriptor = os.open(path / "memory.usage_in_bytes", os.O_RDONLY)
     try:
         assert os.pread(descriptor, 100, 0)
@@ -90,19 +90,19 @@ def cut_off(path: Path) -> Iterator[None]:
 
 
 def ended_log(mount: Mount, watchdog: int) -> str:
-    """What was logged when the watchdog has done its work; it is expected."""
+    """The log after the end of the watchdog; the test expects any line of it."""
     eventually(lambda: has_ended(watchdog), what="the end of the watchdog")
     mount.expected_log.append("")
     return mount.log.read_text()
 
 
 def not_answered(mount: Mount, pid: int, state: str) -> str:
-    said = f"did not answer for {LIMIT} s, in state {state}: mount again, the counters are kept in {mount.region}"
-    return f"fsmount: {mount.path}: the daemon (pid {pid}) {said}\n"
+    message = f"did not answer for {LIMIT} s, in state {state}: mount again, the counters are kept in {mount.region}"
+    return f"fsmount: {mount.path}: the daemon (pid {pid}) {message}\n"
 
 
 def use_for(seconds: float, mount: Mount) -> int:
-    """Uses the files all the time; how often."""
+    """Uses the files for that time; returns how often."""
     times = 0
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -112,10 +112,10 @@ def use_for(seconds: float, mount: Mount) -> int:
     return times
 
 
-# ---- who is ended
+# ---- daemons that the watchdog ends
 
 
-def test_a_stopped_daemon_is_ended_and_its_charges_are_taken_over(mount: Mount) -> None:
+def test_the_watchdog_ends_a_stopped_daemon_and_the_next_mount_has_the_charges(mount: Mount) -> None:
     daemon = daemon_of(mount)
     watching = watchdog_of(daemon.pid)
     group = mount.root.mkdir("group")
@@ -131,7 +131,7 @@ def test_a_stopped_daemon_is_ended_and_its_charges_are_taken_over(mount: Mount) 
     group.uncharge(4096)
 
 
-def test_it_is_so_in_the_background(place: Place) -> None:
+def test_the_watchdog_ends_a_stopped_daemon_in_the_background(place: Place) -> None:
     place.mount("--watchdog", LIMIT)
     place.root.charge(4096)
     pid = place.daemon
@@ -144,7 +144,7 @@ def test_it_is_so_in_the_background(place: Place) -> None:
     place.umount()
 
 
-def test_who_attaches_meanwhile_is_told(mount: Mount) -> None:
+def test_attach_to_a_stopped_daemon_fails_when_the_watchdog_ends_it(mount: Mount) -> None:
     daemon = daemon_of(mount)
     watching = watchdog_of(daemon.pid)
     daemon.send_signal(signal.SIGSTOP)
@@ -163,10 +163,10 @@ WEDGES = {
 
 
 @pytest.mark.parametrize("kind", WEDGES)
-def test_a_stuck_daemon_is_ended_and_tells_where_it_was(
+def test_the_watchdog_ends_a_stuck_daemon_which_logs_its_traceback(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On SIGUSR1 the daemon's main thread runs what the interpreter was told to at its start."""
+    """On SIGUSR1 the daemon's main thread runs the code in sitecustomize.py."""
     lines = ["import ctypes, signal, sys", "def wedge(number, frame):", f"    {WEDGES[kind]}"]
     lines.append("signal.signal(signal.SIGUSR1, wedge)")
     if kind == "and deaf":
@@ -196,23 +196,23 @@ def test_a_crash_leaves_its_traceback(mount: Mount) -> None:
     daemon.send_signal(signal.SIGSEGV)
     assert daemon.wait(60) == -signal.SIGSEGV
     log = ended_log(mount, watching)
-    said = f"the daemon (pid {daemon.pid}) crashed: mount again, the counters are kept in {mount.region}"
-    assert log.startswith(f"fsmount: {mount.path}: {said}\nFatal Python error: Segmentation fault\n")
+    message = f"the daemon (pid {daemon.pid}) crashed: mount again, the counters are kept in {mount.region}"
+    assert log.startswith(f"fsmount: {mount.path}: {message}\nFatal Python error: Segmentation fault\n")
     mount.start()
 
 
-def test_the_system_log_gets_what_would_go_to_the_terminal(tmp_path: Path) -> None:
+def test_the_watchdog_writes_the_same_message_to_the_system_log(tmp_path: Path) -> None:
     pipe, beats = os.pipe()
     receiver = Receiver(tmp_path / "log")
     with receiver.socket, subprocess.Popen(["sleep", "1000"]) as sleeper:
         process = os.pidfd_open(sleeper.pid)
-        told = (process, sleeper.pid, LIMIT, tmp_path / "log", "/mnt/naja \udcff", "/region")
-        command = [sys.executable, "-I", "-S", watchdog.__file__, *map(str, told)]
+        arguments = (process, sleeper.pid, LIMIT, tmp_path / "log", "/mnt/naja \udcff", "/region")
+        command = [sys.executable, "-I", "-S", watchdog.__file__, *map(str, arguments)]
         with subprocess.Popen(command, stdin=pipe, pass_fds=[process]) as watching:
             receiver.socket.settimeout(60)
-            said = f"the daemon (pid {sleeper.pid}) did not answer for {LIMIT} s, in state S (sleeping): mount again"
+            message = f"the daemon (pid {sleeper.pid}) did not answer for {LIMIT} s, in state S (sleeping): mount again"
             assert receiver.line() == (
-                f"<28>fsmount[{sleeper.pid}]: /mnt/naja \\udcff: {said}, the counters are kept in /region"
+                f"<28>fsmount[{sleeper.pid}]: /mnt/naja \\udcff: {message}, the counters are kept in /region"
             )
             assert watching.wait(60) == 0
         assert sleeper.wait(60) == -signal.SIGABRT
@@ -220,10 +220,10 @@ def test_the_system_log_gets_what_would_go_to_the_terminal(tmp_path: Path) -> No
         os.close(descriptor)
 
 
-# ---- who is not
+# ---- daemons that the watchdog leaves alone
 
 
-def test_a_busy_daemon_is_not_ended(mount: Mount) -> None:
+def test_the_watchdog_leaves_a_busy_daemon_alone(mount: Mount) -> None:
     with contextlib.ExitStack() as stack:
         busy = "import sys\nwhile True: open(sys.argv[1]).read()"
         for name in ("a", "b"):
@@ -234,8 +234,8 @@ def test_a_busy_daemon_is_not_ended(mount: Mount) -> None:
     mount.check()
 
 
-def test_time_in_which_the_watchdog_did_not_run_does_not_count(mount: Mount) -> None:
-    """As when all are frozen, or the machine is so busy that nobody gets on."""
+def test_the_limit_does_not_include_time_in_which_the_watchdog_did_not_run(mount: Mount) -> None:
+    """As in a frozen cgroup, or on an overloaded machine."""
     daemon = daemon_of(mount)
     watching = watchdog_of(daemon.pid)
     os.kill(watching, signal.SIGSTOP)
@@ -244,7 +244,7 @@ def test_time_in_which_the_watchdog_did_not_run_does_not_count(mount: Mount) -> 
     assert use_for(0.5 * LIMIT, mount) > 0
     for pid in (daemon.pid, watching):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(1.5 * LIMIT)  # nothing is to happen
+    time.sleep(1.5 * LIMIT)  # nothing must happen
     os.kill(watching, signal.SIGCONT)
     daemon.send_signal(signal.SIGCONT)
     assert use_for(1.5 * LIMIT, mount) > 0
@@ -269,7 +269,7 @@ daemon.wait()
 """
 
 
-def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
+def test_the_watchdog_leaves_a_daemon_under_a_debugger_alone(place: Place) -> None:
     command = [sys.executable, "-c", TRACER, sys.executable, "-m", "fsmount", "mount", str(place.path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "-f", "--watchdog", str(LIMIT)], text=True, bufsize=1, **pipes) as tracer:  # type: ignore[call-overload]
@@ -278,10 +278,10 @@ def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
         eventually((place.path / ".fsmount").exists, what="mounted")
         print(file=tracer.stdin)
         assert tracer.stdout.readline() == "stopped\n"
-        # once, however often it finds the daemon silent
-        said = f"the daemon (pid {pid}) does not answer, but process {tracer.pid} debugs it: no signal is sent\n"
-        assert tracer.stderr.readline() == f"fsmount: {place.path}: {said}"
-        time.sleep(2 * LIMIT)  # nothing is to happen
+        # once, although the watchdog finds the daemon silent again and again
+        message = f"the daemon (pid {pid}) does not answer, but process {tracer.pid} debugs it: no signal is sent\n"
+        assert tracer.stderr.readline() == f"fsmount: {place.path}: {message}"
+        time.sleep(2 * LIMIT)  # nothing must happen
         print(file=tracer.stdin)
         assert place.root.usage == 0
         place.umount()
@@ -291,7 +291,7 @@ def test_a_daemon_under_a_debugger_is_left_alone(place: Place) -> None:
 # ---- the watchdog itself
 
 
-def test_it_holds_nothing_of_the_daemon(mount: Mount) -> None:
+def test_the_watchdog_keeps_no_file_of_the_daemon(mount: Mount) -> None:
     watching = watchdog_of(daemon_of(mount).pid)
     process = Path(f"/proc/{watching}")
     files = process / "fd"
@@ -303,8 +303,8 @@ def test_it_holds_nothing_of_the_daemon(mount: Mount) -> None:
     assert str(mount.region) not in (process / "maps").read_text()
 
 
-def test_it_ends_with_the_daemon_and_not_before(mount: Mount) -> None:
-    """A supervisor tells all processes to end at once."""
+def test_the_watchdog_ignores_signals_and_ends_with_the_daemon(mount: Mount) -> None:
+    """A supervisor sends a signal to all processes at once."""
     watching = watchdog_of(daemon_of(mount).pid)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     status = Path(f"/proc/{watching}/status")
@@ -316,20 +316,20 @@ def test_it_ends_with_the_daemon_and_not_before(mount: Mount) -> None:
     eventually(ignores_them)
     for number in numbers:
         os.kill(watching, number)
-    assert use_for(0.5 * LIMIT, mount) > 0  # it beats: a dead one would be told of
+    assert use_for(0.5 * LIMIT, mount) > 0  # the daemon would log the end of its watchdog
     assert not has_ended(watching)
     mount.umount()
     assert has_ended(watching)
 
 
-def test_nothing_is_left_when_umount_returns(place: Place) -> None:
+def test_the_watchdog_has_ended_when_umount_returns(place: Place) -> None:
     place.mount()
     watching = watchdog_of(place.daemon)
     place.umount()
     assert not Path(f"/proc/{watching}").exists()
 
 
-def test_it_ends_when_the_daemon_is_killed(mount: Mount) -> None:
+def test_the_watchdog_ends_when_the_daemon_is_killed(mount: Mount) -> None:
     watching = watchdog_of(daemon_of(mount).pid)
     mount.kill()
     eventually(lambda: has_ended(watching), what="the end of the watchdog")
@@ -337,7 +337,7 @@ def test_it_ends_when_the_daemon_is_killed(mount: Mount) -> None:
     mount.start()
 
 
-def test_a_killed_one_is_replaced(mount: Mount) -> None:
+def test_the_daemon_replaces_a_killed_watchdog(mount: Mount) -> None:
     daemon = daemon_of(mount)
     watching = watchdog_of(daemon.pid)
     use_for(LIMIT, mount)
@@ -352,14 +352,14 @@ def test_a_killed_one_is_replaced(mount: Mount) -> None:
     mount.start()
 
 
-def test_one_that_cannot_live_is_done_without(mount: Mount) -> None:
+def test_the_daemon_serves_without_a_watchdog_that_dies_at_once(mount: Mount) -> None:
     daemon = daemon_of(mount)
     given_up = "there is no watchdog any more: it ended just after its start"
     mount.expected_log += [given_up, "the watchdog was killed"]
 
     def kill_it() -> bool:
         for child in children(daemon.pid):
-            with contextlib.suppress(ProcessLookupError):  # the daemon has heard of its end already
+            with contextlib.suppress(ProcessLookupError):  # the daemon has reaped it already
                 os.kill(child, signal.SIGKILL)
         return given_up in mount.log.read_text()
 
@@ -369,7 +369,7 @@ def test_one_that_cannot_live_is_done_without(mount: Mount) -> None:
     mount.check()
 
 
-def test_one_that_cannot_be_started_is_done_without(mount: Mount) -> None:
+def test_the_daemon_serves_without_a_watchdog_that_cannot_start(mount: Mount) -> None:
     daemon = daemon_of(mount)
     use_for(LIMIT, mount)
     (watching,) = children(daemon.pid)
@@ -383,14 +383,14 @@ def test_one_that_cannot_be_started_is_done_without(mount: Mount) -> None:
     mount.check()
 
 
-def test_without_a_limit_there_is_none(place: Place) -> None:
+def test_a_limit_of_zero_starts_no_watchdog(place: Place) -> None:
     place.mount("--watchdog", 0)
     assert not children(place.daemon)
     place.umount()
 
 
 @pytest.mark.parametrize("value", ["-1", "0.5", "nan", "inf", "86401", "never"])
-def test_a_limit_is_a_reasonable_number_of_seconds(place: Place, value: str) -> None:
+def test_an_unreasonable_limit_is_refused(place: Place, value: str) -> None:
     done = run("mount", place.path, "--watchdog", value)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("Error: Invalid value for '--watchdog': ")
