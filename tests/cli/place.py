@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from fsmount.cli import main
 from tests.mounts import AS_ROOT, GroupFiles, eventually
 from tests.process_state import state
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command fsmount in a process of its own, for at most a minute."""
@@ -28,14 +31,38 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
 
 
-def run_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command in this process, which takes a tenth of the time."""
+@contextlib.contextmanager
+def without_log_handlers() -> Iterator[None]:
+    """Hides pytest's handlers, whose files a daemon closes at its start."""
+    handlers, logging.root.handlers = logging.root.handlers, []
+    try:
+        yield
+    finally:
+        logging.root.handlers = handlers
+
+
+def run_here(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the command in this process, which takes a tenth of the time.
+
+    Its children, such as the daemon of a mount, are forks of this process.
+    """
     words = list(map(str, arguments))
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True) for _ in range(2))
+    with (
+        contextlib.chdir(cwd) if cwd else contextlib.nullcontext(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        without_log_handlers(),
+        pytest.raises(SystemExit) as end,
+    ):
         main(words, prog_name="fsmount")
     assert isinstance(end.value.code, int)
-    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(words, end.value.code, *(text_of(stream) for stream in (out, err)))
+
+
+def text_of(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def refused(done: subprocess.CompletedProcess[str], subject: object) -> str:
@@ -84,12 +111,12 @@ class Place:
     def root(self) -> GroupFiles:
         return GroupFiles(self.path)
 
-    def mount(self, *options: object) -> None:
+    def mount(self, *options: object, run: Run = run_here) -> None:
         done = run("mount", self.path, *options)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
         self.daemons.add(self.daemon)
 
-    def umount(self, *options: object) -> None:
+    def umount(self, *options: object, run: Run = run_here) -> None:
         done = run("umount", "--quiet", self.path, *options)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.place import Place, has_ended, refused, run
+from tests.cli.place import Place, has_ended, refused, run_here
 from tests.mounts import eventually
 
 pytestmark = pytest.mark.root
@@ -39,7 +39,7 @@ def test_umount_of_a_bind_mount_leaves_the_tree_mounted(
 ) -> None:
     pid = place.daemon
     place.root.child("group").charge(5)
-    done = run("umount", *options, bind(below))
+    done = run_here("umount", *options, bind(below))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not other_place.mounts
     assert (place.daemon, place.root.usage) == (pid, 5)
@@ -50,16 +50,16 @@ def test_umount_of_a_bind_mount_leaves_the_tree_mounted(
 def test_a_bind_mount_in_use_is_busy(place: Place, bind: Bind) -> None:
     path = bind("group")
     with (path / "memory.stat").open():
-        assert refused(run("umount", path), path).startswith("busy: ")
+        assert refused(run_here("umount", path), path).startswith("busy: ")
     with subprocess.Popen(["sleep", "600"], cwd=path) as sleeper:
-        assert f"sleep (pid {sleeper.pid}) has its current directory there" in refused(run("umount", path), path)
+        assert f"sleep (pid {sleeper.pid}) has its current directory there" in refused(run_here("umount", path), path)
         sleeper.kill()
 
 
 def test_a_tree_is_busy_while_it_is_bound_elsewhere(place: Place, bind: Bind) -> None:
     path = bind("group")
-    assert refused(run("umount", place.path), place.path) == f"busy: also mounted at {path}; unmount that first"
-    assert run("umount", path).returncode == 0
+    assert refused(run_here("umount", place.path), place.path) == f"busy: also mounted at {path}; unmount that first"
+    assert run_here("umount", path).returncode == 0
     place.umount()
 
 
@@ -68,7 +68,7 @@ def test_umount_removes_a_stale_bind_mount_and_the_region_stays(place: Place, ot
     place.root.charge(5)
     place.signal(signal.SIGKILL)
     for options in ([], ["--stale"]):
-        assert run("umount", *options, path).returncode == 0
+        assert run_here("umount", *options, path).returncode == 0
         assert not other_place.mounts and place.mounts and place.region is not None
     place.mount()
     assert place.root.usage == 5
@@ -79,13 +79,13 @@ def test_umount_removes_a_stale_bind_mount_and_the_region_stays(place: Place, ot
 @pytest.mark.parametrize("below", [".", "group"])
 def test_doctor_and_save_work_on_a_bind_mount(place: Place, bind: Bind, below: str, is_stale: bool) -> None:
     path = bind(below)
-    wanted = run("save", place.path, "-").stdout
+    wanted = run_here("save", place.path, "-").stdout
     assert "group" in wanted
     if is_stale:
         place.signal(signal.SIGKILL)
-    done = run("doctor", path)
+    done = run_here("doctor", path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert run("save", path, "-").stdout == wanted
+    assert run_here("save", path, "-").stdout == wanted
 
 
 def test_commands_on_a_bind_mount_ignore_a_region_that_an_earlier_tree_left_at_that_path(
@@ -95,9 +95,9 @@ def test_commands_on_a_bind_mount_ignore_a_region_that_an_earlier_tree_left_at_t
     other_place.root.charge(9)
     other_place.umount("--keep")
     path = bind(".")
-    assert "group" in run("save", path, "-").stdout
+    assert "group" in run_here("save", path, "-").stdout
     place.signal(signal.SIGKILL)
-    assert run("umount", path).returncode == 0
+    assert run_here("umount", path).returncode == 0
     other_place.mount()
     assert other_place.root.usage == 9
 
@@ -109,7 +109,7 @@ def test_commands_in_another_mount_namespace_behave_the_same(
 ) -> None:
     own = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm" if shared_memory == "its own" else ""
     path = bind(below)
-    wanted = run("save", place.path, "-").stdout
+    wanted = run_here("save", place.path, "-").stdout
     pid = place.daemon
     keep = "\n".join([f"mount --bind {path} /mnt", own])
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"set -e\n{keep}\necho up; exec cat"]
@@ -128,7 +128,7 @@ def test_commands_in_another_mount_namespace_behave_the_same(
             assert (done.returncode, done.stderr) == (0, "")
             assert place.daemon == pid
         keeper.stdin.close()
-    assert run("umount", path).returncode == 0
+    assert run_here("umount", path).returncode == 0
     place.umount()
     eventually(lambda: has_ended(pid))
 

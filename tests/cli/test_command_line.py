@@ -9,7 +9,7 @@ import pytest
 
 import fsmount
 from fsmount.cli import COMMANDS
-from tests.cli.place import Place, run
+from tests.cli.place import Place, run_here
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from tests.cli.place import Place, run
     ids=" ".join,
 )
 def test_a_wrong_command_line_has_status_2(place: Place, options: list[str]) -> None:
-    done = run("mount", place.path, *options)
+    done = run_here("mount", place.path, *options)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("Usage: fsmount mount")
@@ -69,12 +69,12 @@ def test_a_wrong_command_line_has_status_2(place: Place, options: list[str]) -> 
     ids=" ".join,
 )
 def test_a_command_without_a_required_argument_has_status_2(arguments: list[str]) -> None:
-    assert run(*arguments).returncode == 2
+    assert run_here(*arguments).returncode == 2
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_names_every_command_argument_and_option(command: list[str]) -> None:
-    done = run(*command, "--help")
+    done = run_here(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     wanted = {
         (): list(COMMANDS),
@@ -100,20 +100,20 @@ def test_help_names_every_command_argument_and_option(command: list[str]) -> Non
 
 
 def test_the_help_of_unmount_is_that_of_umount() -> None:
-    done, other = run("unmount", "--help"), run("umount", "--help")
+    done, other = run_here("unmount", "--help"), run_here("umount", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == other.stdout.replace("Usage: fsmount umount", "Usage: fsmount unmount")
-    assert "unmount     The same as umount.\n" in run("--help").stdout
+    assert "unmount     The same as umount.\n" in run_here("--help").stdout
 
 
 def test_unmount_unmounts(place: Place) -> None:
     place.mount()
-    assert run("unmount", place.path).returncode == 0
+    assert run_here("unmount", place.path).returncode == 0
     assert not place.mounts
 
 
 def test_version_prints_the_version_of_the_package() -> None:
-    done = run("--version")
+    done = run_here("--version")
     assert done.stdout == f"fsmount, version {fsmount.__version__}\n"
     try:
         version = importlib.metadata.version("fsmount")

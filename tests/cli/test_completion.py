@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.place import run
+from tests.cli.place import run_here
 from tests.cli.terminal import Terminal
 from tests.mounts import GroupFiles
 
@@ -103,4 +103,4 @@ def test_tab_completes_no_resource_of_a_directory_that_is_no_group(shell: Shell,
 
 
 def test_an_unknown_shell_is_a_wrong_command_line() -> None:
-    assert run("completion", "tcsh").returncode == 2
+    assert run_here("completion", "tcsh").returncode == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.admin import region_path
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run_here
 from tests.mounts import GroupFiles, eventually
 
 TREE = """\
@@ -47,7 +47,7 @@ def nothing_is_left(place: Place) -> bool:
 
 
 def test_the_tree_matches_the_description_when_the_command_returns(place: Place, file: Path) -> None:
-    done = run("mount", "tree", "--config", "tree.toml", cwd=place.directory)
+    done = run_here("mount", "tree", "--config", "tree.toml", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
     place.daemons.add(place.daemon)
     units = {"memory": "bytes", "tokens": "count"}
@@ -102,35 +102,35 @@ def test_an_error_in_a_description_names_its_line_and_leaves_nothing(
     place: Place, file: Path, text: str, error: str
 ) -> None:
     file.write_text(text)
-    assert refused(run("mount", place.path, "--config", file), place.path).startswith(f"{file}:{error}")
+    assert refused(run_here("mount", place.path, "--config", file), place.path).startswith(f"{file}:{error}")
     assert nothing_is_left(place)
 
 
 @pytest.mark.user
 def test_an_ordinary_user_cannot_give_groups_away(place: Place, file: Path) -> None:
     file.write_text('["/a"]\nmode = "0700"\nowner = "root"\n')
-    text = refused(run("mount", place.path, "--config", file), place.path)
+    text = refused(run_here("mount", place.path, "--config", file), place.path)
     assert text == f'{file}:3: owner: only root can give a group to another user, "root"'
     assert nothing_is_left(place)
 
 
 def test_an_error_names_a_missing_description(place: Place) -> None:
     missing = place.directory / "missing"
-    text = refused(run("mount", place.path, "--config", missing), missing)
+    text = refused(run_here("mount", place.path, "--config", missing), missing)
     assert text == "No such file or directory: name a file that fsmount save wrote"
-    text = refused(run("mount", place.path, "--config", place.directory), place.directory)
+    text = refused(run_here("mount", place.path, "--config", place.directory), place.directory)
     assert text == "Is a directory: name a file"
 
 
 def test_a_description_with_too_many_groups_fails_and_leaves_nothing(place: Place, file: Path) -> None:
     file.write_text('["/a"]\n["/b/c"]\n')
-    text = refused(run("mount", place.path, "--config", file, "--groups", "3"), place.path)
+    text = refused(run_here("mount", place.path, "--config", file, "--groups", "3"), place.path)
     assert text.endswith("the region has no room for another group (/b/c)")
     assert nothing_is_left(place)
 
 
 def test_a_mount_that_fails_after_the_tree_was_built_leaves_nothing(place: Place, file: Path) -> None:
-    refused(run("mount", place.path, "--config", file, "-o", "bogus"), place.path)
+    refused(run_here("mount", place.path, "--config", file, "-o", "bogus"), place.path)
     assert nothing_is_left(place)
 
 
@@ -152,14 +152,14 @@ def test_a_mount_that_fails_after_the_tree_was_built_leaves_nothing(place: Place
 def test_an_option_that_contradicts_the_description_is_an_error(
     place: Place, file: Path, options: list[str], error: str
 ) -> None:
-    assert refused(run("mount", place.path, "--config", file, *options), place.path) == error.format(file)
+    assert refused(run_here("mount", place.path, "--config", file, *options), place.path) == error.format(file)
     assert nothing_is_left(place)
 
 
 def test_an_option_may_repeat_or_extend_the_description(place: Place, file: Path) -> None:
     same = ["--batch", "0", "--groups", "16", "--resource", "memory", "--resource", "tokens:count"]
     place.mount("--config", file, *same, "--cells", "256")
-    text = run("save", place.path, "-").stdout
+    text = run_here("save", place.path, "-").stdout
     assert "groups = 16\ncells = 256\n" in text
     place.umount()
 
@@ -219,7 +219,7 @@ files."memory.lease".mode = "0666"
 tokens.limit = 3
 """
     )
-    done = run("mount", place.path, "--config", file)
+    done = run_here("mount", place.path, "--config", file)
     place.daemons.add(place.daemon)
     assert done.returncode == 0
     warnings = done.stderr.splitlines()
@@ -241,7 +241,7 @@ tokens.limit = 3
         script = "\n".join(command.replace("fsmount ", f"{sys.executable} -m fsmount ") for command in commands)
         subprocess.run(["sh", "-ec", script], check=True)
         place.umount("--keep")
-        warnings = run("mount", place.path, "--config", file).stderr.splitlines()
+        warnings = run_here("mount", place.path, "--config", file).stderr.splitlines()
         place.daemons.add(place.daemon)
     assert warnings[0].endswith(differences[0]) and len(warnings) == 2, warnings
     assert os.stat(web).st_uid == user and os.stat(f"{web}/memory.lease").st_mode & 0o777 == 0o666
@@ -260,7 +260,7 @@ gpus = "count"
 owner = {os.geteuid()}
 gpus.limit = 4
 """)
-    done = run("mount", place.path, "--config", file)
+    done = run_here("mount", place.path, "--config", file)
     place.daemons.add(place.daemon)
     assert done.stderr.splitlines()[:2] == [
         f"fsmount: {place.path}: the resources are memory:bytes, tokens:count, not memory:bytes, gpus:count",
@@ -275,7 +275,7 @@ def test_a_mount_warns_of_another_owner_with_the_command_to_change_it(place: Pla
     place.mount("--config", file)
     place.umount("--keep")
     file.write_text('["/web/api"]\nowner = "daemon"\ngroup = "daemon"\nfiles."*".owner = "root"\n')
-    done = run("mount", place.path, "--config", file)
+    done = run_here("mount", place.path, "--config", file)
     place.daemons.add(place.daemon)
     assert done.stderr.splitlines()[:2] == [
         f"fsmount: {place.path}: the owner of /web/api is root, not daemon: chown daemon {place.path}/web/api",
@@ -289,7 +289,7 @@ def test_an_error_in_a_description_fails_also_with_counters_of_an_earlier_mount(
     place.root.child("web").charge(5)
     place.umount("--keep")
     file.write_text("batch = 0\nbtach = 0\n")
-    assert f"{file}:2: btach: unknown here" in refused(run("mount", place.path, "--config", file), place.path)
+    assert f"{file}:2: btach: unknown here" in refused(run_here("mount", place.path, "--config", file), place.path)
     place.mount()
     assert place.root.usage == 5
     place.root.child("web").uncharge(5)
@@ -309,7 +309,7 @@ def test_a_mount_killed_while_it_builds_the_tree_leaves_no_unfinished_tree(place
         if not where.exists():
             break
         eventually(lambda: not place.processes)  # the tree was finished before the kill
-        run("umount", place.path)
+        run_here("umount", place.path)
         where.unlink(missing_ok=True)
     place.mount("--config", file)
     assert [path.name for path in where.parent.glob(where.name + "*")] == [where.name]

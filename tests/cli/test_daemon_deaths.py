@@ -24,7 +24,7 @@ import pytest
 
 from fsmount import Tree
 from fsmount.shm import PROCESS, Group, process_start_time
-from tests.cli.place import Place, has_ended
+from tests.cli.place import Place, has_ended, run
 from tests.engine.workers import Progress, Worker
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, STOCK_KEYS, GroupFiles, eventually
@@ -125,7 +125,7 @@ class Scene:
 
     def __init__(self, place: Place, rng: random.Random, progress: Progress) -> None:
         self.place, self.rng, self.progress = place, rng, progress
-        place.mount("--resource", "memory", "--resource", "tokens:count")
+        place.mount("--resource", "memory", "--resource", "tokens:count", run=run)
         assert place.region is not None
         self.tree = Tree.open(place.region)
         root = GroupFiles(place.path, UNITS)
@@ -311,7 +311,7 @@ def test_a_daemon_killed_under_load_loses_no_charge_and_processes_in_the_region_
 ) -> None:
     seconds, memory, ends = [], [], Tally[str]()
     descriptors = len(os.listdir("/proc/self/fd"))
-    for _ in range(200 if soak else 4):
+    for _ in range(200 if soak else 3):
         quiet, waits, twice = rng.random() < 0.3, rng.random() < 0.6, rng.random() < 0.2
         shell = rng.choice(SHELLS)
         charger = FileUser(*shell, "-c", SHELL_CHARGER, "sh", str(scene.charged.path), str(scene.given))
@@ -360,7 +360,7 @@ def test_a_daemon_killed_under_load_loses_no_charge_and_processes_in_the_region_
             if twice:
                 mount_twice(place)
             else:
-                place.mount()
+                place.mount(run=run)
                 seconds.append(time.monotonic() - start)
             assert len(place.mounts) == 1
             if before:
@@ -450,7 +450,7 @@ def test_the_next_mount_has_every_charge_after_a_kill_at_any_moment_of_a_mount_o
     place: Place, rng: random.Random, soak: bool
 ) -> None:
     took = -time.monotonic()
-    place.mount()
+    place.mount(run=run)
     took += time.monotonic()
     group = place.root.mkdir("group", 0o750)
     for turn in range(100 if soak else 3):
@@ -467,7 +467,7 @@ def test_the_next_mount_has_every_charge_after_a_kill_at_any_moment_of_a_mount_o
             killed_after(place, rng.uniform(0, 1.2 * took), *what.split())
         else:
             killed_after(place, rng.uniform(0.3 * took, 1.2 * took), "mount", *rng.choice(([], ["-f"])))
-        place.mount()
+        place.mount(run=run)
         assert len(place.mounts) == 1, what
         if what == "umount" and not group.path.exists():
             group = place.root.mkdir("group", 0o750)

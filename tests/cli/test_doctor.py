@@ -14,7 +14,7 @@ import pytest
 from fsmount import RegionCorrupt, Tree
 from fsmount.admin.named_tree import open_tree
 from fsmount.admin.user_error import UserError
-from tests.cli.place import Place, refused, run, run_here
+from tests.cli.place import Place, refused, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import as_user
 
@@ -25,7 +25,7 @@ CHARGE = 0x0123456789ABCDE
 
 
 def healthy(place: object) -> bool:
-    done = run("doctor", place)
+    done = run_here("doctor", place)
     return (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -78,7 +78,7 @@ def test_doctor_does_not_disturb_a_live_mount(place: Place) -> None:
     for number in range(1, 4):
         holder.charge(1000)
         assert healthy(place.path)
-        done = run("doctor", place.path, "--repair")
+        done = run_here("doctor", place.path, "--repair")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert (place.root.usage, group.usage) == (1000 * number, 1000 * number)
     holder.uncharge(3000)
@@ -95,17 +95,17 @@ def test_doctor_prints_and_repairs_differences(place: Place, served: bool) -> No
     if not served:
         place.umount("--keep")
     damage(region)
-    done = run("doctor", place.path)
+    done = run_here("doctor", place.path)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.count("\n") >= 1
-    again = run("doctor", "--json", place.path)
+    again = run_here("doctor", "--json", place.path)
     assert (again.returncode, json.loads(again.stdout)) == (1, done.stdout.splitlines()), (
         "a check without --repair changed the region"
     )
-    mended = run("doctor", place.path, "--repair")
+    mended = run_here("doctor", place.path, "--repair")
     assert (mended.returncode, mended.stdout, mended.stderr) == (0, done.stdout, "")
     assert healthy(place.path)
-    assert json.loads(run("doctor", "--json", place.path).stdout) == []
+    assert json.loads(run_here("doctor", "--json", place.path).stdout) == []
     if not served:
         place.mount()
     assert place.root.usage == group.usage == CHARGE
@@ -138,15 +138,15 @@ def test_an_unreadable_path_is_an_error_of_one_line(place: Place) -> None:
 
 def test_a_path_without_a_region_is_an_error(place: Place) -> None:
     missing = place.directory / "missing"
-    assert refused(run("doctor", missing), missing) == "there is no such mount point or region"
-    assert refused(run("doctor", place.path), place.path).startswith("no fsmount mount, and no counters")
-    assert refused(run("doctor", "/proc"), "/proc") == "not an fsmount mount but of type proc"
+    assert refused(run_here("doctor", missing), missing) == "there is no such mount point or region"
+    assert refused(run_here("doctor", place.path), place.path).startswith("no fsmount mount, and no counters")
+    assert refused(run_here("doctor", "/proc"), "/proc") == "not an fsmount mount but of type proc"
     file = place.directory / "file"
     file.write_text("precious")
-    text = refused(run("doctor", file, "--repair"), file)
+    text = refused(run_here("doctor", file, "--repair"), file)
     assert text.startswith(f"the region {file} cannot be used: too short to be a region of fsmount")
     file.write_bytes(b"precious" * 10000)
-    assert "not a region of fsmount" in refused(run("doctor", file, "--repair"), file)
+    assert "not a region of fsmount" in refused(run_here("doctor", file, "--repair"), file)
     assert file.read_bytes() == b"precious" * 10000
 
 
@@ -156,7 +156,7 @@ def test_doctor_refuses_a_region_of_another_version(place: Place) -> None:
     with region.open("r+b") as file:
         file.seek(8)  # the version follows 8 bytes of magic
         file.write(b"\xff")
-    text = refused(run("doctor", region, "--repair"), region)
+    text = refused(run_here("doctor", region, "--repair"), region)
     assert "layout version" in text and text.endswith(
         "; use the version of fsmount that made it, or remove it to start with new counters"
     )
@@ -173,7 +173,7 @@ def test_doctor_leaves_a_region_that_is_damaged_beyond_repair_unchanged(place: P
             file.seek(offset)
             file.write(b"\xff\x00\x5a\xff" * 256)
     damaged = region.read_bytes()
-    done = run("doctor", region, "--repair")
+    done = run_here("doctor", region, "--repair")
     assert done.returncode == 1
     assert "group 0: state" in done.stdout
     assert done.stderr.startswith(f"fsmount: {region}: damaged beyond repair: ")

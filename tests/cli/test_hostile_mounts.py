@@ -20,7 +20,7 @@ from fsmount.admin import region_path
 from fsmount.admin.mount_table import all_mounts, mount_at, parse
 from fsmount.shm import process_start_time
 from tests.cli.fuse_of_a_user import USER, become_user, fuse_mount
-from tests.cli.place import Place, has_ended, refused, run
+from tests.cli.place import Place, has_ended, refused, run, run_here
 from tests.mounts import as_user, eventually
 
 pytestmark = pytest.mark.root
@@ -93,7 +93,7 @@ def test_commands_work_beside_a_mount_point_with_any_bytes_in_its_name(
         other_place.mount()
         other_place.root.charge(5)
         for command in (["doctor"], ["umount", "--stale"], ["umount", "--keep"], ["doctor"]):
-            done = run(*command, other_place.path)
+            done = run_here(*command, other_place.path)
             assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
         other_place.mount()
         daemon = other_place.signal(signal.SIGTERM)
@@ -105,14 +105,14 @@ def test_a_mount_point_may_have_any_bytes_in_its_name(place: Place, name: bytes)
     path = os.path.normpath(os.fsdecode(os.path.join(os.fsencode(place.directory), name)))
     os.makedirs(path)
     for option in ("--keep", "--stale"):
-        assert run("mount", path).returncode == 0
+        assert run_here("mount", path).returncode == 0
         mount = mount_at(path)
         assert mount is not None and mount.is_fsmount and mount.path == path
         if option == "--stale":
-            assert run("doctor", path).returncode == 0
+            assert run_here("doctor", path).returncode == 0
             subprocess.run(["umount", path], check=True)
         else:
-            assert run("umount", option, path).returncode == 0
+            assert run_here("umount", option, path).returncode == 0
         eventually(lambda: mount_at(path) is None)
     eventually(lambda: region_path.find(path) is None)
     region_path.forget(path)
@@ -181,7 +181,7 @@ def test_umount_signals_no_process_that_only_the_daemon_names(place: Place) -> N
             )
             with keeper:  # a copy in another mount namespace keeps the daemon alive, so umount would send a signal
                 assert keeper.stdin is not None and keeper.stdout is not None and keeper.stdout.readline() == b"\n"
-                run("umount", place.path)
+                run_here("umount", place.path)
                 assert victim.poll() is None
                 victim.kill()
                 daemon.terminate()
@@ -259,7 +259,7 @@ def test_root_unmounts_a_stale_mount_of_another_user(their_mount: Place) -> None
 def test_root_unmounts_a_mount_of_another_user_and_keeps_its_counters(their_mount: Place) -> None:
     daemon = their_daemon(their_mount)
     as_user(USER.pw_uid, lambda: their_mount.root.charge(7), gid=USER.pw_gid)
-    assert run("umount", "--stale", their_mount.path).returncode == 0
+    assert run_here("umount", "--stale", their_mount.path).returncode == 0
     assert their_mount.mounts, "a mount that is served is not stale"
     their_mount.umount("--keep")
     assert has_ended(daemon) and not their_mount.mounts
@@ -269,9 +269,9 @@ def test_root_unmounts_a_mount_of_another_user_and_keeps_its_counters(their_moun
 
 
 def test_root_checks_and_saves_a_tree_of_another_user(their_mount: Place) -> None:
-    done = run("doctor", their_mount.path)
+    done = run_here("doctor", their_mount.path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert run("save", their_mount.path, "-").returncode == 0
+    assert run_here("save", their_mount.path, "-").returncode == 0
     user = pwd.getpwnam("daemon").pw_uid
     error = as_user(user, lambda: run("doctor", their_mount.path).stderr)
     assert "belongs to user" in error and error.count("\n") == 1
@@ -347,11 +347,11 @@ def test_root_follows_no_link_of_another_user(place: Place, theirs: Path) -> Non
         as_user(USER.pw_uid, partial(os.symlink, path, theirs / path.name))
     for words in (["mount"], ["umount"], ["umount", "--keep"], ["umount", "--stale"]):
         for name in ("victim", "tree"):
-            text = refused(run(*words, theirs / name), theirs / name)
+            text = refused(run_here(*words, theirs / name), theirs / name)
             assert text.startswith(f"the link {name} belongs to user {USER.pw_uid}, "), text
     assert not os.path.ismount(victim) and place.root.usage == 0
     (place.directory / "ours").symlink_to(place.path)
-    assert run("umount", place.directory / "ours").returncode == 0
+    assert run_here("umount", place.directory / "ours").returncode == 0
     assert not place.mounts
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fsmount import Tree
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run_here
 
 pytestmark = pytest.mark.any_user
 
@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[2]
 # Runs in a mount namespace with an empty /dev/shm: the other user takes a name there, then the script mounts and
 # reports the files in /dev/shm.
 IN_EMPTY_SHARED_MEMORY = """
-import json, os, stat, subprocess, sys
+import json, os, signal, stat, subprocess, sys
 from pathlib import Path
-from tests.mounts import as_user, mounted
+from tests.cli.place import Place
+from tests.mounts import as_user
 
 SHM, THEM = Path("/dev/shm"), 60_101
 subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(SHM)], check=True)
@@ -41,9 +42,11 @@ def looks() -> list[str]:
 
 as_user(THEM, take)
 before = looks()
-with mounted() as mount:
-    mount.root.charge(5)
-    region = mount.region
+place = Place()
+try:
+    place.mount()
+    place.root.charge(5)
+    region = place.region
     status, parent = region.lstat(), region.parent.lstat()
     report = {
         "region": str(region),
@@ -51,11 +54,13 @@ with mounted() as mount:
         "directory": [stat.filemode(parent.st_mode), parent.st_uid],
         "found": [str(path) for path in SHM.rglob("*.region")],
     }
-    mount.kill()
-    mount.start()
-    report["again"] = str(mount.region)
-    report["usage"] = mount.root.usage
-    mount.root.uncharge(5)
+    place.signal(signal.SIGKILL)
+    place.mount()
+    report["again"] = str(place.region)
+    report["usage"] = place.root.usage
+    place.umount()
+finally:
+    place.destroy()
 report["left"] = looks() == before
 print(json.dumps(report))
 """
@@ -116,7 +121,7 @@ def test_a_region_below_a_directory_open_to_all_users_is_refused(
     directory = open_directory / above
     directory.mkdir(parents=True)
     directory.chmod(0o700)
-    error = refused(run("mount", place.path, "--region", directory / "region"), place.path)
+    error = refused(run_here("mount", place.path, "--region", directory / "region"), place.path)
     assert error.startswith("other users could replace the region")
     assert not list(directory.iterdir())
     open_directory.chmod(0o1777)
@@ -131,7 +136,7 @@ def test_an_existing_region_in_a_directory_opened_to_others_is_refused(place: Pl
     place.root.charge(5)
     place.umount("--keep")
     open_directory.chmod(0o777)
-    error = refused(run("mount", place.path), place.path)
+    error = refused(run_here("mount", place.path), place.path)
     assert error.startswith(f"other users could replace the region {region}")
     open_directory.chmod(0o755)
     place.mount()
@@ -142,10 +147,10 @@ def test_an_existing_region_in_a_directory_opened_to_others_is_refused(place: Pl
 
 def test_a_region_with_a_hard_link_is_refused_and_stays_unchanged(place: Place) -> None:
     region, other = place.directory / "region", place.directory / "other"
-    Tree.create(region).close()
+    Tree.create(region, groups=64, cells=256).close()
     os.link(region, other)
     before = region.read_bytes()
-    error = refused(run("mount", place.path, "--region", region), place.path)
+    error = refused(run_here("mount", place.path, "--region", region), place.path)
     assert str(region) in error and "other hard links" in error
     assert region.read_bytes() == before
     other.unlink()

@@ -62,11 +62,11 @@ def test_a_mount_has_the_type_fuse_fsmount(place: Place) -> None:
 def test_a_relative_path_and_a_link_lead_to_the_same_mount(place: Place) -> None:
     link = place.directory / "link"
     link.symlink_to(place.path)
-    done = run("mount", "link", cwd=place.directory)
+    done = run_here("mount", "link", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
     place.daemons.add(place.daemon)
-    assert refused(run("mount", place.path), place.path).startswith("already an fsmount mount")
-    done = run("umount", "tree", cwd=place.directory)
+    assert refused(run_here("mount", place.path), place.path).startswith("already an fsmount mount")
+    done = run_here("umount", "tree", cwd=place.directory)
     assert (done.returncode, done.stderr) == (0, "")
     assert not place.mounts
 
@@ -169,13 +169,13 @@ def test_the_later_of_two_contradicting_options_wins(place: Place, given: str, t
 
 @pytest.mark.parametrize(("option", "meant"), [("bogus", ""), ("allow_otter=3", "; did you mean allow_other?")])
 def test_an_unknown_option_is_an_error_with_the_nearest_known_one(place: Place, option: str, meant: str) -> None:
-    text = refused(run("mount", place.path, "-o", option), place.path)
+    text = refused(run_here("mount", place.path, "-o", option), place.path)
     assert text == f"FUSE does not know the option {option}: correct -o{meant}"
     assert not place.mounts and place.region is None
 
 
 def test_the_type_cannot_be_changed(place: Place) -> None:
-    assert "subtype" in refused(run("mount", place.path, "-o", "subtype=sshfs"), place.path)
+    assert "subtype" in refused(run_here("mount", place.path, "-o", "subtype=sshfs"), place.path)
 
 
 @pytest.mark.root
@@ -188,7 +188,7 @@ def test_root_may_use_allow_other(place: Place) -> None:
 @pytest.mark.user
 def test_allow_other_of_an_ordinary_user_needs_a_line_in_fuse_conf(place: Place) -> None:
     lines = Path("/etc/fuse.conf").read_text().splitlines()
-    done = run("mount", place.path, "-o", "allow_other")
+    done = run_here("mount", place.path, "-o", "allow_other")
     if "user_allow_other" in lines:
         assert done.returncode == 0
         place.daemons.add(place.daemon)
@@ -202,26 +202,26 @@ def test_allow_other_of_an_ordinary_user_needs_a_line_in_fuse_conf(place: Place)
 
 def test_a_missing_mount_point_is_an_error(place: Place) -> None:
     missing = place.directory / "missing"
-    assert refused(run("mount", missing), missing) == "there is no such directory: make it with mkdir"
+    assert refused(run_here("mount", missing), missing) == "there is no such directory: make it with mkdir"
 
 
 def test_a_mount_point_must_be_a_directory(place: Place) -> None:
     file = place.directory / "file"
     file.touch()
-    assert refused(run("mount", file), file).startswith("not a directory")
+    assert refused(run_here("mount", file), file).startswith("not a directory")
 
 
 def test_a_second_mount_at_a_mount_point_is_refused(place: Place) -> None:
     place.mount()
     place.root.charge(3)
-    assert refused(run("mount", place.path), place.path).startswith("already an fsmount mount")
+    assert refused(run_here("mount", place.path), place.path).startswith("already an fsmount mount")
     assert place.root.usage == 3
     place.umount()
 
 
 @pytest.mark.user
 def test_an_ordinary_user_must_own_the_mount_point() -> None:
-    assert "a directory that this user owns" in refused(run("mount", "/mnt"), "/mnt")
+    assert "a directory that this user owns" in refused(run_here("mount", "/mnt"), "/mnt")
 
 
 @pytest.mark.user
@@ -229,12 +229,12 @@ def test_without_fusermount3_the_error_names_the_package_to_install(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(place.directory))
-    assert "install the package fuse3" in refused(run("mount", place.path), place.path)
+    assert "install the package fuse3" in refused(run_here("mount", place.path), place.path)
 
 
 @pytest.mark.parametrize("word", ["a.b", "a=b", "mem,tokens:count", "-a", "", ":count", "a b", "a\u200b", "é" * 32])
 def test_a_resource_name_that_no_command_could_use_is_refused(place: Place, word: str) -> None:
-    done = run("mount", place.path, "--resource", word)
+    done = run_here("mount", place.path, "--resource", word)
     assert (done.returncode, done.stdout) == (2, "")
     assert "a resource's name has 1 to 63 bytes" in done.stderr
     assert place.region is None
@@ -253,7 +253,7 @@ def test_every_command_can_use_an_accepted_resource_name(place: Place) -> None:
             assert run_here("get", place.path, f"{name}.usage").stdout == "5\n"
         assert run_here("uncharge", place.path, f"{name}=2").returncode == 0
     saved = place.directory / "saved.toml"
-    assert run("save", place.path, saved).returncode == 0
+    assert run_here("save", place.path, saved).returncode == 0
     place.umount()
     place.mount("--config", saved)
     for name in names:
@@ -261,7 +261,7 @@ def test_every_command_can_use_an_accepted_resource_name(place: Place) -> None:
 
 
 def test_a_region_in_a_missing_directory_is_an_error(place: Place) -> None:
-    text = refused(run("mount", place.path, "--region", place.directory / "missing" / "region"), place.path)
+    text = refused(run_here("mount", place.path, "--region", place.directory / "missing" / "region"), place.path)
     assert text.startswith("there is no directory for the region")
 
 
@@ -285,7 +285,7 @@ def test_the_next_mount_finds_a_region_at_another_path(place: Place) -> None:
 def test_only_one_daemon_serves_a_region(place: Place, other_place: Place) -> None:
     region = place.directory / "region"
     place.mount("--region", region)
-    text = refused(run("mount", other_place.path, "--region", region), other_place.path)
+    text = refused(run_here("mount", other_place.path, "--region", region), other_place.path)
     assert text.startswith(f"the region {region} is served at {place.path} by ")
     assert f"(pid {place.daemon})" in text
     place.umount()
@@ -301,22 +301,18 @@ def test_another_mount_point_can_serve_a_kept_region(place: Place, other_place: 
     other_place.umount()
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
+def test_options_must_match_an_existing_region(place: Place) -> None:
+    place.mount("--groups", "64", "--holders", "32", "--cells", "128")
+    place.root.charge(7)
+    place.umount("--keep")
+    for options, error in (
         (["--resource", "memory:count"], "the existing counters are memory:bytes, not those of --resource"),
         (["--resource", "memory", "--resource", "disk"], "the existing counters are memory:bytes"),
         (["--groups", "17"], "the existing region has room for 64 groups, not 17"),
         (["--holders", "17"], "the existing region has room for 32 holders, not 17"),
         (["--cells", "17"], "the existing region has room for 128 cells, not 17"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_options_must_match_an_existing_region(place: Place, options: list[str], error: str) -> None:
-    place.mount("--groups", "64", "--holders", "32", "--cells", "128")
-    place.root.charge(7)
-    place.umount("--keep")
-    assert refused(run("mount", place.path, *options), place.path).startswith(error)
+    ):
+        assert refused(run_here("mount", place.path, *options), place.path).startswith(error)
     place.mount("--resource", "memory:bytes", "--groups", "64", "--batch", "0")
     assert (place.root.usage, place.root.stat()["batch"]) == (7, 0)
     place.umount()
@@ -326,32 +322,31 @@ def test_a_file_that_is_no_region_is_refused_and_stays(place: Place) -> None:
     file = place.directory / "precious"
     file.write_bytes(b"precious" * 1000)
     file.chmod(0o600)
-    assert refused(run("mount", place.path, "--region", file), place.path).startswith(
+    assert refused(run_here("mount", place.path, "--region", file), place.path).startswith(
         f"the region {file} cannot be used"
     )
     assert file.read_bytes() == b"precious" * 1000
 
 
-@pytest.mark.parametrize(
-    ("offset", "error"),
-    [(8, "layout version"), (12, "made on another architecture"), (16, "bytes long"), (0, "not a region of fsmount")],
-    ids=["version", "architecture", "size", "magic"],
-)
-def test_a_region_of_another_version_or_architecture_is_refused_and_stays(
-    place: Place, offset: int, error: str
-) -> None:
+def test_a_region_of_another_version_or_architecture_is_refused_and_stays(place: Place) -> None:
     """A region begins with 8 bytes of magic, the version, the architecture and the size."""
     region = place.directory / "region"
     place.mount("--region", region, "--groups", "64", "--cells", "256")
     place.root.charge(7)
     place.umount("--keep")
     there = region.read_bytes()
-    changed = there[:offset] + bytes([there[offset] ^ 0xFF]) + there[offset + 1 :]
-    region.write_bytes(changed)
-    text = refused(run("mount", place.path), place.path)
-    assert text.startswith(f"the region {region} cannot be used: ") and error in text
-    assert text.endswith("; mount it with the version that made it, or remove it to start with new counters")
-    assert region.read_bytes() == changed and not place.mounts
+    for offset, error in (
+        (8, "layout version"),
+        (12, "made on another architecture"),
+        (16, "bytes long"),
+        (0, "not a region of fsmount"),
+    ):
+        changed = there[:offset] + bytes([there[offset] ^ 0xFF]) + there[offset + 1 :]
+        region.write_bytes(changed)
+        text = refused(run_here("mount", place.path), place.path)
+        assert text.startswith(f"the region {region} cannot be used: ") and error in text
+        assert text.endswith("; mount it with the version that made it, or remove it to start with new counters")
+        assert region.read_bytes() == changed and not place.mounts
     region.write_bytes(there)
     place.mount()
     assert place.root.usage == 7
@@ -366,7 +361,7 @@ def test_a_truncated_region_is_refused_and_stays(place: Place) -> None:
     there = region.read_bytes()
     for length in (0, 100, len(there) - 1):
         region.write_bytes(there[:length])
-        text = refused(run("mount", place.path), place.path)
+        text = refused(run_here("mount", place.path), place.path)
         assert re.search(r"too short to be a region|bytes long, its geometry needs", text), text
         assert region.read_bytes() == there[:length] and not place.mounts
     region.write_bytes(there)
@@ -421,7 +416,7 @@ def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
             file.seek(offset)
             file.write(b"\xff\x00\x5a\xff" * 256)
     for options in ([], ["--batch", "0"]):
-        text = refused(run("mount", place.path, *options), place.path)
+        text = refused(run_here("mount", place.path, *options), place.path)
         assert text.startswith(f"the region {region} is damaged: ") and text.endswith(
             "; remove it to start with new counters"
         )
@@ -434,12 +429,12 @@ def test_a_damaged_region_is_refused_and_stays(place: Place) -> None:
 def test_a_link_as_region_and_a_region_open_to_others_are_refused(place: Place) -> None:
     link = place.directory / "link"
     link.symlink_to(place.directory / "elsewhere")
-    assert "cannot be opened" in refused(run("mount", place.path, "--region", link), place.path)
+    assert "cannot be opened" in refused(run_here("mount", place.path, "--region", link), place.path)
     region = place.directory / "region"
     place.mount("--region", region)
     place.umount("--keep")
     region.chmod(0o666)
-    assert "other users may write to the region" in refused(run("mount", place.path), place.path)
+    assert "other users may write to the region" in refused(run_here("mount", place.path), place.path)
     region.chmod(0o600)
     place.mount()
     place.umount()
@@ -449,13 +444,13 @@ def test_a_region_that_others_could_replace_is_refused(place: Place) -> None:
     shared = place.directory / "shared"
     shared.mkdir()
     shared.chmod(0o777)
-    text = refused(run("mount", place.path, "--region", shared / "region"), place.path)
+    text = refused(run_here("mount", place.path, "--region", shared / "region"), place.path)
     assert text.startswith("other users could replace the region")
 
 
 @pytest.mark.user
 def test_a_file_of_another_user_as_region_is_refused(place: Place) -> None:
-    text = refused(run("mount", place.path, "--region", "/etc/passwd"), place.path)
+    text = refused(run_here("mount", place.path, "--region", "/etc/passwd"), place.path)
     assert text == "the region /etc/passwd cannot be opened (Permission denied): name another with --region"
 
 
@@ -473,10 +468,10 @@ def test_root_cannot_mount_over_a_mount_of_another_user_live_or_stale(place: Pla
     daemon = int(as_user(user, lambda: place.daemon))
     place.daemons.add(daemon)
     wanted = f"already an fsmount mount, of user {user}: choose another directory or unmount it first"
-    assert refused(run("mount", place.path), place.path) == wanted
+    assert refused(run_here("mount", place.path), place.path) == wanted
     os.kill(daemon, signal.SIGKILL)
     eventually(lambda: has_ended(daemon))
-    assert refused(run("mount", place.path), place.path) == wanted
+    assert refused(run_here("mount", place.path), place.path) == wanted
     region = region_path.find(str(place.path), user)
     place.umount("--keep")
     assert not place.mounts and region is not None and region_path.find(str(place.path), user) == region
@@ -497,7 +492,7 @@ def test_root_cannot_serve_a_region_of_another_user(place: Place) -> None:
     place.mount("--region", region)
     place.umount("--keep")
     os.chown(region, 12345, 12345)
-    assert "belongs to user 12345" in refused(run("mount", place.path), place.path)
+    assert "belongs to user 12345" in refused(run_here("mount", place.path), place.path)
     os.chown(region, 0, 0)
     place.mount()
     place.umount()
@@ -532,7 +527,7 @@ def test_a_mount_finishes_a_region_of_a_mount_that_was_killed_at_the_last_step(p
 
 
 def test_a_mount_that_fails_leaves_no_region(place: Place) -> None:
-    run("mount", place.path, "-o", "bogus")
+    run_here("mount", place.path, "-o", "bogus")
     assert place.region is None
 
 
@@ -588,7 +583,7 @@ def kill_mount_command(place: Place, *too_late: str) -> None:
             mounting.kill()
         is_late = bool(place.mounts)
         if is_late:
-            run("umount", place.path, *too_late)
+            run_here("umount", place.path, *too_late)
         eventually(lambda: not place.processes, what="the end of the daemon")
         if not is_late:
             return

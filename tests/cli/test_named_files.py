@@ -18,7 +18,7 @@ import pytest
 
 from fsmount.config import store
 from fsmount.paths.named_file import named_file
-from tests.cli.place import Place, refused, run, untouched
+from tests.cli.place import Place, refused, run_here, untouched
 from tests.mounts import AS_ROOT, as_user
 
 pytestmark = pytest.mark.any_user
@@ -68,7 +68,7 @@ def test_root_writes_through_no_link_of_another_user(place: Place, victim: Path,
     directory = directory_of(place, uid, mode)
     file = directory / "x.toml"
     as_them(lambda: os.symlink(victim, file))
-    text = refused(run("save", place.path, file), file)
+    text = refused(run_here("save", place.path, file), file)
     assert text == f"the link x.toml belongs to user {THEM}, who can lead it anywhere: name what it leads to"
     assert file.is_symlink() and no_temporary_file_is_left(directory) and no_temporary_file_is_left(victim.parent)
 
@@ -81,7 +81,7 @@ def test_root_makes_no_file_where_another_users_link_leads(place: Place, victim:
     as_them(lambda: os.symlink(victim.parent, directory / "on the way"))
     as_them(lambda: os.symlink("x.toml", directory / "first"))
     for file in ("x.toml", "first", "on the way/new", "on the way/victim", "./on the way/../new"):
-        text = refused(run("save", place.path, directory / file), directory / file)
+        text = refused(run_here("save", place.path, directory / file), directory / file)
         assert f"belongs to user {THEM}" in text
     assert not (victim.parent / "new").exists()
 
@@ -92,7 +92,7 @@ def test_root_follows_an_own_link_only_up_to_a_link_of_another_user(place: Place
     as_them(lambda: os.symlink(victim, directory / "x.toml"))
     own = place.directory / "own"
     own.symlink_to(directory / "x.toml")
-    assert f"belongs to user {THEM}" in refused(run("save", place.path, own), own)
+    assert f"belongs to user {THEM}" in refused(run_here("save", place.path, own), own)
 
 
 @pytest.mark.root
@@ -125,10 +125,10 @@ def test_root_opens_no_pipe_of_another_user(place: Place, victim: Path, uid: int
     pipe = directory / "x.toml"
     as_them(lambda: os.mkfifo(pipe, 0o666))
     why = f"a pipe of user {THEM}, who need not use it: name a file of your own"
-    assert refused(run("save", place.path, pipe), pipe) == why
+    assert refused(run_here("save", place.path, pipe), pipe) == why
     other = place.directory / "other"
     other.mkdir()
-    assert why in refused(run("mount", other, "--config", pipe), pipe)
+    assert why in refused(run_here("mount", other, "--config", pipe), pipe)
 
 
 @pytest.mark.root
@@ -138,7 +138,7 @@ def test_another_users_file_in_a_shared_directory_is_not_written(place: Place, v
     file = directory / "x.toml"
     as_them(lambda: file.write_text("theirs"))
     directory.chmod(mode)
-    text = refused(run("save", place.path, file), file)
+    text = refused(run_here("save", place.path, file), file)
     assert text == f"a file of user {THEM}, in a directory that others write to: name a file of your own"
     assert file.read_text() == "theirs" and no_temporary_file_is_left(directory)
 
@@ -149,7 +149,7 @@ def test_another_users_file_in_their_own_directory_is_replaced_and_stays_theirs(
     file = directory / "x.toml"
     as_them(lambda: file.write_text("theirs"))
     os.chmod(file, 0o4754)
-    assert run("save", place.path, file).returncode == 0
+    assert run_here("save", place.path, file).returncode == 0
     status = file.stat()
     assert file.read_text().startswith("#") and status.st_uid == THEM
     assert stat.S_IMODE(status.st_mode) == 0o754, "the file kept its set-user-ID bit"
@@ -160,7 +160,7 @@ def test_saving_to_a_hard_link_of_another_user_leaves_the_linked_file_unchanged(
     """Users can make such links where fs.protected_hardlinks is 0."""
     directory = directory_of(place, THEM, 0o755)
     os.link(victim, directory / "x.toml")
-    assert run("save", place.path, directory / "x.toml").returncode == 0
+    assert run_here("save", place.path, directory / "x.toml").returncode == 0
     os.unlink(directory / "x.toml")
 
 
@@ -182,7 +182,7 @@ def test_root_does_not_wait_for_a_file_lease_of_another_user(place: Place, victi
         os._exit(0)
     try:
         assert os.read(reader, 1) == b"+"
-        assert run("save", place.path, file).returncode == 0
+        assert run_here("save", place.path, file).returncode == 0
         assert file.read_text().startswith("#")
     finally:
         os.kill(child, 9)
@@ -237,11 +237,13 @@ def test_save_follows_own_links_through_all_kinds_of_directories(place: Place) -
     (shared / "second").symlink_to(place.directory / "third")
     (place.directory / "third").symlink_to("shared/deeper")
     (shared / "deeper" / "x.toml").symlink_to("../y.toml")
-    assert run("save", place.path, shared / "first" / "x.toml").returncode == 0
+    assert run_here("save", place.path, shared / "first" / "x.toml").returncode == 0
     assert (shared / "y.toml").read_text().startswith("#")
-    assert run("save", place.path, "first//./x.toml", cwd=shared).returncode == 0
+    assert run_here("save", place.path, "first//./x.toml", cwd=shared).returncode == 0
     (shared / "round").symlink_to("round")
-    assert refused(run("save", place.path, shared / "round"), shared / "round") == "Too many levels of symbolic links"
+    assert (
+        refused(run_here("save", place.path, shared / "round"), shared / "round") == "Too many levels of symbolic links"
+    )
     place.umount()
 
 
@@ -250,9 +252,12 @@ def test_save_refuses_a_name_that_can_only_be_a_directory(place: Place) -> None:
     (place.directory / "x.toml").write_text("as it was")
     (place.directory / "deeper").mkdir()
     for name in ("deeper", "deeper/", "deeper/.", "deeper/.."):
-        assert refused(run("save", place.path, name, cwd=place.directory), name) == "Is a directory: name a file in it"
+        assert (
+            refused(run_here("save", place.path, name, cwd=place.directory), name)
+            == "Is a directory: name a file in it"
+        )
     for name in ("x.toml/", "x.toml/."):
-        assert refused(run("save", place.path, name, cwd=place.directory), name).startswith("Not a directory: ")
+        assert refused(run_here("save", place.path, name, cwd=place.directory), name).startswith("Not a directory: ")
     assert (place.directory / "x.toml").read_text() == "as it was"
     place.umount()
 
@@ -260,7 +265,7 @@ def test_save_refuses_a_name_that_can_only_be_a_directory(place: Place) -> None:
 def test_save_and_config_accept_a_pipe_a_descriptor_and_a_process_substitution(place: Place) -> None:
     place.mount()
     place.root.mkdir("web")
-    wanted = run("save", place.path, "-").stdout
+    wanted = run_here("save", place.path, "-").stdout
     fsmount = f"{sys.executable} -m fsmount"
     for script in (
         f"{fsmount} save {place.path} /dev/stdout | cat",
@@ -303,7 +308,7 @@ def test_two_concurrent_saves_to_one_file_both_succeed(place: Place) -> None:
 
 
 def test_an_endless_file_is_refused_as_a_description(place: Place) -> None:
-    text = refused(run("mount", place.path, "--config", "/dev/zero"), "/dev/zero")
+    text = refused(run_here("mount", place.path, "--config", "/dev/zero"), "/dev/zero")
     assert text == "too long for the description of a tree: at most 256 MiB"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run, run_here
 from tests.mounts import as_user
 
 pytestmark = pytest.mark.root
@@ -17,8 +17,10 @@ OWNER = pwd.getpwnam("nobody").pw_uid  # fusermount3 refuses a user without a na
 ANOTHER = 60_102
 
 
-@pytest.fixture
-def private(place: Place) -> Iterator[Place]:
+@pytest.fixture(scope="module")
+def private() -> Iterator[Place]:
+    """A mount of another user, with the group web."""
+    place = Place()
     os.chown(place.path, OWNER, OWNER)
 
     def mount() -> list[object]:
@@ -26,12 +28,15 @@ def private(place: Place) -> Iterator[Place]:
         os.mkdir(place.path / "web")
         return [done.returncode, done.stderr, place.daemon if os.path.ismount(place.path) else 0]
 
-    status, error, daemon = as_user(OWNER, mount)
-    assert (status, error) == (0, "")
-    place.daemons.add(daemon)
-    yield place
-    assert as_user(OWNER, lambda: run("umount", "--quiet", place.path).returncode) == 0
-    os.chown(place.path, 0, 0)
+    try:
+        status, error, daemon = as_user(OWNER, mount)
+        assert (status, error) == (0, "")
+        place.daemons.add(daemon)
+        yield place
+        assert as_user(OWNER, lambda: run("umount", "--quiet", place.path).returncode) == 0
+        os.chown(place.path, 0, 0)
+    finally:
+        place.destroy()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,7 @@ def test_the_error_names_the_missing_option_and_its_user(private: Place, words: 
     group = private.path if words[0] == "exporter" else private.path / "web"
 
     def attempt() -> list[object]:
-        done = run(*(word.format(group) for word in words))
+        done = run_here(*(word.format(group) for word in words))
         return [done.returncode, done.stdout, done.stderr]
 
     status, out, error = as_user(user, attempt)
@@ -70,7 +75,7 @@ def test_the_error_about_a_directory_closed_by_its_mode_names_chmod(place: Place
     (place.path / "web").mkdir(mode=0o700)
 
     def attempt() -> str:
-        return refused(run("get", place.path / "web"), place.path / "web")
+        return refused(run_here("get", place.path / "web"), place.path / "web")
 
     error = as_user(ANOTHER, attempt)
     assert error == f"Permission denied ({place.path}/web); its owner or root can permit it with chmod or chown"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.place import Place, refused, run
+from tests.cli.place import Place, refused, run_here
 from tests.mounts import AS_ROOT
 
 pytestmark = pytest.mark.any_user
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.any_user
 
 def saved(*arguments: object) -> str:
     """The output of a save that succeeds without an error."""
-    done = run("save", *arguments)
+    done = run_here("save", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
@@ -55,7 +55,7 @@ def test_a_saved_tree_is_mounted_again_with_every_setting(place: Place) -> None:
     place.mount("--batch", "0", "--groups", "64")
     furnish(place)
     file = place.directory / "tree.toml"
-    done = run("save", place.path, file)
+    done = run_here("save", place.path, file)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     text = file.read_text()
     before = stats(place)
@@ -133,24 +133,24 @@ def test_save_without_a_mount_point_saves_the_only_mount(place: Place, other_pla
     lines = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
     if any(fields[2] == "fuse.fsmount" for fields in lines):
         pytest.skip("other mounts exist here")
-    assert refused(run("save", "-"), "-") == "you have no fsmount mount: name a mount point or a region"
+    assert refused(run_here("save", "-"), "-") == "you have no fsmount mount: name a mount point or a region"
     place.mount()
     place.root.mkdir("web")
     assert saved("-") == saved(place.path, "-")
     other_place.mount()
     both = ", ".join(sorted([str(place.path), str(other_place.path)]))
-    assert refused(run("save", "-"), "-") == f"you have several fsmount mounts, {both}: name one"
+    assert refused(run_here("save", "-"), "-") == f"you have several fsmount mounts, {both}: name one"
     place.umount()
     other_place.umount()
 
 
 def test_a_path_without_a_tree_is_an_error(place: Place) -> None:
     file = place.directory / "tree.toml"
-    text = refused(run("save", place.path, file), place.path)
+    text = refused(run_here("save", place.path, file), place.path)
     assert text == "no fsmount mount, and no counters of an earlier mount: name another, or mount there"
     missing = place.directory / "missing"
-    assert refused(run("save", missing, file), missing) == "there is no such mount point or region"
-    assert refused(run("save", "/proc", file), "/proc") == "not an fsmount mount but of type proc"
+    assert refused(run_here("save", missing, file), missing) == "there is no such mount point or region"
+    assert refused(run_here("save", "/proc", file), "/proc") == "not an fsmount mount but of type proc"
     assert not file.exists()
 
 
@@ -216,13 +216,13 @@ def test_a_failed_save_leaves_the_old_file_unchanged(place: Place) -> None:
 def test_save_names_the_reason_why_a_path_cannot_be_written(place: Place) -> None:
     place.mount()
     file = place.directory / "missing" / "tree.toml"
-    assert refused(run("save", place.path, file), file) == "No such file or directory: make its directory first"
-    assert refused(run("save", place.path, "missing/tree.toml", cwd=place.directory), "missing/tree.toml")
+    assert refused(run_here("save", place.path, file), file) == "No such file or directory: make its directory first"
+    assert refused(run_here("save", place.path, "missing/tree.toml", cwd=place.directory), "missing/tree.toml")
     assert (
-        refused(run("save", place.path, f"{place.directory}/"), f"{place.directory}/")
+        refused(run_here("save", place.path, f"{place.directory}/"), f"{place.directory}/")
         == "Is a directory: name a file in it"
     )
-    assert refused(run("save", place.path, "/dev/full"), "/dev/full") == "No space left on device"
+    assert refused(run_here("save", place.path, "/dev/full"), "/dev/full") == "No space left on device"
     place.umount()
 
 
@@ -232,7 +232,7 @@ def test_save_does_not_replace_a_read_only_file(place: Place) -> None:
     file = place.directory / "tree.toml"
     file.write_text("old")
     file.chmod(0o444)
-    assert refused(run("save", place.path, file), file) == "Permission denied"
+    assert refused(run_here("save", place.path, file), file) == "Permission denied"
     assert file.read_text() == "old"
     place.umount()
 
@@ -253,14 +253,14 @@ def test_an_error_of_save_names_the_file_and_the_remedy(place: Place, file: str,
     place.mount()
     (place.directory / "plain").touch()
     path = place.directory / file if file != "." else place.directory
-    assert refused(run("save", place.path, path), path) == error
+    assert refused(run_here("save", place.path, path), path) == error
     assert sorted(entry.name for entry in place.directory.iterdir()) == ["plain", "tree"]
     place.umount()
 
 
 def test_a_file_without_a_name_is_refused(place: Place) -> None:
     place.mount()
-    assert refused(run("save", place.path, ""), place.path).startswith("an empty name ")
+    assert refused(run_here("save", place.path, ""), place.path).startswith("an empty name ")
     place.umount()
 
 
@@ -269,5 +269,5 @@ def test_an_error_about_a_config_that_is_no_file_names_the_remedy(place: Place) 
         (place.directory / "nope.toml", "No such file or directory: name a file that fsmount save wrote"),
         (place.directory, "Is a directory: name a file"),
     ):
-        assert refused(run("mount", place.path, "--config", file), file) == error
+        assert refused(run_here("mount", place.path, "--config", file), file) == error
         assert not place.mounts

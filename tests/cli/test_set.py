@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.place import run, run_here
+from tests.cli.place import run_here
 from tests.mounts import UNLIMITED, GroupFiles
 
 
 def test_set_accepts_the_same_amounts_as_the_files(group: GroupFiles) -> None:
-    done = run("set", group.path, "memory.limit=1G", "memory.soft_limit=0x10K", "tokens.limit=100")
+    done = run_here("set", group.path, "memory.limit=1G", "memory.soft_limit=0x10K", "tokens.limit=100")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (group.limit, group.soft_limit, group.number("limit", "tokens")) == (1 << 30, 0x10 << 10, 100)
     assert run_here("set", group.path, "memory.limit=max", "tokens.limit=-1").returncode == 0

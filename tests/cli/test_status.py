@@ -26,7 +26,7 @@ ALICE = 60_101
 
 
 def status(path: object) -> dict[str, Any]:
-    done = run("status", "--json", path)
+    done = run_here("status", "--json", path)
     assert (done.returncode, done.stderr) == (0, ""), done
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -95,10 +95,10 @@ def test_status_accepts_a_bind_mount_of_a_group(mount: Mount, group: GroupFiles,
 def test_other_users_may_ask_for_the_status_of_a_mount_that_they_may_read() -> None:
     with mounted("-o", "allow_other") as mount:
         mount.root.mkdir("group")
-        found = as_user(ALICE, lambda: run("status", "--json", mount.path).stdout)
+        found = as_user(ALICE, lambda: run_here("status", "--json", mount.path).stdout)
         assert json.loads(found)["daemon"]["uid"] == 0
         os.chmod(mount.path, 0o700)
-        text = as_user(ALICE, lambda: run("status", mount.path).stderr)
+        text = as_user(ALICE, lambda: run_here("status", mount.path).stderr)
         assert "Permission denied" in text and text.count("\n") == 1
         os.rmdir(mount.path / "group")
 
@@ -118,7 +118,7 @@ def test_status_without_a_serving_daemon_is_an_error(place: Place, tmp_path: Pat
         assert mount.daemon is not None
         assert status(mount.path)["daemon"]["pid"] == mount.daemon.pid
         mount.daemon.send_signal(signal.SIGSTOP)
-        text = refused(run("status", mount.path), mount.path)
+        text = refused(run_here("status", mount.path), mount.path)
         mount.daemon.send_signal(signal.SIGCONT)
         assert f"its daemon (pid {mount.daemon.pid}) does not answer" in text
         mount.umount("--keep")

@@ -17,7 +17,7 @@ from tests.mounts import GroupFiles
 WRITING = [
     ["--help"],
     ["--version"],
-    *([command, "--help"] for command in (*COMMANDS, "unmount")),
+    ["get", "--help"],
     ["get", "{}"],
     ["get", "{}", "memory.usage"],
     ["get", "{}", "--json"],
@@ -57,6 +57,12 @@ def spelled(words: list[str]) -> str:
 def test_output_that_cannot_be_written_is_an_error_of_one_line(words: list[str], redirection: str, error: str) -> None:
     done = in_shell(redirection, *words)
     assert (done.returncode, done.stderr) == (1, f"fsmount: {error}\n")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "unmount"])
+def test_the_help_of_each_command_fails_on_a_full_output(command: str) -> None:
+    done = in_shell(">/dev/full", command, "--help")
+    assert (done.returncode, done.stderr) == (1, f"fsmount: {FULL}\n")
 
 
 @pytest.mark.parametrize("words", WRITING, ids=spelled, indirect=True)

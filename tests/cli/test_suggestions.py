@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fsmount
-from tests.cli.place import Place, refused, run, run_here
+from tests.cli.place import Place, refused, run_here
 from tests.mounts import GroupFiles
 
 
@@ -150,5 +150,5 @@ def test_an_error_in_a_description_suggests_the_nearest_name(tmp_path: Path, tex
 
 
 def test_an_error_suggests_the_nearest_option_of_fuse(place: Place) -> None:
-    error = refused(run("mount", place.path, "-o", "alow_other"), place.path)
+    error = refused(run_here("mount", place.path, "-o", "alow_other"), place.path)
     assert error == "FUSE does not know the option alow_other: correct -o; did you mean allow_other?"

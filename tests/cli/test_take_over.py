@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.cli.place import Place, has_ended, refused, run
+from tests.cli.place import Place, has_ended, refused, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import GroupFiles, eventually, fails_with
 from tests.process_state import waits_for_the_daemon
@@ -96,7 +96,7 @@ def test_a_lease_lasts_as_long_as_the_process_that_opened_it(place: Place) -> No
     opener.stdout.close()
     eventually(lambda: group.usage == 5)
     # This process lives, so its lease lasts as long as the tree.
-    assert f"(pid {os.getpid()})" in refused(run("umount", place.path), place.path)
+    assert f"(pid {os.getpid()})" in refused(run_here("umount", place.path), place.path)
     place.umount("--keep")
 
 
@@ -121,7 +121,7 @@ def damage(place: Place, found: bytes, instead: bytes) -> None:
 
 
 def test_a_takeover_repairs_and_logs_a_damaged_number(place: Place) -> None:
-    place.mount()
+    place.mount("--groups", "64", "--cells", "256")
     group = place.root.mkdir("group")
     group.charge(123456789)
     place.signal(signal.SIGKILL)
@@ -141,12 +141,12 @@ def test_a_takeover_repairs_and_logs_a_damaged_number(place: Place) -> None:
 
 
 def test_a_region_with_a_damaged_common_charge_is_refused(place: Place) -> None:
-    place.mount()
+    place.mount("--groups", "64", "--cells", "256")
     place.root.mkdir("group").charge(123456789)
     place.signal(signal.SIGKILL)
     amount = (123456789).to_bytes(8, "little")
     damage(place, UNLIMITED + amount, UNLIMITED + b"\xff" * 8)  # the common charge, beside the soft limit
-    error = refused(run("mount", place.path), place.path)
+    error = refused(run_here("mount", place.path), place.path)
     assert f"the region {place.region} is damaged: " in error and " has common -1 " in error
 
 

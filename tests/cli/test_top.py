@@ -16,7 +16,7 @@ from fsmount.cli.commands.top.views import MINUTE, History
 from fsmount.cli.ui.cells import sparkline
 from fsmount.cli.ui.terminal import glyphs
 from fsmount.protocol.listings import CounterSnapshot
-from tests.cli.place import Place, refused, run, run_here
+from tests.cli.place import Place, refused, run_here
 from tests.cli.terminal import Terminal, fsmount, shell
 from tests.mounts import STAT_KEYS, GroupFiles, Mount
 
@@ -291,7 +291,7 @@ def test_tree_in_a_terminal_prints_colours_and_returns_to_the_shell(furnished: G
 
 
 def printed(*arguments: object) -> list[str]:
-    done = run("top", *arguments)
+    done = run_here("top", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout.splitlines()
 
@@ -374,7 +374,7 @@ def test_wide_and_unprintable_names_keep_the_columns_aligned(furnished: GroupFil
 
 
 def test_an_unknown_resource_is_an_error(group: GroupFiles) -> None:
-    assert refused(run("top", group.path, "-r", "beans"), group.path).startswith("no resource 'beans' here")
+    assert refused(run_here("top", group.path, "-r", "beans"), group.path).startswith("no resource 'beans' here")
 
 
 def test_an_interrupt_ends_the_output_without_an_error(group: GroupFiles) -> None:

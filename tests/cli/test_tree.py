@@ -10,19 +10,19 @@ import sys
 
 import pytest
 
-from tests.cli.place import refused, run, run_here
+from tests.cli.place import refused, run_here
 from tests.cli.terminal import fsmount
 from tests.mounts import STAT_KEYS, GroupFiles, Mount
 
 
 def printed(*arguments: object) -> list[str]:
-    done = run("tree", *arguments)
+    done = run_here("tree", *arguments)
     assert (done.returncode, done.stderr) == (0, ""), done
     return [line.rstrip() for line in done.stdout.splitlines()]
 
 
 def test_tree_shows_usage_and_limits(furnished: GroupFiles) -> None:
-    done = run("tree", "web", cwd=furnished.path)
+    done = run_here("tree", "web", cwd=furnished.path)
     assert [line.rstrip() for line in done.stdout.splitlines()] == [
         "group      resource   usage   limit",
         "web        memory      950K    1.0M  ███████████░   92%",
@@ -43,7 +43,9 @@ def test_one_resource_gives_one_line_for_each_group(furnished: GroupFiles) -> No
         ["0", "max"],
         ["3", "max"],
     ]
-    assert refused(run("tree", furnished.path, "-r", "beans"), furnished.path).startswith("no resource 'beans' here")
+    assert refused(run_here("tree", furnished.path, "-r", "beans"), furnished.path).startswith(
+        "no resource 'beans' here"
+    )
 
 
 def test_json_has_every_number_of_every_group(furnished: GroupFiles) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.place import Place, has_ended, refused, run
+from tests.cli.place import Place, has_ended, refused, run, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import AS_ROOT, GroupFiles, eventually
 
@@ -34,7 +34,7 @@ def test_umount_returns_after_the_end_of_mount_daemon_and_region(place: Place) -
 @pytest.mark.parametrize("name", ["tree", "missing", "/proc"])
 def test_umount_refuses_a_path_without_an_fsmount_mount(place: Place, name: str) -> None:
     path = place.directory / name
-    text = refused(run("umount", path), path)
+    text = refused(run_here("umount", path), path)
     assert (
         text
         == {
@@ -61,7 +61,7 @@ def test_umount_refuses_a_path_without_an_fsmount_mount(place: Place, name: str)
     ids=" ".join,
 )
 def test_an_empty_name_is_not_the_current_directory(place: Place, words: list[str]) -> None:
-    done = run(*words, cwd=place.path)
+    done = run_here(*words, cwd=place.path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
     assert "empty name" in done.stderr and "Traceback" not in done.stderr
     assert not place.mounts
@@ -71,7 +71,7 @@ def test_an_empty_name_is_not_the_current_directory(place: Place, words: list[st
 def test_a_user_can_unmount_a_mount_whose_mode_excludes_that_user(place: Place) -> None:
     place.mount()
     place.path.chmod(0)
-    assert refused(run("umount", place.path, "--keep"), place.path).endswith("chmod u+x it first")
+    assert refused(run_here("umount", place.path, "--keep"), place.path).endswith("chmod u+x it first")
     place.umount()
     assert not place.mounts
 
@@ -84,7 +84,7 @@ def test_umount_names_live_holders_and_changes_nothing(place: Place) -> None:
     processes = [HolderProcess(place.path) for _ in range(7)]
     for process in processes:
         process.charge(10)
-    text = refused(run("umount", place.path), place.path)
+    text = refused(run_here("umount", place.path), place.path)
     command = Path(f"/proc/{processes[0].pid}/comm").read_text().strip()
     five = ", ".join(f"{command} (pid {pid})" for pid in sorted(process.pid for process in processes)[:5])
     assert text == (
@@ -102,7 +102,7 @@ def test_an_open_lease_is_a_live_holder(place: Place) -> None:
     place.mount()
     with place.root.lease() as lease:
         lease.write("5")
-        text = refused(run("umount", place.path), place.path)
+        text = refused(run_here("umount", place.path), place.path)
         assert f"(pid {os.getpid()})" in text and text.startswith("busy: charged by ")
     eventually(lambda: place.root.usage == 0)
     place.umount()
@@ -152,7 +152,7 @@ def test_umount_names_a_command_that_fsmount_run_started(place: Place) -> None:
     with subprocess.Popen([sys.executable, "-m", "fsmount", *words]) as wrapper:
         eventually(lambda: any(line.command == "lease:sleep" for line in place.root.holders()))
         (pid,) = [line.pid for line in place.root.holders()]
-        assert refused(run("umount", place.path), place.path).startswith(f"busy: charged by sleep (pid {pid});")
+        assert refused(run_here("umount", place.path), place.path).startswith(f"busy: charged by sleep (pid {pid});")
         wrapper.terminate()
     place.umount()
 
@@ -162,7 +162,7 @@ def test_umount_names_the_processes_that_keep_a_mount_busy(place: Place) -> None
     group = place.root.mkdir("group")
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], cwd=group.path, stdin=subprocess.PIPE)
     try:
-        text = refused(run("umount", place.path), place.path)
+        text = refused(run_here("umount", place.path), place.path)
         assert text.startswith("busy: ")
         assert f"(pid {sleeper.pid}) has its current directory there; end them, or have them leave" in text
     finally:
@@ -179,11 +179,11 @@ def test_umount_names_the_processes_that_keep_a_mount_busy(place: Place) -> None
 def test_umount_names_a_mount_inside_the_tree(place: Place) -> None:
     place.mount()
     inner = place.root.mkdir("inner").path
-    done = run("mount", inner)
+    done = run_here("mount", inner)
     assert (done.returncode, done.stderr) == (0, "")
     place.daemons.add(json.loads((inner / ".fsmount").read_bytes())["server"])
-    assert refused(run("umount", place.path), place.path) == f"busy: {inner} is mounted in it; unmount that first"
-    done = run("umount", inner)
+    assert refused(run_here("umount", place.path), place.path) == f"busy: {inner} is mounted in it; unmount that first"
+    done = run_here("umount", inner)
     assert (done.returncode, done.stderr) == (0, "")
     place.umount()
 
@@ -234,7 +234,7 @@ def test_keep_unmounts_in_spite_of_open_files(place: Place) -> None:
 
 def test_keep_refuses_a_read_only_mount(place: Place) -> None:
     place.mount("-o", "ro")
-    assert refused(run("umount", place.path, "--keep"), place.path).startswith("mounted read-only")
+    assert refused(run_here("umount", place.path, "--keep"), place.path).startswith("mounted read-only")
     place.umount()
 
 
@@ -357,7 +357,7 @@ def test_umount_of_a_stale_mount_names_live_holders(place: Place) -> None:
     with HolderProcess(place.path, transport="memory") as process:
         process.charge(5)
         place.signal(signal.SIGKILL)
-        assert f"(pid {process.pid})" in refused(run("umount", place.path), place.path)
+        assert f"(pid {process.pid})" in refused(run_here("umount", place.path), place.path)
         assert process.ask("memory", "usage") == 5
     place.umount()
     assert place.region is None
@@ -370,8 +370,8 @@ def test_mount_and_umount_name_a_stopped_daemon(place: Place) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
         wanted = f"its daemon (pid {pid}) does not answer: end it with kill -9 and mount again"
-        assert refused(run("umount", place.path), place.path) == wanted
-        assert refused(run("mount", place.path), place.path) == wanted
+        assert refused(run_here("umount", place.path), place.path) == wanted
+        assert refused(run_here("mount", place.path), place.path) == wanted
     finally:
         os.kill(pid, signal.SIGCONT)
     place.umount()
@@ -391,7 +391,7 @@ def test_umount_of_an_ordinary_user_names_a_missing_fusermount3(place: Place, mo
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(place.directory))
         assert shutil.which("fusermount3") is None
-        assert refused(run("umount", place.path), place.path).startswith("fusermount3 is missing")
+        assert refused(run_here("umount", place.path), place.path).startswith("fusermount3 is missing")
     place.umount()
 
 
@@ -420,7 +420,7 @@ def test_umount_leaves_a_mount_over_the_tree(place: Place) -> None:
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: has_ended(pid))
     assert [fields[2] for fields in place.mounts] == ["fuse.fsmount", "tmpfs"]
-    assert refused(run("umount", place.path), place.path) == "not an fsmount mount but of type tmpfs: use umount"
+    assert refused(run_here("umount", place.path), place.path) == "not an fsmount mount but of type tmpfs: use umount"
     subprocess.run(["umount", str(place.path)], check=True)
     place.umount()
 
@@ -461,7 +461,7 @@ def test_a_signal_leaves_the_region_to_live_holders(place: Place) -> None:
 def test_umount_of_a_group_names_the_mount_point(place: Place) -> None:
     place.mount()
     web = place.root.mkdir("web").path
-    assert refused(run("umount", web), web) == f"a group of a tree: name the mount point, {place.path}"
+    assert refused(run_here("umount", web), web) == f"a group of a tree: name the mount point, {place.path}"
     place.umount()
 
 
@@ -494,36 +494,36 @@ def furnish(place: Place) -> None:
 @pytest.mark.parametrize("command", ["umount", "unmount"])
 def test_umount_names_lost_groups_limits_and_common_charges(place: Place, command: str) -> None:
     furnish(place)
-    assert note(run(command, place.path), place) == "2 groups, 3 limits and the charges of 1 group"
+    assert note(run_here(command, place.path), place) == "2 groups, 3 limits and the charges of 1 group"
 
 
 def test_umount_names_the_losses_of_a_stale_mount(place: Place) -> None:
     furnish(place)
     place.signal(signal.SIGKILL)
-    assert note(run("umount", place.path), place) == "2 groups, 3 limits and the charges of 1 group"
+    assert note(run_here("umount", place.path), place) == "2 groups, 3 limits and the charges of 1 group"
 
 
 def test_umount_names_a_single_lost_group_or_limit(place: Place) -> None:
     place.mount()
     place.root.mkdir("web")
-    assert note(run("umount", place.path), place) == "1 group"
+    assert note(run_here("umount", place.path), place) == "1 group"
     place.mount()
     place.root.set_limit(5)
-    assert note(run("umount", place.path), place) == "1 limit"
+    assert note(run_here("umount", place.path), place) == "1 limit"
 
 
 def test_umount_prints_nothing_without_losses_or_with_quiet(place: Place) -> None:
     place.mount()
-    assert note(run("umount", place.path), place) == ""
+    assert note(run_here("umount", place.path), place) == ""
     furnish(place)
-    assert note(run("umount", place.path, "--quiet"), place) == ""
+    assert note(run_here("umount", place.path, "--quiet"), place) == ""
     furnish(place)
-    assert note(run("umount", "--keep", place.path), place) == ""
+    assert note(run_here("umount", "--keep", place.path), place) == ""
     place.mount()
     place.signal(signal.SIGKILL)
-    assert note(run("umount", "--stale", place.path), place) == ""
+    assert note(run_here("umount", "--stale", place.path), place) == ""
     place.mount()
-    assert note(run("umount", "-q", place.path), place) == ""
+    assert note(run_here("umount", "-q", place.path), place) == ""
 
 
 def test_a_refused_umount_names_no_losses(place: Place) -> None:
