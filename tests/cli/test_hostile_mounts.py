@@ -135,13 +135,23 @@ def test_the_parser_skips_a_malformed_line_of_the_mount_table() -> None:
 # ---- processes that a region or a daemon names
 
 
+@contextlib.contextmanager
+def process(*command: object, by_user: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lasts for the block: a test that fails inside must not wait for its end."""
+    become = become_user if by_user else None
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, preexec_fn=become) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
 @pytest.mark.parametrize("victim_of", ["root", "the user"])
 @pytest.mark.parametrize("options", [[], ["--keep"], ["--stale"]], ids=repr)
 def test_umount_signals_no_process_that_only_the_region_names(
     their_mount: Place, victim_of: str, options: list[str]
 ) -> None:
-    become = become_user if victim_of == "the user" else None
-    with subprocess.Popen(["sleep", "600"], preexec_fn=become) as victim:
+    with process("sleep", 600, by_user=victim_of == "the user") as victim:
         region = their_region(their_mount)
         assert region is not None
         with Tree.open(region) as tree:
@@ -153,7 +163,6 @@ def test_umount_signals_no_process_that_only_the_region_names(
         done = run("umount", *options, their_mount.path)
         assert (done.returncode, done.stderr) == (0, ""), done
         assert victim.poll() is None
-        victim.kill()
 
 
 #: A daemon that reports the pid of another process as its own.
@@ -168,24 +177,25 @@ main()
 
 
 def test_umount_signals_no_process_that_only_the_daemon_names(place: Place) -> None:
+    """A copy in another mount namespace keeps the daemon alive, so that umount would send a signal."""
     os.chown(place.path, USER.pw_uid, USER.pw_gid)
-    with subprocess.Popen(["sleep", "600"]) as victim:
-        command = [sys.executable, "-c", LIAR, str(victim.pid), "mount", "-f", "--watchdog", "0", str(place.path)]
-        with subprocess.Popen(command, preexec_fn=become_user) as daemon:
-            eventually(lambda: as_user(USER.pw_uid, lambda: (place.path / ".fsmount").exists(), gid=USER.pw_gid))
-            assert their_daemon(place) == victim.pid
-            keeper = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; read x"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+    with process("sleep", 600) as victim, contextlib.ExitStack() as stack:
+        lie = [sys.executable, "-c", LIAR, victim.pid, "mount", "-f", "--watchdog", 0, place.path]
+        daemon = stack.enter_context(process(*lie, by_user=True))
+        eventually(
+            lambda: (
+                daemon.poll() is not None
+                or as_user(USER.pw_uid, lambda: (place.path / ".fsmount").exists(), gid=USER.pw_gid)
             )
-            with keeper:  # a copy in another mount namespace keeps the daemon alive, so umount would send a signal
-                assert keeper.stdin is not None and keeper.stdout is not None and keeper.stdout.readline() == b"\n"
-                run_here("umount", place.path)
-                assert victim.poll() is None
-                victim.kill()
-                daemon.terminate()
-                keeper.stdin.close()
+        )
+        assert their_daemon(place) == victim.pid
+        copy = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"]
+        keeper = stack.enter_context(process(*copy))
+        assert keeper.stdout is not None and keeper.stdout.readline() == b"\n"
+        run("umount", place.path)
+        assert victim.poll() is None
+        daemon.terminate()
+        assert daemon.wait(60) == 0
 
 
 # ---- the region
