@@ -18,8 +18,6 @@ from tests.cli.place import Place, refused, run_here
 from tests.holder_process import HolderProcess
 from tests.mounts import as_user
 
-pytestmark = pytest.mark.any_user
-
 # An amount whose bytes occur in the region's file only where the charge is counted.
 CHARGE = 0x0123456789ABCDE
 
@@ -71,6 +69,7 @@ def test_doctor_reports_nothing_about_a_sound_region(place: Place) -> None:
         assert healthy(tree.path)
 
 
+@pytest.mark.any_user
 def test_doctor_does_not_disturb_a_live_mount(place: Place) -> None:
     place.mount()
     group = place.root.mkdir("group")
@@ -86,6 +85,7 @@ def test_doctor_does_not_disturb_a_live_mount(place: Place) -> None:
     place.umount()
 
 
+@pytest.mark.any_user
 @pytest.mark.parametrize("served", [True, False], ids=["served", "not served"])
 def test_doctor_prints_and_repairs_differences(place: Place, served: bool) -> None:
     region = place.directory / "region"

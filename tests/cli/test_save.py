@@ -15,8 +15,6 @@ import pytest
 from tests.cli.place import Place, refused, run_here
 from tests.mounts import AS_ROOT
 
-pytestmark = pytest.mark.any_user
-
 
 def saved(*arguments: object) -> str:
     """The output of a save that succeeds without an error."""
@@ -51,6 +49,7 @@ def stats(place: Place) -> dict[str, tuple[int, int, int]]:
     return found
 
 
+@pytest.mark.any_user
 def test_a_saved_tree_is_mounted_again_with_every_setting(place: Place) -> None:
     place.mount("--batch", "0", "--groups", "64")
     furnish(place)
@@ -106,6 +105,7 @@ def test_save_writes_the_names_of_owners_that_have_names(place: Place) -> None:
 # ---- sources
 
 
+@pytest.mark.any_user
 def test_a_tree_is_saved_by_its_region_its_dead_mount_and_its_mount_point(place: Place) -> None:
     place.mount()
     furnish(place)
@@ -157,6 +157,7 @@ def test_a_path_without_a_tree_is_an_error(place: Place) -> None:
 # ---- destinations
 
 
+@pytest.mark.any_user
 def test_an_existing_file_keeps_its_mode_and_owner(place: Place) -> None:
     place.mount()
     file = place.directory / "tree.toml"
