@@ -3,8 +3,8 @@
 A thread is not enough.  A request that a FUSE daemon has read and does not answer survives even SIGKILL, and a process
 with such a thread cannot end.  The child can be abandoned: it has no file open whose close another process awaits.
 
-The child may also act as another user.  Root reads files that a user controls with that user's rights, so no link,
-rename or mount leads it to a file that the user could not have reached.
+The child may also act as another user.  When a user controls a file, root reads it with the rights of that user, so no
+link, rename or mount leads root to a file that the user could not have reached.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NoAnswer(Exception):
 
 
 def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iterable[int] = ()) -> Value:
-    """The result of the action, or the exception that it raises.  NoAnswer: it did not return in time.
+    """Runs the action in a child; returns its result, or raises its exception.  NoAnswer: it did not return in time.
 
     user: the user that the child acts as; None: the caller.  keep: the descriptors that stay open in the child.
     """
@@ -53,7 +53,7 @@ def bounded(action: Callable[[], Value], *, user: User | None = None, keep: Iter
 def bounded_files(
     action: Callable[[], tuple[Value, list[int]]], *, user: User | None = None, keep: Iterable[int] = ()
 ) -> tuple[Value, list[int]]:
-    """The same for an action that also returns descriptors, which become the caller's."""
+    """As bounded(), for an action that also returns descriptors; the caller closes them."""
     here, there = socket.socketpair()
     with here:
         child = os.fork()
@@ -74,7 +74,7 @@ def bounded_files(
 
 
 def _reap(child: int) -> None:
-    """Waits for a killed child, for a moment: a child in an uninterruptible request ends later or never."""
+    """Waits a moment for a killed child: one that is in an uninterruptible request may never end."""
     with contextlib.suppress(OSError):
         process = os.pidfd_open(child)
         select.select([process], [], [], 0.1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class DaemonProcess:
-    """The process that serves a mount, held by a pidfd, so its pid cannot come to mean another process."""
+    """The process that serves a mount, identified by a pidfd: the kernel may give its pid to another process."""
 
     def __init__(self, pid: int, process: int, mount: Mount) -> None:
         self.pid = pid
@@ -29,7 +29,7 @@ class DaemonProcess:
         self._mount = mount
 
     def ends_within(self, seconds: float) -> bool:
-        """Waits for its end; returns whether it came."""
+        """Waits at most this long for its end; returns whether it has ended."""
         return bool(select.select([self._process], [], [], seconds)[0])
 
     def terminate(self) -> None:
@@ -41,7 +41,7 @@ class DaemonProcess:
     def serves(self) -> bool:
         """Whether it serves the mount and runs as the mount's user alone.
 
-        /proc is read by pid.  A process that has not ended by then had that pid all the time.
+        /proc is read by pid.  If the process has not ended afterwards, the pid was its own all the time.
         """
         try:
             if _users(self.pid) != {self._mount.uid}:
@@ -53,7 +53,7 @@ class DaemonProcess:
 
     @property
     def is_in_this_namespace(self) -> bool:
-        """Whether its mount namespace is that of this process."""
+        """Whether the daemon and this process share a mount namespace."""
         try:
             return os.readlink("/proc/self/ns/mnt") == os.readlink(f"/proc/{self.pid}/ns/mnt")
         except OSError:
@@ -77,8 +77,8 @@ class DaemonProcess:
 def daemon_of(mount: Mount, pid: int) -> Iterator[DaemonProcess | None]:
     """The daemon of a mount; None if it is unknown.
 
-    pid: the process that the region or the daemon names; 0: none.  The mount's user can name any process, so it is
-    accepted only if it serves the mount.
+    pid: the process that the region or the daemon names; 0: none.  The mount's user can name any process, so a process
+    counts as the daemon only if it serves the mount.
     """
     process = -1
     with contextlib.suppress(OSError, OverflowError):
@@ -94,8 +94,8 @@ def daemon_of(mount: Mount, pid: int) -> Iterator[DaemonProcess | None]:
 def is_served(mount: Mount) -> bool:
     """Whether the mount has a live daemon.  UserError if that daemon does not answer.
 
-    statvfs() reaches the daemon, since the kernel caches no answer to it.  The mount's user asks: without allow_other
-    the kernel itself answers all other users, root included.
+    statvfs() reaches the daemon, since the kernel does not cache its result.  It runs as the mount's user: without
+    allow_other the kernel itself answers all other users, root included.
     """
     with opened_root(mount) as root:
         if root is None:
@@ -115,7 +115,7 @@ def describe_no_answer(mount: Mount) -> str:
         record = daemon_record_in(None if region is None else region.content)
     with daemon_of(mount, record.pid if record else 0) as daemon:
         if daemon is None:
-            return "its daemon does not answer: end that and mount again"
+            return "its daemon does not answer: end the daemon and mount again"
         return f"its daemon (pid {daemon.pid}) does not answer: end it with kill -9 and mount again"
 
 

@@ -1,7 +1,7 @@
 """The kernel's table of mounts, and the mount that a descriptor is on.
 
 A path can lead to another mount at any time.  So a mount is identified by its id, and every operation on it goes
-through a descriptor whose mount id was compared; see mount_of(), opened_root().  Only opened_root() asks a file system.
+through a descriptor whose mount id was compared.  Only opened_root() calls into a mounted file system.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Mount:
 
     @property
     def is_fsmount(self) -> bool:
-        """Whether its daemon claims to be fsmount's.  Any user can run a daemon that does."""
+        """Whether its type is fsmount's.  Any user can run another daemon with this type."""
         return self.type == FILE_SYSTEM_TYPE
 
     @property
     def is_fuse(self) -> bool:
-        """Whether a process serves it."""
+        """Whether it is a FUSE mount, which a process serves."""
         return self.type in ("fuse", "fuseblk") or self.type.startswith(("fuse.", "fuseblk."))
 
     @property
@@ -93,13 +93,13 @@ def _decoded(text: bytes) -> str:
 
 
 def mount_at(path: str, mounts: list[Mount] | None = None) -> Mount | None:
-    """The topmost mount whose root is at this real path; of the given mounts, or of all."""
+    """The topmost mount at this real path, among the given mounts or among all."""
     mount = mount_containing(path, mounts)
     return mount if mount is not None and mount.path == path else None
 
 
 def mount_containing(path: str, mounts: list[Mount] | None = None) -> Mount | None:
-    """The mount that this real path leads into, found as the kernel does: from each mount into the next on the way."""
+    """The mount that this real path leads into, found as the kernel finds it: mount by mount along the path."""
     mounts = all_mounts() if mounts is None else mounts
     known = {mount.id for mount in mounts}
     here: Mount | None = None
@@ -122,7 +122,7 @@ def mount_of(descriptor: int) -> Mount | None:
 
 
 def mount_id(descriptor: int) -> int:
-    """The id of the mount that an open file is on; no other mount gets it while the file is open."""
+    """The id of the mount that an open file is on; no other mount gets this id while the file is open."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
         return _number_in(file.read(), b"mnt_id")
 

@@ -24,7 +24,7 @@ from fsmount.paths.walk import Trap, walked
 
 @dataclass(frozen=True)
 class OpenPath:
-    """A file or directory.  `descriptor` keeps meaning it, wherever the path leads by now."""
+    """An open file or directory.  `descriptor` identifies it, even if the path leads elsewhere later."""
 
     path: str  # its real path
     descriptor: int
@@ -36,7 +36,7 @@ class OpenPath:
         return self.mount is not None and self.mount.path == self.path
 
     def status(self) -> os.stat_result:
-        """OSError; UserError if its daemon does not answer."""
+        """Its status.  OSError; UserError if its daemon does not answer."""
         try:
             return bounded(lambda: os.fstat(self.descriptor), keep=[self.descriptor])
         except NoAnswer:
@@ -52,7 +52,7 @@ class OpenPath:
 
 @contextlib.contextmanager
 def open_path(path: str) -> Iterator[OpenPath]:
-    """Opens what a path leads to, for the block.  OSError; UserError if a daemon on the way does not answer."""
+    """Opens the file or directory at a path for the block.  OSError; UserError if a daemon on the way is silent."""
     if not path:
         raise UserError("an empty name (a shell variable that is not set?): name a path")
     try:
@@ -77,7 +77,7 @@ def _describe_silence(path: str) -> str:
         return "a file system on the way to it does not answer"
     mount = max(on_the_way, key=lambda mount: len(mount.path))
     if not mount.is_fsmount:
-        return f"the daemon of {mount.path} does not answer: end that first"
+        return f"the daemon of {mount.path} does not answer: end that daemon first"
     return (
         describe_no_answer(mount)
         if mount.path == path

@@ -27,7 +27,7 @@ class _Found(NamedTuple):
 
     path: str  # for messages
     content: str  # leads to the open file
-    tree_id: int | None = None  # of the tree that the daemon serves; None: unknown
+    tree_id: int | None = None  # the id of the tree that the daemon serves; None: unknown
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ def checked_mount_point(path: str) -> Iterator[OpenPath]:
     """The mount point at this real path, open in the block.  UserError if fsmount cannot mount there."""
     with open_mount_point(path) as found:
         if found.path != path:
-            raise UserError(f"replaced meanwhile: it leads to {found.path} by now")
+            raise UserError(f"replaced meanwhile: it now leads to {found.path}; try again")
         mount = found.mount
         if mount is None or not found.is_mount or not mount.is_fsmount:
             _check_directory(found)

@@ -1,7 +1,7 @@
 """The region of a mount, opened with its user's rights and held by descriptors from then on.
 
-The user chooses the region's path, and the path can lead to another file at any time.  So root never opens it: a child
-process that acts as the user does.  The child also removes the file, after comparing it with the open one.
+The user chooses the region's path, and the path can lead to another file at any time.  So root never opens it.  A child
+process that acts as the user opens the file.  To remove it, the child first compares it with the open file.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ def ask_daemon(mount: Mount) -> DaemonAnswer | None:
 
 @contextlib.contextmanager
 def region_of(mount: Mount, answer: DaemonAnswer | None = None) -> Iterator[RegionFile | None]:
-    """The region of a mount, open in the block; None if the caller may use none.
+    """The region of a mount, open in the block; None if the caller may not use it.
 
-    answer: of the mount's daemon.  Without it the mount points of the tree lead to the region, the mount's own first.
+    answer: the answer of the mount's daemon.  Without one, the region is found by the mount points of the tree, the
+    mount's own first.
     """
     region = _located(mount, answer) if mount.is_accessible else None
     try:
@@ -163,7 +164,7 @@ def _read_answer(root: int) -> DaemonAnswer | None:
 
 
 def _candidates(answer: DaemonAnswer | None, points: list[str], uid: int) -> Iterator[tuple[str, str]]:
-    """Paths where the region may be, each with the mount point that leads there, or an empty text for the daemon."""
+    """Paths where the region may be, each with the mount point that leads there; "" if the daemon names the path."""
     if answer is not None:
         yield "", answer.region
         yield (

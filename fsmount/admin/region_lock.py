@@ -1,7 +1,7 @@
 """The lock of a region: flock(LOCK_EX) on its file, held by one daemon at a time.
 
-The kernel releases the lock however the daemon dies.  A process with the lock may remove the file, so a process that
-has just locked it compares it with the file that its path leads to by then.
+The kernel releases the lock however the daemon dies.  The owner of the lock may remove the file.  So a process that
+gets the lock compares the locked file with the file at the path.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def _check_owner(path: str, status: os.stat_result) -> None:
 
 
 def _has_one_name(path: str, lock: int) -> bool:
-    """Whether path is its only name.  A creator that died may have left its own name, which is removed here.
+    """Whether `path` is the only name of the locked file.
 
-    That is safe: a creator holds the lock as long as it lives.
+    Removes the temporary name that a dead creator left; a live creator would hold the lock.
     """
     for other in glob.glob(f"{glob.escape(path)}.new-*"):
         if os.path.samestat(os.lstat(other), os.fstat(lock)):

@@ -6,9 +6,9 @@ made from the mount point:
 
     /dev/shm/fsmount-1000/3f2c9d1e5a7b8c90.region
 
-All users may write to /dev/shm, so another user can take the name fsmount-1000 first.  Then any
-other directory fsmount-1000-* of the right owner serves: lstat() decides, never the name.  For a
-region elsewhere (`--region`) a symbolic link takes its place here, so that the next mount finds it
+All users may write to /dev/shm, so another user can take the name fsmount-1000 first.  Then a
+directory fsmount-1000-* is used: lstat() must show the right owner, whatever the name.  For a
+region elsewhere (`--region`) a symbolic link here leads to it, so that the next mount finds it
 without the option.
 
 All paths here are real: a symbolic link in one could lead elsewhere the next time.
@@ -80,7 +80,7 @@ def remember(mountpoint: str, region: str) -> None:
 
 
 def forget(mountpoint: str, uid: int | None = None) -> None:
-    """Removes the link of remember() and a directory without other regions, of a user (by default the caller)."""
+    """Removes the link that remember() made, and its directory if that is empty.  uid: the user; None: the caller."""
     uid = os.geteuid() if uid is None else uid
     for base in _bases(uid):
         for directory in _directories(base, uid):

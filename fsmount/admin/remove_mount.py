@@ -41,7 +41,7 @@ def _exists(mount: Mount) -> bool:
 
 
 def detach(mount: Mount) -> None:
-    """Unmounts lazily, as root; files in it stay open.  OSError: ENOENT if another mount is at its path by now."""
+    """Unmounts lazily, as root; files in it stay open.  OSError: ENOENT if another mount is at its path now."""
     root = open_root(mount)
     try:
         if not is_root_of(mount, root):
@@ -55,9 +55,8 @@ def detach(mount: Mount) -> None:
 def _as_root(mount: Mount, lazy: bool) -> str | None:
     """Unmounts; returns the reason of a failure.
 
-    A descriptor keeps the mount busy, so only a lazy unmount can go through one.  MNT_EXPIRE by path comes first and
-    finds out whether the mount is busy otherwise.  It answers EAGAIN if not, and the first time it only marks the mount
-    at that path, whichever that is.
+    A descriptor keeps the mount busy, so only a lazy unmount can go through one.  MNT_EXPIRE by path first tests
+    whether the mount is busy for another reason.  If not, it fails with EAGAIN and only marks the mount at that path.
     """
 
     def act() -> None:

@@ -16,27 +16,27 @@ log = logging.getLogger(__name__)
 
 
 class ServiceManager:
-    """The service manager of this process; without an address there is none, and messages go nowhere."""
+    """The service manager of this process.  Without an address there is none, and messages are dropped."""
 
     def __init__(self, address: str = "", interval: float = 0.0) -> None:
-        """interval: the seconds without a ping after which it ends this process; 0: never."""
+        """interval: the seconds without a ping after which the manager ends this process; 0: never."""
         self._address = address
         self._interval = interval
 
     @classmethod
     def of_environment(cls) -> ServiceManager:
-        """The one that the environment names.  Removes the variables, which do not apply to child processes."""
+        """The manager that the environment names.  Removes the variables, so that no child process inherits them."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
         interval = os.environ.pop("WATCHDOG_USEC", "")
         watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
         return cls(address, int(interval) / 1e6 if watched and interval.isdecimal() else 0.0)
 
     def ready(self, status: str) -> None:
-        """The service is ready; status is a line for `systemctl status`."""
+        """Reports that the service is ready; status is a line for `systemctl status`."""
         self._send("READY=1", f"STATUS={' '.join(status.split())}")
 
     def stopping(self, status: str) -> None:
-        """The end has begun.  From now on systemd applies TimeoutStopSec=, and awaits no pings."""
+        """Reports that the service is ending: systemd then applies TimeoutStopSec= and expects no pings."""
         self._send("STOPPING=1", f"STATUS={status}")
 
     async def ping(self) -> None:

@@ -1,7 +1,7 @@
 """A stale mount: its daemon is dead, and every access gets an error until it is unmounted.
 
-It is removed under the lock of its region.  Without that lock no daemon mounts there, so a mount that a new daemon has
-just made is never taken for a stale one.
+It is removed under the lock of its region.  A new daemon mounts there only with that lock, so its mount is never taken
+for a stale one.
 """
 
 from __future__ import annotations
@@ -92,11 +92,13 @@ def taken_over(path: str) -> UserError:
             record = tree.daemon if tree is not None else None
             if record is not None and record.alive:
                 owner = f"{command_of(record.pid)} (pid {record.pid})"
-    return UserError(f"its daemon is dead, but {owner} has its region and does not serve it here: end that first")
+    return UserError(
+        f"its daemon is dead, and {owner} has its region but does not serve it here: end that process first"
+    )
 
 
 def _was_served_at(region: RegionFile, mount: Mount) -> bool:
-    """Whether the region is the mount's own: not of the tree that a bind mount shows, nor of an earlier mount."""
+    """Whether the region belongs to this mount, and not to a bind-mounted tree or to an earlier mount."""
     if region.point != mount.path:
         return False
     with tree_in(region) as tree:
@@ -107,7 +109,7 @@ def _was_served_at(region: RegionFile, mount: Mount) -> bool:
 
 
 def _is_served_elsewhere(region: RegionFile, mount: Mount) -> bool:
-    """Whether a daemon serves the region at another mount point by now."""
+    """Whether a daemon now serves the region at another mount point."""
     with tree_in(region) as tree:
         record = daemon_record_of(tree)
         return record is not None and record.alive and record.mountpoint != mount.path

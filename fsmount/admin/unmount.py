@@ -42,8 +42,8 @@ _PATIENCE = 10.0
 def unmount(mountpoint: str, *, keep: bool, about_to_lose: Callable[[Tree], None]) -> None:
     """Unmounts, and returns when the daemon has ended.  UserError with live holders, unless keep is set.
 
-    Of a bind mount only that is unmounted: the tree stays where its daemon mounted it.  about_to_lose() gets a tree
-    that ends.
+    For a bind mount, only the bind mount is removed and the tree stays mounted.  about_to_lose() is called with a tree
+    before it ends.
     """
     path = _real_path(mountpoint)
     for _ in attempts():
@@ -112,10 +112,10 @@ def _end(mount: Mount, keep: bool, about_to_lose: Callable[[Tree], None]) -> Non
 
 
 def _is_copy(mount: Mount, record: DaemonRecord | None, daemon: DaemonProcess | None) -> bool:
-    """Whether it is a bind mount, or a copy in another mount namespace, of the mount that its daemon made.
+    """Whether this is a copy of the daemon's own mount: a bind mount, or a mount in another mount namespace.
 
-    The region records the path of the daemon's own mount.  If that mount was moved since, the last one in the daemon's
-    namespace counts as its own.
+    The region records the path of the daemon's own mount.  If that mount was moved since, the last mount in the
+    daemon's namespace counts as its own.
     """
     if mount.root != "/":
         return True
@@ -139,7 +139,7 @@ def _check_copies(mount: Mount) -> None:
 
 
 def _await_end(daemon: DaemonProcess) -> None:
-    """Waits for the daemon's end.  A mount namespace that copied the mount can keep it alive: SIGTERM ends it then."""
+    """Waits for the daemon's end.  A copy in another mount namespace can keep it alive: SIGTERM ends it then."""
     if daemon.ends_within(_GRACE):
         return
     daemon.terminate()

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Daemon:
-    """Serves one mount.  Operations reports holders, and requests to unmount, to it."""
+    """Serves one mount.  The file system reports holders and requests to unmount to it."""
 
     def __init__(self, region: ServedRegion, heartbeat: Heartbeat, manager: ServiceManager) -> None:
         self._region = region
@@ -83,7 +83,7 @@ class Daemon:
             finally:
                 self._running = False
                 self._manager.stopping("unmounting")
-                self._heartbeat.beat()  # the last beats: each step of the end has the whole limit
+                self._heartbeat.beat()  # the last beats: each step of the end may take the whole limit
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self._operations.close)
                 self._heartbeat.beat()
@@ -93,7 +93,7 @@ class Daemon:
                     await trio.to_thread.run_sync(self._release)
 
     async def _announce(self, ready: Callable[[str], None]) -> None:
-        """Tells the process that asked for the mount, then pings systemd.  Unmounts if that process is gone."""
+        """Reports to the process that asked for the mount, then pings systemd.  Unmounts if that process is gone."""
         await trio.lowlevel.checkpoint()  # cancelled here if requests cannot be served
         if self._is_ending:
             return
@@ -134,5 +134,5 @@ class Daemon:
             raise OSError(errno.EBUSY, f"{len(holders)} live holders")
         self._keep = keep
         log.info("unmounting on request%s", ", the counters stay" if keep else "")
-        # in the next turn of the loop, so that this request is answered
+        # in the next turn of the loop, so that this request is answered first
         trio.lowlevel.current_trio_token().run_sync_soon(self._terminate)

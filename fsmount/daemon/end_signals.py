@@ -23,8 +23,8 @@ def blocked() -> Iterator[None]:
 def first_signal(act: Callable[[int], None]) -> Iterator[None]:
     """Calls act, at once, with the number of the first signal; later ones are ignored.
 
-    The handler ignores them first: handlers that interrupt each other pile up, and signals can come faster than Python
-    handles one.  A SIGHUP that the parent process ignored, as nohup does, stays ignored.
+    The handler first makes this process ignore the signals: they can come faster than Python handles one, and handlers
+    that interrupt each other pile up.  A SIGHUP that the parent process ignored, as nohup does, stays ignored.
     """
     ends = [number for number in _END if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
 

@@ -22,7 +22,7 @@ _STDERR = 2
 
 
 class Heartbeat:
-    """Runs a watchdog during the block, and beats for it; does nothing with a limit of 0.
+    """A watchdog process during the block, and the heartbeat for it; with a limit of 0 there is none.
 
     The watchdog inherits only the pipe's other end and standard error: no terminal, device, region or directory.  It
     notices any death of this process.  At a clean end this process ends the watchdog first.
@@ -53,7 +53,7 @@ class Heartbeat:
             await trio.sleep(self._limit / 4)
 
     def beat(self) -> None:
-        """Beats once: the next step has the whole limit.  Never blocks."""
+        """Beats once, so that the next step may take the whole limit.  Never blocks."""
         if self._watchdog is None:
             return
         try:
@@ -99,7 +99,7 @@ class Heartbeat:
             self._kept.close()
 
     def _replace(self) -> None:
-        """Starts another watchdog, unless the last one ended at once: then the next one would too."""
+        """Starts another watchdog, unless the last one ended just after its start, as the next one would."""
         self._stop()
         if time.monotonic() - self._started < self._limit:
             log.error("there is no watchdog any more: it ended just after its start")

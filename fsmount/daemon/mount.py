@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def mount(request: MountRequest, *, foreground: bool) -> list[str]:
-    """Mounts.  Returns at the end of the daemon in the foreground, or as soon as the files are there.
+    """Mounts.  In the foreground it returns at the end of the daemon, otherwise as soon as the files are there.
 
     UserError: it cannot be mounted.  Returns warnings for the user; in the foreground the daemon has logged them.
     """

@@ -12,7 +12,7 @@ from fsmount.shm import parse_resource
 
 @dataclass(frozen=True)
 class MountRequest:
-    """None, and no resource, mean the default, or the value of an existing region."""
+    """The arguments of a mount.  None, or no resources: the default, or the value of an existing region."""
 
     mountpoint: str  # the real path
     resources: tuple[str, ...] = ()  # NAME[:bytes|:count]

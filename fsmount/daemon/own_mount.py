@@ -1,4 +1,4 @@
-"""The daemon's own mount: made on one open directory, and unmounted whatever is at its path by then.
+"""The daemon's own mount: made on an open directory, and unmounted even if its path leads elsewhere by then.
 
 Root mounts through the descriptor of the checked directory, so no other user can replace the directory meanwhile.
 libfuse cannot unmount such a mount by path, and does not compare the mount that it unmounts; so root unmounts through a
@@ -18,7 +18,7 @@ from fsmount.filesystem import Operations, pyfuse3
 
 
 class OwnMount:
-    """All methods are for the event loop's thread."""
+    """The daemon's mount, from its beginning to its end.  For the event loop's thread."""
 
     def __init__(self) -> None:
         self._mount: Mount | None = None
@@ -28,7 +28,7 @@ class OwnMount:
         self._spare: FileIO | None = None
 
     def begin(self, operations: Operations, mount_point: OpenPath, options: set[str]) -> None:
-        """Mounts there.  RuntimeError: FUSE cannot."""
+        """Mounts on the open directory.  RuntimeError: FUSE cannot."""
         self._table = FileIO("/proc/self/mountinfo")
         self._spare = FileIO(os.devnull)
         # auto_unmount takes fusermount3, which outlives this process and its descriptors

@@ -7,19 +7,19 @@ Three events end a holder; after the first one the others find nothing to do:
 - its process ends, and the process's pidfd becomes readable;
 - a regular look at all holders finds its process dead.
 
-The daemon learns of a new holder at once: the region has a number to wait for, which changes before the holder exists.
-So a process can die at any instruction and leaves no holder that the daemon does not know.
+The daemon learns of a new holder at once: the region numbers the arrivals, and the daemon waits for the next number,
+which comes before the holder exists.  So a process can die at any instruction, and the daemon knows its holder.
 
 A pidfd takes one descriptor per process.  While there are enough descriptors, each process gets one: it also reports a
 death while a forked child still has a descriptor of a control file that was about to be tied.  Half of the descriptors
 are reserved for processes without a control file here: they attached under an earlier daemon, or cannot reach the
-mount.  If these alone exceed the room, only the regular look finds the death of some.  That takes a hard limit
-of open files far below the default of distributions.  A process that attaches has no control file for a moment, and
-many may attach at once: a process without a pidfd counts as unwatched only if it still is at the next look.
+mount.  If there are too many of these, only the regular look finds the death of some.  This happens only with a hard
+limit of open files far below the default of distributions.  A process that attaches has no control file for a moment,
+and many may attach at once.  So a process counts as unwatched only if it has no pidfd at two looks in a row.
 
 A new daemon finds holders whose control files were released while no daemon ran.  It ends the dead ones, and watches
-the others by pidfd.  An open lease looks like a closed one to it, so such a lease lasts as long as the process that
-opened it.
+the others by pidfd.  It cannot distinguish an open lease from a closed one, so such a lease lasts as long as the
+process that opened it.
 
 Many processes may end at once.  Their pidfds are in one epoll, so one wake-up reports all of them.  A worker thread
 ends the holders, with the lock for each one alone, while the event loop serves requests.
@@ -57,7 +57,7 @@ def _room() -> int:
 
 
 class _ProcessId(NamedTuple):
-    """Identifies a process: the kernel reuses pids."""
+    """A pid and a start time, which identify a process: the kernel reuses pids."""
 
     pid: int
     start_time: int
@@ -78,7 +78,7 @@ class Reaper:
     """Ends each holder of a tree when its process has ended.  All methods are for the event loop's thread."""
 
     def __init__(self, tree: Tree, leases: list[Holder]) -> None:
-        """leases: those that were open when the previous daemon died."""
+        """leases: the leases that were open when the previous daemon died."""
         self._tree = tree
         self._leases = {lease.id for lease in leases}
         self._deaths = select.epoll()
@@ -175,7 +175,7 @@ class Reaper:
         return unwatched
 
     def _needs_watch(self, holder: int) -> bool:
-        """Whether a pidfd is needed: always without a control file, and with one while there is room."""
+        """Whether the process of a holder gets a pidfd: always without a control file, otherwise if there is room."""
         return holder not in self._bound or self._has_room()
 
     def _has_room(self) -> bool:
@@ -255,7 +255,7 @@ class Reaper:
                 self._tree.end_holder(holders[-1])
             except LockTimeout:
                 raise
-            except OSError as error:  # must not keep the other holders
+            except OSError as error:  # the other holders must end nevertheless
                 log.error("holder %d is not released: %s", holders[-1], error)
             holders.pop()
 

@@ -19,7 +19,7 @@ class ServedRegion:
     mountpoint: str
     adopted: bool  # an earlier mount made it
     lock: int  # a descriptor that holds the flock
-    leases: list[Holder]  # open when the previous daemon died
+    leases: list[Holder]  # the leases that were open when the previous daemon died
     warnings: list[str]  # differences between an adopted region and the request's config
 
     def abandon(self) -> None:
