@@ -12,7 +12,7 @@ import click
 from fsmount.cli.ui.streams import Program
 from fsmount.version import __version__
 
-#: In the order in which the help lists them.
+#: The commands, in the order of the help.
 COMMANDS = (
     "mount",
     "umount",
@@ -39,7 +39,7 @@ ALIASES = {"unmount": "umount"}
 
 
 class _Commands(Program, click.Group):
-    """Imports a subcommand from the module of its name, so that `fsmount get` starts without the others."""
+    """The subcommands.  Each is imported only when it is used, so that `fsmount get` starts without the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         aliases = {command: alias for alias, command in ALIASES.items()}
@@ -77,7 +77,7 @@ class _Commands(Program, click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # a death by the signal itself tells a shell to end its script, too
+        except KeyboardInterrupt:  # a shell ends its script only if the signal itself ends the command
             import signal
 
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -85,7 +85,7 @@ class _Commands(Program, click.Group):
 
 
 def _missing_command(name: str, why: str) -> click.Command:
-    """A command that says, with any arguments, why it is missing."""
+    """A command that accepts any arguments, and fails with the reason why the real command is missing."""
 
     @click.command(
         name,

@@ -1,4 +1,4 @@
-"""The description of a tree.  None, and an absent entry, mean that the file does not set it."""
+"""The description of a tree.  None, or an absent entry, means that the file does not set the value."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ UNSET = Access()
 @dataclass
 class GroupDescription:
     path: tuple[str, ...]  # the names from the root down
-    access: Access = UNSET  # of the directory; its files inherit owner and group
-    all_files: Access = UNSET  # owner and group of its files, where they differ; no mode
+    access: Access = UNSET  # the directory's; its files inherit owner and group
+    all_files: Access = UNSET  # the owner and group of its files, if they differ from the directory's; no mode
     files: dict[str, Access] = field(default_factory=dict)  # of single files, by name
     #: Name of a saved control file -> resource -> amount.
     settings: dict[str, dict[str, int]] = field(default_factory=lambda: {name: {} for name in SAVED})

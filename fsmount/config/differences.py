@@ -97,17 +97,17 @@ def _of_access(described: GroupDescription, group: Group, path: str) -> Iterator
         yield from _between(_shown((*described.path, name)), os.path.join(path, name), there, place.kind.mode, wanted)
 
 
-def _between(what: str, path: str, there: Attributes, usual_mode: int, wanted: Access) -> Iterator[Difference]:
+def _between(name: str, path: str, there: Attributes, usual_mode: int, wanted: Access) -> Iterator[Difference]:
     mode = usual_mode if there.mode == MODE_UNSET else there.mode
     place = shlex.quote(path)
     if wanted.uid is not None and wanted.uid != there.uid:
         user = user_name(wanted.uid)
-        yield Difference(f"the owner of {what} is {user_name(there.uid)}, not {user}", f"chown {user} {place}")
+        yield Difference(f"the owner of {name} is {user_name(there.uid)}, not {user}", f"chown {user} {place}")
     if wanted.gid is not None and wanted.gid != there.gid:
         group = group_name(wanted.gid)
-        yield Difference(f"the group of {what} is {group_name(there.gid)}, not {group}", f"chgrp {group} {place}")
+        yield Difference(f"the group of {name} is {group_name(there.gid)}, not {group}", f"chgrp {group} {place}")
     if wanted.mode not in (None, mode):
-        text = f"the mode of {what} is {mode:04o}, not {wanted.mode:04o}"
+        text = f"the mode of {name} is {mode:04o}, not {wanted.mode:04o}"
         yield Difference(text, f"chmod {wanted.mode:04o} {place}")
 
 

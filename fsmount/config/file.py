@@ -23,7 +23,7 @@ _ATTEMPTS = 100
 
 
 def load(path: str) -> TreeDescription:
-    """The description in the file.  OSError, ConfigError: they name the file as the caller does."""
+    """The description in the file.  OSError, ConfigError: they name the file by `path`."""
     with _errors_name(path), named_file(path, writing=False) as found:
         if found.file < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -38,7 +38,7 @@ def load(path: str) -> TreeDescription:
 
 
 def store(path: str, text: str) -> None:
-    """Replaces the file atomically, and keeps its mode and owner.  OSError: it names the file as the caller does."""
+    """Replaces the file atomically, and keeps its mode and owner.  OSError: it names the file by `path`."""
     with _errors_name(path):
         for _ in range(_ATTEMPTS):
             with named_file(path, writing=True) as found:
@@ -90,14 +90,14 @@ def _remove(name: str, directory: int) -> None:
 
 
 def _umask() -> int:
-    """Reads the umask, which takes setting it."""
+    """The umask.  A process can read it only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def _sync(directory: int) -> None:
-    """Makes the new name survive a crash, where the directory's file system can do that."""
+    """Makes the new name survive a crash, if the directory's file system supports that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:

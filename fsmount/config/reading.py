@@ -35,7 +35,7 @@ _ID_MAX = 2**32 - 2  # for chown() the next number means "unchanged"
 
 
 class _Wrong(Exception):
-    """The value of these keys is wrong.  The message names it within its group."""
+    """The value of these keys is wrong.  The message names the keys below their group."""
 
     def __init__(self, keys: Keys, text: str) -> None:
         named = keys[1:] if keys[0].startswith("/") and len(keys) > 1 else keys
@@ -174,11 +174,11 @@ def _files(keys: Keys, value: Any, group: GroupDescription, resources: Mapping[s
         group.files[key] = _access(at, _table(at, said, (OWNER, GROUP, MODE)))
 
 
-def _access(keys: Keys, said: Mapping[str, Any]) -> Access:
+def _access(keys: Keys, table: Mapping[str, Any]) -> Access:
     return Access(
-        uid=_uid((*keys, OWNER), said[OWNER]) if OWNER in said else None,
-        gid=_gid((*keys, GROUP), said[GROUP]) if GROUP in said else None,
-        mode=_mode((*keys, MODE), said[MODE]) if MODE in said else None,
+        uid=_uid((*keys, OWNER), table[OWNER]) if OWNER in table else None,
+        gid=_gid((*keys, GROUP), table[GROUP]) if GROUP in table else None,
+        mode=_mode((*keys, MODE), table[MODE]) if MODE in table else None,
     )
 
 
@@ -196,14 +196,14 @@ def _gid(keys: Keys, value: Any) -> int:
     return gid
 
 
-def _id(keys: Keys, value: Any, what: str, look_up: Callable[[str], int]) -> int:
+def _id(keys: Keys, value: Any, kind: str, look_up: Callable[[str], int]) -> int:
     if isinstance(value, str):
         try:
             return look_up(value)
         except (KeyError, ValueError):
-            raise _Wrong(keys, f"there is no {what} {_shown(value)} here (a name, or a number)") from None
+            raise _Wrong(keys, f"there is no {kind} {_shown(value)} here (a name, or a number)") from None
     if type(value) is not int or not 0 <= value <= _ID_MAX:
-        raise _Wrong(keys, f"{_shown(value)} is not a {what} (a name, or 0 to {_ID_MAX})")
+        raise _Wrong(keys, f"{_shown(value)} is not a {kind} (a name, or 0 to {_ID_MAX})")
     return value
 
 

@@ -41,7 +41,7 @@ Answer = Callable[[h11.Request], Awaitable[Response]]
 class Connection:
     """One client.
 
-    waits_since: the time since which the connection waits for its client; infinite while it makes an answer.
+    waits_since: the time at which it began to wait for its client; infinite while it makes an answer.
     text: the text that it is sending.
     """
 
@@ -71,7 +71,7 @@ class Connection:
             await trio.aclose_forcefully(self._stream)
 
     async def _linger(self) -> None:
-        """Lets the client read the answer: bytes that arrive after a close would make the kernel discard it."""
+        """Lets the client read the answer, which the kernel would discard if more bytes arrived after a close."""
         with trio.move_on_after(_LINGER):
             await self._stream.send_eof()
             while await self._stream.receive_some(_BLOCK):

@@ -98,7 +98,7 @@ class _HTTPServer:
                     await self._changed.wait()
 
     def _bound_texts(self) -> None:
-        """Closes the slowest connections while their texts take too much memory.  Some share one text."""
+        """Closes the slowest connections while their texts take too much memory.  A shared text counts once."""
         while sum({id(text := connection.text): len(text) for connection in self._connections}.values()) > _TEXTS_MAX:
             receiving = [connection for connection in self._connections if connection.text]
             slowest = min(receiving, key=attrgetter("waits_since"))
@@ -138,5 +138,5 @@ class _HTTPServer:
 
 
 def _header(request: h11.Request, name: bytes) -> str:
-    """The values of a header, which may occur several times."""
+    """The values of a header, joined if it occurs several times."""
     return ",".join(value.decode("latin-1") for found, value in request.headers if found == name)

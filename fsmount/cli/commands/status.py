@@ -45,11 +45,11 @@ def status(path: str | None, as_json: bool) -> None:
     from fsmount.admin.named_tree import only_mount
 
     with one_line("status" if path is None else path):
-        told = _status(only_mount() if path is None else path)
+        found = _status(only_mount() if path is None else path)
         if as_json:
-            echo(json.dumps(_object(told)))
+            echo(json.dumps(_object(found)))
         else:
-            for line in _lines(told):
+            for line in _lines(found):
                 echo(printable(line))
 
 
@@ -84,10 +84,10 @@ def _nothing_there(place: OpenPath) -> str:
     return f"no daemon serves it: the counters of an earlier mount are in {region}, and fsmount mount takes them over"
 
 
-def _object(told: Status) -> dict[str, object]:
-    daemon = told.daemon
+def _object(status: Status) -> dict[str, object]:
+    daemon = status.daemon
     return {
-        "mountpoint": told.mountpoint,
+        "mountpoint": status.mountpoint,
         "daemon": {
             "pid": daemon.pid,
             "uid": daemon.uid,
@@ -95,45 +95,45 @@ def _object(told: Status) -> dict[str, object]:
             "since": _time(daemon.since).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "version": daemon.version,
         },
-        "region": told.region._asdict(),
-        "resources": told.resources,
+        "region": status.region._asdict(),
+        "resources": status.resources,
         "capacity": {
-            what: {
+            kind: {
                 "capacity": found.capacity,
                 "used": found.used,
                 "largest": [{"user": user_name(uid), "uid": uid, "used": used} for uid, used in found.largest],
             }
-            for what, found in told.capacity.items()
+            for kind, found in status.capacity.items()
         },
         "version": __version__,
     }
 
 
-def _lines(told: Status) -> list[str]:
-    daemon, region = told.daemon, told.region
+def _lines(status: Status) -> list[str]:
+    daemon, region = status.daemon, status.region
     since = _time(daemon.since).strftime("%Y-%m-%d %H:%M:%S UTC")
     lines = [
-        f"mount       {told.mountpoint}",
+        f"mount       {status.mountpoint}",
         f"daemon      pid {daemon.pid}, user {user_name(daemon.uid)}, since {since}, version {daemon.version}",
         f"region      {region.path}, {_size(region.allocated)} of {_size(region.size)} in memory",
-        f"resources   {', '.join(f'{name} ({unit})' for name, unit in told.resources.items())}",
+        f"resources   {', '.join(f'{name} ({unit})' for name, unit in status.resources.items())}",
     ]
     if daemon.version != __version__:
         lines.append(f"version     {__version__}, of this command")
     rows = [("what", "used", "capacity", "", "most of it")]
-    rows += [_row(what, found) for what, found in told.capacity.items()]
+    rows += [_row(kind, found) for kind, found in status.capacity.items()]
     widths = [max(len(row[at]) for row in rows) for at in range(4)]
     lines.append("")
-    for what, used, capacity, part, largest in rows:
+    for kind, used, capacity, part, largest in rows:
         numbers = f"{used:>{widths[1]}}  {capacity:>{widths[2]}}  {part:>{widths[3]}}"
-        lines.append(f"{what:<{widths[0]}}  {numbers}  {largest}".rstrip())
+        lines.append(f"{kind:<{widths[0]}}  {numbers}  {largest}".rstrip())
     return lines
 
 
-def _row(what: str, found: Capacity) -> tuple[str, str, str, str, str]:
+def _row(kind: str, found: Capacity) -> tuple[str, str, str, str, str]:
     part = f"{100 * found.used // found.capacity}%" if found.capacity > 0 else ""
     largest = ", ".join(f"{user_name(uid)} {used}" for uid, used in found.largest)
-    return what.replace("_", " "), str(found.used), str(found.capacity), part, largest
+    return kind.replace("_", " "), str(found.used), str(found.capacity), part, largest
 
 
 def _time(seconds: float) -> datetime:

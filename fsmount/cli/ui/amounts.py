@@ -30,7 +30,7 @@ def limits(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 
 
 def amount(text: str, *, limit: bool = False) -> int:
-    """The typed amount, read by the rules of the files.  ValueError: says what the text is instead."""
+    """The typed amount, read by the rules of the files.  ValueError: its message completes "TEXT is ..."."""
     try:
         return parse(os.fsencode(text), limit=limit)
     except OSError as error:

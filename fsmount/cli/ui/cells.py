@@ -37,7 +37,7 @@ class Amounts(NamedTuple):
 
     @property
     def style(self) -> str:
-        """The colour that tells the distance to the limit."""
+        """The colour for the distance to the limit."""
         share = self.share
         if share is not None and share >= _RED_SHARE:
             return RED

@@ -34,12 +34,12 @@ _GO = b"go"
 # A descriptor in a message, see unix(7).
 _DESCRIPTOR = struct.Struct("i")
 
-#: A file that the child opens for this process: a name of it, and the descriptor.
+#: A file that the child opens for this process: its name and its descriptor.
 Opened = tuple[str, int]
 
 
 class ChildEnded(Exception):
-    """The child has ended before it became the command; with the exit status of this process."""
+    """The child has ended before it became the command; the argument is the exit status for this process."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -49,13 +49,13 @@ class ChildEnded(Exception):
 class Child:
     """A process that becomes a command in run_to_end(), and otherwise ends with the block.
 
-    Its end before that raises ChildEnded wherever this process is, also while it waits for room.
+    If the child ends before that, ChildEnded is raised in this process, even while it waits for room.
     """
 
     def __init__(self, program: str, command: tuple[str, ...], open_file: Callable[[], Opened]) -> None:
         """open_file: called in the child, and the command inherits the file; OSError: there is no file.
 
-        Only the main thread may run, and make a Child.
+        For the main thread of a process without other threads.
         """
         signal.signal(signal.SIGCHLD, self._look)
         self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)

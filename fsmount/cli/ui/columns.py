@@ -98,8 +98,8 @@ def shortened(cell: Cell, width: int, drawn: Glyphs) -> Cell:
 def shortened_name(cell: Cell, width: int, drawn: Glyphs) -> Cell:
     """A guide and a name, or a path, cut to the width.
 
-    A guide and a path lose their beginnings, because the end says most.  A name behind a guide loses its end, because
-    the beginning shows its place in the order.
+    A guide and a path lose their beginnings, because the end identifies the group.  A name behind a guide loses its
+    end, because the beginning shows its place in the order.
     """
     if _cell_width(cell) <= width:
         return cell

@@ -19,9 +19,9 @@ from fsmount.protocol.suggestions import nearest_group
 
 @contextlib.contextmanager
 def named_group(path: str, wanted: Sequence[Amount] = (), status: int = FAILED) -> Iterator[LeaseGroup]:
-    """The group at a path.  An error of it in the block ends the program with one line and the status.
+    """The group at a path.  An error of the group in the block ends the program with one line and the status.
 
-    wanted: the amounts that were typed, which the line shows as typed.
+    wanted: the typed amounts, which the line repeats as typed.
     """
     with one_line(path, status):
         with advised(meant=path):

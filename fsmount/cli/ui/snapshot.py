@@ -32,7 +32,7 @@ class Groups:
         #: Resource -> "bytes" or "count".
         self.units = top.units
         self._device = os.stat(top.path).st_dev
-        self._group: Group | None = None  # its tree stays open between two looks
+        self._group: Group | None = None  # kept, so that its tree stays open
 
     def snapshot(self, resources: Sequence[str]) -> dict[str, list[CounterSnapshot]]:
         """Resource -> the counters of the groups, the same groups for each resource, parents before children."""
@@ -102,7 +102,7 @@ def as_tree(rows: Sequence[CounterSnapshot]) -> Iterator[tuple[CounterSnapshot, 
 def all_as_tree(
     snapshot: Mapping[str, Sequence[CounterSnapshot]],
 ) -> Iterator[tuple[CounterSnapshot, tuple[bool, ...], dict[str, CounterSnapshot]]]:
-    """The same for several resources, with the rows of the group by resource."""
+    """As as_tree() for several resources: the third value maps each resource to the row of the group."""
     found = {resource: {row.id: row for row in rows} for resource, rows in snapshot.items()}
     for row, last in as_tree(next(iter(snapshot.values()))):
         yield row, last, {resource: rows[row.id] for resource, rows in found.items()}

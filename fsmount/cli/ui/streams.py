@@ -89,7 +89,7 @@ def _silence(stream: TextIO) -> None:
 
 
 class Program(click.Command):
-    """A program whose help, version and usage errors, too, end with one line if a stream fails."""
+    """A command line that ends with one line if a stream fails, even while it prints help, version or usage errors."""
 
     def main(
         self,

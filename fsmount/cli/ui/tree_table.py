@@ -56,5 +56,5 @@ def guide(last: tuple[bool, ...], drawn: Glyphs) -> str:
 
 
 def _beside(last: tuple[bool, ...], drawn: Glyphs) -> str:
-    """The lines of the tree in front of the further lines of a group."""
+    """The lines of the tree in front of the second and later lines of a group."""
     return "".join("   " if ended else drawn.by for ended in last)

@@ -32,7 +32,7 @@ class WaitingCommand(click.Command):
     """A command with the option --wait [TIME]: the next word is TIME only if it reads as a time."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # click compares each short option with all long ones, which takes 1 ms: it gets the long name
+        # A short option becomes its long name here: click would compare it with all long ones, which takes 1 ms.
         taking = {name: param.opts[-1] for param in self.params if _takes_a_value(param) for name in param.opts}
         del taking["--wait"]
         words, left = [], deque(args)
