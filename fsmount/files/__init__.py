@@ -1,16 +1,15 @@
-"""Charging through files alone: the same face as fsmount.shm, for where the region is out of reach.
+"""Groups and counters through the files of a mount: the transport "files", with the interface of fsmount.shm.
 
-Another user's tree whose lease files were delegated to us, or a mount seen from inside a container:
-there a group is what its files say, and who charges holds an open lease.  An attachment has one, for
-all resources, opened with the first charge; or one for each resource it charges, if only these may be
-opened.  The kernel closes it for any death of the process, and its last close gives back what it holds.
+It is for processes that cannot reach the region: in a container, or in a tree of another user who delegated lease files
+to them.  The first charge of an attachment opens a lease file for all resources.  If this user may not open it, the
+attachment opens one lease file for each resource that it charges.  The lease is the holder.  At any death of the
+process the kernel closes the file, and the last close releases the charges.
 
-An errno does not name the ancestor that refused.  The error reads its usage and limit
-afterwards.  Others may have charged or uncharged in between, so these are of a moment later
-than the refusal; the refusal itself is exact.
+The errno of a refusal does not name the ancestor that refused.  So the error gets the usage and limit from files that
+are read after the refusal, when other processes may have charged or uncharged.  The refusal itself is exact.
 
-A lease is bound to the daemon it was opened with.  Of one whose daemon died, the next keeps the
-charges until this process ends; here every operation raises TreeGone, until one attaches again.
+A lease is bound to the daemon that it was opened with.  If that daemon dies, the next one keeps the charges until this
+process ends.  Here every operation raises TreeGone until the process attaches again.
 """
 
 from __future__ import annotations

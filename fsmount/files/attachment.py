@@ -28,7 +28,7 @@ class AttachedGroup(Group):
     """
 
     def __init__(self, path: str, units: Mapping[str, str], keep: bool = False) -> None:
-        #: Its directory, as this attachment finds it.
+        #: The directory of the group.
         self.directory = GroupDirectory(path)
         self._units = dict(units)
         self._keep = keep
@@ -44,7 +44,7 @@ class AttachedGroup(Group):
 
     @functools.cached_property
     def identity(self) -> tuple[int, int]:
-        """Device and inode of its directory, which no other group of the mount ever has."""
+        """Device and inode of its directory; no other group of the mount ever has the same."""
         with told_of(self.path), self.directory.where() as where:
             status = os.stat(where)
         return status.st_dev, status.st_ino
@@ -124,7 +124,7 @@ class AttachedGroup(Group):
         return self.lease_of(resource)
 
     def lease_of(self, resource: str) -> OpenLease:
-        """The lease that charges one resource: that of all, or the resource's own if only this may be opened."""
+        """The lease that charges one resource: the lease of all, or the resource's own if only that may be opened."""
         lease = self.lease(resource)
         if not lease.is_open:
             with contextlib.suppress(PermissionError):

@@ -35,7 +35,7 @@ from fsmount.protocol.listings import CounterSnapshot, HolderLine, parse_groups,
 if TYPE_CHECKING:
     from fsmount.protocol.refusals import Probe, Refusal
 
-# The bytes that one read of a long file asks for.
+# The size of one read of a long file, in bytes.
 _LARGE = 1 << 20
 
 
@@ -71,7 +71,7 @@ class LeaseCounter(Counter):
         try:
             self._tell("nofail", f"{checked_amount(amount)}")
         except PermissionError as error:
-            if error.errno == errno.EPERM:  # and not EACCES, of a lease that may not be opened
+            if error.errno == errno.EPERM:  # EACCES is for a lease that may not be opened
                 raise self._nofail_is_reserved() from None
             raise
         return all(stat["usage"] <= stat["limit"] for _, stat in self._upwards())
@@ -211,7 +211,7 @@ class LeaseCounter(Counter):
             group = group.parent
 
     def limit_exceeded(self, requested: int) -> LimitExceeded:
-        """Names the first group on the way up without room for the amount, or the one with the least margin."""
+        """The error for the first group on the way up without room for the amount, or with the least margin."""
         found: tuple[str, dict[str, int]] | None = None
         for path, stat in self._upwards():
             if found is None or stat["margin"] < found[1]["margin"]:

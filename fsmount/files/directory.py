@@ -11,7 +11,7 @@ from fsmount.files.mount_errors import DESCRIPTORS, told_of
 
 
 class _Descriptor:
-    """A descriptor of a directory.  A thread that looks through it keeps it open; the last reference closes it."""
+    """A descriptor of a directory.  The last reference closes it, so a thread that uses it keeps it open."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -27,12 +27,12 @@ class GroupDirectory:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor: _Descriptor | None = None
-        #: Whether the attachment that uses it was closed.
+        #: Whether the attachment to the group was closed.
         self.closed = False
 
     @property
     def path(self) -> str:
-        """The path; if the directory is pinned, also after a rename."""
+        """The path of the directory; if it is pinned, the path after a rename."""
         if (descriptor := self._descriptor) is not None:
             path = os.readlink(descriptor.path)
             if path != self._path and _leads_to(path, descriptor):
@@ -41,30 +41,30 @@ class GroupDirectory:
 
     @property
     def last_path(self) -> str:
-        """The path, or the last known one.  Raises nothing."""
+        """The path, or the last known path if it cannot be read.  Raises nothing."""
         with contextlib.suppress(OSError):
             return self.path
         return self._path
 
     def pin(self) -> None:
-        """Keeps the directory itself, not its path."""
+        """Opens the directory, and from then on finds it by the descriptor, even after a rename."""
         with no_fork(), told_of(self._path):
             if self._descriptor is None:
                 self._descriptor = _Descriptor(os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def unpin(self) -> None:
-        """Keeps the path alone."""
+        """Gives up the descriptor, and from then on finds the directory by its path."""
         self._path = self.path
         self._descriptor = None
 
     @contextlib.contextmanager
     def where(self) -> Iterator[str]:
-        """A path that leads to the files inside the block, even if another thread unpins the directory."""
+        """A path that leads to the directory during the block, even if another thread unpins it."""
         descriptor = self._descriptor
         try:
             yield self._path if descriptor is None else descriptor.path
         finally:
-            del descriptor  # or the traceback of an error would keep it
+            del descriptor  # otherwise the traceback of an error would keep it open
 
     def refuse_closed(self) -> None:
         """ValueError: the attachment was closed."""
@@ -73,7 +73,7 @@ class GroupDirectory:
 
 
 def _leads_to(path: str, descriptor: _Descriptor) -> bool:
-    """Whether a path from the kernel leads to the directory; not if the group was removed or the mount is gone."""
+    """Whether a path from the kernel still leads to the directory: the group and its mount may be gone."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.stat(path), os.fstat(descriptor.number))
     return False

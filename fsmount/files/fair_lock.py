@@ -1,4 +1,4 @@
-"""A lock for threads and tasks alike, first come, first served."""
+"""A lock for threads and tasks alike, in the order of their requests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from fsmount.interface.event_loops import alarm
 
 
 class FairLock:
-    """One thread or task holds it at a time, in the order in which they asked."""
+    """A lock that one thread or task owns at a time, in the order of their requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: The functions that wake the present owner, and the next ones in their order.
+        #: The function that woke the owner; it stands for the owner.
         self._owner: Callable[[], None] | None = None
+        #: The functions that wake the waiters, the next owner's first.
         self._others: deque[Callable[[], None]] = deque()
 
     @contextmanager
     def held_for(self, timeout: float | None) -> Iterator[bool]:
-        """Holds it inside, for a thread; False: it was not free within `timeout` seconds."""
+        """Holds the lock during the block, for a thread; False: it was not free within `timeout` seconds."""
         handed = threading.Event()
         wake = handed.set
         try:
@@ -56,10 +57,10 @@ class FairLock:
             return True
 
     def _leave(self, wake: Callable[[], None]) -> None:
-        """Hands the lock over, or leaves the queue; does nothing without either.
+        """Hands the lock over, or leaves the queue; does nothing for a caller in neither place.
 
-        After an interrupt it is called again.  So the next owner is woken before it becomes the owner, and there is no
-        call in between.
+        After an interrupt it is called again.  So it wakes the next owner first.  No call follows that an interrupt
+        could separate from the change of the owner.
         """
         with self._lock:
             if self._owner is wake:

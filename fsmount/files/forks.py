@@ -1,4 +1,4 @@
-"""A lock that a fork waits for, so that no child inherits a descriptor that nothing knows of."""
+"""A lock that a fork waits for, so that a child inherits no descriptor that is opened but not yet recorded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _lock = threading.RLock()
 
 @contextlib.contextmanager
 def no_fork() -> Iterator[None]:
-    """No thread forks inside."""
+    """No thread forks during the block."""
     with _lock:
         yield
 
 
 def _renew() -> None:
-    """In a forked child, which has none of the threads that may hold the old lock."""
+    """Replaces the lock in a forked child: the thread that owns the old lock may not exist there."""
     global _lock
     _lock = threading.RLock()
 

@@ -29,13 +29,13 @@ def attach_files(directory: str, on_exit: OnExit) -> LeaseGroup:
     PermissionError: this user may open none of its lease files.
     """
     group = group_at(directory, keep=ends_with_keep(on_exit))
-    if _is_read_only(directory):  # it can be read all the same
+    if _is_read_only(directory):  # the group can be read, though not charged
         return group
     files = [GroupLeaseFile.name, *(LeaseFile.file_name(name, unit) for name, unit in group.units.items())]
     leases = [os.path.join(directory, file) for file in files]
     if not any(os.access(lease, os.R_OK | os.W_OK, effective_ids=True) for lease in leases):
         raise PermissionError(
-            errno.EACCES, "no lease file of this group is ours to open; its owner can change that", leases[0]
+            errno.EACCES, "you may open no lease file of this group: ask its owner for chmod or chown", leases[0]
         )
     group.directory.pin()
     return group
@@ -103,7 +103,7 @@ class LeaseGroup(AttachedGroup):
         path = self.path
         with told_of(path), self.directory.where() as where, os.scandir(where) as listing:
             entries = list(listing)
-        if not entries:  # a group has files; a directory that is removed while it is open reads as empty
+        if not entries:  # every group has files, but a removed directory that is still open reads as empty
             raise GroupRemoved(path)
         return [LeaseGroup(os.path.join(path, entry.name), self.units) for entry in entries if entry.is_dir()]
 
@@ -205,7 +205,7 @@ class LeaseGroup(AttachedGroup):
                 lease.tell("give")
 
     def charge_common_in_turn(self, amounts: Mapping[str, int], timeout: float | None) -> None:
-        """The same at the turn of the request.  LimitExceeded: the turn did not come within `timeout` seconds."""
+        """As charge_common(), in the queue.  LimitExceeded: the turn did not come within `timeout` seconds."""
         wanted = {resource: amount for resource, amount in amounts.items() if amount > 0}
         with self.lease_of_this_call() as lease:
             if wanted and not lease.charge_in_turn(wanted, timeout):
@@ -230,11 +230,11 @@ class LeaseGroup(AttachedGroup):
             raise self._not_held({resource: -amount for resource, amount in amounts.items()}, lease.held())
 
     def _limit_exceeded(self, amounts: Mapping[str, int]) -> LimitExceeded:
-        """Names the first resource without room for its amount, or the one with the least room left."""
+        """The error for the first resource without room for its amount, or for the one with the least room left."""
         found = [self[resource].limit_exceeded(amount) for resource, amount in amounts.items() if amount > 0]
         return min(found, key=lambda refused: max(refused.limit - refused.usage - refused.requested, -1))
 
     def _not_held(self, amounts: Mapping[str, int], held: Mapping[str, int]) -> NotHeld:
-        """Names the first resource of which too little is held, or the one with the least left."""
+        """The error for the first resource of which too little is held, or for the one with the least left."""
         resource = min(amounts, key=lambda resource: max(held[resource] - amounts[resource], -1))
         return NotHeld(resource, amounts[resource], held[resource], self.path)

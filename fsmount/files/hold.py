@@ -1,12 +1,11 @@
 """A charge for the length of a `with`, through files.
 
-A signal's handler may raise wherever Python code calls, returns or begins.  Nothing may stay charged then.  So the
-charge and its return are two steps of one generator, which is suspended inside a `try` while the block runs: whatever
-is raised from the end of the block on is raised inside that `try`.
+A signal handler may raise wherever Python code calls, returns or begins.  Nothing may stay charged then.  So one
+generator charges and uncharges, and it is suspended inside a `try` while the block runs.  An exception that a handler
+raises after the block is then raised inside that `try`.
 
-The way from the block to the generator must be without Python code, or a handler could raise on it.  `__exit__` of
-io.IOBase is written in C, and does nothing but call close(); here that is a C function too, which resumes the
-generator.
+No Python code may run between the block and the generator, because a handler could raise there.  `__exit__` of
+io.IOBase is written in C and only calls close().  Here close() is a C function too, which resumes the generator.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Charged(Protocol):
 
 
 class Hold(io.IOBase):
-    """A context manager: amounts are charged inside, and uncharged after.  It can be entered more than once."""
+    """A context manager that charges amounts for the block, then uncharges them.  It can be entered more than once."""
 
     if not TYPE_CHECKING:
         closed = True  # nothing is left to do when the object is collected
@@ -41,7 +40,7 @@ class Hold(io.IOBase):
         self._back = {resource: -amount for resource, amount in amounts.items()}
         self._wait = wait
         self._timeout = timeout
-        #: One for each block that runs now.  They are alike, so any of them can go on where a block ends.
+        #: A generator for each running block.  They are alike, so the end of a block may resume any of them.
         self._blocks: list[Generator[None]] = []
         self.close = partial(next, map(next, iter(self._blocks.pop, None)))  # type: ignore[method-assign]
 
@@ -71,7 +70,7 @@ class Hold(io.IOBase):
                 try:
                     self._uncharge(process, returned)
                 except BaseException:
-                    if not returned:  # a handler has raised, and may not keep it from being returned
+                    if not returned:  # a signal handler has raised before the write
                         self._uncharge(process, returned)
                     raise
         yield  # next() returns once more, instead of raising StopIteration

@@ -1,4 +1,4 @@
-"""The public errors for errors of a mount, by the group of the file or directory."""
+"""The public errors for errors of a mount; they name the group of the file or directory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fsmount.protocol.file_names import CHANNEL_FILE
 _NO_ROOM = "the mount has no room for another holder or waiting request: see fsmount status"
 _NO_FILES = "no more files of the mount can be opened: close some, or see fsmount status (the user's share is used up?)"
 
-#: Of a mount, or of a bind mount of it, that only shows the tree.
+#: The error of a mount, or a bind mount, that is read-only.
 READ_ONLY = (
     "the tree is mounted read-only here, so nothing can be charged or set; use it where it is mounted read-write, "
     "or remount it: mount -o remount,rw"
 )
 
-#: Where a path begins that leads through a descriptor of this process.
+#: The beginning of a path through a descriptor of this process.
 DESCRIPTORS = "/proc/self/fd/"
 
 
 @contextlib.contextmanager
 def told_of(path: str) -> Iterator[None]:
-    """Raises the public error for an error of the mount at the path of this group."""
+    """Turns an error of the mount in the block into the public error about the group at this path."""
     try:
         yield
     except OSError as error:
@@ -45,12 +45,12 @@ def told_of(path: str) -> Iterator[None]:
 
 
 def says_gone(error: OSError) -> bool:
-    """Whether a file or directory fails so whose group was removed, or was never there."""
+    """Whether the error means that the group of a file or directory was removed, or never existed."""
     return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESTALE)
 
 
 def _is_below_a_group(path: str) -> bool:
-    """Whether what is left of the way to a group that is gone ends in a tree.  TreeGone: its daemon is lost."""
+    """Whether the deepest existing directory above a missing group is in a tree.  TreeGone: its daemon is lost."""
     while (above := os.path.dirname(path)) != path:
         path = above
         try:
@@ -64,5 +64,5 @@ def _is_below_a_group(path: str) -> bool:
 
 
 def _public(name: str, path: str) -> str:
-    """The path of a file or directory as others know it: ours may lead through a descriptor of the group at path."""
+    """The public path of a file or directory whose own path may lead through a descriptor of the group at `path`."""
     return os.path.join(path, *name.split("/")[5:]) if name.startswith(DESCRIPTORS) else name

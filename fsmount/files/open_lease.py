@@ -1,6 +1,6 @@
-"""An open lease file: the holder of what an attachment charges, and of its place in the queue.
+"""An open lease file: the holder of an attachment's charges and of its request in the queue.
 
-The kernel closes it at any death of the process.
+The kernel closes the file at any death of the process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fsmount.protocol.group_file import open_group_file
 _LONGEST = (2**31 - 1) // 1000
 
 _leases: WeakSet[OpenLease] = WeakSet()
-# The open ones: a charge must not vanish with a variable.
+# The open leases stay referenced: a charge must not vanish with a variable.
 _opened: set[OpenLease] = set()
 
 
@@ -51,7 +51,7 @@ class OpenLease:
         return self._descriptor >= 0
 
     def tell(self, word: str, numbers: Mapping[str, str] | None = None, written: Written | None = None) -> int:
-        """Writes a command.  0, or the errno of a refusal that has changed nothing: ENOMEM or ERANGE."""
+        """Writes a command.  Returns 0, or the errno of a refusal that has changed nothing: ENOMEM or ERANGE."""
         with self._lock:
             self.open()
             try:
@@ -72,7 +72,7 @@ class OpenLease:
                 while not self._has_turn(amounts, written):
                     left = _left(deadline)
                     if not ready.poll(left) or left == 0:
-                        # This also uncharges a grant that came just now.
+                        # This leaves the queue, and uncharges a grant that came just now.
                         self.tell("wait")
                         return False
         return True
@@ -85,9 +85,9 @@ class OpenLease:
 
     @contextlib.contextmanager
     def _in_queue(self) -> Iterator[select.epoll]:
-        """An epoll that is ready at the lease's turn, or once the lease is closed.  An error inside ends the request.
+        """An epoll that is ready when the request is granted or the lease is closed.  An error ends the request.
 
-        The lease's own descriptor is not enough, because a poll of it does not end when another thread closes it.
+        A poll of the lease's descriptor alone would not end when another thread closes it.
         """
         closed = os.eventfd(0, os.EFD_CLOEXEC)
         try:
@@ -115,11 +115,11 @@ class OpenLease:
 
     def _leave_queue(self) -> None:
         if self.is_open:
-            with contextlib.suppress(OSError):  # the first error is the one to raise
+            with contextlib.suppress(OSError):  # the caller raises an earlier error
                 self.tell("wait")
 
     def held(self) -> dict[str, int]:
-        """Resource -> the amount that it holds."""
+        """Resource -> the amount that the lease holds."""
         with self._lock, told_of(self._directory.path):
             if self._descriptor < 0:
                 return {}
@@ -142,9 +142,9 @@ class OpenLease:
             return self._descriptor
 
     def adopt(self, descriptor: int) -> None:
-        """Takes over a descriptor of this file that another process has opened and stays the holder of.
+        """Takes over a descriptor of this file from the process that opened it, which stays the holder.
 
-        end() releases the charges; without it the end of the last of both processes does.
+        end() releases the charges.  Without it they are released when both processes have ended.
         """
         with self._lock:
             self._directory.pin()
@@ -154,12 +154,12 @@ class OpenLease:
     def end(self) -> None:
         """Releases its charges, or moves them to the group, and closes it.
 
-        The close alone would do the same, but only a moment after its return.
+        After a close alone, the daemon would do the same a moment later.
         """
         with self._lock:
             if self._descriptor < 0:
                 return
-            with contextlib.suppress(OSError):  # the group or the daemon is gone; the close has to do
+            with contextlib.suppress(OSError):  # the group or the daemon is gone; the close is all that remains
                 held = self.held()
                 if self._keep:
                     self._write("give", {resource: f"{amount}" for resource, amount in held.items()})
@@ -179,7 +179,7 @@ class OpenLease:
         """In a forked child: the lease belongs to the parent, and must not outlive it here."""
         self._lock = threading.RLock()
         self._fair_lock = FairLock()
-        # A request in the queue is of a thread of the parent.
+        # A request in the queue belongs to a thread of the parent.
         self._closed = -1
         self.close()
 
