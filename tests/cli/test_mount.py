@@ -584,7 +584,8 @@ def kill_mount_command(place: Place, *too_late: str) -> None:
         is_late = bool(place.mounts)
         if is_late:
             run_here("umount", place.path, *too_late)
-        eventually(lambda: not place.processes, what="the end of the daemon")
+        # One look may miss a process that is replaced by its child during the look.
+        eventually(lambda: not any(place.processes for _ in range(3)), what="the end of the daemon")
         if not is_late:
             return
 
