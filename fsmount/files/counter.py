@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from fsmount.control_files.control_file import ControlFile
 from fsmount.control_files.events import EventsFile
@@ -34,6 +34,8 @@ from fsmount.protocol.listings import CounterSnapshot, HolderLine, parse_groups,
 
 if TYPE_CHECKING:
     from fsmount.protocol.refusals import Probe, Refusal
+
+T = TypeVar("T")
 
 # The size of one read of a long file, in bytes.
 _LARGE = 1 << 20
@@ -123,11 +125,11 @@ class LeaseCounter(Counter):
 
     @property
     def usage(self) -> int:
-        return int(self._read(UsageFile))
+        return self._parsed(UsageFile, int)
 
     @property
     def limit(self) -> int:
-        return int(self._read(LimitFile))
+        return self._parsed(LimitFile, int)
 
     @limit.setter
     def limit(self, limit: int) -> None:
@@ -141,7 +143,7 @@ class LeaseCounter(Counter):
 
     @property
     def soft_limit(self) -> int:
-        return int(self._read(SoftLimitFile))
+        return self._parsed(SoftLimitFile, int)
 
     @soft_limit.setter
     def soft_limit(self, limit: int) -> None:
@@ -149,29 +151,33 @@ class LeaseCounter(Counter):
 
     @property
     def max_usage(self) -> int:
-        return int(self._read(MaxUsageFile))
+        return self._parsed(MaxUsageFile, int)
 
     @property
     def failcnt(self) -> int:
-        return int(self._read(FailcntFile))
+        return self._parsed(FailcntFile, int)
 
     def stat(self) -> dict[str, int]:
-        return _parse_counts(self._read(StatFile))
+        return self._parsed(StatFile, _parse_counts)
 
     def events(self) -> dict[str, int]:
-        return _parse_counts(self._read(EventsFile))
+        return self._parsed(EventsFile, _parse_counts)
 
     def holders(self) -> list[HolderLine]:
-        return parse_holders(self._read(HoldersFile))
+        return self._parsed(HoldersFile, parse_holders)
 
     def snapshot(self) -> list[CounterSnapshot]:
         with self._group.opened(SnapshotFile.file_name(self._resource), "rb") as file:
-            return parse_groups(b"".join(iter(functools.partial(file.read, _LARGE), b"")))
+            text = b"".join(iter(functools.partial(file.read, _LARGE), b""))
+        return self._parsed(SnapshotFile, parse_groups, text)
 
     def why(self, most: int = 256) -> list[Refusal]:
         from fsmount.protocol.refusals import Refusal
 
-        return [Refusal.parse(line) for line in os.fsdecode(self._read(WhyFile)).split("\n")[:-1][:most]]
+        def parse(text: bytes) -> list[Refusal]:
+            return [Refusal.parse(line) for line in os.fsdecode(text).split("\n")[:-1][:most]]
+
+        return self._parsed(WhyFile, parse)
 
     def probe(self, amount: int) -> Probe:
         from fsmount.protocol.refusals import Probe
@@ -179,7 +185,8 @@ class LeaseCounter(Counter):
         amount = checked_amount(amount)
         with self._group.opened(self._name(ProbeFile), "r+b") as file:
             file.write(b"%d" % amount)
-            return Probe.parse(os.fsdecode(file.read()))
+            text = file.read()
+        return self._parsed(ProbeFile, lambda text: Probe.parse(os.fsdecode(text)), text)
 
     # ---- resets
 
@@ -194,8 +201,16 @@ class LeaseCounter(Counter):
     def _name(self, kind: type[ControlFile]) -> str:
         return kind.file_name(self._resource, self.unit)
 
-    def _read(self, kind: type[ControlFile]) -> bytes:
-        return self._group.read(self._name(kind))
+    def _parsed(self, kind: type[ControlFile], parse: Callable[[bytes], T], text: bytes | None = None) -> T:
+        """The content of a file.  OSError(EINVAL): no daemon of fsmount has written this text."""
+        name = self._name(kind)
+        try:
+            return parse(self._group.read(name) if text is None else text)
+        except (ValueError, TypeError, KeyError):
+            path = os.path.join(self._group.path, name)
+            raise OSError(
+                errno.EINVAL, "the text is not that of a control file: is this a mount of fsmount?", path
+            ) from None
 
     def _write(self, kind: type[ControlFile], text: bytes) -> None:
         with self._group.opened(self._name(kind), "wb") as file:

@@ -95,7 +95,7 @@ def test_no_command_follows_a_link_among_plausible_files(place: Place, victim: P
             os.unlink(group / name)
         as_user(THEM, lambda name=name: os.symlink(victim, group / name))  # type: ignore[misc]
     for command in COMMANDS:
-        run(*arguments(command, group))
+        assert "Traceback" not in run(*arguments(command, group)).stderr, command
 
 
 def test_root_uses_no_group_through_a_link_of_another_user(place: Place) -> None:
@@ -120,3 +120,11 @@ def test_root_uses_no_group_through_a_link_of_another_user(place: Place) -> None
         assert run_here(*(own if word is ... else word for word in command)).returncode in (0, 75)
     group.write("force_empty", "1")
     place.umount()
+
+
+@pytest.mark.parametrize("text", ["", "nonsense\n", "usage\n", "usage many\n", "1 2 3\n", "\x80\n"])
+def test_no_command_shows_a_traceback_for_files_with_nonsense(place: Place, text: str) -> None:
+    group = false_group(place, lambda path: Path(path).write_text(text) and None)
+    for command in COMMANDS:
+        done = run_command(command, group)
+        assert done.stderr.count("\n") <= 1 and "Error" not in done.stderr, done
