@@ -13,7 +13,7 @@ from fsmount.control_files.values import StatFile
 from fsmount.errors import GroupRemoved
 from fsmount.files.directory import GroupDirectory
 from fsmount.files.hold import Written
-from fsmount.files.mount_errors import told_of
+from fsmount.files.mount_errors import public_errors
 from fsmount.files.open_lease import OpenLease
 from fsmount.interface import Group
 from fsmount.protocol.group_file import opened_group_file
@@ -45,7 +45,7 @@ class AttachedGroup(Group):
     @functools.cached_property
     def identity(self) -> tuple[int, int]:
         """Device and inode of its directory; no other group of the mount ever has the same."""
-        with told_of(self.path), self.directory.where() as where:
+        with public_errors(self.path), self.directory.where() as where:
             status = os.stat(where)
         return status.st_dev, status.st_ino
 
@@ -81,7 +81,7 @@ class AttachedGroup(Group):
     def opened(self, name: str, mode: str) -> Iterator[IO[bytes]]:
         """One of its files, opened; no file is made or truncated."""
         with (
-            told_of(self.path),
+            public_errors(self.path),
             self.directory.where() as where,
             opened_group_file(os.path.join(where, name), _FLAGS[mode] | os.O_NONBLOCK) as descriptor,
             open(descriptor, mode, buffering=0, closefd=False) as file,
@@ -91,7 +91,7 @@ class AttachedGroup(Group):
     def _is_below_a_group(self) -> bool:
         path = self.path
         above = os.path.dirname(path)
-        with told_of(path):
+        with public_errors(path):
             device = os.stat(path).st_dev
         stat = StatFile.file_name(*next(iter(self._units.items())))
         try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from fsmount.files.forks import no_fork
-from fsmount.files.mount_errors import DESCRIPTORS, told_of
+from fsmount.files.mount_errors import DESCRIPTORS, public_errors
 
 
 class _Descriptor:
@@ -48,7 +48,7 @@ class GroupDirectory:
 
     def pin(self) -> None:
         """Opens the directory, and from then on finds it by the descriptor, even after a rename."""
-        with no_fork(), told_of(self._path):
+        with no_fork(), public_errors(self._path):
             if self._descriptor is None:
                 self._descriptor = _Descriptor(os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 

@@ -14,7 +14,7 @@ from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.files.attachment import AttachedGroup
 from fsmount.files.counter import LeaseCounter
 from fsmount.files.hold import Hold, Written
-from fsmount.files.mount_errors import says_gone, told_of
+from fsmount.files.mount_errors import public_errors, says_gone
 from fsmount.files.open_lease import OpenLease
 from fsmount.interface import OnExit, busy
 from fsmount.interface.options import ends_with_keep
@@ -42,7 +42,7 @@ def attach_files(directory: str, on_exit: OnExit) -> LeaseGroup:
 
 
 def _is_read_only(directory: str) -> bool:
-    with told_of(directory):
+    with public_errors(directory):
         return os.statvfs(directory).f_flag & os.ST_RDONLY != 0
 
 
@@ -56,7 +56,7 @@ def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:
     except OSError as error:
         if says_gone(error):
             raise no_group(directory) from None
-        with told_of(directory):
+        with public_errors(directory):
             raise
     if not resources:
         raise OSError(errno.EINVAL, "this directory is in no fsmount tree", directory)
@@ -101,7 +101,7 @@ class LeaseGroup(AttachedGroup):
 
     def children(self) -> list[LeaseGroup]:
         path = self.path
-        with told_of(path), self.directory.where() as where, os.scandir(where) as listing:
+        with public_errors(path), self.directory.where() as where, os.scandir(where) as listing:
             entries = list(listing)
         if not entries:  # every group has files, but a removed directory that is still open reads as empty
             raise GroupRemoved(path)
@@ -109,7 +109,7 @@ class LeaseGroup(AttachedGroup):
 
     def child(self, name: str | bytes) -> LeaseGroup:
         path = self._path_of_child(name)
-        with told_of(self.path):
+        with public_errors(self.path):
             if is_group_name(name) and os.path.isdir(path):
                 return LeaseGroup(path, self.units)
         if not self.exists:
@@ -118,7 +118,7 @@ class LeaseGroup(AttachedGroup):
 
     def mkdir(self, name: str | bytes, mode: int = 0o755) -> LeaseGroup:
         path = self._path_of_new_child(name)
-        with told_of(self.path):
+        with public_errors(self.path):
             try:
                 os.mkdir(path, mode)
             except FileExistsError:
@@ -130,7 +130,7 @@ class LeaseGroup(AttachedGroup):
 
     def rmdir(self, name: str | bytes) -> None:
         child = self.child(name)
-        with told_of(child.path):
+        with public_errors(child.path):
             try:
                 os.rmdir(child.path)
             except OSError as error:
@@ -143,7 +143,7 @@ class LeaseGroup(AttachedGroup):
         path = self._path_of_new_child(new)
         if path == child.path:
             return
-        with told_of(self.path):
+        with public_errors(self.path):
             if os.path.lexists(path):
                 raise _name_is_taken(path)
             os.rename(child.path, path)

@@ -24,7 +24,7 @@ DESCRIPTORS = "/proc/self/fd/"
 
 
 @contextlib.contextmanager
-def told_of(path: str) -> Iterator[None]:
+def public_errors(path: str) -> Iterator[None]:
     """Turns an error of the mount in the block into the public error about the group at this path."""
     try:
         yield

@@ -17,7 +17,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 def open_group_file(path: str, flags: int) -> int:
     """A descriptor that the caller closes.  OSError(EINVAL): this is no file of an fsmount tree."""
-    with _told_of(path):
+    with _group_file_errors(path):
         descriptor = os.open(path, flags | _FLAGS)
     try:
         _check(descriptor, path)
@@ -32,7 +32,7 @@ def opened_group_file(path: str, flags: int) -> Iterator[int]:
     """A descriptor for the block alone.  A signal handler that raises leaves no descriptor behind, at any moment."""
     opened: list[int] = []
     try:
-        with _told_of(path):
+        with _group_file_errors(path):
             opened.extend(map(os.open, (path,), (flags | _FLAGS,)))  # one step: opened and listed, or neither
         _check(opened[0], path)
         yield opened[0]
@@ -42,7 +42,7 @@ def opened_group_file(path: str, flags: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _told_of(path: str) -> Iterator[None]:
+def _group_file_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
