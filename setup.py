@@ -23,8 +23,8 @@ MISSING = (
 )
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", "-fvisibility=hidden"]
-FLAGS.append("-fwrapv")  # what is read from a region may be any number, and a sum of such is still one
-if FAULTS := os.environ.get("FSMOUNT_FAULT_POINTS"):  # a test's C file: what is to happen at the fault points
+FLAGS.append("-fwrapv")  # any number may be in a region, and the sum of two must be defined
+if FAULTS := os.environ.get("FSMOUNT_FAULT_POINTS"):  # a test's C file, with the actions at the fault points
     CORE.append(FAULTS)
     FLAGS += ["-DFSM_FAULT_POINTS", "-O0"]  # such a build runs for seconds
 

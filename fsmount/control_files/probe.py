@@ -1,4 +1,4 @@
-"""R.probe: what a charge would meet; each open file has an answer of its own."""
+"""R.probe: the outcome that a charge would have; each open file has its own answer."""
 
 from __future__ import annotations
 

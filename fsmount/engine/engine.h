@@ -2,8 +2,8 @@
  * engine.h - hierarchical resource counters in one shared-memory region.
  *
  * A region holds a tree of groups. A group has one counter for each resource, and a charge of a counter also charges
- * every ancestor. Charges belong to a holder. Each (holder, counter) pair has one cell: what it has used, and its
- * stock. A charge within the stock is one compare-and-swap on the cell, at any depth. Everything else takes the one
+ * every ancestor. Charges belong to a holder. Each (holder, counter) pair has one cell: its usage and its stock.
+ * A charge within the stock is one compare-and-swap on the cell, at any depth. Everything else takes the one
  * lock of the region. layout.h describes the memory, counter.c the decisions.
  *
  * Conventions, for every function here:
@@ -47,10 +47,10 @@ typedef struct fsm_fault {
     fsm_id group;   /* -ENOMEM: the ancestor that refused */
     int64_t usage;  /* -ENOMEM, and -EBUSY of a limit: its precise usage */
     int64_t limit;  /* -ENOMEM: its limit */
-    int64_t held;   /* -ERANGE: what the holder, or the group itself, holds */
+    int64_t held;   /* -ERANGE: the amount that the holder, or the group itself, holds */
     uint32_t which; /* -ENOMEM, -ERANGE of fsm_change() and fsm_move(): index of the amount */
     int32_t pid;    /* -ETIMEDOUT: process that has the lock */
-    char text[200]; /* -EUCLEAN, -EPROTO, -EINVAL of a region: what was found, and where */
+    char text[200]; /* -EUCLEAN, -EPROTO, -EINVAL of a region: the fault, and its place */
 } fsm_fault;
 
 /* The details of the last failure in this thread, valid until its next call. */
@@ -282,7 +282,7 @@ int fsm_force_empty(fsm_region *region, fsm_id group, uint32_t resource);
 /* ---- holders -------------------------------------------------------------- */
 
 enum { FSM_PROCESS = 1, FSM_LEASE = 2 }; /* kind */
-enum { FSM_KEEP = 1 };                   /* flag: what the holder holds goes to the group when the holder ends */
+enum { FSM_KEEP = 1 };                   /* flag: when the holder ends, its charges go to the group */
 
 /*
  * Makes a holder for the process (pid, start_time: field 22 of /proc/PID/stat). -ENOSPC; leases have room of their own.

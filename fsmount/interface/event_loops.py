@@ -17,7 +17,7 @@ def _in_trio() -> bool:
 
 
 def alarm() -> tuple[Callable[[], None], Awaitable, Awaitable]:
-    """For a task of the running event loop: what wakes it, from any thread; its sleep until then; a checkpoint."""
+    """For a task of the running event loop: a function that wakes it, from any thread; its sleep; a checkpoint."""
     if _in_trio():
         import trio
 

@@ -1,4 +1,4 @@
-"""Group and Counter: what attach() offers, in the region and through files alike.
+"""Group and Counter, the results of attach(), with the same methods in the region and through files.
 
 A transport implements the abstract methods.  Everything that both would write alike is here.
 """

@@ -30,12 +30,12 @@ class Trap(PermissionError):
 
 
 class Found(NamedTuple):
-    """Descriptors that hold what was found; they are good for as long as the block of walked()."""
+    """Descriptors of the file and its directory; they are open for as long as the block of walked()."""
 
-    directory: int  # the one that the name is in
-    name: str  # its last component, when all links are followed; ".": what was found is `directory` itself
-    file: int  # opened with O_PATH; -1: there is none
-    by_descriptor: bool = False  # a link of /proc leads to it: an open file of a process, which need not have a name
+    directory: int  # the directory that contains the name
+    name: str  # the last component of the path, when all links are followed; ".": `directory` itself
+    file: int  # the file, opened with O_PATH; -1: it does not exist
+    by_descriptor: bool = False  # a link of /proc leads to an open file of a process, which may have no name
 
     @property
     def status(self) -> os.stat_result | None:

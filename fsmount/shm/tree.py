@@ -135,5 +135,5 @@ class Tree(JoinedRegion):
 def _refuse_no_capacity(name: str, capacity: object) -> None:
     if not isinstance(capacity, int) or isinstance(capacity, bool):
         raise TypeError(f"{name} is an int, not {capacity!r}")
-    if not 0 <= capacity < 1 << 32:  # what is too few or too many, the engine says
+    if not 0 <= capacity < 1 << 32:  # the engine refuses what is too few or too many
         raise ValueError(f"{name} cannot be {capacity}")

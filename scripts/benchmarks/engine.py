@@ -236,4 +236,4 @@ def table(figures: Mapping[str, Figure]) -> Table:
             if what.startswith(f"{model}: ") and figure.spread.median
         ]
         rows.append([LINES[model].replace("\n", ": "), *map(number, ratios), "; ".join(wrong) or "nothing"])
-    return Table(["times as slow as fsmount, 2 processes", *bases, "what it gets wrong"], rows)
+    return Table(["times as slow as fsmount, 2 processes", *bases, "errors"], rows)

@@ -67,7 +67,9 @@ PEERS = {
         1_000,
         f"does not exclude threads; a kill between two writes leaves different sums; {STAYS}",
     ),
-    "SQLite (WAL)": Peer(admission.rows, 20, f"who finds it locked tries again; {STAYS}", {1: Target(minimum=1000)}),
+    "SQLite (WAL)": Peer(
+        admission.rows, 20, f"a process that finds it locked tries again; {STAYS}", {1: Target(minimum=1000)}
+    ),
     "SQLite (WAL), not synced": Peer(
         admission.rows_unsynced, 20, "the same; the database may not survive a crash of the machine"
     ),
@@ -81,7 +83,7 @@ PEERS = {
 }
 
 
-# ---- what each has to keep ------------------------------------------------------
+# ---- the limits that each keeps -------------------------------------------------
 
 SMALL = Limits(leaf=60, parent=100)
 
@@ -136,7 +138,7 @@ def check(name: str, opened: Open) -> None:
             raise RuntimeError(f"{name} admits {again[0]} and {again[1]} after both processes uncharged everything")
 
 
-# ---- what each costs ------------------------------------------------------------
+# ---- the cost of each ------------------------------------------------------------
 
 
 def _pairs(counter: Counter, pairs: int) -> Case:
@@ -210,4 +212,4 @@ def table(figures: Mapping[str, Figure]) -> Table:
         ratios = [number(figure.spread.median) for figure in found if figure]
         if ratios:
             rows.append([name, *ratios, peer.lacks])
-    return Table(["times as slow as fsmount", *PROCESSES.values(), "what it lacks"], rows)
+    return Table(["times as slow as fsmount", *PROCESSES.values(), "missing"], rows)

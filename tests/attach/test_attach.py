@@ -113,7 +113,7 @@ def test_refusals_name_the_directory_that_refused(mount: Mount, group: GroupFile
     child.remove()
 
 
-# ---- what the daemon learns -----------------------------------------------------------------------
+# ---- the view of the daemon -----------------------------------------------------------------------
 
 
 def test_a_forked_child_is_a_holder_of_its_own_until_it_ends(group: GroupFiles) -> None:

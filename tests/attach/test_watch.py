@@ -85,8 +85,8 @@ def moved(mount: Mount) -> Iterator[GroupFiles]:
 
 def is_at_once(condition: Callable[[], bool]) -> None:
     """
-    Sooner than by the looks that the daemon has at everybody, every five seconds: what it answers meanwhile is counted,
-    and not the time, which a busy machine keeps from it.
+    The condition holds before the daemon's next look at all processes, which comes every five seconds.  A number of
+    answers bounds the wait, and not a time, since a busy machine delays the daemon.
     """
     for _ in range(1000):
         if condition():

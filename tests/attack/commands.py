@@ -18,7 +18,7 @@ from types import FrameType
 
 from tests.attack.scene import ROOT, SECRET, command, end, process_of
 
-#: In seconds: what takes longer is a hang.
+#: In seconds: a command that takes longer hangs.
 PATIENCE = 60.0
 
 

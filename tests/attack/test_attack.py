@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 
 def attack(part: str, seed: int, count: int, seconds: int) -> None:
-    """Runs a part of the attack in namespaces of its own; what it finds is the failure."""
+    """Runs a part of the attack in its own namespaces; the test fails with its findings."""
     command = [sys.executable, "-m", "tests.attack", part, "--seed", str(seed), "--count", str(count)]
     process = subprocess.Popen(
         command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

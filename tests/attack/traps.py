@@ -125,7 +125,7 @@ class Traps:
         scene = self._scene
         return [*scene.canaries, *(mount.parent for mount in scene.mounts), scene.sticky]
 
-    # ---- what each of the attacker's processes does, without an end
+    # ---- the endless work of the attacker's processes
 
     def swap(self) -> None:
         """There and back, as fast as root's commands look twice."""

@@ -32,7 +32,7 @@
 #define PATIENCE 60000000 /* ns: patience of an operation for the lock */
 #define HANG 30000000000  /* ns after which an operation counts as hanging */
 
-/* ---- what the processes tell each other ------------------------------------------- */
+/* ---- messages between the processes ----------------------------------------------- */
 
 enum { OK, EUCLEANS, TIMEOUTS, OTHERS, ANSWERS };
 

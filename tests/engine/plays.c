@@ -166,7 +166,7 @@ void strike_the_scene(scene *s)
     fsm_close(s->region);
 }
 
-/* ---- what a victim does before its play begins ---------------------------------- */
+/* ---- the victim before its play begins ------------------------------------------ */
 
 static int64_t margin_of(const victim *v)
 {
@@ -889,7 +889,7 @@ const play *play_named(const char *name)
             return p;
     violation("there is no play %s", name);
 }
-/* ---- what there is to see ------------------------------------------------------- */
+/* ---- the visible state ---------------------------------------------------------- */
 
 __attribute__((format(printf, 4, 5))) static void put(view *v, int64_t number, bool sum, const char *format, ...)
 {
@@ -1097,7 +1097,7 @@ static void check_refusals(const scene *s)
     }
 }
 
-/* ---- what the survivors can still do --------------------------------------------- */
+/* ---- the abilities of the survivors ---------------------------------------------- */
 
 /* Up to the limit, and not one more. */
 static void fill(scene *s)

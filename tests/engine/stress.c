@@ -811,7 +811,7 @@ static void act(worker *w)
     }
 }
 
-/* ---- who watches ------------------------------------------------------------ */
+/* ---- observers -------------------------------------------------------------- */
 
 typedef enum moment { BEFORE, AFTER } moment;
 

@@ -116,7 +116,7 @@ def everything(client: socket.socket) -> bytes:
     return found
 
 
-# ---- what it serves
+# ---- the pages that it serves
 
 
 def test_a_client_that_accepts_openmetrics_gets_the_file(place: Place, exporter: Exporter) -> None:

@@ -277,7 +277,7 @@ def test_a_hold_that_is_entered_and_lost_stays_charged_like_any_charge(group: Gr
     assert (attached["memory"].held, group.usage) == (5, 5)
 
 
-# ---- what it says and can be told
+# ---- values and settings
 
 
 def test_its_values_are_those_of_the_files(group: GroupFiles, memory: LeaseCounter) -> None:

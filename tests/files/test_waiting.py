@@ -114,7 +114,7 @@ def test_an_interrupted_hold_leaves_no_request_and_no_charge(
     group: GroupFiles, attached: Group, action: Callable[[Group], None]
 ) -> None:
     group.uncharge(5)
-    attached["memory"].charge(1)  # what must not be given back by mistake
+    attached["memory"].charge(1)  # this charge must not be given back by mistake
     for _ in interruptions(partial(action, attached)):
         assert (attached["memory"].held, group.usage, group.number("usage", "tokens")) == (1, 6, 0)
         assert attached._charge_in_turn({"memory": 4}, 0.0), "somebody stands in line before"

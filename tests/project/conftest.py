@@ -60,7 +60,7 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sdist; what builds it is in the environment of the tests."""
+    """The sdist; the environment of the tests has the tools that build it."""
     directory = tmp_path_factory.mktemp("sdist")
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", directory, CHECKOUT, cwd=directory)
     (path,) = directory.glob("*.tar.gz")

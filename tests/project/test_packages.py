@@ -1,4 +1,4 @@
-"""The sdist and the wheel: what is in them, and that a wheel is all an empty venv needs."""
+"""The sdist and the wheel have the right files, and an empty venv needs nothing but a wheel."""
 
 from __future__ import annotations
 

@@ -123,4 +123,4 @@ def test_a_run_that_leaves_something_behind_fails_and_names_it(tmp_path: Path) -
     (process,) = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("process ")]
     assert process[1:] == ["sleep", "1000"]
     assert f"region {region}\n" in done.stdout
-    eventually(lambda: not Path("/proc", process[0]).exists(), what="what was left behind is ended")
+    eventually(lambda: not Path("/proc", process[0]).exists(), what="the process that was left behind is ended")

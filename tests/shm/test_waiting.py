@@ -127,7 +127,7 @@ def held_by(counter: Counter, waiter: Waiter) -> int:
     return sum(holder.held for holder in counter.holders() if holder.pid == waiter.pid)
 
 
-# ---- whose turn it is ----------------------------------------------------------------------------
+# ---- the order of turns --------------------------------------------------------------------------
 
 
 def test_a_charge_that_fits_does_not_wait(memory: Counter) -> None:
@@ -325,7 +325,7 @@ def test_1000_requests_are_granted_in_order_and_none_is_lost_when_500_processes_
         assert tree.check() == []
 
 
-# ---- who waits no more -----------------------------------------------------------------------------
+# ---- the end of a request --------------------------------------------------------------------------
 
 
 def test_a_request_of_a_dead_process_leaves_the_queue(tree: Tree, full: Counter) -> None:

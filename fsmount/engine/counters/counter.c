@@ -1,5 +1,5 @@
 /*
- * counter.c - a counter and its ancestors: what is reserved, stock, and global mode.
+ * counter.c - a counter and its ancestors: reservations, stock, and global mode.
  *
  * The problem: a charge must count at every level up to the root, but a store at every level is far too slow. So a
  * holder reserves an amount ahead at every level, its stock, and charges within it by one compare-and-swap on its own

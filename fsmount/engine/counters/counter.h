@@ -1,4 +1,4 @@
-/* counter.h - a counter and its ancestors: what is reserved, the open cells below, sums, and global mode. */
+/* counter.h - a counter and its ancestors: reservations, the open cells below, sums, and global mode. */
 #ifndef FSM_COUNTER_H
 #define FSM_COUNTER_H
 
@@ -38,7 +38,7 @@ int seek_counter(fsm_region *r, const reading *at, fsm_id id, uint32_t resource,
 void reset_counter(counter *c);
 void reset_derived(counter *c);
 
-/* ---- what is reserved ---- */
+/* ---- reservations ---- */
 
 /* Reserves at every level; a negative amount is returned. Returns whether some level has marks. */
 bool reserve(const ancestry *p, int64_t amount);

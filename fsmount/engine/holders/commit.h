@@ -11,7 +11,7 @@
  */
 int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t waiter);
 
-/* Plans change i of a step: what the cell has used afterwards, and what its group holds itself. */
+/* Plans change i of a step: the final usage of the cell, and the final charges of its group itself. */
 void plan_change(fsm_region *r, uint32_t i, const cell *cl, int64_t used, int64_t common);
 /* Carries out n planned changes, and grants `waiter`; without the journal if that takes only one store. */
 void apply_changes(fsm_region *r, cell *const *cells, uint32_t n, uint32_t waiter, bool in_one_store);

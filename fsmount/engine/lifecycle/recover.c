@@ -2,7 +2,7 @@
  * recover.c - recomputing everything that is derived from the truth.
  *
  * Runs under the lock, after an owner of the lock has died or damage was found. Other processes may go on charging
- * through open cells meanwhile. They only turn stock into usage and back; what an open cell has reserved stays the
+ * through open cells meanwhile. They only turn stock into usage and back; the reservation of an open cell stays the
  * same.
  */
 #include "lifecycle/recover.h"

@@ -99,7 +99,7 @@ typedef struct counter {
     int64_t forgotten;      /* refusals before failcnt was reset; failcnt is the rest */
     int64_t soft_crossings; /* total; odd: the usage was last seen above the soft limit */
     int64_t soft_limit;
-    int64_t common;              /* what the group itself holds */
+    int64_t common;              /* charges of the group itself */
     int64_t threshold_crossings; /* total */
     int64_t calm_refusals;       /* refusals at the last uncharge in global mode, */
     uint32_t calm;               /* and how many uncharges in a row found that number */
@@ -207,7 +207,7 @@ enum journal_step {
     JOURNAL_CHANGE = 6
 };
 
-/* The final values of one change: what the cell has used, and what its group holds itself. */
+/* The final values of one change: the usage of the cell, and the charges of its group itself. */
 typedef struct change {
     uint32_t cell;
     int64_t used, common;

@@ -1,8 +1,8 @@
-/* bare.c - the bare file system once more, with libfuse alone: what a server in C costs.
+/* bare.c - the bare file system once more, with libfuse alone: the cost of a daemon in C.
  *
  * usage: bare MOUNTPOINT
  *
- * What bare.py has: a constant file in every directory, everything cached for ever, one thread.  It keeps no
+ * The same as bare.py: a constant file in every directory, everything cached for ever, one thread.  It keeps no
  * directories, since the kernel does.
  */
 #define FUSE_USE_VERSION 312
