@@ -1,7 +1,7 @@
 """The attributes that stat() shows of groups and control files, and their changes.
 
-A group has the attributes that the engine keeps for its directory.  A file with an owner of its own has others, and
-its first mode is that of its kind.  Any other file follows its directory, and chmod and chown of it are refused.
+The engine keeps the attributes of a group's directory.  A file that can have an owner of its own has attributes of its
+own, and its kind gives its first mode.  Any other file follows its directory, and refuses chmod and chown.
 """
 
 import errno
@@ -48,12 +48,12 @@ class InodeAttributes:
             mode = file.kind.mode if attributes.mode == MODE_UNSET else attributes.mode
             return self._with_size(entry(inode, stat.S_IFREG | mode, 1, attributes), file.kind, group, thread)
         attributes = group.attributes(0)
-        # the kernel does not know that they change with the directory
+        # the kernel does not know that the file's attributes change with the directory's
         found = entry(inode, stat.S_IFREG | file.kind.mode_in(attributes.mode), 1, attributes, timeout=0)
         return self._with_size(found, file.kind, group, thread)
 
     def _with_size(self, found: EntryAttributes, kind: type[ControlFile], group: Group, thread: int) -> EntryAttributes:
-        """The block size is at least the size: tools then read to the end, and never seek to it."""
+        """Adds the size of the file.  With a block size of at least that, tools read to the end and never seek."""
         size = kind.size(group)
         if found.st_ino in self._sizes:
             size = self._sizes.size_shown(found.st_ino, size, thread)
@@ -67,7 +67,7 @@ class InodeAttributes:
         return found
 
     def of_removed(self, inode: int) -> EntryAttributes | None:
-        """The attributes of an open inode whose group was removed, if they are remembered."""
+        """The attributes of an inode whose group was removed while it was open; None if they are not remembered."""
         attributes = self._removed.find(inode)
         if attributes is None:
             return None
@@ -77,7 +77,7 @@ class InodeAttributes:
         return entry(inode, stat.S_IFREG | (file.kind.mode if file else 0o600), 0, attributes)
 
     def change(self, inode: int, wanted: EntryAttributes, fields: SetattrFields) -> None:
-        """Sets the mode, owner and times of an inode.  A truncated file is not a written one: its time stays."""
+        """Sets the mode, owner and times of an inode.  Truncation does not count as a write: the time stays."""
         if inodes.group_of(inode) in self._removed:
             raise FUSEError(errno.ENODEV)  # a process has it open
         group, file = self._find(inode)

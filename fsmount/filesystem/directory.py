@@ -49,7 +49,7 @@ class Directory:
         return Directory, self.group.id
 
     async def start(self, texts: LongTexts) -> None:
-        """Starts a listing.  A worker thread finds many children, since that takes milliseconds.  FUSEError."""
+        """Starts a listing.  If there are many children, a worker thread finds them.  FUSEError."""
         try:
             if self.group.child_count > _FEW:
                 raise guard.MustWait

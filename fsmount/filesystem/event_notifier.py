@@ -1,8 +1,8 @@
 """The daemon's end of the region's event notifier: it wakes pollers when any process counts an event.
 
-A process that counts an event wakes the notifier once for each time that it is armed.  A worker thread sleeps until
-then.  One look at the polled files serves all events since the last look.  While no file is polled, the notifier is not
-armed, and charges pay nothing for it.
+While the notifier is armed, the next process that counts an event wakes it, and a worker thread sleeps until then.  The
+daemon then checks all polled files at once.  While no file is polled, the notifier is not armed, and charges pay
+nothing for it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,12 +13,12 @@ import trio
 from fsmount.filesystem.guard import await_in_thread
 from fsmount.shm import Tree
 
-#: How long a thread waits at a time, in seconds.  The thread may outlive the mount by that time.
+#: The longest wait of the thread, in seconds.  The thread may outlive the mount by that time.
 _WAIT = 5.0
 
 
 class EventNotifier:
-    """For the event loop's thread.  `answer` looks at the polled files, and returns whether there are any."""
+    """Waits for events.  `answer` checks the polled files, and returns whether there are any.  For the event loop."""
 
     def __init__(self, tree: Tree, answer: Callable[[], Awaitable[bool]]) -> None:
         self._tree = tree
@@ -26,7 +26,7 @@ class EventNotifier:
         self._wanted = trio.Event()
 
     def arm(self) -> None:
-        """A process begins to poll: every event counted from here on wakes the notifier."""
+        """Arms the notifier for a process that begins to poll: the next event wakes it."""
         if not self._wanted.is_set():
             self._tree.listen(True)
             self._wanted.set()

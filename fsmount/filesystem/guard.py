@@ -1,4 +1,4 @@
-"""The guard around every handler: no exception escapes from it, and it never waits.
+"""The guard around every handler: no exception escapes, and the event loop's thread never waits long.
 
 pyfuse3 runs all handlers in one thread, and an exception that leaves a handler ends the mount.  So a handler here is a
 plain function that answers from memory, and one of two decorators makes a coroutine for pyfuse3 of it:
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: How long the event loop's thread waits for the region's lock, in seconds.
 PATIENCE = 0.002
 
-#: How long it waits for the interpreter while a worker thread makes a text of many groups, in seconds.
+#: How long the event loop's thread waits for the interpreter while a worker thread computes, in seconds.
 SWITCH_INTERVAL = 0.0002
 
 P = ParamSpec("P")
@@ -45,20 +45,20 @@ T = TypeVar("T")
 _PATIENCE_OF_WORKER = 3.0
 _PATIENCE_AFTER_FAILURE = 0.05
 
-#: How many operations may wait for the kernel at once; one more gets EAGAIN.  The kernel may delay them until the
+#: How many operations may wait for the kernel at once; the next one gets EAGAIN.  The kernel may delay them until the
 #: daemon has served another request, so some of pyfuse3's tasks must stay free.
 _WAITERS = 16
 
 #: Errors that no user can cause.
 _ALARMING = frozenset({errno.EUCLEAN, errno.EIO, errno.EBADF, errno.ENOTCONN, errno.EFAULT})
 
-#: Such errors that were logged.  Every request may meet the same damage in a region.
+#: The alarming errors that were logged: each is logged once, though every request may meet the same damage.
 _alarms: set[str] = set()
 _ALARMS_MAX = 100
 
 
 class MustWait(Exception):
-    """An operation in the event loop's thread may have to wait for the kernel: it runs again in a worker thread."""
+    """An operation in the event loop's thread would have to wait: the guard runs it again in a worker thread."""
 
 
 #: When an operation last waited for the lock in vain.
@@ -95,7 +95,7 @@ def _guarded(operation: Callable[P, T], gone: int) -> Callable[P, Coroutine[Any,
 
 
 async def recover(error: Exception, gone: int, operation: Callable[[], T]) -> T:
-    """Runs an operation that has raised `error` again, where it may wait.  FUSEError: the answer to the kernel."""
+    """Runs an operation again in a worker thread if `error` says that it must wait.  FUSEError: the kernel's answer."""
     limiter = None
     if isinstance(error, MustWait):
         limiter = _waiters
@@ -154,14 +154,14 @@ def leave_loop() -> None:
 
 
 def in_loop(function: Callable[..., T], *arguments: object) -> T:
-    """Calls function in the event loop's thread, from there or from a worker thread."""
+    """Calls the function in the event loop's thread, from any thread."""
     if trio.lowlevel.in_trio_run():
         return function(*arguments)
     return trio.from_thread.run_sync(function, *arguments)
 
 
 def finish(function: Callable[[], object]) -> None:
-    """Runs function, and if the region's lock is taken, runs it in the background until it succeeds."""
+    """Runs the function.  If the region's lock is taken, it runs in the background until it succeeds."""
     try:
         function()
     except LockTimeout:
@@ -182,7 +182,7 @@ async def await_in_thread(wait: Callable[[], T]) -> T:
 
 
 async def persist(function: Callable[[], object]) -> None:
-    """Runs function in worker threads until it gets the region's lock; logs other errors.  Never raises."""
+    """Runs the function in worker threads until it gets the region's lock; logs other errors.  Never raises."""
     while True:
         try:
             await trio.to_thread.run_sync(function)

@@ -10,7 +10,7 @@ class Host(Protocol):
         """The attached process `pid` has bound its holder to a control channel that it keeps open."""
 
     def holder_released(self, holder: int) -> None:
-        """The last descriptor of that control channel is closed, for whatever reason.  Must not raise."""
+        """The last descriptor of the holder's control channel is closed.  Must not raise."""
 
     def unmount_asked(self, keep: bool) -> None:
         """Root or the owner of the mount has asked for its end.

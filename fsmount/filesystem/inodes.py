@@ -1,8 +1,8 @@
 """Inode numbers, made of a group's id and the slot of a file.
 
-Since a number can be taken apart again, there is no table of inodes, and a tree of any size costs the daemon nothing.
-From the highest bit: 28 bits of the group's generation, 24 of its index, 12 of the slot.  The numbers of a removed
-group never name a later group at its place.
+The number contains its parts, so there is no table of inodes, and a tree of any size costs the daemon nothing.
+From the highest bit: 28 bits of the group's generation, 24 of its index, 12 of the slot.  A later group with the index
+of a removed group has another generation, and so other numbers.
 
 A slot has a row of KINDS_MAX for the group itself, and one for each resource.
 """
@@ -11,7 +11,7 @@ from fsmount.control_files.table import Place
 from fsmount.protocol.file_names import KINDS_MAX
 from fsmount.shm import RESOURCES_MAX
 
-#: FUSE gives the root directory this number.  No file of the group has it.
+#: The number that FUSE gives the root directory; no file has it.
 DIRECTORY = 1
 
 _SLOT_BITS = 12
@@ -24,7 +24,7 @@ if (1 + RESOURCES_MAX) * KINDS_MAX > 1 << _SLOT_BITS:
 
 
 def number(group: int, slot: int) -> int:
-    """The inode number of a slot of a group, which is given by its id."""
+    """The inode number of a slot of a group; `group` is its id."""
     return group >> 32 << _INDEX_BITS + _SLOT_BITS | (group & _INDEX) << _SLOT_BITS | slot
 
 

@@ -44,7 +44,7 @@ class Lookup:
             (name, slot) for name, slot in self._slots_in_root.items() if not names[name].kind.hidden
         ]
         self._listed = [(name, slot) for name, slot in self._listed_in_root if name in self._slots]
-        #: The group of an inode, and its file, or None for the directory.  GroupRemoved.
+        #: find(inode): its group, and its file, or None for the directory.  GroupRemoved.
         self.find = functools.lru_cache(_CACHED)(self._find)
 
     def _find(self, inode: int) -> tuple[Group, MountedFile | None]:

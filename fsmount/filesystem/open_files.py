@@ -50,7 +50,7 @@ class OpenFiles(dict[int, ControlFile]):
         return opened
 
     async def opened(self, handle: int, opened: ControlFile) -> None:
-        """Called before the open() is answered."""
+        """Finishes an open() before its answer."""
         if opened.readable:
             await self._sizes.opened(opened.inode, handle, opened.thread)
         opened.opened_at = monotonic()
@@ -80,13 +80,13 @@ class OpenFiles(dict[int, ControlFile]):
         """The events of a file; the kernel is notified of later ones through `poll_handle`."""
         opened = self[handle]
         if poll_handle is not None or opened.in_line:
-            # before the look at the file: one of both notices a change
+            # registered before the file is checked, so that no change is missed
             opened.waiter = poll_handle or opened.waiter
             self._polled.add(handle, opened)
         return opened.poll()
 
     def close(self, handle: int) -> None:
-        """The last descriptor is closed."""
+        """Closes a file, when its last descriptor is closed."""
         self._polled.discard(handle)
         opened = self.pop(handle)
         self._shares.close_file(opened.user)
@@ -98,7 +98,7 @@ class OpenFiles(dict[int, ControlFile]):
         guard.finish(opened.release)
 
     def abandon(self) -> None:
-        """The mount ends: ends the leases that are still open.  Never raises."""
+        """Ends the leases that are still open at the end of the mount.  Never raises."""
         while self:
             _, opened = self.popitem()
             try:

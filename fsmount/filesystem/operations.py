@@ -79,7 +79,7 @@ class Operations(pyfuse3.Operations):
             log.warning("cannot mark reads for the page cache: each open() asks for the attributes, and takes longer")
 
     def close(self) -> None:
-        """After the last request, and before pyfuse3.close(): ends the leases that are still open.  Never raises."""
+        """Ends the leases that are still open, after the last request and before pyfuse3.close().  Never raises."""
         self._names.serving = False
         self._files.abandon()
         self._write_times.store()
@@ -92,7 +92,7 @@ class Operations(pyfuse3.Operations):
             nursery.start_soon(self._sizes.run)
 
     def _children_changed(self, group: int) -> None:
-        """A process has made, renamed or removed children of this group in the region.  May wait."""
+        """Handles a report that a process has changed the children of this group in the region.  May wait."""
         self._shares.owners_changed()
         guard.in_loop(self._polled.wake, self._names.correct(group))
 
@@ -168,7 +168,7 @@ class Operations(pyfuse3.Operations):
             raise
         self._names.add(parent.id, name, group.id)
         self._names.invalidate(parent.id)
-        # nothing may fail from here on, so the kernel has to ask for the engine's attributes
+        # nothing may fail from here on, so the attributes are not read: the kernel asks for them later (timeout 0)
         made = Attributes(mode, ctx.uid, gid, 0, 0, 0)
         return entry(inodes.number(group.id, inodes.DIRECTORY), stat.S_IFDIR | mode, 2, made, timeout=0)
 
@@ -263,7 +263,7 @@ class Operations(pyfuse3.Operations):
             except LockTimeout:
                 if place == start:
                     raise
-                return  # a second run would repeat the entries that the reply has already
+                return  # a second run would repeat the entries that are already in the reply
             except OSError as error:
                 if error.errno != errno.ENODEV:
                     raise

@@ -1,9 +1,8 @@
 """A charge of an open lease that was refused, or that waits for room.
 
 An open lease remembers a charge that was refused.  The next poll() puts it in the queue, with all other requests that
-wait for room.  The file becomes writable when the room is there.  The room is kept for this lease, so the same command
-then succeeds.  The kernel does not report the end of a poll(), so room that is not fetched within a second is given
-back.
+wait for room.  When there is room, it is kept for this lease: the file becomes writable, and the same command succeeds.
+The kernel does not report the end of a poll(), so room that is not fetched within a second is given back.
 
 Most operations run in the event loop's thread, and an operation that must wait runs in a worker thread; so does the
 return of room that was not fetched.  A lock keeps them apart: otherwise a write could fetch room that another thread is
@@ -27,7 +26,7 @@ from fsmount.errors import LimitExceeded
 from fsmount.filesystem.guard import MustWait, in_loop, persist
 from fsmount.shm import Lease
 
-#: How long a polled lease may take to fetch its room, in seconds.
+#: The time that a polled lease has to fetch its room, in seconds.
 _FETCHED_WITHIN = 1.0
 
 #: The amount to charge, from the amount in the command and the amount that is held.
@@ -64,9 +63,9 @@ class PendingCharge:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """No other operation on the lease runs in the block.
+        """Excludes other operations on the lease during the block.
 
-        MustWait: another one runs, and the event loop's thread does not wait for it.
+        MustWait: another operation runs, and the event loop's thread does not wait for it.
         """
         if not self._lock.acquire(blocking=not trio.lowlevel.in_trio_run()):
             raise MustWait
@@ -85,7 +84,7 @@ class PendingCharge:
         return {resource: amount - kept.get(resource, 0) for resource, amount in self.lease.held.items()}
 
     def change(self, changes: Changes) -> None:
-        """Charges or gives back; the same change as before fetches the room kept for it.  LimitExceeded, NotHeld."""
+        """Charges or uncharges; a repeated change fetches the room kept for it.  LimitExceeded, NotHeld."""
         with self.alone():
             self._change(changes)
 

@@ -1,7 +1,7 @@
 """The open files that processes poll, and the wake-up of the pollers.
 
-Users decide how many files are polled.  So no step here takes longer because of the files of other groups.  After an
-event in the tree every listening file is checked, and other requests are served in between.
+Users decide how many files are polled, so the work for one file must not grow with the number of files.  Only after an
+event in the tree is every listening file checked, and other requests are served in between.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class PolledFiles:
         await self._event_notifier.run()
 
     def add(self, handle: int, opened: ControlFile) -> None:
-        """A process polls this file.  Called before its state is read, so that no change is missed."""
+        """Adds a file that a process polls, before its state is read, so that no change is missed."""
         self._files[handle] = opened
         self._in_group.setdefault(opened.group.id, set()).add(handle)
         if opened.listens:
@@ -40,7 +40,7 @@ class PolledFiles:
             self._event_notifier.arm()
 
     def discard(self, handle: int) -> ControlFile | None:
-        """Forgets a file; returns it if a process has polled it."""
+        """Removes a file; returns it if a process has polled it."""
         opened = self._files.pop(handle, None)
         if opened is not None:
             self._listening.discard(handle)
@@ -51,13 +51,13 @@ class PolledFiles:
         return opened
 
     def wake(self, removed: Iterable[int]) -> None:
-        """Wakes the pollers of removed groups, which get POLLERR."""
+        """Wakes the pollers of files in removed groups; they get POLLERR."""
         for group in removed:
             for handle in list(self._in_group.get(group, ())):
                 self._notify(handle)
 
     def _notify(self, handle: int) -> None:
-        """Makes the kernel ask again; it passes another handle if the process polls on."""
+        """Makes the kernel poll the file again, with a new handle if the process still polls."""
         opened = self.discard(handle)
         if opened is not None and opened.waiter is not None:
             with suppress(OSError):

@@ -37,14 +37,14 @@ class RemovedGroups:
         return group in self._groups
 
     def attributes_of(self, group: Group) -> AttributesOfGroup:
-        """The attributes to remember, before the group is removed."""
+        """The attributes of a group that is about to be removed, for remember()."""
         directory = group.attributes(0)
         files = {number: group.attributes(slot) for number, slot in self._slots.items()}
         owner = directory.uid, directory.gid
         return AttributesOfGroup(directory, {number: of for number, of in files.items() if (of.uid, of.gid) != owner})
 
     def remember(self, group: int, attributes: AttributesOfGroup, user: int) -> None:
-        """The group is removed."""
+        """Remembers the attributes of a removed group, if the user's share has room."""
         with suppress(OSError):
             self._shares.take(user, _ONE, not self._shares.exempts(user))
             self._groups[group] = attributes, user
@@ -58,7 +58,7 @@ class RemovedGroups:
         return attributes.files.get(inodes.slot_of(inode), attributes.directory)
 
     def forget(self, forgotten: Iterable[int]) -> None:
-        """The kernel has forgotten these inodes."""
+        """Forgets the groups of inodes that the kernel has forgotten."""
         if not self._groups:
             return
         for inode in forgotten:

@@ -1,15 +1,15 @@
 """The wait for the kernel's next request.
 
 Before each request pyfuse3 waits through trio, under a lock that its workers hand to each other.  That costs two
-switches of tasks and three system calls, which is more than the rest of a request.  Yet the next request mostly comes
-within microseconds: a read() and a close() follow an open(), and a writer writes again.
+switches of tasks and three system calls, more than the rest of a request.  Yet the next request often comes within
+microseconds: a read() and a close() follow an open(), and a writer writes again.
 
-So a worker that has answered looks for the next request for a moment.  Between two looks it yields its processor to the
-caller, if they share one.  If they do not, neither processor goes to sleep and has to be woken.  After that moment, and
-every few milliseconds in any case, the worker waits through trio, so that other tasks run.
+So a worker that has answered polls for the next request for a moment.  Between two polls it yields its processor, which
+the caller may need.  On separate processors, neither goes to sleep and has to be woken.  After that moment, and every
+few milliseconds in any case, the worker waits through trio, so that other tasks run.
 
-pyfuse3 uses the module in its attribute `trio`, which is how it runs under asyncio.  Here that attribute is trio with
-another lock and another wait.
+pyfuse3 finds trio by its attribute `trio`, so that it can run under asyncio.  Here that attribute is trio with another
+lock and another wait.
 """
 
 import select
@@ -20,10 +20,10 @@ from typing import Any
 import pyfuse3
 import trio
 
-#: How many requests may be under way at once, including readers that wait for a long text.
+#: The largest number of requests under way at once, including readers that wait for a long text.
 TASKS = 1024
 
-#: How long a worker looks for a request, in seconds; about as long as a request takes.
+#: How long a worker polls for a request, in seconds: about as long as a request takes.
 _MOMENT = 20e-6
 
 #: How long requests may follow each other before other tasks run, in seconds.
@@ -33,15 +33,15 @@ _served = 0
 
 
 def served() -> int:
-    """How many requests were served so far, with the one that is awaited; a process has one mount."""
+    """The number of requests so far, including the next one; a process has one mount."""
     return _served
 
 
 class Lock:
     """The lock of the one worker that waits for a request: the first worker that finds it free takes it.
 
-    The lock is not handed over.  So a worker that returns before it sleeps takes it again, and no other worker has to
-    wake up for each request.
+    The lock is not handed over.  So the same worker takes it again after each quick request, and no other worker has to
+    wake up.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Lock:
 
 
 class LowLevel:
-    """trio.lowlevel with a wait_readable() that looks for a moment first."""
+    """trio.lowlevel with a wait_readable() that first polls for a moment."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()  # poll() fails for a process at its limit of descriptors
@@ -70,7 +70,7 @@ class LowLevel:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
-        """Called before each request."""
+        """Waits for the next request."""
         global _served
         _served += 1
         if descriptor != self._watched:

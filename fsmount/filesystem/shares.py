@@ -1,7 +1,7 @@
 """Shares of the tree's capacity: no user can use up what the others need.
 
-One rule holds for everything that a tree has room for.  **A user other than root and the owner of the mount never holds
-more of it than is left for such users, and a sixteenth of it is for root and the owner alone.**  So the first user gets
+Each kind of thing in a tree has a capacity, and one rule holds for each.  **A sixteenth of the capacity is for root and
+the owner of the mount alone.  Any other user never holds more than is left for such users.**  So the first user gets
 at most half, the next user half of the rest, and so on.  Root finds room even if a user has the right to thousands of
 user numbers.
 
@@ -10,11 +10,11 @@ belongs to neither root nor the owner of the mount.  If there is no such group, 
 An open file or directory counts against the user who opens it: many users may read a file, and must not use up the
 share of its owner.  Root and the owner are never refused.
 
-Totals are the engine's own.  The share of each user is counted here, where each request takes and gives back.  But a
-process of root or the owner can make and remove groups in the region itself, and a group can get another owner.  So the
-groups are counted again before a user is refused, and after an owner has changed, before a user gets more.  That takes
-0.5 ms for 65,536 groups.  If it takes long, a worker thread does it, so seldom that it takes a bounded part of the
-time.  Changes in the region meanwhile may be counted or not.
+The engine counts the totals.  The share of each user is counted here, with each request that takes or gives back.  But
+a process of root or the owner can make and remove groups in the region itself, and a group can get another owner.  So
+the groups are counted again before a user is refused, and before a user gets more after a change of owner.  That takes
+0.5 ms for 65,536 groups.  A longer count runs in a worker thread, and seldom enough to take a bounded part of the time.
+It may miss changes in the region that happen meanwhile.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ log = logging.getLogger(__name__)
 #: The pools of the engine, in the order of Region.use().
 _OF_ENGINE = ("groups", "processes", "leases", "cells", "marks", "waiters")
 
-#: The capacity of what the daemon itself keeps for users: about 1 KB each, and 2 KB for an open lease.
+#: The capacities for things that the daemon itself keeps for users: about 1 KB each, and 2 KB for an open lease.
 _OF_DAEMON = {"open_files": 1 << 18, "removed_groups": 1 << 16}
 
 #: The divisor of the part that is for root and the owner of the mount alone.
 _RESERVED = 16
 
-#: If a count takes at most this long, in seconds, the event loop's thread does it, whenever it is needed.
+#: The event loop's thread does a count that takes at most this long, in seconds.
 _SHORT = 0.0001
 
 #: The divisor of the part of the time that longer counts may take.
 _PART = 20
 
-#: How often groups are counted until none was made or removed meanwhile; the last count is then good enough.
+#: The number of attempts at a count during which no group is made or removed; the last one counts in any case.
 _ATTEMPTS = 3
 
-#: How often a refusal of one kind is logged for one user, in seconds.
+#: The time between two log lines about refusals of one kind for one user, in seconds.
 _LOG_INTERVAL = 60.0
 
 _FILES_FOR_USERS = _OF_DAEMON["open_files"] - _OF_DAEMON["open_files"] // _RESERVED
 
-#: How many groups' owners, and refusals that were logged, are remembered.
+#: The largest number of remembered owners of groups, and of remembered refusals in the log.
 _REMEMBERED = 8192
 
-#: How many users a report names for each kind.
+#: The number of users that a report names for each kind.
 _LARGEST = 3
 
 
@@ -71,7 +71,7 @@ class Account:
 
     def __init__(self, shares: Shares, uid: int, limited: bool) -> None:
         self._shares = shares
-        #: The user whose share it is.
+        #: The user whose share is charged.
         self.uid = uid
         #: Whether the request may be refused.
         self.limited = limited
@@ -85,7 +85,7 @@ class Account:
         self._shares.give_back(self.uid, amounts)
 
     def used_up(self, amounts: Mapping[str, int]) -> dict[str, int]:
-        """The kinds of which the user cannot get these amounts here, and how many the user has."""
+        """Kind -> the number that the user has, for each kind of which the share has less than these amounts."""
         return self._shares.used_up(self.uid, amounts) if self.limited else {}
 
 
@@ -101,7 +101,7 @@ class Shares:
         self._totals = dict.fromkeys(_OF_DAEMON, 0)
         self._files = self._held["open_files"]
         self._owners: dict[int, int] = {}  # group -> the user that it counts against
-        self._changes = 0  # in the number of groups, so far
+        self._changes = 0  # how often the number of groups has changed
         self._outdated = True  # groups or owners may have changed in the region
         self._count_time = 0.0  # how long the last count took
         self._count_at = -math.inf  # when the next count may begin
@@ -112,16 +112,16 @@ class Shares:
         self._count()
 
     def exempts(self, uid: int) -> bool:
-        """Whether this is root or the owner of the mount."""
+        """Whether the user is root or the owner of the mount."""
         return uid == 0 or uid == self._owner
 
     def account(self, group: Group, uid: int) -> Account:
-        """The account of what a user takes in a group."""
+        """The account for the requests of a user in a group."""
         owner = self.owner_of(group)
         return Account(self, uid if self.exempts(owner) else owner, not self.exempts(uid))
 
     def owner_of(self, group: Group) -> int:
-        """The owner of the topmost group that is neither root's nor the mount's owner's; or the group's own."""
+        """The owner of the topmost group on the way that an ordinary user owns; without one, the group's own owner."""
         way: list[Group] = []
         above: Group | None = group
         owner = 0
@@ -164,8 +164,8 @@ class Shares:
             self._add(uid, {kind: -amount for kind, amount in amounts.items()})
 
     def open_file(self, uid: int) -> None:
-        """A user opens a file or directory.  OSError(ENFILE): the user's share is used up."""
-        # the same as take() and give_back() in a third of the time
+        """Counts a file or directory that a user opens.  OSError(ENFILE): the user's share is used up."""
+        # as take() and give_back(), in a third of the time
         with self._lock:
             held = self._files.get(uid, 0) + 1
             if held <= _FILES_FOR_USERS - self._totals["open_files"] - 1 or self.exempts(uid):
@@ -175,7 +175,7 @@ class Shares:
         raise self._refusal(uid, {"open_files": 1})
 
     def close_file(self, uid: int) -> None:
-        """A user closes a file or directory."""
+        """Counts a file or directory that a user closes."""
         with self._lock:
             self._totals["open_files"] -= 1
             held = self._files[uid]
@@ -192,7 +192,7 @@ class Shares:
             return True
 
     def _short(self, uid: int, amounts: Mapping[str, int]) -> str | None:
-        """The kind of which the user's share has less than these amounts."""
+        """A kind of which the user's share has less than these amounts; None if there is none."""
         capacities = self._capacities(amounts)
         for kind, amount in amounts.items():
             capacity, used = capacities[kind]
@@ -227,7 +227,7 @@ class Shares:
     # ---- counts
 
     def owners_changed(self) -> None:
-        """A group has another owner, or a process has made or removed groups in the region."""
+        """Notes that a group has another owner, or that a process has made or removed groups in the region."""
         self._owners.clear()
         self._outdated = True
 
@@ -275,7 +275,7 @@ class Shares:
     # ---- reports
 
     def report(self) -> dict[str, Capacity]:
-        """The capacity of each kind, and the users who have most of it."""
+        """The capacity of each kind, and the users with the largest parts of it."""
         with self._lock:
             held = {kind: list(users.items()) for kind, users in self._held.items()}
             capacities = self._capacities(held)
@@ -285,7 +285,7 @@ class Shares:
         }
 
     def used_up(self, uid: int, amounts: Mapping[str, int]) -> dict[str, int]:
-        """The kinds of which a user cannot get these amounts, and how many the user has."""
+        """Kind -> the number that the user has, for each kind of which the share has less than these amounts."""
         with self._lock:
             return {
                 kind: self._held[kind].get(uid, 0)

@@ -3,9 +3,9 @@
 A write takes some microseconds, and a store into the region each time would slow it down.  So the daemon keeps the
 times, and stores them when there are many and when the mount ends.  If the daemon is killed, the last times are lost.
 
-The event loop's thread notes and stores all times.  A reader of a time looks here first and in the region afterwards,
-and so finds it while it moves.  A handler that sets a time drops the one here.  No write comes between, because the
-kernel lets one of both at a time to an inode.
+The event loop's thread notes and stores all times.  A reader looks here first and then in the region, so it also finds
+a time that is being stored.  A handler that sets a time drops the time here.  No write comes between, because the
+kernel sends either a write or a change of attributes to an inode at a time.
 """
 
 import logging
@@ -16,10 +16,10 @@ from fsmount.errors import LockTimeout
 
 log = logging.getLogger(__name__)
 
-#: How many times are kept at most.
+#: The largest number of kept times.
 _MANY = 1024
 
-#: How many times are stored at a time.
+#: The number of times that one call stores.
 _STORED_AT_ONCE = 16
 
 
@@ -31,7 +31,7 @@ class WriteTimes(dict[int, int]):
         self._store = store
 
     def note(self, inode: int, written: int) -> None:
-        """A file was written at this time."""
+        """Notes that a file was written at this time."""
         self[inode] = written
         if len(self) > _MANY:
             self.store(_STORED_AT_ONCE)

@@ -1,25 +1,25 @@
-"""News of a file's attributes that the kernel was sent, and whether a read may come across them.
+"""Recent changes of a file's attributes in the kernel, and whether one may interfere with a read.
 
 The kernel shortens a file at the end of its text only if the attributes have not changed since the read began.  The
-daemon cannot see the kernel's view, so it keeps the recent news of each file.  News counts as noted once the thread
-that asked for it makes its next request.
+daemon cannot see the kernel's attributes, so it keeps the recent answers and changes ("news") of each file.  An answer
+counts as noted by the kernel once the thread that asked for it makes its next request.
 """
 
 import os
 from collections import deque
 from time import monotonic
 
-#: News is kept of at most this many files, and this much of each.
+#: The largest number of files with news, and of news for each file.
 _FILES_MAX, _NEWS_MAX = 512, 32
 
-#: How long a program may take from the last read to the end of its copy, in seconds.
+#: The longest time from the last read of a program to the end of its copy, in seconds.
 COPY_ENDED = 1.0
 
 
 class _News:
-    """Attributes that the kernel was sent or has changed for a thread; `noted`: the kernel has taken them over.
+    """Attributes that the daemon sent or the kernel changed for a thread; `noted`: the kernel has taken them over.
 
-    size: the size that was sent; -1: another size, which is not known.
+    size: the sent size; -1: an unknown size.
     """
 
     __slots__ = ("noted", "size", "thread", "when")
@@ -31,7 +31,7 @@ class _News:
         self.when = monotonic()
 
     def is_pending(self) -> bool:
-        """Whether the thread may still have to go on; thread 0 is one that the daemon cannot see."""
+        """Whether the thread may still be waiting for the kernel; thread 0: the daemon cannot see it."""
         return not self.thread or os.path.exists(f"/proc/{self.thread}")
 
 
@@ -42,24 +42,24 @@ class AttributeNews:
         self._of: dict[int, deque[_News]] = {}
 
     def sent(self, inode: int, thread: int, size: int = -1) -> None:
-        """The kernel is sent attributes, or changes them, for a thread; it notes them when that thread goes on."""
+        """Notes that the daemon sends attributes for a thread; the kernel notes them when that thread goes on."""
         self.goes_on(inode, thread)
         self._add(inode, _News(thread, noted=False, size=size))
 
     def changed(self, inode: int, thread: int) -> None:
-        """The daemon has made the kernel change the attributes."""
+        """Notes that the daemon has made the kernel change the attributes."""
         self._add(inode, _News(thread, noted=True))
 
     def goes_on(self, inode: int, thread: int) -> None:
-        """The thread makes its next request: the kernel has noted earlier answers to it."""
+        """Notes that the thread makes its next request: the kernel has noted the earlier answers to it."""
         for news in self._of.get(inode, ()):
             if news.thread == thread and not news.noted:
                 news.noted, news.when = True, monotonic()
 
     def may_interfere(self, inode: int, thread: int, since: float, end: int) -> bool:
-        """Whether news other than `end` may have reached the kernel since a read of this thread's open file began.
+        """Whether the kernel may have noted another size than `end` since a read of this thread's open file began.
 
-        since: when the file was opened.
+        since: the time at which the file was opened.
         """
         recent = monotonic() - COPY_ENDED
         return any(

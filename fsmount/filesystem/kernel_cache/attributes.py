@@ -3,9 +3,9 @@
 The kernel may keep attributes forever.  It notices changes through the mount by itself: a write invalidates the
 attributes of the file, and mkdir, rmdir and rename those of the directory.
 
-After mkdir, rmdir or rename the kernel forgets the attributes of the directory.  A getattr that was answered just
-before, and that its caller handles just after, would bring the old ones back.  invalidate_inode() also makes the kernel
-distrust answers under way, so the handlers call it before they answer.
+After mkdir, rmdir or rename the kernel forgets the attributes of the directory.  But it may still be handling an older
+answer to getattr, which would bring the old attributes back.  invalidate_inode() makes the kernel distrust such
+answers, so the handlers call it before they answer.
 """
 
 import logging
@@ -22,7 +22,7 @@ FOREVER = 100 * 365 * 86400.0
 
 
 def entry(inode: int, mode: int, nlink: int, attributes: Attributes, timeout: float = FOREVER) -> EntryAttributes:
-    """The attributes that stat() shows.  `mode` has the type and the permissions, in place of those in `attributes`."""
+    """The attributes that stat() shows.  `mode`: the type and the permissions, instead of the mode in `attributes`."""
     result = EntryAttributes()
     result.st_ino = inode
     result.st_mode = mode
@@ -40,4 +40,4 @@ def invalidate_attributes(inode: int) -> None:
     except FileNotFoundError:
         pass  # the kernel does not have this inode
     except OSError as error:
-        log.warning("cannot invalidate inode %#x, of which the kernel may show old attributes: %s", inode, error)
+        log.warning("cannot invalidate inode %#x, the kernel may show old attributes: %s", inode, error)

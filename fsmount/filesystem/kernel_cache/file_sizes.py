@@ -40,25 +40,25 @@ from fsmount.filesystem.kernel_cache.pages import EXTENDED, drop_pages, extend_f
 
 PAGE = 4096
 
-#: Special values of a kernel's size: the one that stat() shows, and one that may be too small.
+#: Special values for the kernel's size: the size that stat() shows, and an unknown size, which may be too small.
 _SHOWN, _UNKNOWN = -1, -2
 
-#: How many files without a reader are remembered, until the kernel asks for their attributes.
+#: The largest number of files without a reader whose sizes are remembered, until the kernel asks for attributes.
 _REMEMBERED = 1024
 
-#: How long the kernel may take to note attributes that it was sent, in seconds.
+#: The longest time until the kernel notes attributes that it was sent, in seconds.
 SETTLED = 0.02
 
-#: How long pages are shown again, in seconds.
+#: The time for which later reads get the same pages, in seconds.
 _FRESH = 0.003
 
 
 class _Reader:
     """An open file that can be read, and the state of the copy from it.
 
-    active: when it was opened or last read for the page cache.
-    refused: when it first got EINVAL.
-    asked_again: when it got the answer to a read that the kernel repeats; infinite until then.
+    active: the time at which it was opened or last read for the page cache.
+    refused: the time at which it first got EINVAL.
+    asked_again: the time of the answer to a read that the kernel repeats; infinite until that answer.
     """
 
     __slots__ = ("active", "asked_again", "refused")
@@ -78,12 +78,12 @@ class _Reader:
         return FUSEError(errno.EINVAL)
 
     def ask_again(self) -> FUSEError:
-        """The kernel repeats a read that gets this error."""
+        """The error that makes the kernel repeat the read."""
         self.asked_again = math.inf
         return FUSEError(errno.EINTR)
 
     def is_noting_end(self) -> bool:
-        """Whether the reader's own system call may still have to note the end of the file."""
+        """Whether the reader's own system call may not have noted the end of the file yet."""
         return monotonic() - self.asked_again < SETTLED
 
 
@@ -113,7 +113,7 @@ class FileSizes:
         return inode in self._sizes
 
     def size_shown(self, inode: int, size: int, thread: int) -> int:
-        """The size that stat() shows a thread of a file in this table: `size`, unless a copy is under way."""
+        """The size that stat() shows a thread for a file in this table: `size`, unless a copy is under way."""
         if inode in self._readers and self._is_recent(inode) and 0 <= self._sizes[inode] <= size:
             return self._sizes[inode]
         if inode in self._copying:
@@ -121,33 +121,33 @@ class FileSizes:
             return size
         self._copied.pop(inode, None)
         if inode in self._changing or self.news.may_interfere(inode, thread, 0, size):
-            self._sizes[inode] = _UNKNOWN  # the kernel may not heed the answer
+            self._sizes[inode] = _UNKNOWN  # the kernel may ignore the answer
         else:
             del self._sizes[inode]
         return size
 
     def is_noting_end(self, inode: int) -> bool:
-        """Whether a reader may still have to note the end of the file: other attributes would interfere."""
+        """Whether a reader may not have noted the end of the file yet: other attributes would interfere."""
         copying = self._copying.get(inode)
         return copying is not None and self._readers[inode][copying].is_noting_end()
 
     # ---- open files
 
     def truncated(self, inode: int, thread: int) -> None:
-        """The thread opens the file with O_TRUNC."""
+        """Notes that the thread opens the file with O_TRUNC."""
         self.news.sent(inode, thread)
         if inode not in self._copying:
             self._remember(inode, _UNKNOWN)
 
     async def opened(self, inode: int, handle: int, thread: int) -> None:
-        """Called before an open() of that thread is answered, which may not have asked for the size."""
+        """Notes an open() of the thread, before its answer; the open() may not have asked for the size."""
         self.news.goes_on(inode, thread)
         self._readers.setdefault(inode, {})[handle] = _Reader()
         if inode in self._sizes and self._is_alone(inode, handle):
             await self._extend(inode, 0)
 
     def closed(self, inode: int, handle: int, thread: int, could_read: bool) -> None:
-        """The open file is released: the thread that opened it has gone on."""
+        """Notes that the open file is released: the thread that opened it has gone on."""
         if could_read:
             readers = self._readers[inode]
             del readers[handle]
@@ -166,7 +166,7 @@ class FileSizes:
         self.news.changed(inode, 0)
 
     def _is_recent(self, inode: int) -> bool:
-        """Whether a process may be between the read of a page and its look at the file's size."""
+        """Whether a process may have read a page, but not yet the file's size."""
         return monotonic() - self._copied.get(inode, 0) < COPY_ENDED
 
     def _is_alone(self, inode: int, handle: int) -> bool:
@@ -178,7 +178,7 @@ class FileSizes:
     # ---- reads for the page cache
 
     def begin_copy(self, inode: int, handle: int) -> None:
-        """The open file is copied.  EINVAL: another open file may be copied too."""
+        """Notes that the open file is copied.  EINVAL: another open file may be copied too."""
         reader = self._readers[inode][handle]
         reader.active = monotonic()
         if reader.is_refused() or not self._is_alone(inode, handle):
@@ -190,10 +190,10 @@ class FileSizes:
     async def allow_answer(
         self, inode: int, handle: int, thread: int, since: float, end: int | None, length: int, size: int
     ) -> None:
-        """Called before a part of a text is sent.  EINTR, EINVAL: it must not be sent.
+        """Prepares the kernel for a part of a text, before its answer.  EINTR, EINVAL: the part must not be sent.
 
-        thread, since: the thread that opened the file, and when.  end: where the part ends, if the text ends there.
-        length: of the text.  size: the one that stat() shows.
+        thread, since: the thread that opened the file, and the time.  end: the end of the part, if the text ends there.
+        length: the length of the text.  size: the size that stat() shows.
         """
         reader = self._readers[inode][handle]
         if inode in self._changing:
@@ -235,7 +235,7 @@ class FileSizes:
     async def drop_short_pages(self) -> None:
         """Drops the pages of short texts that were read through files that are still open.
 
-        To wait for a page of a long text can take as long as to make the text, and the writer would wait for it.
+        A page of a long text can take as long as the text takes to make, and the writer would wait for it.
         """
         await self._drop(self._cached)
 

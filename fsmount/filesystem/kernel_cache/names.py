@@ -38,17 +38,17 @@ class KnownNames:
         self.serving = False
 
     def add(self, parent: int, name: bytes, child: int) -> None:
-        """The kernel learns that the child of this name is the group with id `child`."""
+        """Notes that the kernel learns this name of the group with id `child`."""
         self._names.setdefault(parent, {})[name] = child
 
     def drop(self, parent: int, name: bytes, child: int) -> None:
-        """The name no longer belongs to this child."""
+        """Notes that the name no longer belongs to this child."""
         names = self._names.get(parent, {})
         if names.get(name) == child:
             names.pop(name, None)
 
     def forget(self, group: int) -> None:
-        """The group is gone, with everything in it."""
+        """Forgets the names in a removed group, and below."""
         pending = [group]
         while pending:
             pending += self._names.pop(pending.pop(), {}).values()

@@ -12,20 +12,20 @@ EXTENDED = _FAR + 1
 
 
 def extend_file(inode: int) -> None:
-    """Makes the kernel take a file for larger than any text: it stores a byte in a page that no process reads."""
+    """Makes the kernel's size of a file larger than any text, by a byte in a page that no process reads."""
     try:
         pyfuse3.notify_store(inode, _FAR, b"\0")
     except FileNotFoundError:
         pass  # the kernel does not have this inode
     except OSError as error:
-        log.warning("cannot extend inode %#x in the kernel, which may show too little of it: %s", inode, error)
+        log.warning("cannot extend inode %#x, the kernel may show too little of its text: %s", inode, error)
 
 
 def drop_pages(inode: int) -> None:
-    """Makes the kernel drop all pages of a file, once they are read."""
+    """Makes the kernel drop all pages of a file; waits for reads of them."""
     try:
         pyfuse3.invalidate_inode(inode)
     except FileNotFoundError:
         pass  # the kernel does not have this inode
     except OSError as error:
-        log.warning("cannot drop the pages of inode %#x, of which the kernel may show old text: %s", inode, error)
+        log.warning("cannot drop the pages of inode %#x, the kernel may show old text: %s", inode, error)

@@ -1,12 +1,12 @@
 """Long texts that are being read, kept in little memory.
 
-A reader continues in the text from the start of its read, so there may be thousands of texts of megabytes each.
-Therefore a text is kept as compressed pieces, and texts share equal pieces.  A piece ends after a fixed number of
-parts, so a change in one place changes one piece.  A reader of a tree that hardly changes costs kilobytes, for a list
-of pieces.
+A reader continues in the text that it began to read, so there may be thousands of texts of megabytes each.  Therefore a
+text is kept as compressed pieces, and texts share equal pieces.  A piece ends after a fixed number of parts, so a
+change in one place changes one piece.  If the tree hardly changes, one more reader costs a few kilobytes for a list of
+pieces.
 
-All texts together take at most ROOM.  Beyond that, the user whose readers keep most loses the text of the reader that
-began first.  That reader gets ESTALE, and may begin again.  So no user takes a text from a user who keeps less.
+All texts together take at most ROOM bytes.  If a new text exceeds that, the user whose readers keep most loses a text,
+the oldest one.  Its reader gets ESTALE, and may begin again.  So no user takes a text from a user who keeps less.
 """
 
 from collections.abc import Hashable
@@ -15,7 +15,7 @@ from typing import Protocol
 from fsmount.control_files.text import BYTES_PER_PIECE, BYTES_PER_TEXT, Text
 from fsmount.filesystem.texts import freed_memory
 
-#: How many bytes all texts take at most; the newest text is kept at any length.
+#: The largest size of all texts together, in bytes; the newest text is kept at any length.
 ROOM = 32 << 20
 
 
@@ -25,7 +25,7 @@ class Reader(Protocol):
     user: int
 
     def lose_text(self) -> None:
-        """The text is no longer kept: later reads fail."""
+        """Gives up the text, which is no longer kept: later reads fail."""
 
 
 class _Piece:
@@ -58,7 +58,7 @@ class KeptTexts:
 
     @property
     def taken(self) -> int:
-        """How many bytes all texts take."""
+        """The size of all texts together, in bytes."""
         return self._taken
 
     def keep(self, reader: Reader, key: Hashable, text: Text) -> Text:

@@ -27,7 +27,7 @@ class LongTexts:
             nursery.start_soon(freed_memory.give_back)
 
     async def read(self, opened: LongFile, offset: int, size: int) -> bytes:
-        """The first read of a new text of an open file.  FUSEError."""
+        """Makes a new text of an open file, and returns the read part of it.  FUSEError."""
         try:
             text = await self._makers.text(opened.user, opened.key(), opened.make)
         except Exception as error:
@@ -40,5 +40,5 @@ class LongTexts:
         return self._kept.keep(reader, key, text)
 
     def drop(self, reader: Reader) -> None:
-        """The reader is closed."""
+        """Drops the text of a closed reader."""
         self._kept.drop(reader)

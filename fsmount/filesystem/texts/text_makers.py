@@ -27,10 +27,10 @@ from fsmount.filesystem.guard import wait_in_thread
 from fsmount.filesystem.request_loop import TASKS
 from fsmount.filesystem.texts import freed_memory
 
-#: How many tasks of ordinary users may wait for texts.
+#: The largest number of tasks of ordinary users that wait for texts.
 _PLACES = TASKS * 3 // 4
 
-#: How long a lane rests at most, in seconds.
+#: The longest rest of a lane, in seconds.
 _REST_MAX = 1.0
 
 Make = Callable[[], Text]
@@ -50,7 +50,7 @@ class _Making:
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Called in a worker thread."""
+        """Makes the text, in a worker thread."""
         try:
             self.text = wait_in_thread(self.make)
         except Exception as error:
@@ -113,7 +113,7 @@ class _Lane:
 
 
 class TextMakers:
-    """Both lanes.  For the event loop's thread."""
+    """The makers of texts, in two lanes.  For the event loop's thread."""
 
     def __init__(self) -> None:
         self._trusted = frozenset({0, os.getuid()})
