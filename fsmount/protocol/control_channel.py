@@ -4,7 +4,7 @@ A read shows the tree of the directory, and the path of its region.  A write nam
 were changed in the region.  A named holder ends with the open file.  The process ties the open file to its memory, so
 any death of the process ends the holder.  After a change of children, the daemon invalidates the kernel's caches.
 
-A process never talks to itself this way: a daemon that opens its own mount waits for ever.
+The daemon itself must not use the channel: a daemon that opens a file of its own mount waits for ever.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def open_control(directory: str) -> tuple[int, Description]:
 
 
 def introduce(descriptor: int, holder: int) -> bool:
-    """Ties a holder to this open channel, which ends with it.  False: the daemon does not know the holder.
+    """Ties a holder to this open channel: it ends with the channel.  False: the daemon does not know the holder.
 
-    PermissionError: the daemon sees another pid of this process, and would take the holder for dead.
+    PermissionError: the daemon sees this process under another pid, and would consider the holder dead.
     """
     try:
         os.write(descriptor, b"holder %d\n" % holder)
@@ -70,7 +70,7 @@ def introduce(descriptor: int, holder: int) -> bool:
 
 
 def introduce_in(directory: str, tree_id: int, holder: int) -> int:
-    """Ties a holder to the channel of a directory: its descriptor, or -1 if no daemon serves this tree there."""
+    """Ties a holder to the channel of a directory; returns its descriptor, or -1 if no daemon serves the tree there."""
     try:
         descriptor, found = open_control(directory)
     except OSError:
@@ -85,7 +85,7 @@ def introduce_in(directory: str, tree_id: int, holder: int) -> int:
 
 
 def tell_changed(directory: str, group: int) -> None:
-    """Invalidates the kernel's cache of a group's children.  Without a daemon there is nothing to do."""
+    """Has the daemon invalidate the kernel's cache of a group's children.  Does nothing without a daemon."""
     with contextlib.suppress(OSError):
         descriptor = open_group_file(os.path.join(directory, CHANNEL_FILE), os.O_WRONLY)
         try:

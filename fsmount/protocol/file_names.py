@@ -1,9 +1,9 @@
-"""The control files as a process knows them without their table: some names, and the most that there can be."""
+"""Facts about control files for processes that do not load their table: some names, and the largest number of kinds."""
 
-#: The most control files.  The engine has as many attribute slots for each resource (FSM_SLOTS).
+#: The largest number of kinds.  The engine has as many attribute slots for each resource (FSM_SLOTS).
 KINDS_MAX = 64
 
-#: The hidden file by which processes of a tree talk to the daemon (control_channel.py).
+#: The hidden file through which the processes of a tree reach the daemon (control_channel.py).
 CHANNEL_FILE = ".fsmount"
 
 #: The hidden file with the state of the mount (status.py).

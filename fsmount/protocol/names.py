@@ -1,6 +1,6 @@
 """Paths and names as text.
 
-The text of a name can be read back, even if the name is not UTF-8: %XX is such a byte, and %25 a percent sign.
+The text of a name can be read back, even if the name is not UTF-8: %XX stands for a byte, and %25 for a percent sign.
 """
 
 import os
@@ -18,7 +18,7 @@ NAME_OF_A_FILE = "a control file has this name"
 
 
 def path_text(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
-    """A path of any type as text.  TypeError; ValueError: no file can have it."""
+    """A path of any type as text.  TypeError; ValueError: no file can have this path."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"a path is a str, bytes or os.PathLike, not {type(path).__name__}")
     text = os.fsdecode(path)

@@ -31,7 +31,7 @@ class LargeHolder(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A charge that a limit refused, or that nofail took past a limit.  Repeated refusals are one.
+    """A charge that a limit refused, or that nofail took past a limit.  It stands for all repetitions.
 
     Times are in seconds since the epoch, to the millisecond.  Paths are below the mount; "/" is the root, and None a
     group that was removed since.
@@ -122,12 +122,12 @@ class Probe(NamedTuple):
     #: The first group on the way up whose limit would refuse it, or, if it fits, the group with the least room: a path
     #: below the mount.
     group: str
-    #: Of that group.
+    #: The usage and the limit of that group.
     usage: int
     limit: int
     #: The amount of room that is missing; 0 if it fits.
     short: int
-    #: The most that would fit.
+    #: The largest amount that would fit.
     margin: int
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class Probe(NamedTuple):
 
 
 def to_the_millisecond(nanoseconds: int) -> float:
-    """Seconds."""
+    """The time in seconds, to the millisecond."""
     return nanoseconds // 1_000_000 / 1000
 
 

@@ -5,10 +5,10 @@
     region      path, size and allocated bytes
     resources   the unit of each
     capacity    of each kind of thing: capacity, used, and largest, the users who have the most
-    share       uid: the user whose share counts if the reader takes things in this directory; used_up: the kinds of
-                which that user gets no more, and how many the user has
+    share       uid: the user whose share is charged for requests of the reader in this directory; used_up: the kinds
+                of which that user gets no more, and how many the user has
 
-Any user can run a daemon that writes any text, so the reader refuses every other form.
+Any user can run a daemon that writes any text, so the reader refuses a text of another form.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Status(NamedTuple):
 
 
 def read_status(directory: int | None, path: str = ".") -> Status:
-    """The status of the mount at a path, which is relative to a descriptor if there is one.
+    """The status of the mount at a path; a relative path begins at the descriptor `directory`.
 
     OSError.  ValueError: the text has another form.
     """
@@ -70,16 +70,16 @@ def read_status(directory: int | None, path: str = ".") -> Status:
 
 
 def parse_status(text: bytes) -> Status:
-    """ValueError: the text has another form."""
+    """The status in a text.  ValueError: the text has another form."""
     try:
-        told = json.loads(text)
-        daemon, region, share = told["daemon"], told["region"], told["share"]
+        fields = json.loads(text)
+        daemon, region, share = fields["daemon"], fields["region"], fields["share"]
         return Status(
             Daemon(int(daemon["pid"]), int(daemon["uid"]), float(daemon["since"]), str(daemon["version"])),
-            str(told["mountpoint"]),
+            str(fields["mountpoint"]),
             Region(str(region["path"]), int(region["size"]), int(region["allocated"])),
-            {str(name): str(unit) for name, unit in told["resources"].items()},
-            {str(what): _capacity(found) for what, found in told["capacity"].items()},
+            {str(name): str(unit) for name, unit in fields["resources"].items()},
+            {str(kind): _capacity(found) for kind, found in fields["capacity"].items()},
             int(share["uid"]),
             {str(what): int(held) for what, held in share["used_up"].items()},
         )
@@ -96,15 +96,15 @@ def _capacity(found: dict[str, object]) -> Capacity:
 
 
 def share_used_up(directory: str) -> str | None:
-    """The user whose share is used up in a group, if one is, as the end of an error's text."""
+    """The error text about the user whose share is used up in a group; None if no share is used up."""
     try:
         status = read_status(None, directory)
     except (OSError, ValueError):
         return None
     if not status.used_up:
         return None
-    held = " and ".join(f"{used} {what.replace('_', ' ')}" for what, used in status.used_up.items())
-    return f"the share of user {user_name(status.share)} is used up, which has {held}: see fsmount status"
+    held = " and ".join(f"{used} {kind.replace('_', ' ')}" for kind, used in status.used_up.items())
+    return f"the share of user {user_name(status.share)} is used up: it has {held}; see fsmount status"
 
 
 def user_name(uid: int) -> str:

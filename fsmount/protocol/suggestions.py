@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from fsmount.protocol.file_names import CHANNEL_FILE
 
-#: The most names that are compared; more would keep an error waiting.
+#: The largest number of compared names; more would delay the error.
 _NAMES_MAX = 10_000
 
 

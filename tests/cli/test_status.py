@@ -162,6 +162,6 @@ def test_errors_in_python_and_of_commands_name_the_user_with_the_used_up_share(
         errors = as_user(ALICE, fill)
         assert len(errors) == 3
         for text in errors:
-            assert "the share of user 60101 is used up, which has 4 leases and 4 cells" in text
+            assert "the share of user 60101 is used up: it has 4 leases and 4 cells" in text
             assert text.count("\n") <= 1
         group.remove()
