@@ -20,7 +20,7 @@ from fsmount.paths.walk import Found, Trap, walked
 
 @contextlib.contextmanager
 def named_file(path: str, *, writing: bool) -> Iterator[Found]:
-    """Finds the file for the block.  OSError; Trap where another user may have laid it."""
+    """Finds a file for the block.  OSError; Trap: another user may have put it, or a link to it, there."""
     rules = _Rules(writing)
     with contextlib.ExitStack() as stack:
         try:
@@ -32,7 +32,7 @@ def named_file(path: str, *, writing: bool) -> Iterator[Found]:
 
 
 def real_directory(path: str) -> str:
-    """Where a path leads that root is about to use.  OSError, which names the path; Trap at another user's link."""
+    """The real path of a directory that root is about to use.  OSError: it names the path.  Trap: a user's link."""
     try:
         with walked(path, _Rules(writing=True).distrusts) as found:
             status = found.status
@@ -43,11 +43,11 @@ def real_directory(path: str) -> str:
     except Trap:
         raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None  # and not one name on the way
+        raise OSError(error.errno, error.strerror, path) from None  # names the whole path, not a component
 
 
 class _Rules:
-    """Rules for things that another user may own where the file is written, or only read."""
+    """The rules about files and links of other users, for a file that is written or only read."""
 
     def __init__(self, writing: bool) -> None:
         self._writing = writing
@@ -59,7 +59,7 @@ class _Rules:
         return owner != self._us and ((self._writing and self._as_root) or self._is_shared(directory, owner))
 
     def check(self, found: Found) -> None:
-        """OSError: it can be no file.  Trap: another user's pipe, or a file of theirs in a shared directory."""
+        """OSError: it is no file.  Trap: it is another user's pipe, or another user's file in a shared directory."""
         status = found.status
         if status is None:
             return
@@ -82,7 +82,7 @@ class _Rules:
 
     @staticmethod
     def _is_shared(directory: int, owner: int) -> bool:
-        """Whether others put things into the directory, and one of them, not the directory's owner, owns this."""
+        """Whether others may write to the directory and `owner` is one of them, not the directory's owner."""
         status = os.fstat(directory)
         others = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_ISVTX and status.st_mode & stat.S_IWGRP)
         return bool(others) and owner != status.st_uid

@@ -1,12 +1,12 @@
-"""The walk from the root or the current directory to what a path names, with a descriptor for each step.
+"""The walk along a path from the root or the current directory, with a descriptor for each step.
 
 The kernel refuses to follow another user's link in a directory that everybody writes to: fs.protected_symlinks of
-sysctl(8).  That protects a program which leaves the whole path to the kernel, and only there.  Here the caller decides
-which links are followed:
+sysctl(8).  That protects only programs that leave the whole path to the kernel, and only in such directories.  Here the
+caller decides which links are followed:
 
 - each link is read through the descriptor whose owner was checked;
 - the links in /proc are the kernel's own: /dev/stdout, or /dev/fd/63 where a shell has made a pipe;
-- nothing but a link and its directory is asked for its status: the path may lead to a mount without a daemon.
+- only links and their directories are asked for their status: the path may lead to a mount without a daemon.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-#: Whether a link is not to be followed, by its owner and a descriptor of its directory.
+#: Whether a link must not be followed; the arguments are its owner and a descriptor of its directory.
 Distrusts = Callable[[int, int], bool]
 
 _LINKS_MAX = 40  # as many as the kernel follows
@@ -69,7 +69,7 @@ def walked(path: str, distrusts: Distrusts) -> Iterator[Found]:
 
 
 class _Walk:
-    """One component after the other."""
+    """The walk along one path, component by component."""
 
     def __init__(self, distrusts: Distrusts) -> None:
         self._distrusts = distrusts
@@ -114,7 +114,7 @@ class _Walk:
         return Found(self._directory, ".", self._directory)
 
     def _follow(self, path: str) -> None:
-        """Goes on with a path, from where the walk is."""
+        """Continues with a path from the present directory."""
         if path.startswith("/") or self._directory < 0:
             start = os.open("/" if path.startswith("/") else ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self.close()
@@ -132,7 +132,7 @@ class _Walk:
         self._file = descriptor
 
     def _target(self) -> str | None:
-        """Where a symbolic link leads; None of anything else, without asking its file system."""
+        """The target of a symbolic link; None: it is no link, and its file system was not asked."""
         try:
             return os.readlink("", dir_fd=self._file)
         except OSError as error:

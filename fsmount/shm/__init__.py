@@ -1,8 +1,8 @@
-"""Groups and counters in a shared region: the transport "memory", and all that the file system and the daemon use.
+"""Groups and counters in a shared region: the transport "memory", and the tree for the file system and the daemon.
 
-A Tree, Group or Counter is a name for something in the region and holds no copy of it: it keeps the engine's id and
-reads the region at each call.  A rename is visible at once, and a removed group raises GroupRemoved.  The engine's
-errors become those of errors.py, or plain OSErrors with the group's path.
+A Tree, Group or Counter holds no copy of its values: it keeps the engine's id and reads the region at each call.  A
+rename is visible at once, and a removed group raises GroupRemoved.  The engine's errors become those of errors.py, or
+plain OSErrors with the group's path.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def in_public(method: Callable[P, T]) -> Callable[P, T]:
-    """A method that raises engine errors as its object's public_error() translates them."""
+    """Decorates a method so that its object's public_error() translates the engine's errors."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,9 +29,9 @@ def in_public(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def public_error(error: EngineError, region: str, group_path: Callable[[], str] | None = None) -> OSError:
-    """The public error for an answer of the engine to anything except a charge.
+    """The public error for an error of the engine, except for a refused charge.
 
-    group_path: returns the path of the group in question, if there is one; called only for an error about the group.
+    group_path: returns the path of the group, if the call is about one; called only for an error about the group.
     """
     if error.errno in (errno.EBADF, errno.ENOTCONN):
         return TreeGone(region)

@@ -31,7 +31,7 @@ class Attributes(NamedTuple):
 
 
 class AttachedGroup(RegionGroup):
-    """A group of the region, to which this process is attached or attaches itself with its first charge."""
+    """A group of the region.  This process is attached to it, or attaches itself with its first charge."""
 
     __slots__ = ("_closed", "_found", "_keep", "_last_path", "_token", "_used", "id", "tree")
 
@@ -101,20 +101,23 @@ class AttachedGroup(RegionGroup):
 
     @in_public
     def child_ids(self) -> bytes:
-        """The ids of the groups in it, in the order of children(), 8 bytes each in the byte order of the machine."""
+        """The ids of the children, in the order of children(), 8 bytes each in the byte order of the machine."""
         return self.tree.region.child_ids(self.id)
 
     @property
     @in_public
     def child_count(self) -> int:
-        """The number of groups in it."""
+        """The number of children."""
         return self.tree.region.child_count(self.id)
 
     # ---- attributes
 
     @in_public
     def attributes(self, slot: int) -> Attributes:
-        """Those of the directory (slot 0) or a file (1 + resource * SLOTS + kind); MODE_UNSET: no mode was ever set."""
+        """The attributes of the directory (slot 0) or a file (1 + resource * SLOTS + kind).
+
+        MODE_UNSET: no mode was ever set.
+        """
         return Attributes(*self.tree.region.get_attr(self.id, slot))
 
     @in_public
@@ -164,7 +167,7 @@ class AttachedGroup(RegionGroup):
 
     @abstractmethod
     def chargers(self) -> list[Charger]:
-        """The counters that were made for this object."""
+        """The counters of this object."""
 
     def bind(self, charger: Charger, resource: int) -> None:
         """Makes a counter of this group chargeable, and attaches to the group first if necessary."""
@@ -174,14 +177,14 @@ class AttachedGroup(RegionGroup):
             self.tree.membership(self._keep).bind(charger, self.id, resource, self._token)
 
     def bind_if_joined(self, charger: Charger, resource: int) -> bool:
-        """The same if this process is a holder here already, through any attachment; False once it is closed."""
+        """As bind(), but attaches to nothing.  False: this process is no holder here, or the attachment is closed."""
         with locked():
             if self._closed:
                 return False
             return self.tree.membership(self._keep).bind_if_joined(charger, self.id, resource)
 
     def refuse_closed(self) -> None:
-        """ValueError: the attachment was closed, or another thread just closes it."""
+        """ValueError: the attachment was closed, or another thread is closing it."""
         with locked():
             if self._closed:
                 raise ValueError(f"{self.last_path()} was closed here: attach to it again to charge it")

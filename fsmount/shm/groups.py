@@ -1,8 +1,8 @@
 """Groups and counters in the region.
 
-A counter is an engine.Charger, whose methods charge without a call of Python.  Here are its values, and the hooks that
-an unbound charger calls: to charge, a process must be a holder in the group, and it becomes one with its first charge
-at the latest (membership.py).
+A counter is an engine.Charger, whose methods charge without a call of Python.  This module adds the counter's values,
+and the hooks of an unbound charger: to charge, a process must be a holder in the group, and it becomes one with its
+first charge at the latest (membership.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from fsmount.shm.membership import JoinedRegion
 from fsmount.shm.refusals import Paths, public_refusal
 from fsmount.shm.waiting import charge_in_turn, charge_in_turn_async
 
-#: The groups of a page of a snapshot: they become Python objects in about 100 us, and other threads wait for so long.
+#: The number of groups in a page of a snapshot.  Other threads wait while they become Python objects, for 100 us.
 _PAGE = 64
 
 if engine.SLOTS != KINDS_MAX:
@@ -176,7 +176,7 @@ class Counter(engine.Charger, RegionCounter):
         return [*lines, HolderLine.of_the_group(common)] if common else lines
 
     def all_holders(self) -> list[Holder]:
-        """The holders here, as the region has them."""
+        """The holders of the counter, with the fields that the region keeps."""
         found, place = self.page_of_holders()
         while place is not None:
             page, place = self.page_of_holders(place)
@@ -319,10 +319,7 @@ class Group(AttachedGroup):
 
     @in_public
     def children(self) -> list[Group]:
-        """The groups in it.
-
-        They are in order of age, except after a recovery.
-        """
+        """The groups in this group, in order of age, except after a recovery."""
         return [Group(self.tree, id, (self, os.fsdecode(name))) for name, id in self.tree.region.children(self.id)]
 
     def child(self, name: str | bytes) -> Group:
@@ -333,7 +330,7 @@ class Group(AttachedGroup):
         return found
 
     def find(self, name: str | bytes) -> Group | None:
-        """The group of this name in it, or None."""
+        """The child of this name, or None."""
         try:
             id = self.tree.region.lookup(self.id, os.fsencode(name))
         except EngineError as error:
@@ -341,7 +338,7 @@ class Group(AttachedGroup):
         return None if id is None else Group(self.tree, id, (self, os.fsdecode(name)))
 
     def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
-        """Makes a group in it, with unlimited counters, that belongs to this user.  The umask does not change its mode.
+        """Makes a child with unlimited counters.  The umask does not change its mode.
 
         As Group.mkdir(); with uid or gid, the new group belongs to another user or group ID.
         """
@@ -359,7 +356,7 @@ class Group(AttachedGroup):
         return Group(self.tree, id, (self, text))
 
     def inherited(self, mode: int, gid: int) -> tuple[int, int]:
-        """The mode and group ID of a group that is made here with this mode by a user with this group ID."""
+        """The mode and group ID of a new child, from the mode and the group ID of the user who makes it."""
         ours = self.attributes(0)
         return (mode | stat.S_ISGID, ours.gid) if ours.mode & stat.S_ISGID else (mode, gid)
 

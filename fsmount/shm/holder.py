@@ -15,16 +15,16 @@ class Holder(NamedTuple):
     kind: int
     pid: int
     start_time: int
-    #: Whether the pid is one of this process's pid namespace.
+    #: Whether the pid is from the pid namespace of this process.
     here: bool
-    #: Its charges and its stock in one counter; 0 in a list of the holders of a tree.
+    #: The holder's charges and its stock in one counter; 0 in a list of the holders of a tree.
     held: int
     stock: int
-    #: Whether its charges go to the group at its end.
+    #: Whether the holder's charges go to the group at its end.
     keep: bool
-    #: The id of a group that it has joined; the root's if there is none.
+    #: The id of a group that the holder has joined; the root's if there is none.
     group: int
-    #: The number of counters that it may charge.
+    #: The number of counters that the holder may charge.
     cells: int
 
     @classmethod
@@ -65,9 +65,9 @@ class Holder(NamedTuple):
             return ""
 
     def line(self, commands: dict[int, str]) -> HolderLine:
-        """Its line in R.holders; commands: pid -> the names of processes that were read already.
+        """The holder's line in R.holders; commands: pid -> names of processes that were read already.
 
-        The command is `?` if the process is gone; that of a lease is marked, as another process may have the file now.
+        The command is `?` if the process is gone.  A lease's command has a mark: another process may have the file now.
         """
         command = commands.get(self.pid)
         if command is None:

@@ -1,4 +1,4 @@
-"""The holder behind an open lease file: one of its own, in the name of a process that charges through files."""
+"""The holder behind an open lease file, in the name of the process that charges through the file."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Unlimited:
 
 
 class Lease:
-    """A holder of its own in some counters of a group, in the name of a process that charges through the mount.
+    """A holder in some counters of a group, in the name of a process that charges through the mount.
 
-    It becomes a holder with the first operation that succeeds, or when it queues.  One operation at a time.
+    The lease becomes a holder with the first operation that succeeds, or when it queues.  One operation at a time.
     """
 
     __slots__ = (
@@ -61,8 +61,8 @@ class Lease:
         self._begun = False
         self._asked: Request | None = None
         self._wanted: Mapping[str, int] = {}
-        self._waits_only = False  # it is a holder only in order to queue
-        #: The amounts that it was granted in the queue, until claim().
+        self._waits_only = False  # the lease is a holder only in order to queue
+        #: The amounts that were granted in the queue, until claim().
         self.unclaimed: Mapping[str, int] = {}
         self._holder: int | None = None
         self._keep = False
@@ -71,17 +71,17 @@ class Lease:
 
     @property
     def held(self) -> dict[str, int]:
-        """Resource -> the amount that it holds."""
+        """Resource -> the amount that the lease holds."""
         if self._made is None:
             return dict.fromkeys(self._resources, 0)
         return {resource: counter.held for resource, counter in self._made.items()}
 
     def change(self, amounts: Mapping[str, int]) -> None:
-        """Charges the amounts above 0 and uncharges those below, all at once or nothing.  LimitExceeded, NotHeld."""
+        """Charges positive amounts and uncharges negative ones, all at once or nothing.  LimitExceeded, NotHeld."""
         self._do(partial(engine.change, self._of_counters(amounts)))
 
     def move(self, amounts: Mapping[str, int]) -> None:
-        """Moves the amounts above 0 to the group itself and takes those below from it, all at once.  NotHeld."""
+        """Gives positive amounts to the group itself and takes negative ones from it, all or nothing.  NotHeld."""
         self._do(partial(engine.move, self._of_counters(amounts)))
 
     def nofail(self, resource: str, amount: int) -> bool:
@@ -89,8 +89,8 @@ class Lease:
         return self._do(partial(self._counters[resource].charge_nofail, amount))
 
     def keep(self, keep: bool = True) -> None:
-        """Sets whether its charges go to the group at its end."""
-        if self._holder is None:  # the engine knows nothing of it yet, but the group must exist
+        """Sets whether the charges go to the group when the lease ends."""
+        if self._holder is None:  # the engine does not have this holder yet, but the group must exist
             if not self._group.exists:
                 raise GroupRemoved(self._group.last_path())
         else:
@@ -104,11 +104,11 @@ class Lease:
 
     @property
     def waits(self) -> bool:
-        """Whether it is in the queue."""
+        """Whether the lease is in the queue."""
         return self._asked is not None
 
     def ask(self, amounts: Mapping[str, int]) -> None:
-        """Queues for amounts above 0, at most once at a time; granted amounts are unclaimed at first.  ENOSPC."""
+        """Queues for positive amounts, one request at a time; granted amounts stay unclaimed until claim().  ENOSPC."""
         chargers = [self._counters[resource] for resource in amounts]
         waits_only = self._waits_only or not self._begun
         self._asked = self._do(partial(self._request, chargers, list(amounts.values())))
@@ -118,13 +118,13 @@ class Lease:
             self.unclaimed = amounts
 
     def look(self) -> bool:
-        """Whether amounts are unclaimed; a grant that came in between counts."""
+        """Whether there are unclaimed amounts, after a look for a new grant."""
         if self._asked is not None and self._public(partial(self._asked.wait, 0.0)):
             self._leave_line()
         return bool(self.unclaimed)
 
     def claim(self) -> None:
-        """Makes the unclaimed amounts part of what the lease holds."""
+        """Adds the unclaimed amounts to the charges of the lease."""
         self.unclaimed = {}
         self._waits_only = False
 
@@ -167,7 +167,7 @@ class Lease:
     # ---- its end
 
     def close(self) -> None:
-        """Ends it: its charges are released, or go to the group."""
+        """Ends the lease: its charges are released, or go to the group."""
         holder = self._holder
         if holder is None:
             self._made = None
@@ -187,7 +187,7 @@ class Lease:
 
     @property
     def _counters(self) -> dict[str, _LeaseCounter]:
-        """They are made on first use and go with the holder, so that a lease without one takes little memory."""
+        """The counters, made on first use and dropped with the holder: a lease without a holder takes little memory."""
         if self._made is None:
             self._made = {resource: _LeaseCounter(self._group, resource) for resource in self._resources}
         return self._made

@@ -1,17 +1,17 @@
 """This process as a holder.
 
 A process is one holder of a tree, however many groups it attaches to and however often.  It is two holders if some
-attachments end with "release" and others with "keep", because the engine decides about a holder as a whole when a
-process is killed.  The holder joins a group with the first attachment there and leaves it with the last.  With the
-last group the holder ends.
+attachments end with "release" and others with "keep": when a process is killed, the engine treats all charges of a
+holder alike.  The holder joins a group with the first attachment there and leaves it with the last.  The holder ends
+when it leaves its last group.
 
 An attachment that is never closed lasts as long as the process, even if its objects are gone: a charge must not vanish
-with a variable.  The remaining attachments end at exit.  A process that ends in another way (kill -9, os._exit) leaves
-that to the daemon, which learns of the end from the control file that is tied to the process's memory, or to the next
-search for dead holders.
+with a variable.  The remaining attachments end at exit.  If a process ends in another way (kill -9, os._exit), its
+control file, which is tied to its memory, is closed and the daemon ends the holder.  Without a daemon, the next search
+for dead holders does.
 
-A forked child is another process.  It forgets everything here at its start, when the engine has unbound its chargers
-already.  It holds nothing, and becomes a holder of its own with its first charge.
+A forked child is another process.  At its start the engine unbinds its chargers, and this module forgets everything.
+The child holds nothing, and becomes a holder of its own with its first charge.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from fsmount.errors import TreeGone
 from fsmount.protocol.control_channel import introduce, introduce_in
 from fsmount.shm.open_region import OpenRegion
 
-# Guards everything below, for all trees; reentrant because a signal handler may close an attachment.
+# The lock of all memberships; reentrant because a signal handler may close an attachment.
 _lock = threading.RLock()
 # The memberships with a holder.  They keep their trees alive.
 _live: set[Membership] = set()
 
 
 def locked() -> threading.RLock:
-    """The lock that keeps all threads from attaching and detaching."""
+    """The lock under which threads attach and detach."""
     return _lock
 
 
@@ -55,7 +55,7 @@ class Membership:
         self._chargers: dict[int, WeakSet[Charger]] = {}
 
     def attach(self, group: int, token: object, control: int = -1) -> None:
-        """Joins the group, if this process has not yet.  The token stands for the attachment.
+        """Joins the group, unless this process has joined it.  The token stands for the attachment.
 
         control: an open control file of the tree, or -1; it stays the caller's.
         """
@@ -96,7 +96,7 @@ class Membership:
             self._bind(charger, group, resource)
 
     def bind_if_joined(self, charger: Charger, group: int, resource: int) -> bool:
-        """Binds a charger if this process is a holder in its group already."""
+        """Binds a charger if this process is already a holder in the group; returns whether it is."""
         with _lock:
             if self._pid != os.getpid() or group not in self._joined:
                 return False
@@ -197,7 +197,7 @@ class Membership:
 
 
 class JoinedRegion(OpenRegion):
-    """An open region, with the holders that this process is there."""
+    """An open region, and the holders of this process in it."""
 
     __slots__ = ("_members",)
 
@@ -217,7 +217,7 @@ class JoinedRegion(OpenRegion):
 
 
 def _forget_all() -> None:
-    """In a forked child.  It gets a new lock, because the thread that may hold the old one is not here."""
+    """Forgets the memberships in a forked child, where the thread that owns the old lock may not exist."""
     global _lock
     _lock = threading.RLock()
     for membership in list(_live):
@@ -225,7 +225,7 @@ def _forget_all() -> None:
 
 
 def _end_all() -> None:
-    """At exit.  A holder that cannot be ended now is left to the search for dead holders."""
+    """Ends all attachments at exit.  If a holder cannot be ended now, the search for dead holders ends it."""
     for membership in list(_live):
         try:
             membership.end()

@@ -51,7 +51,7 @@ def attach_memory(directory: str, on_exit: OnExit) -> Group:
 
 
 def look(path: str) -> Group:
-    """The group at this path, to be read: this process does not become a holder.  Errors as in attach_memory()."""
+    """The group at this path, for reading: this process does not become a holder.  Errors as in attach_memory()."""
     descriptor, description = _ask(os.path.realpath(path))
     os.close(descriptor)
     return _tree(description).group(description.group)

@@ -27,7 +27,7 @@ class DaemonRecord(NamedTuple):
 
 
 class OpenRegion:
-    """An open region.  Its groups are known by their ids here."""
+    """An open region, whose groups have ids here."""
 
     __slots__ = ("__weakref__", "_reserved", "_serving", "control_directory", "path", "region", "resources")
 
@@ -82,7 +82,7 @@ class OpenRegion:
     @property
     @in_public
     def batch(self) -> int | str:
-        """The most that a holder reserves ahead: "auto", or an amount."""
+        """The largest amount that a holder reserves ahead, or "auto"."""
         batch = self.region.batch
         return "auto" if batch == BATCH_AUTO else batch
 
@@ -120,14 +120,14 @@ class OpenRegion:
 
     @in_public
     def new_holders(self, seen: int) -> list[Holder]:
-        """The processes that became holders after the one with this number."""
+        """The processes that became holders after the arrival with this number."""
         return [Holder.of(info) for info in self.region.new_holders(seen)]
 
     @in_public
     def await_arrival(self, seen: int, seconds: float) -> int:
-        """Waits until another process becomes a holder, or for `seconds`; returns the number of the newest.
+        """Waits until another process becomes a holder, or for `seconds`; returns the number of the newest arrival.
 
-        new_holders() includes that process from then on, even if it has died already.
+        From then on new_holders() includes the new process, even if it has died already.
         """
         return self.region.await_arrival(seen, seconds)
 
@@ -135,8 +135,8 @@ class OpenRegion:
     def end_holder(self, id: int) -> None:
         """Ends a holder: its charges are released, or go to the groups.  No error if it has ended already.
 
-        The holder must be one of this process, or of a process that has ended or unmapped the region: nothing may
-        charge through its cells any more.
+        It must belong to this process, or to a process that has ended or unmapped the region, so that no charge
+        through its cells can follow.
         """
         try:
             self.region.holder_end(id)
@@ -210,14 +210,14 @@ class OpenRegion:
 
     @property
     def is_removed(self) -> bool:
-        """Whether this process came through a mount whose end has removed the region: its charges count nowhere.
+        """Whether this process attached through a mount whose end has removed the region: its charges count nowhere.
 
-        The end of a mount removes no region that has holders, so this is for a process that is about to become one.
+        The end of a mount removes no region with holders, so only a process that is about to become one need ask.
         """
         return self.control_directory is not None and os.fstat(self.region.fd).st_nlink == 0
 
     def control_directories(self) -> list[str]:
-        """The directories through which a daemon of this region can be reached, if it is another process."""
+        """The directories through which this process can reach a daemon of the region, if that is another process."""
         pid, start_time, mountpoint = self.region.get_daemon()
         if pid == os.getpid():
             return []
@@ -246,7 +246,7 @@ class OpenRegion:
         return (mountpoint.rstrip("/") if pid else "") + path.rstrip("/") or "/"
 
     def path_or_id(self, id: int) -> str:
-        """The path of a group, or its id if it has none any more."""
+        """The path of a group, or its id if the group was removed."""
         try:
             return self.engine_path(id)
         except OSError:
@@ -255,7 +255,7 @@ class OpenRegion:
     def path_below(self, id: int, longest: int | None = None) -> str:
         """The path of a group from the root, which is "/".  EngineError, RegionCorrupt.
 
-        longest: the most bytes of it; of a longer path the last names are shown, after "...".
+        longest: the largest size in bytes; of a longer path only the last names are shown, after "...".
         """
         names: list[bytes] = []
         length = 0

@@ -1,4 +1,4 @@
-"""The names and units of resources, as a person gives them."""
+"""The names and units of resources, as users write them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse_resource(text: str) -> tuple[str, str]:
 
 
 def _is_resource_name(name: str) -> bool:
-    """Whether files and commands can name it: R.limit, R=N, and R as an argument of its own."""
+    """Whether a resource can have this name in files and commands: R.limit, R=N, and R as an argument."""
     return (
         1 <= len(os.fsencode(name)) <= RESOURCE_NAME_MAX
         and name.isprintable()

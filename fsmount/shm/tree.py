@@ -1,4 +1,4 @@
-"""A tree: made, opened and closed by this process."""
+"""Makes, opens and closes trees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fsmount.shm.resources import parse_resource
 
 #: The default numbers of groups, holders and cells that a tree has room for.
 DEFAULT_CAPACITY = (65536, 4096, 1 << 20)
-#: The largest numbers that it can have room for.
+#: The largest possible capacities.
 CAPACITY_MAX = (GROUPS_MAX, HOLDERS_MAX, CELLS_MAX)
 
 
@@ -43,11 +43,11 @@ class Tree(JoinedRegion):
     ) -> Tree:
         """Makes a tree that has no group except the root.
 
-        path: where the region is made, as a new file that stays until it is removed.  Without a path the region ends
-        with the last process that has it open; until this process ends, others find it by `tree.path`.
-        resources: "NAME", "NAME:bytes" or "NAME:count".  batch: the most that a holder reserves ahead, "auto", or 0
-        for counters that are exact in everything.  groups, holders, cells ((holder, counter) pairs): capacities; the
-        unused part costs nothing.
+        path: the region is a new file there, which stays until it is removed.  Without a path the region ends with the
+        last process that has it open; until this process ends, other processes find the region by `tree.path`.
+        resources: "NAME", "NAME:bytes" or "NAME:count".  batch: the largest amount that a holder reserves ahead, or
+        "auto"; with 0 every value is exact.  groups, holders, cells ((holder, counter) pairs): capacities; the unused
+        part costs nothing.
 
         FileExistsError: the path is taken.  ValueError: a bad resource, batch or capacity.  TypeError: an argument of
         a wrong type.
@@ -91,7 +91,7 @@ class Tree(JoinedRegion):
             raise OSError(error.errno, error.strerror, where) from None
 
     def close(self) -> None:
-        """Ends the attachments of this process, as they were to end, and closes the region.
+        """Ends the attachments of this process, each by its on_exit, and closes the region.
 
         From then on everything raises TreeGone.  A second close does nothing.
         """
@@ -115,15 +115,15 @@ class Tree(JoinedRegion):
         return Group(self, ROOT)
 
     def group(self, id: int) -> Group:
-        """The group with this id.  It is not looked up: GroupRemoved comes with its first use."""
+        """The group with this id.  If there is none, the first use of the result raises GroupRemoved."""
         return Group(self, id)
 
     def lease(
         self, group: Group, resources: tuple[str, ...], pid: int, start_time: int, account: Account | None = None
     ) -> Lease:
-        """A holder of its own for some counters, in the name of a process, until it is closed.
+        """A new holder in some counters of a group, in the name of a process, until the lease is closed.
 
-        account: where the room that it takes of the tree is counted.
+        account: counts the room in the tree that the lease takes.
         """
         return Lease(group, resources, pid, start_time, account)
 

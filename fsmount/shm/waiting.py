@@ -1,9 +1,9 @@
 """Charges that wait for room in the queue.
 
-The process that frees room charges it for the requests in the queue; the engine does this.  Three things are left to do
-here: to sleep until the grant, to wake up, and to uncharge the grant of a request that is cancelled.
+The engine grants requests: the process that frees room charges it for the requests in the queue.  This module sleeps
+until the grant, and uncharges the grant of a cancelled request.
 
-A thread sleeps on its own request.  Tasks of an event loop cannot.  So one thread for each holder sleeps on the number
+A thread sleeps on its own request.  A task of an event loop cannot.  So for each holder one thread sleeps on the number
 of the holder's answers, and wakes the tasks whose requests are answered.  It exists only while tasks wait.
 """
 
@@ -22,8 +22,8 @@ from fsmount.interface.event_loops import alarm
 _LONG = 3600.0
 
 
-# An interrupt may come whenever Python calls or returns from a call.  So a request exists before it begins, and the
-# code that cancels it is around everything that follows.
+# An interrupt may come whenever Python calls or returns from a call.  So a request is made before it begins, and the
+# `try` that cancels it contains all later steps.
 
 
 def charge_in_turn(asked: Request, timeout: float | None) -> bool:
@@ -42,7 +42,7 @@ def charge_in_turn(asked: Request, timeout: float | None) -> bool:
 
 
 async def charge_in_turn_async(asked: Request) -> None:
-    """The same in a task of trio or asyncio, which may be cancelled."""
+    """As charge_in_turn(), in a task of trio or asyncio, which may be cancelled."""
     wake, sleep, checkpoint = alarm()
     await checkpoint()
     try:
@@ -61,7 +61,7 @@ async def charge_in_turn_async(asked: Request) -> None:
 
 
 class _Answers:
-    """Waits for the answers to one holder's requests, for the tasks of this process."""
+    """A thread that waits for the answers to one holder's requests, and wakes the tasks of this process."""
 
     def __init__(self, region: Region, holder: int) -> None:
         self._region = region
@@ -71,7 +71,7 @@ class _Answers:
         self._listening = False
 
     def expect(self, asked: Request, wake: Callable[[], None]) -> None:
-        """Calls wake(), in another thread, once the request is answered."""
+        """Has the thread call wake() once the request is answered."""
         with self._lock:
             self._expected[asked.id] = asked, wake
             if self._listening:
@@ -96,7 +96,7 @@ class _Answers:
                         _heard.pop((id(self._region), self._holder), None)
                     return
                 self._region.await_answers(self._holder, heard, _LONG)
-        except EngineError:  # the region was closed; each task finds that out by itself
+        except EngineError:  # the region was closed: each task gets the error itself
             self._tell(all_of_them=True)
 
     def _tell(self, all_of_them: bool = False) -> bool:
@@ -128,7 +128,7 @@ def _answers_to(asked: Request) -> _Answers:
 
 
 def _forget_all() -> None:
-    """In a forked child, which has none of the listening threads."""
+    """Forgets the listening threads, which a forked child does not have."""
     global _lock
     _lock = threading.Lock()
     _heard.clear()
