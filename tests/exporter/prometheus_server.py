@@ -70,11 +70,12 @@ def scraping(address: str, directory: Path) -> Iterator[Prometheus]:
         assert server.stderr
         try:
             lines: list[str] = []
-            found = None
-            for line in server.stderr:
+            found, is_ready = None, False
+            for line in server.stderr:  # in either order
                 lines.append(line)
                 found = re.search(r'msg="Listening on" address=(\S+)', line) or found
-                if "Server is ready" in line and found:
+                is_ready = is_ready or "Server is ready" in line
+                if found and is_ready:
                     break
             assert found, "".join(lines)
             yield Prometheus(f"http://{found[1]}")
