@@ -25,8 +25,8 @@ usage crossed a mark in R.threshold). Counts never fall and cannot be reset. The
 groups above it.
 
 poll(2), epoll and select (exceptional conditions) report POLLPRI as soon as a count differs from the one that this open
-file showed last, or from the one at the time of the open. They report POLLERR when the group is removed. The charge
-itself wakes every process that polls, also if it is made in the region. Several events at once cause one wake-up.
+file showed last, or at first from the one at its open. They report POLLERR when the group is removed. The charge itself
+wakes every process that polls, also if it is made in the region. Several events at once cause one wake-up.
 """,
         ),
     )

@@ -78,22 +78,21 @@ of the mount), keep and release (whether the group keeps the amount at the last 
         (
             "Leases",
             """
-A lease belongs to the open file: exec 3<>R.lease in a shell, and all processes that inherit the descriptor share it. It
-becomes a holder at its first write. The last close, even by kill -9, uncharges all of it. If the daemon is killed, no
-daemon sees the closes until the next one starts: a lease then counts until the process that opened it ends.
+A lease belongs to an open file, as by exec 3<>R.lease in a shell. All processes that inherit the descriptor share it.
+It becomes a holder at its first write. The last close, even by kill -9, uncharges all of it. If the daemon is killed,
+the lease counts until the process that opened it ends, or the next daemon starts.
 
 The file lease is a lease of all resources, and one holder: R.holders of each resource lists it. A command names the
-resources that it changes, each once. It is obeyed as a whole or fails as a whole, even if a process is killed in the
-middle.
+resources that it changes, each once. It is executed completely or not at all, even if a process is killed in the middle.
 """,
         ),
         (
             "Waiting",
             """
-If a lease was refused and a process polls it, the lease queues. It becomes writable (POLLOUT) when there is room
-and all earlier requests are served. The same command then succeeds, if it is written within a second. wait N, or wait
-R=N... of the file lease, charges N more in turn. It queues at once, polled or not, and fails with EAGAIN until
-its turn comes; write it again then. wait alone gives up.
+A lease that was refused enters the queue when a process polls it. It becomes writable (POLLOUT) when there is room and
+all earlier requests are served. The same command then succeeds, if it is written within a second. wait N, or wait
+R=N... of the file lease, requests N more. It enters the queue at once, polled or not, and fails with EAGAIN until it is
+granted; write it again then. wait alone gives up.
 
 Requests that wait for different limits do not delay each other. A charge that does not wait may take free room first. A
 request for more than the limit itself waits until the limit is raised.

@@ -23,7 +23,7 @@ class ProbeFile(CounterFile):
     timed = False
     private = True
     manual = """\
-A write of N asks what a charge of N would meet, and a read on the same open file shows it, one "key value" a line:
+A write of N asks for the outcome of a charge of N. A read on the same open file shows it, one "key value" a line:
 amount, fits (1 or 0), group (the first on the way up that would refuse it, or, if it fits, the group with the least
 room), usage and limit of that group, short (the amount of room that is missing) and margin (the most that would fit).
 It charges nothing. Idle stock counts as room, but no holder loses it. It is about a charge that does not wait: one that

@@ -32,17 +32,23 @@ is a new one."""
         (
             "Lines of R.why",
             """
-A line is key=value pairs with a space between two: time and since (the last time and the first, UTC), times (how
-often), pid, by (process, lease, or group if the group itself was to be charged), command, asked (the group of the
-request) and refused (the group whose limit refused it), charged (1 if it was charged nevertheless), amount, usage,
-limit, short (the amount of room that was missing), looked (whether all, some or none of the holders were looked at for
-the largest), looked_at (when), and largest1 to largest3: HELD,PID,BY,GROUP,COMMAND of the largest holders below that
-limit. Paths are below the mount, and "?" is a group that was removed since. In names a space, a comma, a backslash and
-any character that cannot be printed is a backslash and three octal digits. New keys go at the end.
+A line is key=value pairs, separated by spaces:
 
-Refusals of one process, in one group, by one limit share a line, so a loop pushes no other line out. A tree keeps the
-last 256, also for the next daemon. Refusals within 10 ms of one that is shown may be missing from times until the
-process is refused again.
+time and since (the last time and the first, UTC) and times (how often).
+
+pid, by (process, lease, or group if the group itself was to be charged), command and asked (the group of the request).
+
+refused (the group whose limit refused), charged (1 if nofail charged it nevertheless), amount, usage, limit and short
+(the missing room).
+
+looked (all, some or none of the holders were examined for the largest), looked_at (the time), and largest1 to largest3:
+HELD,PID,BY,GROUP,COMMAND of the largest holders below that limit.
+
+Paths are below the mount; "?" is a group that was removed since. A space, a comma, a backslash and any character that
+cannot be printed is written as a backslash and three octal digits. New keys go at the end.
+
+Refusals of one process, in one group, by one limit share a line. A tree keeps the last 256 lines, also for the next
+daemon. Refusals within 10 ms of another one may be missing from times until the process is refused again.
 """,
         ),
     )

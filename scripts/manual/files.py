@@ -30,25 +30,24 @@ space around a number does not matter. Where a limit is set, -1 and max mean non
 """
 
 _READING = """
-One write is one command, at any offset. A read from the start shows the current text, and reads that go on from there
-show the rest of the same text. For lease, R.lease, R.threshold and R.probe, which have a text for each open file, the
-first read after a write begins the text. So a shell can write and read through one descriptor:
+One write is one command, at any offset. A read from the start shows the current text, and later reads show the rest of
+the same text. For lease, R.lease, R.threshold and R.probe, which have a text for each open file, the first read after a
+write starts a new text. So a shell can write and read through one descriptor:
 exec 3<>memory.lease; echo 4K >&3; cat <&3.
 
 st_size is above the length of the text, as in sysfs: 4096 if the text is short, a power of two from 65536 if it can be
-long, and 0 if nothing can be read. So sendfile(2) and splice(2) copy the whole text. While a file is copied that way,
-and until it is opened again, st_size can be the length of the text. If several programs copy one file so at the same
-moment, a call may fail with EINVAL; read(2) always works. copy_file_range(2) fails with EXDEV.
+long, and 0 if nothing can be read. So sendfile(2) and splice(2) copy the whole text. During such a copy, and until the
+next open(2), st_size can be the length of the text. If several programs copy one file in this way at the same moment, a
+call may fail with EINVAL; read(2) always works. copy_file_range(2) fails with EXDEV.
 
-R.holders, R.why, .R.groups, metrics and open directories can be long. The daemon makes such a text while it serves
-other requests. Readers that ask at the same moment share a text, made after they asked. Users take turns. Root and the
-owner of the mount wait for no other user's texts, and any other user has at most half of the free places for waiting
-readers. Texts that are being read take at most 32 MB. Beyond that the user whose readers keep most loses the first
-text, and a read that goes on in it fails with ESTALE: read from the start again.
+R.holders, R.why, .R.groups, metrics and listings of directories can be long. They delay no other request. Users take
+turns, and root and the owner of the mount wait for no other user. Texts that are being read take at most 32 MB. Beyond
+that, the user whose readers keep most loses the oldest text. A read that continues in it fails with ESTALE: read from
+the start again. A user with too many waiting readers gets EAGAIN.
 
-metrics leaves out groups whose paths are longer than 4095 bytes, the most that a system call takes, and beyond 64 MB of
-text the deepest groups. fsmount_groups_omitted counts them. R.why shows the end of such a path, after "...". R.holders
-shows one moment only for up to 256 holders, but it lists each holder once that is there throughout.
+metrics leaves out groups whose paths are longer than 4095 bytes, and beyond 64 MB of text the deepest groups.
+fsmount_groups_omitted counts them. R.why shows the end of such a path, after "...". R.holders lists each holder that is
+there throughout once; with more than 256 holders its lines are of different moments.
 """
 
 _SECTIONS = (
@@ -75,6 +74,11 @@ _ERRORS = {
     "EIO": "The region is damaged, or fsmount has a fault; the log says more.",
     "ENOTCONN": "The daemon has ended; fsmount mount takes the counters over.",
 }
+#: Sections of the manual page that are on another page of Markdown.
+_ELSEWHERE = {
+    "Numbers": "set-limits.md#numbers",
+    "Errors": "errors.md#files-errno",
+}
 _HARMLESS = "A request that fails changes nothing except failcnt and R.why."
 
 
@@ -99,16 +103,15 @@ def page() -> str:
 
 
 def markdown() -> str:
-    """The same as Markdown."""
+    """The same as Markdown, without the sections that another page has."""
     parts = [
         "<!-- Written by scripts/man: change what it is made from, and run that. -->",
         "# The files of a group",
         _DESCRIPTION.strip(),
         "\n".join(["| file | mode | |", "|---|---|---|", *(_row(name, mode, text) for name, mode, text in _all())]),
-        *(f"## {name}\n\n{text.strip()}" for name, text in _SECTIONS),
-        "## Errors",
-        _HARMLESS,
-        "\n".join(f"- {name}: {text}" for name, text in _ERRORS.items()),
+        *(f"## {name}\n\n{text.strip()}" for name, text in _SECTIONS if name not in _ELSEWHERE),
+        "## See also",
+        "\n".join(f"- [{name}]({link})" for name, link in _ELSEWHERE.items()),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -156,3 +157,27 @@ def test_every_link_of_a_page_leads_to_a_page_and_a_heading(page: Path) -> None:
 def test_the_readme_lists_every_page() -> None:
     linked = set(re.findall(r"\]\(fsmount/docs/([\w-]+\.md)\)", README.read_text()))
     assert linked == {page.name for page in DOCS.glob("*.md")}
+
+
+def texts_of_the_program() -> str:
+    """Every text in the sources of the package, one a line, with `...` for each value that is filled in."""
+    texts = []
+    for path in sorted((ROOT / "fsmount").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                values = [value.value if isinstance(value, ast.Constant) else "..." for value in node.values]
+                texts.append("".join(map(str, values)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%[dgs]", "...", node.value))
+    return "\n".join(text.replace("\n", " ") for text in texts)
+
+
+def test_every_message_that_the_page_of_errors_quotes_is_in_the_program() -> None:
+    tables = (DOCS / "errors.md").read_text().partition("## Messages of commands\n")[2]
+    rows = re.findall(r"^\| (`.*?) \|", tables, re.MULTILINE)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    assert len(messages) > 60
+    texts = texts_of_the_program()
+    for message in messages:
+        parts = re.split(r"\.\.\.|\b[A-Z]+\b", message)  # N, GROUP and the like are filled in
+        assert re.search(r"\.\.\.".join(map(re.escape, parts)), texts), message
