@@ -83,7 +83,8 @@ It becomes a holder at its first write. The last close, even by kill -9, uncharg
 the lease counts until the process that opened it ends, or the next daemon starts.
 
 The file lease is a lease of all resources, and one holder: R.holders of each resource lists it. A command names the
-resources that it changes, each once. It is executed completely or not at all, even if a process is killed in the middle.
+resources that it changes, each once. It is executed completely or not at all, even if a process is killed
+meanwhile.
 """,
         ),
         (
