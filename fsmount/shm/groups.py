@@ -319,7 +319,10 @@ class Group(AttachedGroup):
 
     @in_public
     def children(self) -> list[Group]:
-        """The groups in this group, in order of age, except after a recovery."""
+        """The groups in it.
+
+        They are in order of age, except after a recovery.
+        """
         return [Group(self.tree, id, (self, os.fsdecode(name))) for name, id in self.tree.region.children(self.id)]
 
     def child(self, name: str | bytes) -> Group:
