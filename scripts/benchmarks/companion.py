@@ -13,7 +13,7 @@ PATIENCE = 30.0
 
 
 class Companion:
-    """A process that repeats its work while a case runs. It calls `prepare` once, which returns the work.
+    """A process that repeats its work while a case runs. It calls `prepare` once to get the work.
 
     The companion ends when its parent ends, because the pipe closes then.
     """
@@ -53,7 +53,7 @@ class Companion:
         self._control.recv()
 
     def beside(self, case: Case) -> Case:
-        """The case, with the companion at work meanwhile."""
+        """The case, beside the working companion."""
 
         def run() -> float:
             with self.working():

@@ -10,7 +10,7 @@ model divided by the cost of fsmount: above 1 fsmount is faster.
 - At the limit: the processes together want a little more than the limit. A refused process uncharges one unit, so the
   counter refuses half of the charges. The figure is the elapsed time divided by all charges.
 - Beside a limit: a neighbour with a processor of its own charges in its own subtree, 1 or 256 units ahead of its
-  uncharges. Two processes work at the limit of another subtree meanwhile. Apart: these two work in another tree.
+  uncharges. Meanwhile two processes work at the limit of another subtree, or, "apart", of another tree.
 
 Random runs find the errors of a model: in turn, where the correct value is known, and overlapping, where its bounds
 are known.
@@ -117,7 +117,7 @@ def _neighbour(model: str, depth: int, ahead: int, where: str) -> str:
 
 
 def _cases(program: Program, milliseconds: int) -> dict[str, Case]:
-    """The cases in an order that puts compared cases side by side."""
+    """The cases; compared cases are side by side."""
     cases = {}
     everybody = (OURS, *MODELS)
     for processes in (1, 2):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 Case = Callable[[], float]
 Tick = Callable[[], None]
 
-# The loop body repeats a timed statement this often: the loop then adds less than 1 ns to each statement.
+# The repetitions of a timed statement in the loop body: the loop then adds less than 1 ns to each statement.
 UNROLLED = 20
 
 

@@ -65,7 +65,7 @@ def _served(command: Sequence[str]) -> Iterator[Path]:
 
 
 def _mounted(mountpoint: Path, server: subprocess.Popen[bytes]) -> bool:
-    """Waits until the mount is there; RuntimeError if its process ends before."""
+    """Waits until the mount is there; RuntimeError: its process has ended."""
     deadline = time.monotonic() + PATIENCE
     outside = mountpoint.parent.stat().st_dev
     while mountpoint.stat().st_dev == outside:

@@ -1,4 +1,4 @@
-"""Pictures of the plots; each is complete without a text beside it."""
+"""Draws the plots as pictures that need no text beside them."""
 
 import math
 from collections.abc import Sequence

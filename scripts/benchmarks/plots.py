@@ -13,7 +13,7 @@ Placed = tuple[Point, Figure]
 
 @dataclass(frozen=True)
 class Plot:
-    """A question with a point for each case; the picture of it is NAME.svg."""
+    """A question that a run answers with points; its picture is NAME.svg."""
 
     name: str
     title: str

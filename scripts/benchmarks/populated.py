@@ -24,7 +24,7 @@ class Capacity(TypedDict):
 
 
 def capacity(groups: int, spare: int) -> Capacity:
-    """The capacity for this number of groups with a Population, their directories, the root, and a reserve."""
+    """The capacity for this number of groups with a Population, the groups above them, and a reserve."""
     return {"groups": groups + DIRECTORIES + 1 + spare, "holders": holders(groups), "cells": groups * CELLS}
 
 
@@ -51,7 +51,7 @@ class Population:
         self.cells = len(groups) * CELLS
         start_time = process_start_time(os.getpid())
         self._holders = [region.holder_create(os.getpid(), start_time, PROCESS, 0) for _ in range(holders(len(groups)))]
-        # holder by holder, as processes start: the cells of a group then lie apart
+        # holder by holder, in the order in which processes start: the cells of a group then lie apart
         for number, holder in enumerate(self._holders):
             for cell in range(number, self.cells, len(self._holders)):
                 region.holder_join(holder, groups[cell // CELLS])

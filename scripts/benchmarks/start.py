@@ -43,7 +43,7 @@ class Interpreters:
         self._environment["PYTHONPYCACHEPREFIX"] = bytecode
 
     def run(self, code: str, *arguments: Path | str) -> tuple[float, str]:
-        """How many milliseconds an interpreter takes for the code, from its start to its end, and what it prints."""
+        """The milliseconds that an interpreter takes for the code, from its start to its end, and its output."""
         command = [sys.executable, "-c", code, *map(str, arguments)]
         start = time.perf_counter()
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=self._environment).stdout

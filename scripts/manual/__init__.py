@@ -1,1 +1,1 @@
-"""The manual pages, from the program itself: commands.py and files.py, formatted by roff.py."""
+"""Generates the manual pages from the program itself: commands.py and files.py, formatted by roff.py."""

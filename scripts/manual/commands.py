@@ -1,4 +1,4 @@
-"""fsmount(1), from what the commands say of themselves with --help."""
+"""The manual page fsmount(1), from the --help texts of the commands."""
 
 from __future__ import annotations
 

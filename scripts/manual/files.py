@@ -103,7 +103,7 @@ def page() -> str:
 
 
 def markdown() -> str:
-    """The same as Markdown, without the sections that another page has."""
+    """The text of fsmount/docs/files.md, without the sections that another page has."""
     parts = [
         "<!-- Written by scripts/man: change what it is made from, and run that. -->",
         "# The files of a group",

@@ -1,4 +1,4 @@
-"""The few man(7) macros that the pages need.  Everything returns lines, and takes plain text."""
+"""The few man(7) macros that the pages need.  The functions take plain text and return lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 
 
 def escaped(text: str) -> str:
-    """One line of text that roff prints as it is."""
+    """A line of text, escaped so that roff prints it unchanged."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return "\\&" + text if text[:1] in (".", "'") else text
 
@@ -31,7 +31,7 @@ def subtitle(text: str) -> list[str]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs of a docstring.  One that begins with \\b, which click does not wrap, keeps its lines."""
+    """The paragraphs of a docstring.  A paragraph that begins with \\b keeps its lines, as click does."""
     lines: list[str] = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b\n"):

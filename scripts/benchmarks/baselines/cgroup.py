@@ -1,7 +1,4 @@
-"""The kernel's own control files for memory, in groups that exist while a part measures.
-
-The groups contain no process.
-"""
+"""The control files of cgroup v1 for memory, in groups without processes that exist while a part measures."""
 
 import os
 from collections.abc import Iterator

@@ -347,7 +347,7 @@ static void perform(scene *s, void (*act)(void *, int, seat *, const bool *), in
     }
 }
 
-/* Adds the errors of a scene to the total.  All its refusals were `wrong`, or the scene cannot decide it. */
+/* Adds the errors of a scene to the total.  wrong: all refusals of the scene; otherwise it cannot decide about any. */
 static void add_errors(errors *all, const scene *s, bool wrong)
 {
     const errors *e = &s->errors;

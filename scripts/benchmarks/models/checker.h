@@ -10,9 +10,9 @@ typedef struct errors {
     int64_t charges;        /* tried */
     int64_t refusals;       /* of them refused, */
     int64_t false_refusals; /* though they would have fitted */
-    int64_t usage;          /* units that a read usage was off */
+    int64_t usage;          /* largest error of a read usage, in units */
     int64_t early, late;    /* distance in units between a threshold and the usage at which a charge reported it */
-    int64_t left;           /* units that are not accounted for after all processes have ended */
+    int64_t left;           /* units that remain charged after all processes have ended */
 } errors;
 
 /* One random operation at a time: the correct usage is always known. */

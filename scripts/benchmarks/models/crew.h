@@ -7,26 +7,26 @@
 /* Zeros that forked processes share; never freed. */
 void *shared(size_t size);
 
-/* A model's memory for this tree. */
+/* Makes a model's memory for this tree. */
 void *made(const model *m, const tree *t);
 
-/* The seat, or the program ends. */
+/* Makes the seat of a process; ends the program if there is no room. */
 seat *joined(const model *m, void *memory, int process);
 
-/* A node below `parent` (-1: the root); returns its number. */
+/* Adds a node below `parent` (-1: the root); returns its number. */
 int grow(tree *t, int parent, int64_t limit);
 
-/* `levels` nodes one below the other; returns the lowest. */
+/* Adds `levels` nodes, one below the other; returns the lowest. */
 int grow_chain(tree *t, int parent, int levels);
 
-/* One process more that charges a leaf of its own below `parent`. */
+/* Adds a process that charges a leaf of its own below `parent`. */
 void seat_below(tree *t, int parent);
 
 typedef struct crew {
     int size;
     bool threads;                          /* instead of processes: ThreadSanitizer checks threads only */
-    bool pinned;                           /* each to one CPU, in turn; */
-    bool alone;                            /* and the first has one to itself, if there are two */
+    bool pinned;                           /* binds each player to a CPU, in turn; */
+    bool alone;                            /* the first player has a CPU to itself, if there are two */
     seat *(*sit)(void *scene, int player); /* before the first starts */
     void (*play)(void *scene, int player, seat *own, const bool *stop);
     void (*watch)(void *scene); /* repeated meanwhile, outside the crew; may be NULL */

@@ -40,7 +40,7 @@ enum {
 
 typedef struct model {
     const char *name;
-    const char *source;  /* its source */
+    const char *source;  /* the code or patch that the model follows */
     const char *accepts; /* the accuracy that it gives up for speed */
     unsigned in_turn;    /* its promises if operations never overlap */
     unsigned always;     /* its promises if operations overlap */

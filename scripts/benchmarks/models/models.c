@@ -22,7 +22,7 @@ enum { MODELS = sizeof models / sizeof *models };
 
 static int misused(void)
 {
-    fprintf(stderr, "models: wrong arguments; models.c tells what there is\n");
+    fprintf(stderr, "models: wrong arguments; see the usage in models.c\n");
     return 2;
 }
 

@@ -55,7 +55,7 @@ static uint64_t pairs(seat *s, const bool *stop)
 const model page_counter = {
     .name = "page_counter",
     .source = "Linux since 3.19, mm/page_counter.c: one atomic addition for each level",
-    .accepts = "until a refused charge is taken back it is counted: others may be refused, readers and peaks see it",
+    .accepts = "a refused charge counts until it is undone: others may be refused, readers and peaks see it",
     .in_turn = KEEPS_LIMIT | USES_ROOM | KNOWS_USAGE,
     .always = KEEPS_LIMIT,
     .size = sizeof(state),
