@@ -323,7 +323,7 @@ class Mount:
         return True
 
     def requests(self) -> int:
-        """How many requests the daemon has served."""
+        """The number of requests that the daemon has served."""
         found = re.search(rb"^fsmount_requests_total (\d+)", (self.path / "metrics").read_bytes(), re.MULTILINE)
         assert found is not None
         return int(found[1])

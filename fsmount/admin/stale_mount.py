@@ -18,7 +18,7 @@ from fsmount.admin.tree_removal import check_holders
 from fsmount.admin.user_error import UserError
 from fsmount.shm import Tree
 
-# How long a daemon may take to begin to serve, or to end, in seconds.
+# The time in which a daemon begins to serve, or ends, in seconds.
 _PATIENCE = 10.0
 
 # Between two attempts to lock a region, in seconds.

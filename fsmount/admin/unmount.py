@@ -34,7 +34,7 @@ from fsmount.errors import says_daemon_is_lost
 from fsmount.protocol.file_names import CHANNEL_FILE
 from fsmount.shm import DaemonRecord, Tree
 
-# How long a daemon may take to end after its mount is gone, and after SIGTERM, in seconds.
+# The time in which a daemon ends after its mount is gone, and after SIGTERM, in seconds.
 _GRACE = 1.0
 _PATIENCE = 10.0
 

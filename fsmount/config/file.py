@@ -18,7 +18,7 @@ from fsmount.paths.walk import Found
 # The maximum size, above that of any tree: a device, or a file of another user, can be endless.
 _SIZE = 1 << 28
 
-# How often other processes may replace the file while store() writes it.
+# The attempts of store(): each fails if another process replaces the file meanwhile.
 _ATTEMPTS = 100
 
 

@@ -47,7 +47,7 @@ _SAMPLE = 60
 #: The bytes of all samples of a counter with a path of usual length, and of the daemon's own figures.
 _GROUP, _OWN = 2048, 16384
 
-#: How many groups a step adds.
+#: The number of groups that a step adds.
 _PAGE = 64
 
 _END = b"# EOF\n"
@@ -133,8 +133,10 @@ def _head(name: str, figure: Figure, unit: str) -> Metric:
 def _capacity_figures(mount: Mount) -> Iterator[Metric]:
     from prometheus_client.metrics_core import GaugeMetricFamily
 
-    capacity = GaugeMetricFamily("fsmount_capacity", "How many of each kind the mount has room for.", labels=["what"])
-    used = GaugeMetricFamily("fsmount_capacity_used", "How many of each kind there are.", labels=["what"])
+    capacity = GaugeMetricFamily(
+        "fsmount_capacity", "The number of each kind that the mount has room for.", labels=["what"]
+    )
+    used = GaugeMetricFamily("fsmount_capacity_used", "The number of each kind in use.", labels=["what"])
     for what, found in mount.capacity().items():
         capacity.add_metric([what], found.capacity)
         used.add_metric([what], found.used)

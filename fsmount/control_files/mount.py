@@ -96,10 +96,10 @@ class Mount(Protocol):
         """Counts the groups of each user again, if another process may have changed them."""
 
     def open_files(self) -> int:
-        """How many files of the mount are open."""
+        """The number of open files of the mount."""
 
     def requests_served(self) -> int:
-        """How many requests the daemon has served."""
+        """The number of requests that the daemon has served."""
 
     def process_of(self, thread: int) -> int:
         """The process of a thread."""

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from functools import lru_cache
 
-#: How many bytes a text takes, besides its pieces, and for each of them.
+#: The bytes that a text takes besides its pieces, and for each piece.
 BYTES_PER_TEXT, BYTES_PER_PIECE = 512, 16
 
 #: The length of a piece before it is compressed: a piece ends with the part that reaches it.
@@ -32,7 +32,7 @@ class Text:
         self.pieces: list[bytes] = []
         self.ends = array("Q")
         self.length = 0
-        #: How many bytes it takes if it shares nothing.
+        #: The bytes that the text takes if it shares nothing.
         self.size = BYTES_PER_TEXT
         self.readers = 0
         self._begun: list[bytes] = []  # parts of the next piece

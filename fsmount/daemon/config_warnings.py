@@ -9,7 +9,7 @@ from fsmount import config
 from fsmount.daemon.mount_request import MountRequest
 from fsmount.shm import Tree
 
-#: How many differences are named, and how many are counted.
+#: The largest number of differences that are named, and that are counted.
 _NAMED = 5
 _COUNTED = 1000
 

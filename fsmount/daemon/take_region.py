@@ -23,7 +23,7 @@ from fsmount.shm import LEASE, DaemonRecord, Holder, Tree, parse_resource
 
 log = logging.getLogger(__name__)
 
-# How long a daemon may take to end after its mount is gone, in seconds.
+# The time in which a daemon ends after its mount is gone, in seconds.
 _PATIENCE = 5.0
 
 # Between two attempts to lock the region, in seconds.

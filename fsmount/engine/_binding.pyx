@@ -148,7 +148,7 @@ cdef object failure(int status, bint with_text=False):
 
 
 def set_patience(double seconds, /):
-    """How long this thread waits for the lock of a region; 3 seconds by default."""
+    """Sets the time that this thread waits for the lock of a region; 3 seconds by default."""
     fsm_set_patience(<int64_t>(seconds * 1e9))
 
 
@@ -417,7 +417,7 @@ cdef class Region:
         return [(found[i].room, found[i].used) for i in range(FSM_POOLS)]
 
     def count_groups(self, uint32_t first, uint32_t second):
-        """How many groups count against each user: see fsm_get_owners()."""
+        """The number of groups that count against each user: see fsm_get_owners()."""
         cdef uint32_t exempt[2]
         cdef fsm_region *region = self._enter()
         cdef uint32_t room = fsm_geometry_of(region).groups

@@ -57,8 +57,8 @@ typedef struct fsm_fault {
 const fsm_fault *fsm_last_fault(void);
 
 /*
- * How long this thread waits for the lock of a region, in ns; 3 s by default. A thread that must not wait, as in an
- * event loop, sets a short patience, and hands a call that gets -ETIMEDOUT to a thread with a longer one.
+ * Sets the time that this thread waits for the lock of a region, in ns; 3 s by default. A thread that must not wait, as
+ * in an event loop, sets a short patience, and hands a call that gets -ETIMEDOUT to a thread with a longer one.
  */
 void fsm_set_patience(int64_t nanoseconds);
 
@@ -330,9 +330,9 @@ typedef struct fsm_holder_info {
 int64_t fsm_counter_holders(fsm_region *region, fsm_id group, uint32_t resource, fsm_holder_info *out, size_t room);
 
 /*
- * The same in pages, so that no call holds the lock for long. *place is 0 at first. Each call fills in up to FSM_PAGE
- * holders, returns how many, and sets *place to the next page, FSM_LAST_PAGE after the last. A page may be empty. A
- * holder that exists from the first call to the last is on exactly one page.
+ * Lists the same holders in pages, so that no call holds the lock for long. *place is 0 at first. Each call fills in up
+ * to FSM_PAGE holders, returns their number, and sets *place to the next page, FSM_LAST_PAGE after the last. A page may
+ * be empty. A holder that exists from the first call to the last is on exactly one page.
  */
 #define FSM_PAGE 256
 #define FSM_LAST_PAGE UINT32_MAX
@@ -340,7 +340,7 @@ int64_t fsm_page_of_holders(fsm_region *region, fsm_id group, uint32_t resource,
                             fsm_holder_info out[FSM_PAGE]);
 
 /*
- * How many holders of each kind there are. Takes no lock: accepted inaccuracy, it may miss holders that come or go
+ * The number of holders of each kind. Takes no lock: accepted inaccuracy, it may miss holders that come or go
  * meanwhile.
  */
 void fsm_count_holders(fsm_region *region, uint32_t *processes, uint32_t *leases);

@@ -32,21 +32,21 @@ from fsmount.shm import set_patience
 
 log = logging.getLogger(__name__)
 
-#: How long the event loop's thread waits for the region's lock, in seconds.
+#: The time that the event loop's thread waits for the region's lock, in seconds.
 PATIENCE = 0.002
 
-#: How long the event loop's thread waits for the interpreter while a worker thread computes, in seconds.
+#: The time that the event loop's thread waits for the interpreter while a worker thread computes, in seconds.
 SWITCH_INTERVAL = 0.0002
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How long a worker thread waits for the lock, and how long after another thread has waited in vain.
+#: The time that a worker thread waits for the lock: usually, and after another thread has waited in vain.
 _PATIENCE_OF_WORKER = 3.0
 _PATIENCE_AFTER_FAILURE = 0.05
 
-#: How many operations may wait for the kernel at once; the next one gets EAGAIN.  The kernel may delay them until the
-#: daemon has served another request, so some of pyfuse3's tasks must stay free.
+#: The largest number of operations that wait for the kernel; the next one gets EAGAIN.  The kernel may delay them until
+#: the daemon has served another request, so some of pyfuse3's tasks must stay free.
 _WAITERS = 16
 
 #: Errors that no user can cause.

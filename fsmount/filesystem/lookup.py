@@ -9,7 +9,7 @@ from fsmount.filesystem import inodes
 from fsmount.filesystem.directory import Listed
 from fsmount.shm import ROOT, Group, Tree
 
-#: How many inodes are kept with their groups.
+#: The number of inodes that are kept with their groups.
 _CACHED = 8192
 
 

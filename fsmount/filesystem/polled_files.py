@@ -14,7 +14,7 @@ from fsmount.filesystem.event_notifier import EventNotifier
 from fsmount.filesystem.guard import MustWait
 from fsmount.shm import Tree
 
-#: How many files are checked before other requests are served.
+#: The number of files that are checked before other requests are served.
 _AT_ONCE = 64
 
 

@@ -23,10 +23,10 @@ import trio
 #: The largest number of requests under way at once, including readers that wait for a long text.
 TASKS = 1024
 
-#: How long a worker polls for a request, in seconds: about as long as a request takes.
+#: The time that a worker polls for a request, in seconds: about as long as a request takes.
 _MOMENT = 20e-6
 
-#: How long requests may follow each other before other tasks run, in seconds.
+#: The longest time that requests follow each other before other tasks run, in seconds.
 _BURST = 0.005
 
 _served = 0

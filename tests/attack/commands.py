@@ -56,7 +56,7 @@ class Window:
 
     @property
     def calls(self) -> int:
-        """How many there were in the process that made the most."""
+        """The number of calls in the process that made the most."""
         return int.from_bytes(self._counted[:8], "little")
 
     def __enter__(self) -> Window:

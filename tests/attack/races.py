@@ -32,7 +32,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Length:
-    """How long an attack lasts: so many steps, but no longer than so many seconds."""
+    """The length of an attack: a number of steps, and a limit in seconds."""
 
     count: int
     seconds: float

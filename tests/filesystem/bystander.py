@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def served_while(action: Callable[[], object], path: Path) -> int:
-    """How many reads of the file are answered while a thread does the action."""
+    """The number of reads of the file that are answered while a thread does the action."""
     worker = threading.Thread(target=action)
     fd = os.open(path, os.O_RDONLY)
     served = 0

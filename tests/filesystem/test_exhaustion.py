@@ -39,7 +39,7 @@ def room_for_descriptors(pid: int, more: int) -> Iterator[None]:
 
 
 def watched_processes(pid: int) -> int:
-    """How many pidfds a daemon watches with epoll; a pidfd that it has just opened may not count yet."""
+    """The number of pidfds that a daemon watches with epoll; a pidfd that it has just opened may not count yet."""
     files = Path(f"/proc/{pid}/fd")
     pidfds, registered = set(), set()
     for name in os.listdir(files):
@@ -204,7 +204,7 @@ def everything(group: GroupFiles) -> list[Any]:
 
 
 def until_refused(action: Any) -> int:
-    """How often the action succeeds before there is no room; it may still use pages that exist."""
+    """The number of successes of the action until there is no room; it may still use pages that exist."""
     for number in range(10_000):
         try:
             action(number)

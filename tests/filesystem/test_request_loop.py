@@ -21,7 +21,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 class Turns:
-    """How often another task has run."""
+    """The number of times that another task has run."""
 
     def __init__(self) -> None:
         self.count = 0

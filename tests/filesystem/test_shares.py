@@ -56,7 +56,7 @@ def mount(module_mount: Mount) -> Iterator[Mount]:
 
 
 def until_refused(action: Callable[[int], object], number: int = errno.ENOSPC) -> int:
-    """How often the action succeeds before it is refused."""
+    """The number of successes of the action before it is refused."""
     for done in range(10_000):
         try:
             action(done)
@@ -72,7 +72,7 @@ def makes_groups(uid: int, directory: GroupFiles) -> int:
 
 
 def opens_leases(path: Path, text: bytes) -> int:
-    """How many leases this process can open and write before it is refused; they stay open."""
+    """The number of leases that this process can open and write before it is refused; they stay open."""
     opened: list[int] = []
 
     def open_one(_: int) -> None:

@@ -15,6 +15,9 @@ BAD = (
     ("open with a noun", "wh" + "o dies gives everything back"),
     ("open with a noun", "(Wh" + "atever it held is released.)"),
     ("open with a noun", "The process dies.  Wh" + "ose charges are released?  Its own; wh" + "at it held is free."),
+    ("open with a noun", "The file has a limit.  H" + "ow many times a process may write to it."),
+    ("open with a noun", "Th" + "ose that are open stay open."),
+    ("open with a noun", "Th" + "e same for a group."),
     ("say a plainer word", "The group is as of " + "now empty."),
     ("say a plainer word", "The daemon can be " + "told to end."),
     ("say a noun", "The daemon ends, and h" + "is region stays."),
@@ -25,6 +28,7 @@ GOOD = (
     "When a process dies, everything it held is released.",
     "Who holds the lock?  The process that the message names.",
     "The message names what it found, and the process whose lock it is.",
+    "How many processes hold the lock?  The same process may take it again: count how often.",
     "The group `whoever` is no `is " + "told`.",
     "A daemon and the group else" + "where; nothing e" + "lse changes.",
 )

@@ -44,7 +44,7 @@ def checked(line: str) -> str:
 
 
 def checked_python(code: str) -> str:
-    """The same for each print()."""
+    """The code, with an assertion in the place of each print()."""
     return re.sub(r"print\((.*)\)  # -> (.*)$", r"assert said(\1) == '\2', said(\1)", code, flags=re.MULTILINE)
 
 

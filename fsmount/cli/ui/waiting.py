@@ -1,4 +1,4 @@
-"""How long a command waits for room: --wait, --wait=30s and --wait 30s."""
+"""The option for the time that a command waits for room: --wait, --wait=30s and --wait 30s."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ static inline int fits(fsm_region *r, counter *c, int64_t amount, bool nofail)
 void note_refusal(const fsm_region *r, const counter *c, int64_t usage, int64_t limit);
 
 /*
- * How much a holder that charges `amount` at a time may reserve ahead, at most `wanted`, once `pending` is reserved.
+ * The amount that a holder may reserve ahead if it charges `amount` at a time: at most `wanted`, after `pending`.
  * 0 near a limit, where it switches stock off. Not for a path in global mode.
  */
 int64_t grant(fsm_region *r, const ancestry *p, int64_t pending, int64_t amount, int64_t wanted);

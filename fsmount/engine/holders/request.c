@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long a waiting process sleeps before it looks for dead processes, if no daemon does; ns. */
+/* The time that a waiting process sleeps before it looks for dead processes, if no daemon does; ns. */
 #define LOOK_EVERY INT64_C(500000000)
 
 static int make_request(fsm_region *r, const request *q, waiter **out)

@@ -6,7 +6,7 @@
 
 /* Recomputes the derived fields. Touches nothing but this region, so it works on a copy. */
 int rebuild(fsm_region *r);
-/* The same for a live region, and finishes what a dead process left half done. */
+/* As rebuild(), for a live region: first finishes the change that a dead process left half done. */
 int recover(fsm_region *r);
 
 #endif

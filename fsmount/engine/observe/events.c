@@ -226,7 +226,7 @@ static int make_watch(fsm_region *r, counter *c, const fsm_mark *mark, fsm_id *o
     return 0;
 }
 
-/* Those that still exist: a watch also ends with its group, and when another daemon begins to serve. */
+/* Ends the old watches that still exist: a watch also ends with its group, and when another daemon begins to serve. */
 static void end_old(fsm_region *r, const fsm_id *old, size_t count)
 {
     counter *last = NULL;

@@ -10,7 +10,7 @@
 void find_marks(fsm_region *r, counter *c);
 /* After the usage of the path's counters has changed: counts the crossings, and notifies. */
 void cross_marks(fsm_region *r, const ancestry *p);
-/* The same for the first counter of the path, in a recovery: always notifies. */
+/* As cross_marks(), for the first counter of the path, in a recovery: always notifies. */
 void recheck_marks(fsm_region *r, const ancestry *p);
 
 static inline bool is_above_soft_limit(const counter *c)

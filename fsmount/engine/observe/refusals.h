@@ -4,7 +4,7 @@
 
 #include "counters/counter.h"
 
-/* How often a charger takes the lock to record a refusal, in ns. */
+/* The time after which a charger takes the lock again to record a refusal, in ns. */
 #ifdef FSM_FAULT_POINTS
 extern int64_t record_every; /* set by a test, so that its outcome does not depend on time */
 #define RECORD_EVERY record_every

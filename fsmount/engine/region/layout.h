@@ -457,7 +457,7 @@ static inline waiter *waiter_at(const fsm_region *r, uint32_t index)
     return index < r->geometry.cells ? &r->waiters[index] : NULL;
 }
 
-/* How many of the `room` records of a pool were ever used. Needs no lock. */
+/* The number of the `room` records of a pool that were ever used. Needs no lock. */
 static inline uint32_t high_of(const pool *of, uint32_t room)
 {
     uint32_t high = READ_ONCE(of->high);

@@ -15,7 +15,7 @@ int take_record(fsm_region *r, enum pools which, uint32_t *index);
 /* Frees a record that is_free() and in no list. */
 void free_record(fsm_region *r, enum pools which, uint32_t index);
 
-/* How many records were ever used. Needs no lock. */
+/* The number of records that were ever used. Needs no lock. */
 static inline uint32_t ever_used(const records *of)
 {
     return high_of(of->pool, of->room);

@@ -12,7 +12,7 @@ import trio
 #: The number of freed bytes that is worth a release.
 _MUCH = 256 << 10
 
-#: How long to wait for more freed memory, in seconds.
+#: The time to wait for more freed memory, in seconds.
 _MOMENT = 0.5
 
 _M_MMAP_THRESHOLD = -3
