@@ -341,7 +341,7 @@ class Group(AttachedGroup):
         return None if id is None else Group(self.tree, id, (self, os.fsdecode(name)))
 
     def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
-        """Makes a child with unlimited counters.  The umask does not change its mode.
+        """Makes a group in it, with unlimited counters, that belongs to this user.  The umask does not change its mode.
 
         As Group.mkdir(); with uid or gid, the new group belongs to another user or group ID.
         """
