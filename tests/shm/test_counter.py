@@ -278,6 +278,18 @@ def test_stock_is_not_usage_and_makes_no_charge_fail(memory: Counter) -> None:
     memory.limit = 0
 
 
+@pytest.mark.parametrize("charge", [Counter.charge, Counter.charge_common])
+def test_a_charge_of_all_room_drains_the_stock_of_other_cells(
+    tree: Tree, memory: Counter, charge: Callable[[Counter, int], None]
+) -> None:
+    top = tree.root["memory"]
+    top.limit = 1 << 20
+    top.charge(1 << 10)
+    assert top.stat()["stock"] > 0
+    charge(memory, (1 << 20) - (1 << 10))
+    assert (top.usage, top.failcnt) == (1 << 20, 0)
+
+
 def test_max_usage_is_the_peak_until_it_is_reset() -> None:
     with Tree.create(batch=0) as tree:
         memory = tree.root["memory"]
