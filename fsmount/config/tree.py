@@ -121,7 +121,7 @@ def _make(groups: dict[Path, Group], path: Path, maker: Owners, us: Owners) -> G
         owners = (
             maker if depth + 1 == len(path) else us
         )  # explicit, so that no set-group-ID directory passes on its group
-        groups[path[: depth + 1]] = groups[path[:depth]].mkdir(path[depth], DIRECTORY_MODE, *owners)
+        groups[path[: depth + 1]] = groups[path[:depth]].mkdir_for(path[depth], DIRECTORY_MODE, *owners)
     return groups[path]
 
 

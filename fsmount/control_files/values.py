@@ -127,7 +127,7 @@ class ChargeFile(CounterFile):
 
     def command(self, text: bytes) -> None:
         thread = self.opening.thread or -1  # 0: the thread is in another pid namespace
-        self.counter.charge_common(parse(text), thread=thread)
+        self.counter.charge_common_for(parse(text), thread)
 
 
 class UnchargeFile(CounterFile):

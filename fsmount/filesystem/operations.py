@@ -162,7 +162,7 @@ class Operations(pyfuse3.Operations):
         account = self._shares.account(parent, ctx.uid)
         account.take(groups=1)
         try:
-            group = parent.mkdir(name, mode, ctx.uid, gid)
+            group = parent.mkdir_for(name, mode, ctx.uid, gid)
         except BaseException:
             account.give_back(groups=1)
             raise

@@ -297,7 +297,7 @@ class Group(MultiRequests):
 
     @abstractmethod
     def children(self) -> Sequence[Group]:
-        """The groups in it."""
+        """The groups in it, in order of age, except after a recovery."""
 
     @abstractmethod
     def child(self, name: str | bytes) -> Group:

@@ -21,11 +21,8 @@ class RegionCounter(Counter):
     __slots__ = ()
 
     @abstractmethod
-    def charge_common(self, amount: int, *, thread: int = 0) -> None:
-        """Charges the group itself: the amount stays until uncharge_common().  LimitExceeded.
-
-        thread: why() names the process of this thread.  0: this process; -1: it is not known.
-        """
+    def charge_common_for(self, amount: int, thread: int) -> None:
+        """As charge_common(); why() names the process of this thread.  0: this process; -1: it is not known."""
 
     # ---- events
 

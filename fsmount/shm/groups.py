@@ -74,6 +74,10 @@ class Counter(engine.Charger, RegionCounter):
     # charge, try_charge, uncharge, give, take and held are engine.Charger's
 
     def charge_nofail(self, amount: int, /) -> bool:
+        """Charges an amount past any limit; False: a limit is exceeded now.
+
+        PermissionError: the caller is neither root nor the owner of the mount.
+        """
         amount = engine.amount(amount)
         if not self.group.tree.may_exceed_limits:
             raise self._nofail_is_reserved()
@@ -213,7 +217,10 @@ class Counter(engine.Charger, RegionCounter):
     def reset_failcnt(self) -> None:
         self.group.tree.region.reset_failcnt(self.group.id, self.index)
 
-    def charge_common(self, amount: int, *, thread: int = 0) -> None:
+    def charge_common(self, amount: int) -> None:
+        self.charge_common_for(amount, 0)
+
+    def charge_common_for(self, amount: int, thread: int) -> None:
         try:
             self.group.tree.region.common_charge(self.group.id, self.index, amount, thread)
         except EngineError as error:
@@ -276,7 +283,7 @@ class Group(AttachedGroup):
         super().__init__(tree, id, found)
         self._counters: dict[str, Counter] = {}
 
-    def __getitem__(self, resource: str) -> Counter:
+    def __getitem__(self, resource: str, /) -> Counter:
         try:
             return self._counters[resource]
         except KeyError:
@@ -319,10 +326,6 @@ class Group(AttachedGroup):
 
     @in_public
     def children(self) -> list[Group]:
-        """The groups in it.
-
-        They are in order of age, except after a recovery.
-        """
         return [Group(self.tree, id, (self, os.fsdecode(name))) for name, id in self.tree.region.children(self.id)]
 
     def child(self, name: str | bytes) -> Group:
@@ -340,11 +343,11 @@ class Group(AttachedGroup):
             raise self._name_error(error, os.fsdecode(name)) from None
         return None if id is None else Group(self.tree, id, (self, os.fsdecode(name)))
 
-    def mkdir(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
-        """Makes a group in it, with unlimited counters, that belongs to this user.  The umask does not change its mode.
+    def mkdir(self, name: str | bytes, mode: int = 0o755) -> Group:
+        return self.mkdir_for(name, mode)
 
-        As Group.mkdir(); with uid or gid, the new group belongs to another user or group ID.
-        """
+    def mkdir_for(self, name: str | bytes, mode: int = 0o755, uid: int | None = None, gid: int | None = None) -> Group:
+        """As mkdir(); with uid or gid, the new group belongs to another user or group ID."""
         text = os.fsdecode(name)
         self._refuse_reserved(text)
         if gid is None:

@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 def limited(tree: Tree, name: str, limit: int = 10, uid: int | None = None) -> Group:
-    group = tree.root.mkdir(name, uid=uid)
+    group = tree.root.mkdir_for(name, uid=uid)
     group["memory"].limit = limit
     return group
 

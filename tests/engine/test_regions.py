@@ -260,7 +260,7 @@ def test_a_region_keeps_everything_between_its_users(tmp_path: Path) -> None:
     path = tmp_path / "region"
     with Tree.create(path, ["memory", "tokens:count"], batch=64, groups=10) as tree:
         identity = tree.id
-        group = tree.root.mkdir("a").mkdir("b", mode=0o700, uid=12, gid=34)
+        group = tree.root.mkdir("a").mkdir_for("b", mode=0o700, uid=12, gid=34)
         group["tokens"].limit = 100
         group["tokens"].charge_common(70)
         with pytest.raises(OSError):

@@ -49,10 +49,10 @@ def test_a_group_counts_against_the_owner_of_the_topmost_group_of_no_exempt_user
         top = tree.root
         top.set_attributes(0, SET_UID, uid=OWNER)
         if below_others:
-            top = top.mkdir("roots", uid=0).mkdir("owners", uid=OWNER)
-        alice = top.mkdir("alice", uid=ALICE)
-        alice.mkdir("bob", uid=BOB).mkdir("root", uid=0).mkdir("owner", uid=OWNER)
-        top.mkdir("bob", uid=BOB).mkdir("alice", uid=ALICE)
+            top = top.mkdir_for("roots", uid=0).mkdir_for("owners", uid=OWNER)
+        alice = top.mkdir_for("alice", uid=ALICE)
+        alice.mkdir_for("bob", uid=BOB).mkdir_for("root", uid=0).mkdir_for("owner", uid=OWNER)
+        top.mkdir_for("bob", uid=BOB).mkdir_for("alice", uid=ALICE)
         counts = {OWNER: 1, ALICE: 4, BOB: 2}
         if below_others:
             counts |= {0: 1, OWNER: 2}
@@ -62,12 +62,12 @@ def test_a_group_counts_against_the_owner_of_the_topmost_group_of_no_exempt_user
 def test_a_group_in_the_place_of_a_removed_one_counts_once() -> None:
     """Then a parent may follow its children in memory."""
     with Tree.create() as tree:
-        first = tree.root.mkdir("first", uid=ALICE)
-        second = tree.root.mkdir("second", uid=BOB)
+        first = tree.root.mkdir_for("first", uid=ALICE)
+        second = tree.root.mkdir_for("second", uid=BOB)
         first.remove()
-        inner = second.mkdir("inner", uid=0)
+        inner = second.mkdir_for("inner", uid=0)
         for number in range(500):
-            inner = inner.mkdir(f"{number}", uid=0)
+            inner = inner.mkdir_for(f"{number}", uid=0)
         assert tree.region.count_groups(0, 0) == {0: 1, BOB: 502}
 
 

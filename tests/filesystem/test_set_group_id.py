@@ -105,7 +105,7 @@ def test_a_group_made_in_the_region_inherits_like_a_group_made_through_the_mount
         group = tree.root.child(team.path.name)
         made = group.mkdir("made")
         assert access(team / "made") == ("0o2755", TEAM)
-        group.mkdir("given", 0o700, 0, 0)  # an explicit group id takes precedence
+        group.mkdir_for("given", 0o700, 0, 0)  # an explicit group id takes precedence
         assert access(team / "given") == ("0o700", 0)
         made.remove()
         group.rmdir("given")

@@ -185,7 +185,7 @@ def test_changes_by_root_in_the_region_count_before_a_user_is_refused(mount: Mou
         group.set_attributes(0, SET_UID, uid=BOB)
         os.chmod(owned.path, 0o777)
         for number in range(made):
-            group.mkdir(f"{number}", uid=ALICE)
+            group.mkdir_for(f"{number}", uid=ALICE)
         with fails_with(errno.ENOSPC):
             as_user(BOB, lambda: os.mkdir(owned / "one more"))
         as_user(ALICE, lambda: os.mkdir(mount.path / "alice"))

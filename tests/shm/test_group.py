@@ -199,7 +199,7 @@ def test_a_tree_can_be_deep(tree: Tree) -> None:
 def test_a_group_belongs_to_its_maker(tree: Tree) -> None:
     made = tree.root.mkdir("web", 0o750).attributes(0)
     assert (made.mode, made.uid, made.gid) == (0o750, os.geteuid(), os.getegid())
-    told = tree.root.mkdir("api", uid=1000, gid=1001)
+    told = tree.root.mkdir_for("api", uid=1000, gid=1001)
     assert told.attributes(0)[:3] == (0o755, 1000, 1001)
     file = told.attributes(1)
     assert (file.mode, file.uid, file.gid) == (MODE_UNSET, 1000, 1001)
