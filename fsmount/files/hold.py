@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,6 +55,9 @@ class Hold(io.IOBase):
                 self._blocks.remove(block)
             next(block, None)
             raise
+
+    def __dir__(self) -> list[str]:
+        return dir(AbstractContextManager)  # and nothing of a file
 
     def _block(self) -> Generator[None]:
         process = os.getpid()
