@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -27,31 +26,27 @@ class AttachedGroup(Group):
     Each attachment holds its own charges, and no other attachment can release them.
     """
 
-    def __init__(self, path: str, units: Mapping[str, str], keep: bool = False) -> None:
+    def __init__(self, directory: GroupDirectory, units: Mapping[str, str], keep: bool = False) -> None:
         #: The directory of the group.
-        self.directory = GroupDirectory(path)
+        self.directory = directory
         self._units = dict(units)
         self._keep = keep
         self._leases: dict[str | None, OpenLease] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AttachedGroup) and self.identity == other.identity
+        return isinstance(other, AttachedGroup) and self.directory.identity == other.directory.identity
 
     def __hash__(self) -> int:
-        return hash(self.identity)
+        return hash(self.directory.identity)
 
     # ---- the group
 
-    @functools.cached_property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode of its directory; no other group of the mount ever has the same."""
-        with public_errors(self.path), self.directory.where() as where:
-            status = os.stat(where)
-        return status.st_dev, status.st_ino
-
     @property
     def path(self) -> str:
-        return self.directory.path
+        path = self.last_path()
+        if not self.directory.is_at(path) and self._is_removed():
+            raise GroupRemoved(path)
+        return path
 
     def last_path(self) -> str:
         return self.directory.last_path
@@ -72,6 +67,12 @@ class AttachedGroup(Group):
             return False
         return True
 
+    def _is_removed(self) -> bool:
+        try:
+            return not self.exists
+        except OSError:  # nothing is known of a group whose files cannot be read
+            return False
+
     def read(self, name: str) -> bytes:
         """The text of one of its files."""
         with self.opened(name, "rb") as file:
@@ -81,7 +82,7 @@ class AttachedGroup(Group):
     def opened(self, name: str, mode: str) -> Iterator[IO[bytes]]:
         """One of its files, opened; no file is made or truncated."""
         with (
-            public_errors(self.path),
+            public_errors(self.last_path()),
             self.directory.where() as where,
             opened_group_file(os.path.join(where, name), _FLAGS[mode] | os.O_NONBLOCK) as descriptor,
             open(descriptor, mode, buffering=0, closefd=False) as file,

@@ -13,6 +13,7 @@ from fsmount.control_files.values import StatFile, UsageFile
 from fsmount.errors import GroupRemoved, LimitExceeded, NotHeld
 from fsmount.files.attachment import AttachedGroup
 from fsmount.files.counter import LeaseCounter
+from fsmount.files.directory import GroupDirectory, Identity, identity_of
 from fsmount.files.hold import Hold, Written
 from fsmount.files.mount_errors import public_errors, says_gone
 from fsmount.files.open_lease import OpenLease
@@ -60,7 +61,7 @@ def group_at(directory: str, *, keep: bool = False) -> LeaseGroup:
             raise
     if not resources:
         raise OSError(errno.EINVAL, "this directory is in no fsmount tree", directory)
-    return LeaseGroup(directory, resources, keep)
+    return LeaseGroup.at(directory, resources, keep)
 
 
 def _resources(directory: str) -> dict[str, str]:
@@ -76,6 +77,14 @@ def _resources(directory: str) -> dict[str, str]:
     return found
 
 
+def _status(path: str) -> os.stat_result | None:
+    """The status of a file or directory, or None without one."""
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def _name_is_taken(path: str) -> FileExistsError:
     text = NAME_OF_A_GROUP if os.path.isdir(path) else NAME_OF_A_FILE
     return FileExistsError(errno.EEXIST, text, path)
@@ -84,15 +93,29 @@ def _name_is_taken(path: str) -> FileExistsError:
 class LeaseGroup(AttachedGroup):
     """A group through its files, with its counters and its children."""
 
-    def __init__(self, path: str, units: Mapping[str, str], keep: bool = False) -> None:
-        super().__init__(path, units, keep)
+    def __init__(self, directory: GroupDirectory, units: Mapping[str, str], keep: bool = False) -> None:
+        super().__init__(directory, units, keep)
         self._counters: dict[str, LeaseCounter] = {}
+
+    @classmethod
+    def at(cls, path: str, units: Mapping[str, str], keep: bool = False) -> LeaseGroup:
+        """The group at this path."""
+        with public_errors(path):
+            return cls(GroupDirectory(path, identity_of(os.stat(path))), units, keep)
 
     @property
     def parent(self) -> LeaseGroup | None:
-        return LeaseGroup(os.path.dirname(self.path), self.units) if self._is_below_a_group() else None
+        if not self._is_below_a_group():
+            return None
+        path = os.path.dirname(self.path)
+        with public_errors(path):
+            identity = identity_of(os.stat(path))
+        return LeaseGroup(GroupDirectory(path, identity, below=self.directory), self.units)
 
-    def __getitem__(self, resource: str) -> LeaseCounter:
+    def _child(self, path: str, identity: Identity) -> LeaseGroup:
+        return LeaseGroup(GroupDirectory(path, identity, above=self.directory), self.units)
+
+    def __getitem__(self, resource: str, /) -> LeaseCounter:
         if resource not in self.units:
             raise no_resource(resource, self.units)
         return self._counters.get(resource) or self._counters.setdefault(resource, LeaseCounter(self, resource))
@@ -105,34 +128,43 @@ class LeaseGroup(AttachedGroup):
             entries = list(listing)
         if not entries:  # every group has files, but a removed directory that is still open reads as empty
             raise GroupRemoved(path)
-        return [LeaseGroup(os.path.join(path, entry.name), self.units) for entry in entries if entry.is_dir()]
+        device, _ = self.directory.identity
+        return [
+            self._child(f"{path.rstrip('/')}/{entry.name}", (device, entry.inode()))
+            for entry in entries
+            if entry.is_dir()
+        ]
 
     def child(self, name: str | bytes) -> LeaseGroup:
         path = self._path_of_child(name)
-        with public_errors(self.path):
-            if is_group_name(name) and os.path.isdir(path):
-                return LeaseGroup(path, self.units)
+        if is_group_name(name):
+            with public_errors(self.path), self.directory.where() as where:
+                status = _status(os.path.join(where, os.fsdecode(name)))
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                return self._child(path, identity_of(status))
         if not self.exists:
-            raise GroupRemoved(self.path)
+            raise GroupRemoved(self.last_path())
         raise FileNotFoundError(errno.ENOENT, "there is no group of this name", path)
 
     def mkdir(self, name: str | bytes, mode: int = 0o755) -> LeaseGroup:
         path = self._path_of_new_child(name)
-        with public_errors(self.path):
+        with public_errors(self.path), self.directory.where() as where:
+            made = os.path.join(where, os.fsdecode(name))
             try:
-                os.mkdir(path, mode)
+                os.mkdir(made, mode)
             except FileExistsError:
                 raise _name_is_taken(path) from None
-            given = stat.S_IMODE(os.stat(path).st_mode)
+            status = os.stat(made)
+            given = stat.S_IMODE(status.st_mode)
             if given | mode != given:  # the umask took rights away
-                os.chmod(path, given | mode)
-        return LeaseGroup(path, self.units)
+                os.chmod(made, given | mode)
+        return self._child(path, identity_of(status))
 
     def rmdir(self, name: str | bytes) -> None:
         child = self.child(name)
-        with public_errors(child.path):
+        with public_errors(child.path), self.directory.where() as where:
             try:
-                os.rmdir(child.path)
+                os.rmdir(os.path.join(where, child.name))
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
@@ -143,10 +175,11 @@ class LeaseGroup(AttachedGroup):
         path = self._path_of_new_child(new)
         if path == child.path:
             return
-        with public_errors(self.path):
-            if os.path.lexists(path):
+        with public_errors(self.path), self.directory.where() as where:
+            target = os.path.join(where, os.fsdecode(new))
+            if os.path.lexists(target):
                 raise _name_is_taken(path)
-            os.rename(child.path, path)
+            os.rename(os.path.join(where, child.name), target)
 
     def _path_of_child(self, name: str | bytes) -> str:
         return f"{self.path.rstrip('/')}/{os.fsdecode(name)}"
@@ -181,7 +214,7 @@ class LeaseGroup(AttachedGroup):
 
     def attach(self, *, on_exit: OnExit = "release") -> LeaseGroup:
         if not self.exists:
-            raise GroupRemoved(self.path)
+            raise GroupRemoved(self.last_path())
         return attach_files(self.path, on_exit)
 
     # ---- multi-resource requests

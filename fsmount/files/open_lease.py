@@ -120,7 +120,7 @@ class OpenLease:
 
     def held(self) -> dict[str, int]:
         """Resource -> the amount that the lease holds."""
-        with self._lock, public_errors(self._directory.path):
+        with self._lock, public_errors(self._directory.last_path):
             if self._descriptor < 0:
                 return {}
             text = os.fsdecode(os.pread(self._descriptor, 4096, 0))
@@ -134,7 +134,7 @@ class OpenLease:
             self._directory.refuse_closed()
             if self._descriptor < 0:
                 self._directory.pin()
-                with no_fork(), public_errors(self._directory.path), self._directory.where() as where:
+                with no_fork(), public_errors(self._directory.last_path), self._directory.where() as where:
                     self._descriptor = open_group_file(os.path.join(where, self._file), os.O_RDWR)
                     _opened.add(self)
                     if self._keep:
@@ -185,7 +185,7 @@ class OpenLease:
 
     def _write(self, word: str, numbers: Mapping[str, str], written: Written | None = None) -> None:
         words = [number if self.resource else f"{resource}={number}" for resource, number in numbers.items()]
-        with public_errors(self._directory.path):
+        with public_errors(self._directory.last_path):
             command = os.fsencode(" ".join([word, *words]))
             (written if written is not None else []).extend(map(os.pwrite, (self._descriptor,), (command,), (0,)))
 

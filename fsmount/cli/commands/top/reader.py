@@ -58,8 +58,8 @@ def look(groups: Groups, wanted: Wanted) -> Seen:
     """Looks once.  OSError: the mount, or the group at the top, is gone or may not be read."""
     if not wanted.path:
         return GroupsSeen(wanted, groups.snapshot([wanted.resource])[wanted.resource])
-    counter = LeaseGroup(wanted.path, groups.units)[wanted.resource]
     try:
+        counter = LeaseGroup.at(wanted.path, groups.units)[wanted.resource]
         holders = sorted(counter.holders(), key=lambda holder: holder.held, reverse=True)
         return HoldersSeen(wanted, counter.stat(), holders)
     except (GroupRemoved, PermissionError) as error:

@@ -275,8 +275,8 @@ class _Screen:
 
     async def _set(self, setting: _Setting, limit: int, typed: str) -> None:
         path, resource, key, _ = setting
-        counter = LeaseGroup(path, self._browser.groups.units)[resource]
         try:
+            counter = LeaseGroup.at(path, self._browser.groups.units)[resource]
             await asyncio.to_thread(set_limit, counter, key, limit, typed)
         except (OSError, UserError) as error:
             self._message = f"{self._short_name(path)}: {_error_text(error)}"
