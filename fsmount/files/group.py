@@ -213,6 +213,7 @@ class LeaseGroup(AttachedGroup):
     # ---- attaching
 
     def attach(self, *, on_exit: OnExit = "release") -> LeaseGroup:
+        ends_with_keep(on_exit)
         if not self.exists:
             raise GroupRemoved(self.last_path())
         return attach_files(self.path, on_exit)
