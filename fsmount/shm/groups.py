@@ -224,13 +224,13 @@ class Counter(engine.Charger, RegionCounter):
         try:
             self.group.tree.region.common_charge(self.group.id, self.index, amount, thread)
         except EngineError as error:
-            self._failed(error, amount)
+            raise self._refusal(error, amount) or self.public_error(error) from None
 
     def uncharge_common(self, amount: int) -> None:
         try:
             self.group.tree.region.common_uncharge(self.group.id, self.index, amount)
         except EngineError as error:
-            self._failed(error, amount)
+            raise self._refusal(error, amount) or self.public_error(error) from None
 
     @in_public
     def force_empty(self) -> None:
@@ -255,16 +255,21 @@ class Counter(engine.Charger, RegionCounter):
 
     def _failed(self, error: EngineError, amount: int) -> NoReturn:
         group = self.group
-        if error.errno == errno.ENOMEM:
-            refused = group.tree.path_or_id(error.group)
-            raise LimitExceeded(refused, self.resource, amount, error.usage, error.limit) from None
-        if error.errno == errno.ERANGE:
-            raise NotHeld(self.resource, amount, error.held, group.last_path()) from None
+        if (refusal := self._refusal(error, amount)) is not None:
+            raise refusal from None
         if error.errno in (errno.EBADF, errno.ENODEV, errno.ENOTCONN):
             group.refuse_closed()
         if error.errno == errno.ENODEV and group.lost():
             raise TreeGone(group.tree.path, "another process ended the holder of this process in the tree") from None
         raise self.public_error(error) from None
+
+    def _refusal(self, error: EngineError, amount: int) -> LimitExceeded | NotHeld | None:
+        if error.errno == errno.ENOMEM:
+            refused = self.group.tree.path_or_id(error.group)
+            return LimitExceeded(refused, self.resource, amount, error.usage, error.limit)
+        if error.errno == errno.ERANGE:
+            return NotHeld(self.resource, amount, error.held, self.group.last_path())
+        return None
 
     def failed(self, error: EngineError, amount: int) -> NoReturn:
         """Raises the public error for the engine's answer to a charge of this amount."""
