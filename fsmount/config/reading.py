@@ -230,9 +230,9 @@ def _amount(keys: Keys, value: Any, allowed: str, *, limit: bool = False) -> int
 
 
 def _capacity(keys: Keys, value: Any) -> int:
-    most = _CAPACITIES[keys[-1]]
-    if type(value) is not int or not 1 <= value <= most:
-        raise _Wrong(keys, f"{_shown(value)} is not a capacity (1 to {most})")
+    maximum = _CAPACITIES[keys[-1]]
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise _Wrong(keys, f"{_shown(value)} is not a capacity (1 to {maximum})")
     return value
 
 

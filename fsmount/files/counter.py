@@ -171,11 +171,11 @@ class LeaseCounter(Counter):
             text = b"".join(iter(functools.partial(file.read, _LARGE), b""))
         return self._parsed(SnapshotFile, parse_groups, text)
 
-    def why(self, most: int = 256) -> list[Refusal]:
+    def why(self, max_records: int = 256) -> list[Refusal]:
         from fsmount.protocol.refusals import Refusal
 
         def parse(text: bytes) -> list[Refusal]:
-            return [Refusal.parse(line) for line in os.fsdecode(text).split("\n")[:-1][:most]]
+            return [Refusal.parse(line) for line in os.fsdecode(text).split("\n")[:-1][:max_records]]
 
         return self._parsed(WhyFile, parse)
 

@@ -192,7 +192,7 @@ class Counter(ABC):
         """
 
     @abstractmethod
-    def why(self, most: int = 256) -> list[Refusal]:
+    def why(self, max_records: int = 256) -> list[Refusal]:
         """The most recent refusals, newest first: of charges asked for in the subtree, or refused by a limit in it.
 
         A tree keeps 256 refusals of different processes, counters or limits.

@@ -137,10 +137,12 @@ class Counter(engine.Charger, RegionCounter):
         return dict(zip(EVENT_KEYS, self.group.tree.region.get_events(self.group.id, self.index), strict=True))
 
     @in_public
-    def why(self, most: int = 256) -> list[Refusal]:
+    def why(self, max_records: int = 256) -> list[Refusal]:
         group = self.group
         paths = Paths(group.tree)
-        return [public_refusal(paths, info) for info in group.tree.region.get_refusals(group.id, self.index, most)]
+        return [
+            public_refusal(paths, info) for info in group.tree.region.get_refusals(group.id, self.index, max_records)
+        ]
 
     @property
     @in_public

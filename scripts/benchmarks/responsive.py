@@ -53,9 +53,9 @@ def _python(program: str, *arguments: object) -> subprocess.Popen[bytes]:
 @contextmanager
 def _leases(path: Path, count: int) -> Iterator[None]:
     """Many open leases, spread over enough processes for their limits of open files."""
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    each = min(count, most - 100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    each = min(count, hard - 100)
     holders = []
     try:
         while count > 0:
@@ -67,7 +67,7 @@ def _leases(path: Path, count: int) -> Iterator[None]:
                 raise RuntimeError("a process could not open its leases")
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         _end(holders)
 
 

@@ -223,12 +223,14 @@ def _mkdir(settings: Settings, sizes: Sequence[int], tick: Tick, ours: Path, the
     in_all = sum(costs[f"mkdir, {MOUNT}"]) / sum(costs[f"mkdir, {BARE}"])
     figures = [Figure(f"mkdir of {sizes[-1]:,} groups / bare, in all", "x", Spread.of([in_all]), MKDIR)]
     for act in ("mkdir", "rmdir"):
-        least, most = (f"{size:,} groups" for size in (sizes[0], sizes[-1]))
+        smallest, largest = (f"{size:,} groups" for size in (sizes[0], sizes[-1]))
         mounted, others = f"{act}, {MOUNT}", f"{act}, {BARE}"
         figures += [
-            samples.ratio(f"{mounted}, {most}", f"{others}, {most}", what=f"{act} / bare, {most}"),
-            samples.ratio(f"{mounted}, {most}", f"{mounted}, {least}", CONSTANT, what=f"{mounted}, {_sizes(sizes)}"),
-            samples.ratio(f"{others}, {most}", f"{others}, {least}", what=f"{others}, {_sizes(sizes)}"),
+            samples.ratio(f"{mounted}, {largest}", f"{others}, {largest}", what=f"{act} / bare, {largest}"),
+            samples.ratio(
+                f"{mounted}, {largest}", f"{mounted}, {smallest}", CONSTANT, what=f"{mounted}, {_sizes(sizes)}"
+            ),
+            samples.ratio(f"{others}, {largest}", f"{others}, {smallest}", what=f"{others}, {_sizes(sizes)}"),
         ]
         for size in sizes:
             for series in (mounted, others):

@@ -113,7 +113,7 @@ def left(place: Place) -> list[Path]:
 
 
 def places(steps: dict[str, int], rng: random.Random, soak: bool, few: int) -> list[tuple[str, str, int]]:
-    everywhere = [(scene, call, n + 1) for scene in SCENES for call, most in steps.items() for n in range(most)]
+    everywhere = [(scene, call, n + 1) for scene in SCENES for call, times in steps.items() for n in range(times)]
     return everywhere if soak else rng.sample(everywhere, few)
 
 
@@ -143,12 +143,12 @@ def test_a_mount_that_fails_at_any_system_call_prints_one_line(place: Place, see
 
 def test_with_too_few_descriptors_a_mount_leaves_nothing(place: Place, seed: int, soak: bool) -> None:
     few = range(8, 15)
-    for most in few if soak else random.Random(seed).sample(few, 1):
-        command = ["prlimit", f"--nofile={most}", sys.executable, "-m", "fsmount", "mount", str(place.path)]
+    for descriptors in few if soak else random.Random(seed).sample(few, 1):
+        command = ["prlimit", f"--nofile={descriptors}", sys.executable, "-m", "fsmount", "mount", str(place.path)]
         if subprocess.run(command, timeout=60, check=False).returncode == 0:  # this number is enough
             place.umount()
         eventually(lambda: not place.processes, within=60, what="the end of the daemon")
-        assert (place.mounts, left(place)) == ([], []), most
+        assert (place.mounts, left(place)) == ([], []), descriptors
 
 
 def test_one_of_two_mounts_with_different_regions_is_refused_and_leaves_nothing(place: Place) -> None:

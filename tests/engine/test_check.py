@@ -24,7 +24,7 @@ RESOURCES = ["memory", "tokens:count"]
 SLOTS = 16 * len(RESOURCES)  # attributes of a group in its first bank
 NONE = 0xFFFFFFFF
 FAR = 0x7FFFFFF0
-MOST = (1 << 63) - 1
+MAX = (1 << 63) - 1
 FREE, LIVE, ENDING = 0, 1, 2
 
 
@@ -276,12 +276,12 @@ def the_refusal(scene: Scene) -> int:
     return 0
 
 
-def the_first_in_line(scene: Scene) -> int:
+def the_first_waiter(scene: Scene) -> int:
     return scene.get("header.queue_head")
 
 
-def the_second_in_line(scene: Scene) -> int:
-    return scene.get("waiter.next", the_first_in_line(scene))
+def the_second_waiter(scene: Scene) -> int:
+    return scene.get("waiter.next", the_first_waiter(scene))
 
 
 def the_first_free_waiter(scene: Scene) -> int:
@@ -315,8 +315,8 @@ DERIVED = [
     Derived("counter.reserved", counter("/web/api"), "reserved of /web/api memory: "),
     Derived("counter.reserved", counter("/", 1), "reserved of / tokens: "),
     Derived("counter.stock_cap", counter("/web"), "stock_cap of /web memory: "),
-    Derived("counter.batch", counter("/web", 1), "batch of /web tokens: ", (-1, -MOST - 1)),
-    Derived("counter.global_exit", counter("/web"), "global_exit of /web memory: ", (-1, -MOST - 1)),
+    Derived("counter.batch", counter("/web", 1), "batch of /web tokens: ", (-1, -MAX - 1)),
+    Derived("counter.global_exit", counter("/web"), "global_exit of /web memory: ", (-1, -MAX - 1)),
     Derived("counter.global", counter("/web"), "global of /web memory: ", (1, 3, NONE)),
     Derived("counter.marked", counter("/web"), "marked of /web memory: "),
     Derived("counter.low", counter("/web"), "low of /web memory: "),
@@ -328,9 +328,9 @@ DERIVED = [
     Derived("watch.prev", the_second_watch, "watches of /web memory: "),
     Derived("counter.waiting", counter("/web/static"), "waiting of /web/static memory: "),
     Derived("counter.waiting", counter("/", 1), "waiting of / tokens: "),
-    Derived("waiter.next", the_first_in_line, "queue: "),
+    Derived("waiter.next", the_first_waiter, "queue: "),
     Derived("waiter.next", the_first_free_waiter, "free waiters: "),
-    Derived("waiter.prev", the_second_in_line, "queue: "),
+    Derived("waiter.prev", the_second_waiter, "queue: "),
     Derived("counter.cells_head", counter("/web"), "cells of /web memory: "),
     Derived("counter.cells_head", counter("/web/idle"), "cells of /web/idle memory: "),
     Derived("counter.cells", counter("/web"), "cells of /web memory: "),
@@ -391,8 +391,8 @@ def names(scene: Scene) -> dict[str, int]:
     return holders | {
         "pid": SELF,
         "watch": the_first_watch(scene),
-        "waiter": the_first_in_line(scene),
-        "second": the_second_in_line(scene),
+        "waiter": the_first_waiter(scene),
+        "second": the_second_waiter(scene),
     }
 
 
@@ -401,7 +401,7 @@ def test_a_damaged_derived_field_is_found_named_and_repaired(scene: Scene, damag
     index = damaged.where(scene)
     good = scene.get(damaged.at, index)
     long = scene.layout.size[damaged.at] == 8
-    values = {0, 1, 2, good + 1 & (MOST if long else NONE), index, FAR, *((-1, MOST) if long else (NONE, NONE - 1))}
+    values = {0, 1, 2, good + 1 & (MAX if long else NONE), index, FAR, *((-1, MAX) if long else (NONE, NONE - 1))}
     said = damaged.said.format(**names(scene))
     usages = scene.usages()
     for value in damaged.values or values - {good}:
@@ -471,7 +471,7 @@ TRUTH = [
     lone("counter.soft_limit", WEB, -1, "soft_limit of /web memory: -1", CORRUPT),
     lone("counter.common", WEB, -1, "common of /web memory: -1", CORRUPT),
     lone("counter.min_usage", WEB, -1, "min_usage of /web memory: -1", LEFT),
-    lone("counter.min_usage", WEB, MOST, "min_usage of /web memory: 9223372036854775807, above its max_usage ", LEFT),
+    lone("counter.min_usage", WEB, MAX, "min_usage of /web memory: 9223372036854775807, above its max_usage ", LEFT),
     lone("counter.max_usage", WEB, -1, "max_usage of /web memory: -1", LEFT),
     lone("counter.max_usage", WEB, 1 << 40, "peak_reserved of /web memory: ", MENDED),
     lone("counter.peak_reserved", WEB, 1, "peak_reserved of /web memory: 1, below ", MENDED),
@@ -484,14 +484,14 @@ TRUTH = [
     lone("counter.refills", WEB, -1, "refills of /web memory: -1", LEFT),
     lone("counter.drains", WEB, -1, "drains of /web memory: -1", LEFT),
     lone("counter.limit", WEB, 1, "above the limit 1 with ", MENDED),
-    lone("counter.common", counter("/"), MOST, "reserved of / memory: the sum of all cells is above ", CORRUPT),
+    lone("counter.common", counter("/"), MAX, "reserved of / memory: the sum of all cells is above ", CORRUPT),
     lone(
         "cell.words.state", API, EPOCH | 2001, "of process {releasing} (pid {pid}) in /web/api memory: stock ", CORRUPT
     ),
     lone("cell.words.state", API, EPOCH | STOCK_MAX, "in /web/api memory: stock 1099511627775 and used ", CORRUPT),
     lone("cell.words.total", API, totals(0, -1), "memory: stock 1400 and used -1401 are impossible", CORRUPT),
-    lone("cell.words.total", API, totals(0, -MOST - 1), " and used 9223372036854774408 are impossible", CORRUPT),
-    lone("cell.words.total", API, totals(0, MOST), "reserved of / memory: the sum of all cells is above ", CORRUPT),
+    lone("cell.words.total", API, totals(0, -MAX - 1), " and used 9223372036854774408 are impossible", CORRUPT),
+    lone("cell.words.total", API, totals(0, MAX), "reserved of / memory: the sum of all cells is above ", CORRUPT),
     lone("cell.words.total", API, totals(0, 1400), "cap of cell ", MENDED),
     lone("cell.words.cap", API, 1399, "cap of cell ", MENDED),
     lone("cell.words.cap", API, 2001, "cap of cell ", MENDED),
@@ -524,23 +524,23 @@ TRUTH = [
     lone("fsm_refusal.holders", the_refusal, 4, "and 4 largest holders are impossible together", MENDED),
     lone("fsm_refusal.looked", the_refusal, 3, "refusal 0: ", MENDED),
     lone("fsm_refusal.command", the_refusal, b"x" * 16, "refusal 0: ", MENDED),
-    lone("waiter.amount", the_first_in_line, -1, "waiter {waiter}: a request of -1 for cell ", MENDED),
-    lone("waiter.amount", the_first_in_line, 0, "waiter {waiter}: a request of 0 for cell ", MENDED),
-    lone("waiter.cell", the_first_in_line, FAR, "for cell 2147483632 is impossible", MENDED),
+    lone("waiter.amount", the_first_waiter, -1, "waiter {waiter}: a request of -1 for cell ", MENDED),
+    lone("waiter.amount", the_first_waiter, 0, "waiter {waiter}: a request of 0 for cell ", MENDED),
+    lone("waiter.cell", the_first_waiter, FAR, "for cell 2147483632 is impossible", MENDED),
     lone(
         "waiter.cell",
-        the_first_in_line,
+        the_first_waiter,
         the_quarantined_cell,
         "waiter {waiter}: a request of 1048576 for cell ",
         MENDED,
     ),
-    lone("waiter.part", the_second_in_line, FAR, "waiter {second}: its next part cannot be 2147483632", MENDED),
-    lone("waiter.part", the_second_in_line, NONE, "free waiters: ", MENDED),
-    lone("waiter.part", the_second_in_line, the_first_in_line, "waiter {second}: its next part cannot be ", MENDED),
-    lone("waiter.answer", the_first_in_line, 2, "waiter {waiter}: answer 2 is impossible", MENDED),
-    lone("waiter.answer", the_first_in_line, 1, "requests that wait: 3, recomputed 2", MENDED),
-    lone("waiter.ticket", the_first_in_line, MOST, "queue: waiter {waiter} comes before an earlier request", MENDED),
-    lone("waiter.stamp", the_first_in_line, with_state(1, 7), "waiter {waiter}: state 7 is impossible", MENDED),
+    lone("waiter.part", the_second_waiter, FAR, "waiter {second}: its next part cannot be 2147483632", MENDED),
+    lone("waiter.part", the_second_waiter, NONE, "free waiters: ", MENDED),
+    lone("waiter.part", the_second_waiter, the_first_waiter, "waiter {second}: its next part cannot be ", MENDED),
+    lone("waiter.answer", the_first_waiter, 2, "waiter {waiter}: answer 2 is impossible", MENDED),
+    lone("waiter.answer", the_first_waiter, 1, "requests that wait: 3, recomputed 2", MENDED),
+    lone("waiter.ticket", the_first_waiter, MAX, "queue: waiter {waiter} comes before an earlier request", MENDED),
+    lone("waiter.stamp", the_first_waiter, with_state(1, 7), "waiter {waiter}: state 7 is impossible", MENDED),
     lone("group.parent", group("/web/api"), group("free"), "parent of ", CORRUPT),
     lone("group.parent", group("/web/api"), FAR, "parent of ", CORRUPT),
     lone("group.parent", group("/web"), group("/web/api"), "parents of ", CORRUPT),

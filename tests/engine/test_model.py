@@ -28,7 +28,7 @@ from fsmount.shm import Group
 SOAK = os.environ.get("FSMOUNT_SOAK", "0") not in ("", "0")
 
 RESOURCES = ("memory", "tokens")
-MOST_GROUPS = 12
+MAX_GROUPS = 12
 OWN_HOLDERS = 3  # made here in the region, in addition to those that Tree makes for attachments
 
 # ---- the model --------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class Counters(RuleBasedStateMachine):
     @initialize(eager=st.booleans())
     def make(self, eager: bool) -> None:
         self.tree = Tree.create(
-            None, ["memory", "tokens:count"], batch=self.batch, groups=MOST_GROUPS + 1, holders=8, cells=256
+            None, ["memory", "tokens:count"], batch=self.batch, groups=MAX_GROUPS + 1, holders=8, cells=256
         )
         #: A read brings max_usage up to date. So half of the runs read after each step, and half seldom.
         self.eager = eager
@@ -220,7 +220,7 @@ class Counters(RuleBasedStateMachine):
         if self.taken(parent, name):
             with pytest.raises(FileExistsError):
                 self.real[parent].mkdir(name)
-        elif len(self.real) > MOST_GROUPS:
+        elif len(self.real) > MAX_GROUPS:
             with pytest.raises(OSError) as caught:
                 self.real[parent].mkdir(name)
             assert caught.value.errno == errno.ENOSPC

@@ -48,22 +48,24 @@ def counters_of(groups: list[Group]) -> list[Counter]:
 
 @contextmanager
 def working(
-    tree: Tree, groups: list[Group], source: random.Random, *, workers: int, most: int, keep: bool = False
+    tree: Tree, groups: list[Group], source: random.Random, *, workers: int, max_amount: int, keep: bool = False
 ) -> Iterator[tuple[list[Worker], Progress]]:
     """Workers in random groups, at work."""
     with ExitStack() as stack:
         progress = stack.enter_context(Progress())
         team = [stack.enter_context(Worker(tree, progress, slot)) for slot in range(workers)]
         for worker in team:
-            set_to_work(worker, groups, source, most=most, keep=keep)
+            set_to_work(worker, groups, source, max_amount=max_amount, keep=keep)
         progress.wait_for(range(workers), 1)
         yield team, progress
 
 
-def set_to_work(worker: Worker, groups: list[Group], source: random.Random, *, most: int, keep: bool = False) -> None:
+def set_to_work(
+    worker: Worker, groups: list[Group], source: random.Random, *, max_amount: int, keep: bool = False
+) -> None:
     for group in source.sample(groups, source.randrange(1, 4)):
         worker.attach(group, keep=keep)
-    worker.start_work(source.randrange(2**32), most)
+    worker.start_work(source.randrange(2**32), max_amount)
 
 
 def stop(workers: list[Worker]) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def test_usage_never_exceeds_a_limit_and_is_the_sum_of_what_is_held(
     groups = grow(tree, source, depth=source.choice([1, 4, 16]), groups=20, limit=workers * 20000)
     counters = counters_of(groups)
     limits = {counter: counter.limit for counter in counters}
-    with working(tree, groups, source, workers=workers, most=8192) as (team, _):
+    with working(tree, groups, source, workers=workers, max_amount=8192) as (team, _):
         deadline = time.monotonic() + (20 if soak else 0.3)
         while time.monotonic() < deadline:
             counter = source.choice(counters)
@@ -128,7 +130,7 @@ def test_usage_never_exceeds_a_limit_and_is_the_sum_of_what_is_held(
 def test_kept_charges_stay_with_the_groups_when_their_holders_end(tree: Tree, seed: int) -> None:
     source = random.Random(seed)
     groups = grow(tree, source, depth=4, groups=8, limit=50000)
-    with working(tree, groups, source, workers=3, most=4096, keep=True) as (team, progress):
+    with working(tree, groups, source, workers=3, max_amount=4096, keep=True) as (team, progress):
         progress.wait_for([0, 1, 2], 20)
         reports = stop(team)
         usages = {counter: counter.usage for counter in counters_of(groups)}
@@ -153,7 +155,7 @@ def test_a_new_limit_holds_at_once(tree: Tree, seed: int, soak: bool) -> None:
     for counter in counters_of(groups):
         counter.limit = UNLIMITED
     set_, busy = 0, 0
-    with working(tree, groups, source, workers=4, most=4096) as (team, _):
+    with working(tree, groups, source, workers=4, max_amount=4096) as (team, _):
         deadline = time.monotonic() + (20 if soak else 0.3)
         while time.monotonic() < deadline or not (set_ and busy):
             counter = source.choice(counters_of(groups))
@@ -259,7 +261,7 @@ def test_a_refusal_names_the_ancestor_and_changes_nothing_elsewhere(tree: Tree) 
 def test_charges_of_killed_processes_are_released_and_the_others_go_on(tree: Tree, seed: int, soak: bool) -> None:
     source = random.Random(seed)
     groups = grow(tree, source, depth=8, groups=12, limit=100000)
-    with working(tree, groups, source, workers=8, most=8192) as (team, progress), ExitStack() as stack:
+    with working(tree, groups, source, workers=8, max_amount=8192) as (team, progress), ExitStack() as stack:
         for _ in range(30 if soak else 2):
             progress.wait_for([source.randrange(8)], source.randrange(1, 20))
             victims = source.sample(range(8), 4)
@@ -277,7 +279,7 @@ def test_charges_of_killed_processes_are_released_and_the_others_go_on(tree: Tre
             assert tree.check() == []
             for slot in victims:
                 team[slot] = stack.enter_context(Worker(tree, progress, slot))
-                set_to_work(team[slot], groups, source, most=8192)
+                set_to_work(team[slot], groups, source, max_amount=8192)
         check_sums(tree, groups, stop(team))
         for worker in team:
             worker.end()

@@ -115,9 +115,9 @@ class Worker:
     def call(self, name: str, *arguments: object, seat: int = 0, resource: str = "memory") -> Any:
         return self.ask("call", seat=seat, resource=resource, name=name, arguments=arguments)
 
-    def start_work(self, seed: int, most: int) -> None:
-        """Charges and uncharges amounts up to `most` in all its seats, until stop_work()."""
-        self.tell("work", seed=seed, most=most)
+    def start_work(self, seed: int, max_amount: int) -> None:
+        """Charges and uncharges amounts up to `max_amount` in all its seats, until stop_work()."""
+        self.tell("work", seed=seed, max_amount=max_amount)
 
     def ask_to_stop(self) -> None:
         self.tell("stop")
@@ -176,7 +176,7 @@ def steps(progress: mmap.mmap | None, slot: int) -> Iterator[int]:
             progress[8 * slot : 8 * slot + 8] = number.to_bytes(8, "little")
 
 
-def work(seats: list[Group], seed: int, most: int, progress: mmap.mmap | None, slot: int) -> dict[str, Any]:
+def work(seats: list[Group], seed: int, max_amount: int, progress: mmap.mmap | None, slot: int) -> dict[str, Any]:
     """Charges and uncharges in bursts; keeps its own accounts and compares them with the engine."""
     source = random.Random(seed)
     counters = [group[resource] for group in seats for resource in group.resources]
@@ -188,7 +188,7 @@ def work(seats: list[Group], seed: int, most: int, progress: mmap.mmap | None, s
         chosen = source.randrange(len(counters))
         counter = counters[chosen]
         for _ in range(source.randrange(1, 40)):
-            amount = source.randrange(1, most + 1) >> source.randrange(10)
+            amount = source.randrange(1, max_amount + 1) >> source.randrange(10)
             try:
                 if held[chosen] < amount or source.random() < 0.55:
                     counter.charge(amount)
@@ -228,7 +228,7 @@ def serve(path: str, progress_path: str, slot: str) -> None:
                 reply({"value": value(*arguments["arguments"]) if callable(value) else value})
             else:
                 assert what == "work"
-                reply({"value": work(seats, arguments["seed"], arguments["most"], progress, int(slot))})
+                reply({"value": work(seats, arguments["seed"], arguments["max_amount"], progress, int(slot))})
         except OSError as error:
             failed(error)
     tree.close()

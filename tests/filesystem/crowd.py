@@ -208,8 +208,8 @@ def hold(_: Ledger, group: str, amount: int) -> None:
 
 
 def open_leases(_: Ledger, path: str, count: int) -> None:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for _number in range(count):
         os.write(os.open(path, os.O_RDWR), b"1")
     os.write(1, b"holding\n")

@@ -128,11 +128,11 @@ class Counter:
         margins = [counter.limit - counter.usage for counter in self.way_up()]
         counters = list(self.way_up())
         refusing = [counter for counter in counters if counter.usage + amount > counter.limit]
-        least = max(min(margins), 0)
-        near = refusing[0] if amount and refusing else counters[[max(margin, 0) for margin in margins].index(least)]
+        room = max(min(margins), 0)
+        near = refusing[0] if amount and refusing else counters[[max(margin, 0) for margin in margins].index(room)]
         short = near.usage + amount - near.limit if amount and refusing else 0
         answer = b"amount %d\nfits %d\ngroup /.*\nusage %d\nlimit %d\nshort %d\nmargin %d\n"
-        pattern = re.compile(answer % (amount, not short, near.usage, near.limit, short, least))
+        pattern = re.compile(answer % (amount, not short, near.usage, near.limit, short, room))
         return Expected(
             lambda seen: isinstance(seen, bytes) and bool(pattern.fullmatch(seen)), pattern.pattern.decode()
         )

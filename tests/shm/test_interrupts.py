@@ -21,7 +21,7 @@ def full(memory: Counter) -> Counter:
     return memory
 
 
-def nobody_is_in_line(counter: Counter) -> bool:
+def no_request_waits(counter: Counter) -> bool:
     """A request that fits is granted at once, unless an earlier request waits."""
     granted = counter.group._charge_in_turn({counter.resource: 2}, 0.0)
     if granted:
@@ -50,7 +50,7 @@ def test_an_interrupted_wait_leaves_no_request_and_no_charge(
 ) -> None:
     for _ in interruptions(lambda: action(full)):
         assert full.held == 8 and group["tokens"].held == 0
-        assert nobody_is_in_line(full)
+        assert no_request_waits(full)
 
 
 def hold_one(group: Group) -> None:
@@ -84,7 +84,7 @@ def hold_what_comes_too_late(group: Group) -> None:
 def test_an_interrupted_hold_holds_nothing(full: Counter, group: Group, action: Callable[[Group], None]) -> None:
     for _ in interruptions(lambda: action(group)):
         assert full.held == 8 and group["tokens"].held == 0
-        assert nobody_is_in_line(full)
+        assert no_request_waits(full)
 
 
 def run_trio(task: Callable[[], Awaitable[Any]]) -> None:
@@ -112,4 +112,4 @@ def test_an_interrupted_task_leaves_no_request_and_no_charge(
 ) -> None:
     for _ in interruptions(lambda: run(lambda: full.wait_charge(5))):
         assert full.held == 8
-        assert nobody_is_in_line(full)
+        assert no_request_waits(full)

@@ -28,7 +28,7 @@ from tests.shm.conftest import in_fork
 REAP_EVERY = 0.1
 
 
-def stand_in_line(*wanted: tuple[Counter, int]) -> Request:
+def enqueue(*wanted: tuple[Counter, int]) -> Request:
     """Requests an amount that has to wait."""
     counters, amounts = zip(*wanted, strict=True)
     asked = request(counters, amounts)
@@ -77,7 +77,7 @@ class Waiter:
             what, amounts = line.recv()
             if what == "ask":
                 for amount in amounts:
-                    threads.append(threading.Thread(target=await_turn, args=(stand_in_line((counter, amount)), amount)))
+                    threads.append(threading.Thread(target=await_turn, args=(enqueue((counter, amount)), amount)))
                     threads[-1].start()
                 line.send(len(amounts))
             else:
@@ -151,7 +151,7 @@ def test_requests_of_many_processes_are_granted_in_the_order_of_arrival(full: Co
 
 
 def test_later_small_requests_do_not_starve_a_large_one(full: Counter) -> None:
-    large, small = stand_in_line((full, 8)), stand_in_line((full, 1))
+    large, small = enqueue((full, 8)), enqueue((full, 1))
     for _ in range(7):
         full.uncharge(1)
         assert not is_granted(large)
@@ -172,7 +172,7 @@ def test_a_request_for_one_subtree_does_not_block_another(tree: Tree) -> None:
     for counter in (left, right):
         counter.limit = 10
         counter.charge(10)
-    on_the_left, on_the_right = stand_in_line((left, 10)), stand_in_line((right, 2))
+    on_the_left, on_the_right = enqueue((left, 10)), enqueue((right, 2))
     right.uncharge(2)
     assert is_granted(on_the_right)
     assert not is_granted(on_the_left)
@@ -189,8 +189,8 @@ def test_earlier_requests_may_set_aside_more_than_the_largest_number(tree: Tree)
     for counter in (first, second):
         counter.limit = half
         counter.charge(1)
-        line.append(stand_in_line((counter, half)))
-    last = stand_in_line((third, half))
+        line.append(enqueue((counter, half)))
+    last = enqueue((third, half))
     assert not is_granted(last)
     for asked in line:
         assert not asked.end()
@@ -200,7 +200,7 @@ def test_earlier_requests_may_set_aside_more_than_the_largest_number(tree: Tree)
 def test_a_request_above_a_lowered_limit_blocks_no_other_request(memory: Counter) -> None:
     memory.limit = 30
     memory.charge(10)
-    large, small = stand_in_line((memory, 25)), stand_in_line((memory, 5))
+    large, small = enqueue((memory, 25)), enqueue((memory, 5))
     assert not is_granted(small)
     memory.limit = 20
     assert (is_granted(large), is_granted(small)) == (False, True)
@@ -212,7 +212,7 @@ def test_a_request_above_a_lowered_limit_blocks_no_other_request(memory: Counter
 
 def test_a_request_above_the_limit_blocks_no_other_and_is_granted_when_the_limit_is_raised(memory: Counter) -> None:
     memory.limit = 10
-    hopeless = stand_in_line((memory, 20))
+    hopeless = enqueue((memory, 20))
     memory.charge(10, wait=True, timeout=0)
     memory.limit = 29
     assert not is_granted(hopeless)
@@ -227,7 +227,7 @@ def test_a_request_for_two_resources_is_granted_when_there_is_room_for_both(tree
     memory.limit = tokens.limit = 10
     memory.charge(10)
     tokens.charge(10)
-    both = stand_in_line((memory, 5), (tokens, 5))
+    both = enqueue((memory, 5), (tokens, 5))
     memory.uncharge(5)
     assert (is_granted(both), memory.held, tokens.held) == (False, 5, 10)
     tokens.uncharge(5)
@@ -239,7 +239,7 @@ def test_a_request_is_granted_in_a_tree_that_switches_stock_on_meanwhile(tree: T
     memory.limit = 1000
     tree.batch = 0
     memory.charge(500)
-    asked = stand_in_line((memory, 501))
+    asked = enqueue((memory, 501))
     tree.batch = 64
     memory.charge(1)
     memory.uncharge(20)  # kept as stock, if there were any
@@ -252,7 +252,7 @@ def test_a_request_without_room_in_the_queue_leaves_the_queue_unchanged() -> Non
         memory = tree.root.mkdir("web")["memory"]
         memory.limit = 10
         memory.charge(10)
-        line = [stand_in_line((memory, 1)) for _ in range(8)]
+        line = [enqueue((memory, 1)) for _ in range(8)]
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             request((memory,), (1,))
         memory.uncharge(8)
@@ -266,7 +266,7 @@ def test_a_charge_that_reaps_the_dead_holds_its_amount_and_that_of_its_waiting_r
     with waiters(full, 1) as (process,):
         process.ask(50)
         full.uncharge(50)
-        asked = stand_in_line((full, 30))
+        asked = enqueue((full, 30))
         process.kill()
         time.sleep(REAP_EVERY)
         full.charge(10)
@@ -283,7 +283,7 @@ def test_room_freed_by_the_dead_above_does_not_exceed_a_limit_below(tree: Tree) 
     with waiters(other, 1) as (process,):
         process.ask(50)
         other.uncharge(50)
-        asked = stand_in_line((memory, 10))
+        asked = enqueue((memory, 10))
         process.kill()
         time.sleep(REAP_EVERY)
         with pytest.raises(LimitExceeded):
@@ -331,7 +331,7 @@ def test_1000_requests_are_granted_in_order_and_none_is_lost_when_500_processes_
 def test_a_request_of_a_dead_process_leaves_the_queue(tree: Tree, full: Counter) -> None:
     with waiters(full, 1) as (process,):
         process.ask(10)
-        behind = stand_in_line((full, 1))
+        behind = enqueue((full, 1))
         full.uncharge(1)
         assert not is_granted(behind)
         process.kill()
@@ -345,7 +345,7 @@ def test_a_grant_to_a_dead_process_goes_to_the_next_request(tree: Tree, full: Co
         process.ask(10)
         os.kill(process.pid, signal.SIGSTOP)
         full.uncharge(10)
-        behind = stand_in_line((full, 10))
+        behind = enqueue((full, 10))
         process.kill()
         assert tree.reap() == 1
         assert is_granted(behind)
@@ -395,7 +395,7 @@ def test_a_keyboard_interrupt_leaves_no_charge_and_the_queue_in_order(full: Coun
             wait_for_the_alarm()
     finally:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    behind = stand_in_line((full, 1))
+    behind = enqueue((full, 1))
     full.uncharge(1)
     assert is_granted(behind)
     assert behind.end()

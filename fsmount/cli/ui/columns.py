@@ -23,8 +23,8 @@ _GAP = "  "
 class Column(NamedTuple):
     title: str
     right: bool = False
-    least: int = 0
-    most: int | None = None
+    min_width: int = 0
+    max_width: int | None = None
     #: The narrowest table that shows the column.  If the rest is too wide, columns with the largest `since` go first.
     since: int = 0
     #: Whether shortened_name() cuts a text that is too wide.
@@ -45,19 +45,19 @@ def lines(
     extended to the width.
     """
     titled: Sequence[Cell] = [[(DIM, column.title)] for column in columns]
-    widths = [max(column.least, len(column.title)) for column in columns]
+    widths = [max(column.min_width, len(column.title)) for column in columns]
     for row in rows:
         for at, cell in enumerate(row):
             if cell:
                 widths[at] = max(widths[at], _cell_width(cell))
     for at, column in enumerate(columns):
-        if column.most is not None:
-            widths[at] = min(widths[at], column.most)
+        if column.max_width is not None:
+            widths[at] = min(widths[at], column.max_width)
     if width is not None:
         shown = _shown(columns, widths, width)
         columns, widths = [columns[at] for at in shown], [widths[at] for at in shown]
         titled, *rows = ([row[at] for at in shown] for row in (titled, *rows))
-        room = max(columns[0].least, width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1))
+        room = max(columns[0].min_width, width - sum(widths[1:]) - len(_GAP) * (len(widths) - 1))
         widths[0] = room if fill else min(widths[0], room)
     found = [_line(columns, row, widths, drawn) for row in (titled, *rows)]
     return found if width is None else [shortened(line, width, drawn) for line in found]
@@ -66,7 +66,7 @@ def lines(
 def _shown(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
     """The numbers of the columns that fit."""
     shown = [at for at, column in enumerate(columns) if width >= column.since]
-    while columns[0].least + sum(len(_GAP) + widths[at] for at in shown[1:]) > width:
+    while columns[0].min_width + sum(len(_GAP) + widths[at] for at in shown[1:]) > width:
         last = max(shown, key=lambda at: columns[at].since)
         if columns[last].since == 0:
             break

@@ -18,11 +18,11 @@ def draw(snapshot: dict[str, list[CounterSnapshot]], top: str, units: dict[str, 
     """Prints the table; units: the unit of each resource."""
     drawn = glyphs(sys.stdout.encoding)
     columns = [
-        Column("group", least=8, names=True),
-        *([Column("resource", most=12)] if len(units) > 1 else []),
-        *(Column(title, right=True, least=6) for title in ("usage", "limit")),
-        Column("", least=BAR, since=60),
-        Column("", right=True, least=4, since=44),
+        Column("group", min_width=8, names=True),
+        *([Column("resource", max_width=12)] if len(units) > 1 else []),
+        *(Column(title, right=True, min_width=6) for title in ("usage", "limit")),
+        Column("", min_width=BAR, since=60),
+        Column("", right=True, min_width=4, since=44),
     ]
     rows = list(_rows(snapshot, top, units, drawn))
     table = lines(columns, rows, drawn, terminal_width())

@@ -190,13 +190,13 @@ static void check_cells(checker *ck)
             report_finding(ck, "%s: its holder %u does not exist", name_cell(f, i).text, cl->owner - 1);
         if (!g || !is_live(g))
             report_finding(ck, "%s: its counter %u does not exist", name_cell(f, i).text, cl->counter);
-        int64_t most = total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX;
+        int64_t maximum = total < FSM_STOCK_MAX ? total : FSM_STOCK_MAX;
         if (used < 0 || (is_open(state) && total < 0))
             report_finding(ck, "%s: stock %lld and used %lld are impossible", name_cell(f, i).text, (long long)stock,
                            (long long)used);
-        else if (is_open(state) && (cl->words.cap < stock || cl->words.cap > most))
+        else if (is_open(state) && (cl->words.cap < stock || cl->words.cap > maximum))
             report_finding(ck, "cap of %s: %lld, it should be between its stock %lld and %lld", name_cell(f, i).text,
-                           (long long)cl->words.cap, (long long)stock, (long long)most);
+                           (long long)cl->words.cap, (long long)stock, (long long)maximum);
     }
 }
 

@@ -194,7 +194,7 @@ class Rows:
     """A row for each level; one statement, which is a transaction, changes both or, by the CHECK, neither."""
 
     TABLE = """CREATE TABLE counter (
-        name TEXT PRIMARY KEY, usage INTEGER NOT NULL, most INTEGER NOT NULL, CHECK (usage BETWEEN 0 AND most)
+        name TEXT PRIMARY KEY, usage INTEGER NOT NULL, bound INTEGER NOT NULL, CHECK (usage BETWEEN 0 AND bound)
     ) WITHOUT ROWID"""
     ADD = "UPDATE counter SET usage = usage + ? WHERE name IN ('parent', ?)"
 

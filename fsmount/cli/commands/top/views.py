@@ -104,15 +104,15 @@ def group_lines(
 ) -> list[Cell]:
     """The heads and a line for each group.  Without a width the lines are as long as they must be."""
     columns = [
-        Column("group", least=16, names=True),
-        Column("usage", right=True, least=5),
-        Column("limit", right=True, least=5),
-        Column("", least=BAR, since=100),
-        Column("share", right=True, least=5, since=38),
-        *([Column("last minute", least=BAR, since=52)] if history else []),
-        Column("stock", right=True, least=5, since=78),
-        Column("failcnt", right=True, least=7, since=61),
-        Column("holders", right=True, least=7, since=70),
+        Column("group", min_width=16, names=True),
+        Column("usage", right=True, min_width=5),
+        Column("limit", right=True, min_width=5),
+        Column("", min_width=BAR, since=100),
+        Column("share", right=True, min_width=5, since=38),
+        *([Column("last minute", min_width=BAR, since=52)] if history else []),
+        Column("stock", right=True, min_width=5, since=78),
+        Column("failcnt", right=True, min_width=7, since=61),
+        Column("holders", right=True, min_width=7, since=70),
     ]
     table = []
     for row in shown:
@@ -138,12 +138,12 @@ def holder_lines(
 ) -> list[Cell]:
     """The heads and a line for each holder of a group, with its share of the usage."""
     columns = [
-        Column("command", least=12),
-        Column("pid", right=True, least=7),
-        Column("held", right=True, least=6),
-        Column("", least=BAR, since=58),
-        Column("share", right=True, least=5, since=36),
-        Column("stock", right=True, least=6, since=44),
+        Column("command", min_width=12),
+        Column("pid", right=True, min_width=7),
+        Column("held", right=True, min_width=6),
+        Column("", min_width=BAR, since=58),
+        Column("share", right=True, min_width=5, since=36),
+        Column("stock", right=True, min_width=6, since=44),
     ]
     table = []
     for holder in holders:
