@@ -67,7 +67,7 @@ def _open_files(pid: int) -> Iterator[bytes]:
 
 
 def _mapped_devices(pid: int) -> Iterator[str]:
-    """The devices of the files that a process has mapped; an attached process maps its control file."""
+    """The devices of the files that a process has mapped; an attached process maps its control channel."""
     for line in _read(f"/proc/{pid}/maps").split(b"\n"):
         fields = line.split(None, 4)
         if len(fields) >= 4:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class DaemonAnswer(NamedTuple):
-    """The content of a mount's control file.  The mount's user can forge all of it."""
+    """The content of a mount's control channel.  The mount's user can forge all of it."""
 
     region: str
     pid: int
@@ -148,7 +148,7 @@ def _located(mount: Mount, answer: DaemonAnswer | None) -> RegionFile | None:
 
 
 def _read_answer(root: int) -> DaemonAnswer | None:
-    """Reads a mount's control file; None if it is not one."""
+    """Reads a mount's control channel; None if it is not one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         control = os.open(CHANNEL_FILE, flags, dir_fd=root)

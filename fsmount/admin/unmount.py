@@ -169,7 +169,7 @@ def _ask_to_keep(mount: Mount) -> None:
 
 
 def _write(root: int, command: bytes) -> None:
-    """Writes a command to the control file.  A daemon that ends before it answers has obeyed."""
+    """Writes a command to the control channel.  A daemon that ends before it answers has obeyed."""
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.ExitStack() as stack:
         try:

@@ -207,7 +207,7 @@ class ControlFile:
         return False
 
     @property
-    def in_line(self) -> bool:
+    def queued(self) -> bool:
         """Whether the file waits on after poll() has returned."""
         return False
 

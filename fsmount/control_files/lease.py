@@ -50,7 +50,7 @@ class _LeaseBase(ControlFile):
     def listens(self) -> bool:
         return self.pending.waits
 
-    in_line = listens
+    queued = listens
 
     def poll(self) -> int:
         ready = super().poll()
@@ -60,7 +60,7 @@ class _LeaseBase(ControlFile):
 
     def has_news(self) -> bool:
         # a poller asks once more, and then queues again; without a poller the lease must not
-        return not self.pending.in_line or self.pending.has_come()
+        return not self.pending.queued or self.pending.has_come()
 
     def abandon(self) -> None:
         self.pending.lease.close()

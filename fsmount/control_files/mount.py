@@ -60,8 +60,8 @@ class PendingCharge(Protocol):
         """Whether a charge was refused, or is waited for."""
 
     @property
-    def in_line(self) -> bool:
-        """Whether the lease stands in line, or room is set aside for it."""
+    def queued(self) -> bool:
+        """Whether the lease has a request in the queue, or a grant that it has not fetched."""
 
     def alone(self) -> AbstractContextManager[None]:
         """No other operation on the lease runs in the block."""
@@ -76,7 +76,7 @@ class PendingCharge(Protocol):
         """Charges the amounts in turn.  EAGAIN until then; without amounts the request ends."""
 
     def has_come(self) -> bool:
-        """Whether the charge was granted; if not, the lease stands in line for it."""
+        """Whether the charge was granted.  A request outside the queue enters it."""
 
 
 class Mount(Protocol):

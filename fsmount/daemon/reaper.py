@@ -2,8 +2,8 @@
 
 Three events end a holder; after the first one the others find nothing to do:
 
-- its control file is released.  A process ties its holder's control file to its memory (engine/holders/tie.c), so the
-  kernel releases the file at any death and at exec(), whatever descriptors a forked child has;
+- its control channel is released.  A process ties its holder's control channel to its memory (engine/holders/tie.c), so
+  the kernel releases it at any death and at exec(), whatever descriptors a forked child has;
 - its process ends, and the process's pidfd becomes readable;
 - a regular look at all holders finds its process dead.
 
@@ -11,13 +11,13 @@ The daemon learns of a new holder at once: the region numbers the arrivals, and 
 which comes before the holder exists.  So a process can die at any instruction, and the daemon knows its holder.
 
 A pidfd takes one descriptor per process.  While there are enough descriptors, each process gets one: it also reports a
-death while a forked child still has a descriptor of a control file that was about to be tied.  Half of the descriptors
-are reserved for processes without a control file here: they attached under an earlier daemon, or cannot reach the
-mount.  If there are too many of these, only the regular look finds the death of some.  This happens only with a hard
-limit of open files far below the default of distributions.  A process that attaches has no control file for a moment,
-and many may attach at once.  So a process counts as unwatched only if it has no pidfd at two looks in a row.
+death while a forked child still has a descriptor of a control channel that was about to be tied.  Half of the
+descriptors are reserved for processes without a control channel here: they attached under an earlier daemon, or cannot
+reach the mount.  If there are too many of these, only the regular look finds the death of some.  This happens only with
+a hard limit of open files far below the default of distributions.  A process that attaches has no control channel for a
+moment, and many may attach at once.  So a process counts as unwatched only if it has no pidfd at two looks in a row.
 
-A new daemon finds holders whose control files were released while no daemon ran.  It ends the dead ones, and watches
+A new daemon finds holders whose control channels were released while no daemon ran.  It ends the dead ones, and watches
 the others by pidfd.  It cannot distinguish an open lease from a closed one, so such a lease lasts as long as the
 process that opened it.
 
@@ -85,7 +85,7 @@ class Reaper:
         self._processes: dict[_ProcessId, _Process] = {}
         self._pidfds: dict[int, _Process] = {}
         self._watched: dict[int, _Process] = {}  # by holder
-        self._bound: set[int] = set()  # holders with a control file
+        self._bound: set[int] = set()  # holders with a control channel
         self._unwatched: set[int] = set()  # at the last look
         self._ended: list[int] = []
         self._has_ended = trio.Event()
@@ -100,13 +100,13 @@ class Reaper:
             await self._await_arrivals()
 
     def holder_bound(self, holder: int) -> None:
-        """A process has tied a holder to its control file, which is released when the process ends."""
+        """A process has tied a holder to its control channel, which is released when the process ends."""
         self._bound.add(holder)
         if not self._has_room():
             self._unwatch(holder)
 
     def holder_released(self, holder: int) -> None:
-        """The control file of a holder has been released."""
+        """The control channel of a holder has been released."""
         if holder in self._bound:
             self._end([holder])
 
@@ -161,7 +161,7 @@ class Reaper:
             return unwatched
         found = await trio.to_thread.run_sync(_open_all, list(new), _room() - len(self._processes))
         for process_id, pidfd in found.items():
-            # some have tied a control file meanwhile
+            # some have tied a control channel meanwhile
             to_watch = [holder for holder in new[process_id] if self._needs_watch(holder)]
             if pidfd is None:
                 self._end(new[process_id])
@@ -175,11 +175,11 @@ class Reaper:
         return unwatched
 
     def _needs_watch(self, holder: int) -> bool:
-        """Whether the process of a holder gets a pidfd: always without a control file, otherwise if there is room."""
+        """Whether the holder's process gets a pidfd: always without a control channel, otherwise if there is room."""
         return holder not in self._bound or self._has_room()
 
     def _has_room(self) -> bool:
-        """Whether a process with a control file may get a pidfd."""
+        """Whether a process with a control channel may get a pidfd."""
         return len(self._processes) < _room() // 2
 
     def _warn(self) -> None:

@@ -79,7 +79,7 @@ class OpenFiles(dict[int, ControlFile]):
     def poll(self, handle: int, poll_handle: PollHandle | None) -> int:
         """The events of a file; the kernel is notified of later ones through `poll_handle`."""
         opened = self[handle]
-        if poll_handle is not None or opened.in_line:
+        if poll_handle is not None or opened.queued:
             # registered before the file is checked, so that no change is missed
             opened.waiter = poll_handle or opened.waiter
             self._polled.add(handle, opened)

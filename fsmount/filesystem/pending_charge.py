@@ -57,9 +57,9 @@ class PendingCharge:
         return bool(self._wanted)
 
     @property
-    def in_line(self) -> bool:
-        """Whether the request is in the queue, or room is kept for it."""
-        return self.lease.waits or bool(self.lease.unclaimed)
+    def queued(self) -> bool:
+        """Whether the request is in the queue, or granted and not fetched yet."""
+        return self.lease.waits or bool(self.lease.granted)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -80,7 +80,7 @@ class PendingCharge:
             return self._held()
 
     def _held(self) -> dict[str, int]:
-        kept = self.lease.unclaimed if self.lease.look() else {}
+        kept = self.lease.granted if self.lease.look() else {}
         return {resource: amount - kept.get(resource, 0) for resource, amount in self.lease.held.items()}
 
     def change(self, changes: Changes) -> None:
@@ -127,7 +127,7 @@ class PendingCharge:
             return self._has_come()
 
     def _has_come(self) -> bool:
-        if not self.in_line:
+        if not self.queued:
             self.lease.ask(self._wanted)
         if not self.lease.look():
             return False
@@ -147,7 +147,7 @@ class PendingCharge:
                 self._wanted = dict(wanted)  # the next poll() enters the queue again
 
     def _fetch(self) -> None:
-        self.lease.claim()
+        self.lease.accept_grant()
         self._wanted, self._patient = {}, False
 
     def _forget(self) -> None:

@@ -144,7 +144,7 @@ class AttachedGroup(RegionGroup):
         return self._closed
 
     def join(self, keep: bool, control: int) -> None:
-        """Makes this object an attachment; control: an open control file of the mount, or -1."""
+        """Makes this object an attachment; control: an open control channel of the mount, or -1."""
         self._keep = keep
         self._token = object()
         self._used = True

@@ -438,7 +438,7 @@ class Group(AttachedGroup):
         return self.attach_through(-1, on_exit)
 
     def attach_through(self, control: int, on_exit: OnExit) -> Group:
-        """As attach(); control: an open control file of the tree's mount, or -1; it stays the caller's."""
+        """As attach(); control: an open control channel of the tree's mount, or -1; it stays the caller's."""
         attached = Group(self.tree, self.id, self._found)
         attached.join(ends_with_keep(on_exit), control)
         return attached

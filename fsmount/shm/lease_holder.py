@@ -43,7 +43,7 @@ class Lease:
 
     __slots__ = (
         "_account", "_asked", "_begun", "_group", "_holder", "_keep", "_made", "_pid", "_resources", "_start_time",
-        "_waits_only", "_wanted", "unclaimed",
+        "_waits_only", "_wanted", "granted",
     )  # fmt: skip
 
     def __init__(
@@ -62,8 +62,8 @@ class Lease:
         self._asked: Request | None = None
         self._wanted: Mapping[str, int] = {}
         self._waits_only = False  # the lease is a holder only in order to queue
-        #: The amounts that were granted in the queue, until claim().
-        self.unclaimed: Mapping[str, int] = {}
+        #: The amounts that were granted in the queue, until accept_grant().
+        self.granted: Mapping[str, int] = {}
         self._holder: int | None = None
         self._keep = False
         self._pid = pid
@@ -108,45 +108,45 @@ class Lease:
         return self._asked is not None
 
     def ask(self, amounts: Mapping[str, int]) -> None:
-        """Queues for positive amounts, one request at a time; granted amounts stay unclaimed until claim().  ENOSPC."""
+        """Queues for positive amounts, one request at a time; accept_grant() takes the grant.  ENOSPC."""
         chargers = [self._counters[resource] for resource in amounts]
         waits_only = self._waits_only or not self._begun
         self._asked = self._do(partial(self._request, chargers, list(amounts.values())))
         self._waits_only = waits_only
         self._wanted = amounts
         if self._asked is None:
-            self.unclaimed = amounts
+            self.granted = amounts
 
     def look(self) -> bool:
-        """Whether there are unclaimed amounts, after a look for a new grant."""
+        """Whether a grant is there, after a look for a new one."""
         if self._asked is not None and self._public(partial(self._asked.wait, 0.0)):
-            self._leave_line()
-        return bool(self.unclaimed)
+            self._leave_queue()
+        return bool(self.granted)
 
-    def claim(self) -> None:
-        """Adds the unclaimed amounts to the charges of the lease."""
-        self.unclaimed = {}
+    def accept_grant(self) -> None:
+        """Adds the granted amounts to the charges of the lease."""
+        self.granted = {}
         self._waits_only = False
 
     def give_up(self) -> None:
-        """Leaves the queue and uncharges the unclaimed amounts."""
+        """Leaves the queue and uncharges the granted amounts."""
         if self._asked is not None:
-            self._leave_line()
+            self._leave_queue()
         waits_only = self._waits_only
-        if self.unclaimed:
-            self.change({resource: -amount for resource, amount in self.unclaimed.items()})
-            self.unclaimed = {}
+        if self.granted:
+            self.change({resource: -amount for resource, amount in self.granted.items()})
+            self.granted = {}
             self._waits_only = waits_only
         if waits_only:
             self.close()
 
-    def _leave_line(self) -> None:
+    def _leave_queue(self) -> None:
         assert self._asked is not None
         granted = self._public(self._asked.end)
         self._asked = None
         self._account.give_back(waiters=len(self._wanted))
         if granted:
-            self.unclaimed = self._wanted
+            self.granted = self._wanted
 
     def _request(self, chargers: Sequence[Charger], amounts: Sequence[int]) -> Request | None:
         self._account.take(waiters=len(amounts))
@@ -177,7 +177,7 @@ class Lease:
             self._asked = None
             self._account.give_back(waiters=len(self._wanted))
         self._waits_only = False
-        self.unclaimed = {}
+        self.granted = {}
         for counter in self._counters.values():
             counter.unbind()
         with contextlib.suppress(TreeGone):

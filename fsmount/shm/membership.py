@@ -6,9 +6,9 @@ holder alike.  The holder joins a group with the first attachment there and leav
 when it leaves its last group.
 
 An attachment that is never closed lasts as long as the process, even if its objects are gone: a charge must not vanish
-with a variable.  The remaining attachments end at exit.  If a process ends in another way (kill -9, os._exit), its
-control file, which is tied to its memory, is closed and the daemon ends the holder.  Without a daemon, the next search
-for dead holders does.
+with a variable.  The remaining attachments end at exit.  If a process ends in another way (kill -9, os._exit), the
+kernel closes its control channel, which is tied to its memory, and the daemon ends the holder.  Without a daemon, the
+next search for dead holders does.
 
 A forked child is another process.  At its start the engine unbinds its chargers, and this module forgets everything.
 The child holds nothing, and becomes a holder of its own with its first charge.
@@ -57,7 +57,7 @@ class Membership:
     def attach(self, group: int, token: object, control: int = -1) -> None:
         """Joins the group, unless this process has joined it.  The token stands for the attachment.
 
-        control: an open control file of the tree, or -1; it stays the caller's.
+        control: an open control channel of the tree, or -1; it stays the caller's.
         """
         with _lock:
             holder = self._become_holder(control)
@@ -171,7 +171,7 @@ class Membership:
         return self._holder
 
     def _introduce(self, holder: int, control: int) -> Tie | None:
-        """Ties the holder to an open control file of the daemon.
+        """Ties the holder to an open control channel of the daemon.
 
         None: no daemon can be reached; a daemon of this region finds the holder there in any case.
         """
