@@ -1,4 +1,4 @@
-"""Programs that end with the tests at any end of those, since they would keep a core busy forever."""
+"""Programs that end with the tests, however the tests end: they would keep a core busy forever."""
 
 from __future__ import annotations
 

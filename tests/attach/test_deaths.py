@@ -168,7 +168,7 @@ def test_an_attachment_that_keeps_and_one_that_releases_end_independently(scene:
 
 
 def test_the_end_of_a_subinterpreter_releases_nothing(scene: Scene) -> None:
-    """The holder is the process. Only one of its interpreters can be the one that charges."""
+    """The holder is the process.  Only one of its interpreters can charge."""
     pytest.importorskip("_xxsubinterpreters")
     with scene.running(
         "import _xxsubinterpreters as interpreters\n"

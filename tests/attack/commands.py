@@ -1,4 +1,4 @@
-"""Root's commands, each in a process of its own that has everything imported already: 20 ms instead of 300."""
+"""Commands of root, each in a separate process that starts with everything imported: 20 ms instead of 300."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command of root's ended."""
+    """The end of a command of root: its status, output and duration."""
 
     arguments: list[str]
     status: int
-    text: str  # both of its outputs
+    text: str  # standard output and standard error
     seconds: float
 
     def differences(self) -> list[str]:
-        """The signs that a command did something that no command may do."""
+        """The signs of a fault in the command: a bad status, a traceback, a secret or a hang."""
         found = []
         if self.status not in (0, 1, 75):
             found.append(f"it ended with status {self.status}")
@@ -46,7 +46,7 @@ class Ended:
 
 
 class Window:
-    """Stops a command right before a call to the system, of which it is the nth, and has the attacker act then."""
+    """Stops a command right before its nth system call, and lets the attacker act there."""
 
     def __init__(self, address: str, at: int | None) -> None:
         self._address = address
@@ -56,7 +56,7 @@ class Window:
 
     @property
     def calls(self) -> int:
-        """The number of calls in the process that made the most."""
+        """The largest number of system calls that one process made."""
         return int.from_bytes(self._counted[:8], "little")
 
     def __enter__(self) -> Window:
@@ -92,7 +92,7 @@ _QUIET = frozenset("fspath fsencode fsdecode getpid write flush getvalue writabl
 
 
 def run(arguments: list[str], window: Window | None = None) -> Ended:
-    """Runs a command of root's to its end, or until it hangs."""
+    """Runs a command of root to its end, or until it hangs."""
     output = os.memfd_create("output")
 
     def act() -> int:
@@ -110,7 +110,7 @@ def run(arguments: list[str], window: Window | None = None) -> Ended:
 
 
 def _wait(pid: int, seconds: float) -> int:
-    """Its exit status; one that is late is killed."""
+    """Returns the exit status of the process, and kills a process that hangs."""
     process = os.pidfd_open(pid)
     try:
         if not select.select([process], [], [], seconds)[0]:

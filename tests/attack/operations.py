@@ -1,4 +1,4 @@
-"""Operations of the attacker's on all files of root's mount, while root uses it."""
+"""Operations of the attacker on all files of root's mount, while root uses it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Operator:
-    """One process of the attacker's."""
+    """One process of the attacker."""
 
     def __init__(self, scene: Scene, source: random.Random) -> None:
         self._top = scene.mount
@@ -66,7 +66,7 @@ class Operator:
         with contextlib.suppress(OSError, ValueError, OverflowError):
             operation(self)
 
-    # ---- where
+    # ---- paths
 
     def _directory(self) -> Path:
         return self._random.choice([*self._groups, self._group, self._top, self._top / "root's"])
@@ -92,7 +92,7 @@ class Operator:
             return self._random.choice(_COMMANDS).replace("{}", number).encode()
         return number.encode() if kind == 2 else str(self._random.randrange(10_000)).encode()
 
-    # ---- what
+    # ---- operations
 
     def open(self) -> None:
         if len(self._open) >= _DESCRIPTORS:
@@ -255,7 +255,7 @@ class Operator:
             os.close(descriptor)
 
     def die_in_a_child(self) -> None:
-        """A process with leases and requests in line that is killed."""
+        """Kills a process that has leases and waiting requests."""
         child = os.fork()
         if child == 0:
             with contextlib.suppress(OSError):
@@ -317,7 +317,7 @@ def _operate(scene: Scene, seed: int, pen: int) -> None:
 
 
 def _root_uses(scene: Scene, report: Report) -> list[str]:
-    """Root works in its own group: nothing that the attacker does may be in the way."""
+    """Root works in its own group, and no act of the attacker may disturb it."""
     group = scene.mount / "root's"
     found = []
     for name, text in (("memory.charge", b"5"), ("memory.uncharge", b"5"), ("memory.limit_in_bytes", b"1G")):
@@ -343,7 +343,7 @@ def _root_uses(scene: Scene, report: Report) -> list[str]:
 
 
 def _end(scene: Scene, report: Report) -> list[str]:
-    """When all of the attacker's processes have ended, only what its groups hold themselves is left."""
+    """After the end of all processes of the attacker, only the charges of its groups themselves are left."""
     found = _root_uses(scene, report)
     top = scene.group_of_the_attacker()
 

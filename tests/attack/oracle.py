@@ -1,4 +1,4 @@
-"""The oracle of an attack: everything that is not the attacker's, before and after."""
+"""The oracle of an attack compares everything that does not belong to the attacker, before and after."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Victim:
 
 
 class Oracle:
-    """Knows the scene as it was when this was made."""
+    """Compares the scene with its state at the time when the oracle was made."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -52,7 +52,7 @@ class Oracle:
         self._logged: dict[Path, int] = {}
 
     def differences(self) -> list[str]:
-        """One line for each thing that is not as it was."""
+        """One line for each change since then."""
         found = [line for victim in self.victims for line in victim.differences()]
         for pid in self._scene.daemons:
             with contextlib.suppress(ChildProcessError):
@@ -72,7 +72,7 @@ class Oracle:
         return found
 
     def learn(self) -> None:
-        """Takes what was found for given: each difference is reported once."""
+        """Takes the present state as the new base, so that each difference is reported once."""
         self._before = self._state()
 
     def _state(self) -> dict[str, object]:
@@ -89,7 +89,7 @@ class Oracle:
         return found
 
     def _shared_memory(self) -> dict[str, object]:
-        """The files of others there; root's commands may add regions of root's own."""
+        """The files of root and of the third user in shared memory, without regions that root's commands have added."""
         found: dict[str, object] = {}
         for path in SHM.glob("*"):
             status = path.lstat()
@@ -105,7 +105,7 @@ class Oracle:
         return found
 
     def _mounts(self) -> dict[str, object]:
-        """The mount table without what is below the attacker's directories."""
+        """The mount table without the mounts below the attacker's directories."""
         found: dict[str, object] = {}
         for fields in mount_table():
             path = fields[4]
@@ -115,7 +115,7 @@ class Oracle:
 
 
 def mount_table() -> list[list[bytes]]:
-    """The fields of mountinfo."""
+    """The fields of each line of mountinfo."""
     lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
     return [line.split(b" ") for line in lines if line]
 
@@ -129,7 +129,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _looks(path: Path) -> tuple[object, ...]:
-    """OSError as what it looks like: something may be mounted over it."""
+    """The attributes and content of a path, or its OSError: another mount may hide the path."""
     try:
         return _looks_now(path)
     except OSError as error:

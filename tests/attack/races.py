@@ -1,4 +1,4 @@
-"""Root's commands on the attacker's paths, while the attacker swaps whatever is there."""
+"""Commands of root on the attacker's paths, while the attacker swaps the files there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Length:
 
     count: int
     seconds: float
-    goes_on: bool  # after a finding
+    goes_on: bool  # whether the attack continues after a finding
     _began: float = field(default_factory=time.monotonic)
 
     def reached(self, report: Report) -> bool:
@@ -44,7 +44,7 @@ class Length:
 
 
 def race(scene: Scene, seed: int, length: Length) -> Report:
-    """Runs commands of root's while the attacker acts."""
+    """Runs commands of root while the attacker acts."""
     source = random.Random(seed)
     oracle = Oracle(scene)
     victims = [victim.pid for victim in oracle.victims]
@@ -98,7 +98,7 @@ def _command(scene: Scene, source: random.Random, traps: Traps) -> commands.Ende
 
 
 def clear(scene: Scene, known: set[int]) -> list[str]:
-    """Unmounts what root's commands have mounted, and waits for the daemons to end; says which do not."""
+    """Unmounts the mounts of root's commands and waits for the daemons to end; returns a line about those that stay."""
     for fields in mount_table():
         separator = fields.index(b"-", 6)
         path = fields[4].replace(b"\\040", b" ").replace(b"\\012", b"\n").replace(b"\\134", b"\\")
@@ -116,7 +116,7 @@ def clear(scene: Scene, known: set[int]) -> list[str]:
 
 
 def _strays(known: set[int]) -> list[int]:
-    """Root's daemons: in the background they become children of the pid namespace's first process, which this is."""
+    """The daemons of root in the background, which are children of this process, the first of its pid namespace."""
     with contextlib.suppress(ChildProcessError):
         while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and dead.si_pid not in known:
             os.waitpid(dead.si_pid, 0)

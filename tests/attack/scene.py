@@ -1,4 +1,4 @@
-"""Where the attack happens: the users, their trees, and what the attacker must not change."""
+"""The scene of the attack: the users, their trees, and the things that the attacker must not change."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _GROUP = "root:x:0:\nattacker:x:60101:\nthird:x:60102:\n"
 
 
 class Scene:
-    """Made by root in a mount and pid namespace of its own, with which it vanishes."""
+    """Root makes the scene in its own mount and pid namespaces, and it vanishes with them."""
 
     def __init__(self) -> None:
         os.umask(0o022)
-        # Mounts of others outside would live on in here, and vanish when they remove their directories.
+        # Copies of outside mounts would stay here after their unmount, and vanish when their directories are removed.
         subprocess.run(["umount", "--lazy", "--all", "--types", "fuse.fsmount"], capture_output=True, check=False)
         base = Path(tempfile.mkdtemp(prefix="fsmount-attack-"))
         base.chmod(0o755)
@@ -43,7 +43,7 @@ class Scene:
         self._replace("/etc/passwd", _PASSWD)
         self._replace("/etc/group", _GROUP)
         self._replace("/etc/fuse.conf", "user_allow_other\n")
-        #: The attacker's own, and a directory that everybody may put things into.
+        #: A directory of the attacker, and a directory that everybody may write to.
         self.theirs = self._directory("theirs", ATTACKER, 0o755)
         self.sticky = self._directory("sticky", ROOT, 0o1777)
         tempfile.tempdir = os.environ["TMPDIR"] = str(self._directory("tmp", ROOT, 0o1777))
@@ -61,7 +61,7 @@ class Scene:
 
     @property
     def mount(self) -> Path:
-        """The one of root's that everybody may use."""
+        """The mount of root that everybody may use."""
         return self.mounts[0]
 
     def _replace(self, path: str, text: str) -> None:
@@ -79,7 +79,7 @@ class Scene:
         return path
 
     def _canary(self, name: str, uid: int) -> Path:
-        """A tree with the names that commands look for, at each of which a link of the attacker may lead here."""
+        """Files with the names that commands open; a link of the attacker may lead a command to each of them."""
         top = self._directory(f"canary {name}", uid, 0o755)
         for directory in (top, top / "m", top / "m" / "m"):
             directory.mkdir(exist_ok=True)
@@ -111,12 +111,12 @@ class Scene:
         return mount.parent / "log"
 
     def group_of_the_attacker(self) -> Path:
-        """In root's mount."""
+        """The group of the attacker in root's mount."""
         return self.mount / "theirs"
 
 
 def command(arguments: list[str]) -> int:
-    """The command fsmount, in this process; its exit status."""
+    """Runs the command fsmount in this process, and returns its exit status."""
     try:
         main(arguments, prog_name="fsmount")
     except SystemExit as end:
@@ -125,7 +125,7 @@ def command(arguments: list[str]) -> int:
 
 
 def process_of(uid: int, function: Callable[[], object], *, output: int | None = None) -> int:
-    """The pid of a process of that user that runs the function, and ends with what it returns."""
+    """Forks a process of that user, whose exit status is the result of the function; returns its pid."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -164,7 +164,7 @@ def wait_until(condition: Callable[[], bool], what: str, within: float = 60.0) -
 
 
 def end(pid: int) -> None:
-    """Kills a process of the scene and all of its group, and takes its status."""
+    """Kills a process of the scene with its process group, and reaps it."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)

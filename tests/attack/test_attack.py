@@ -1,6 +1,6 @@
 """A second user attacks root's commands and mounts: only the attacker's own changes, and no process gets a signal.
 
-The oracle compares all that is not the attacker's; see oracle.py.  FSMOUNT_SOAK=1 is the attack at its full length.
+oracle.py compares everything that does not belong to the attacker.  FSMOUNT_SOAK=1 runs the attack at its full length.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def attack(part: str, seed: int, count: int, seconds: int) -> None:
     assert process.returncode == 0
 
 
-def test_no_operation_on_a_mount_of_roots_harms_anybody_else(seed: int, soak: bool) -> None:
+def test_no_operation_of_a_user_on_a_mount_of_root_harms_another_user(seed: int, soak: bool) -> None:
     attack("operations", seed, 1_000_000 if soak else 10_000, 3000 if soak else 250)
 
 
-def test_no_race_with_links_renames_and_mounts_leads_a_command_of_roots_astray(seed: int, soak: bool) -> None:
+def test_no_race_with_links_renames_and_mounts_misleads_a_command_of_root(seed: int, soak: bool) -> None:
     attack("races", seed, 10_000 if soak else 30, 3500 if soak else 250)
 
 
 @pytest.mark.timeout(7200)
 def test_no_window_between_a_check_and_a_use_is_open(seed: int, soak: bool) -> None:
-    """Of thousands of windows, each call to the system of each command is one; the soak opens all of them."""
+    """Each system call of each command is a window; a soak opens all of the thousands."""
     attack("windows", seed, 1_000_000 if soak else 40, 7000 if soak else 250)
 
 
@@ -56,7 +56,7 @@ def test_no_window_between_a_check_and_a_use_is_open(seed: int, soak: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "difference"),
     [
         pytest.param("os.kill(oracle.victims[0].pid, 10)", "got signal 10 from process", id="signal"),
         pytest.param("os.kill(oracle.victims[1].pid, 9)", "ended or was stopped: 9", id="kill"),
@@ -72,7 +72,7 @@ def test_no_window_between_a_check_and_a_use_is_open(seed: int, soak: bool) -> N
         pytest.param("os.system(f'umount \"{scene.mounts[1]}\"')", "is None", id="unmount"),
     ],
 )
-def test_the_oracle_sees(act: str, told: str, tmp_path: Path) -> None:
+def test_the_oracle_finds_a_change(act: str, difference: str, tmp_path: Path) -> None:
     script = tmp_path / "look.py"
     script.write_text(
         "import os, time\n"
@@ -83,10 +83,10 @@ def test_the_oracle_sees(act: str, told: str, tmp_path: Path) -> None:
         "assert oracle.differences() == []\n"
         f"{act}\n"
         "for _ in range(600):\n"
-        f"    if any({told!r} in line for line in oracle.differences()):\n"
+        f"    if any({difference!r} in line for line in oracle.differences()):\n"
         "        raise SystemExit\n"
         "    time.sleep(0.1)\n"
-        "raise SystemExit('nothing is seen')\n"
+        "raise SystemExit('no difference is found')\n"
     )
     enter = "unshare --mount --pid --fork --kill-child --mount-proc --propagation private --".split()
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The traps of the attacker: mounts, regions that say what is not so, links, pipes, and names that others want."""
+"""The traps of the attacker: mounts, false regions, links, pipes, and names that other users need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.attack.scene import SHM, Scene, command, process_of
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: Names that break a parser that trusts what another user names a directory.
+#: Names of directories that break a parser which trusts them.
 HOSTILE_NAMES = [
     b"a\rb",
     b"a\vb",
@@ -39,16 +39,16 @@ HOSTILE_NAMES = [
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Each gets the other's name, in one step."""
+    """Exchanges two names in one step."""
     if _libc.renameat2(_AT_FDCWD, bytes(one), _AT_FDCWD, bytes(other), _RENAME_EXCHANGE):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), one)
 
 
-# ---- a file system that answers what the attacker likes
+# ---- a file system with false answers
 
 
 class FalseTree(pyfuse3.Operations):
-    """Looks like a mount of fsmount, and every file of it says the same."""
+    """A false mount of fsmount, in which every file has the same text."""
 
     def __init__(self, text: bytes) -> None:
         super().__init__()
@@ -87,18 +87,18 @@ def serve_false_tree(path: Path, text: bytes, options: set[str]) -> None:
     trio.run(pyfuse3.main)
 
 
-# ---- the attacker's things on the way of root's commands
+# ---- traps on the paths of root's commands
 
 
 class Traps:
-    """The attacker's directory, where root's commands go, and all that the attacker can put there."""
+    """The attacker's directory, in which root's commands work, and everything that the attacker can put there."""
 
     def __init__(self, scene: Scene, source: random.Random, victims: list[int]) -> None:
         self._scene = scene
         self._random = source
         self._victims = victims
         self._daemons: dict[int, Path] = {}
-        #: Directories that change places with what is beside them; a mount point `m` is in each.
+        #: Directories that are exchanged with the links and directories beside them; each has a mount point `m`.
         self.ways = [scene.theirs / f"way-{number}" for number in range(3)]
         self.hostile = [scene.theirs / os.fsdecode(name) for name in HOSTILE_NAMES]
         self.files = [scene.sticky / "x.toml", scene.theirs / "x.toml", *(way / "x.toml" for way in self.ways)]
@@ -109,7 +109,7 @@ class Traps:
         return [*(way / "m" for way in self.ways), *self.hostile]
 
     def furnish(self) -> None:
-        """Makes the things that are there at first.  As the attacker."""
+        """Makes the first files and directories, as the attacker."""
         for path in [*self.ways, *self.hostile]:
             path.mkdir(parents=True, exist_ok=True)
         for way in self.ways:
@@ -121,14 +121,14 @@ class Traps:
             os.makedirs(f"{way}-plain/m", exist_ok=True)
 
     def targets(self) -> list[Path]:
-        """Where a link can lead root to somebody else's things."""
+        """The paths of other users to which a link can lead root."""
         scene = self._scene
         return [*scene.canaries, *(mount.parent for mount in scene.mounts), scene.sticky]
 
     # ---- the endless work of the attacker's processes
 
     def swap(self) -> None:
-        """There and back, as fast as root's commands look twice."""
+        """Exchanges a path and back, in the time between two looks of a command of root."""
         self._do(self._random.choice([self.swap_way] * 6 + [self.swap_file] * 3 + [self.swap_mountpoint]))
         self._pause(0.004)
 
@@ -151,7 +151,7 @@ class Traps:
         time.sleep(self._random.random() * longest)
 
     def _nothing(self) -> None:
-        """The mount stays."""
+        """Leaves the mount as it is."""
 
     def swap_way(self) -> None:
         way = self._random.choice(self.ways)
@@ -171,7 +171,7 @@ class Traps:
         exchange(way / "m", link)
 
     def swap_file(self) -> None:
-        """A file that root saves to, reads, or uses as a region by --region."""
+        """Replaces a file that root saves to, reads, or uses as a region by --region."""
         path = self._random.choice(self.files + self.regions)
         new = Path(f"{path}.new")
         target = self._random.choice(self._scene.canaries) / self._random.choice(["x.toml", "pipe", "region", "none"])
@@ -192,7 +192,7 @@ class Traps:
             os.rmdir(new)
 
     def take_names(self) -> None:
-        """Names in shared memory and of temporary files that root's commands may want."""
+        """Takes names in shared memory and of temporary files that root's commands may need."""
         uid = self._random.choice([0, os.geteuid(), 60_102])
         base = self._random.choice([SHM, Path(os.environ["TMPDIR"])])
         path = base / f"fsmount-{uid}{self._random.choice(['', '-a', '-zz'])}"
@@ -220,7 +220,7 @@ class Traps:
         self._random.choice(spoilers)(region)
 
     def name_a_victim(self, region: Path) -> None:
-        """Has the region say that a victim serves it."""
+        """Names a victim as the daemon in the region's header."""
         victim = self._random.choice(self._victims)
         for other in [*processes_of(os.geteuid()), *self._victims]:
             with contextlib.suppress(OSError):
@@ -264,7 +264,7 @@ class Traps:
     # ---- mounts
 
     def mount(self, path: Path | None = None, allow_other: bool | None = None) -> int:
-        """A mount of fsmount, of the attacker's own."""
+        """Mounts a tree of the attacker."""
         self._take_the_dead()
         if len(self._daemons) >= 5:
             return -1
@@ -277,7 +277,7 @@ class Traps:
         return self._started(path, lambda: command(arguments))
 
     def mount_false(self, path: Path | None = None) -> int:
-        """One that calls itself fsmount's, or something else."""
+        """Mounts a false tree, with the type of fsmount or another type."""
         self._take_the_dead()
         if len(self._daemons) >= 5:
             return -1
@@ -310,7 +310,7 @@ class Traps:
                     del self._daemons[pid]
 
     def disturb(self) -> None:
-        """Kills a daemon, or has it stand still for a moment."""
+        """Kills a daemon, or stops it for a moment."""
         self._take_the_dead()
         if not self._daemons:
             return
@@ -338,26 +338,26 @@ def processes_of(uid: int) -> list[int]:
 
 
 def numbers_of(pid: int) -> list[bytes]:
-    """How a region may have a process written down: its start time, and its pid."""
+    """The forms in which a region can identify a process: its start time, and its pid."""
     text = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return [struct.pack("<q", int(text[19])), struct.pack("<i", pid)]
 
 
 def rewrite(region: Path, old: list[bytes], new: list[bytes]) -> None:
-    """Replaces in the head of a region what is found there."""
+    """Replaces values in the header of a region."""
     with region.open("r+b") as file:
         head = file.read(16384)
         changed = head
         for before, after in zip(old, new, strict=True):
             changed = changed.replace(before, after.ljust(len(before), b"\0"))
-        for at in range(0, len(head), 4):  # by words: the daemon writes there too
+        for at in range(0, len(head), 4):  # word by word, because the daemon also writes there
             if head[at : at + 4] != changed[at : at + 4]:
                 file.seek(at)
                 file.write(changed[at : at + 4])
 
 
 def mischief(scene: Scene, seed: int, number: int, victims: list[int]) -> None:
-    """The life of one of the attacker's processes, until it is killed."""
+    """Acts as one process of the attacker until it is killed."""
     traps = Traps(scene, random.Random(seed + number), victims)
     acts = [traps.swap, traps.swap, traps.spoil, traps.mount_and_unmount, traps.mount_and_unmount]
     act = acts[number % len(acts)]

@@ -1,4 +1,4 @@
-"""Each window between a check and a use: the attacker acts right before one call of root's command to the system."""
+"""Windows between a check and a use: the attacker acts right before one system call of a command of root."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Act = Callable[[], object]
 
 @dataclass(frozen=True)
 class Swap:
-    """The deed of the attacker in a window, and how it puts that back."""
+    """An act of the attacker in a window, and its undoing."""
 
     act: Act
     undo: Act
@@ -32,18 +32,18 @@ class Swap:
 
 @dataclass(frozen=True)
 class Trial:
-    """A command of root's, what the attacker prepares for it, and what it does in the window."""
+    """A command of root, the attacker's preparation, and the attacker's act in the window."""
 
     name: str
     arguments: list[str]
     prepare: Act
     swap: Swap
-    #: Work that the command left undone although it says that it is done, where the attacker did not act.
+    #: Lists work that a successful command left undone in a run without an act of the attacker.
     left: Callable[[], list[str]] = list
 
 
 def open_windows(scene: Scene, seed: int, length: Length) -> Report:
-    """Opens windows, of all trials alike; each that there is where the count is large enough."""
+    """Opens the same number of windows in every trial: all of them, if the count allows it."""
     source = random.Random(seed)
     oracle = Oracle(scene)
     victims = [victim.pid for victim in oracle.victims]
@@ -204,7 +204,7 @@ def _trials(scene: Scene, traps: Traps) -> list[Trial]:
 
 
 class _Stage:
-    """How things are at the attacker's mount point when a command begins.  All of it is done by the attacker."""
+    """The attacker prepares its mount point for a command."""
 
     def __init__(self, scene: Scene, traps: Traps, place: Path) -> None:
         self._scene = scene
@@ -220,7 +220,7 @@ class _Stage:
         return found[0] if found else SHM / "none"
 
     def left(self, region: bool) -> list[str]:
-        """The things that are still there when the attacker's mount is unmounted, and its region to be removed."""
+        """The mount and the region that are still there, although the command succeeded."""
         found = ["it is still mounted"] if any(fields[4] == bytes(self._place) for fields in mount_table()) else []
         return [*found, "its region is still there"] if region and self.region().exists() else found
 
@@ -268,7 +268,7 @@ class _Stage:
         os.mkfifo(region)
 
     def forget_region(self) -> None:
-        """For the next command: the attacker begins with a new mount."""
+        """Unmounts and removes the region, so that the next command meets a new mount."""
         self._unmount()
         for region in SHM.glob(f"fsmount-{ATTACKER}*/*.region"):
             region.unlink()

@@ -30,7 +30,7 @@ KEPT = HERE.parent.parent / "build" / "tests"
 
 
 class Build:
-    """A program that is being built of sources here and the engine's; gcc works while other tests run."""
+    """A program that gcc builds from sources here and in the engine, while other tests run."""
 
     def __init__(self, sources: str | tuple[str, ...], program: Path, *flags: str) -> None:
         own = [HERE / source for source in ((sources,) if isinstance(sources, str) else sources)]
@@ -75,7 +75,7 @@ def _digest(texts: list[str]) -> str:
 
 
 def run(program: Path, *options: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs it where it is, with all addresses where they always are: ThreadSanitizer cannot do with more randomness."""
+    """Runs the program without address randomization, which ThreadSanitizer does not support in full."""
     command = companion(program, *options)
     fixed = ["setarch", platform.machine(), "--addr-no-randomize"]
     if shutil.which("setarch") and subprocess.run([*fixed, "true"], capture_output=True).returncode == 0:

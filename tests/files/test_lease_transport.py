@@ -1,4 +1,4 @@
-"""attach(transport="files"): the contract's Python face through files alone, over a real mount."""
+"""attach(transport="files"): the Python interface through files alone, on a real mount."""
 
 from __future__ import annotations
 
@@ -399,7 +399,7 @@ def test_a_closed_attachment_can_be_read_but_not_charged(group: GroupFiles) -> N
 
 
 def close_before(attached: LeaseGroup, call: object) -> None:
-    """Has another thread close it when this one is about to do such a call."""
+    """Another thread closes the attachment right before this thread makes such a call."""
 
     def close(_frame: FrameType, event: str, called: object) -> None:
         if event == "c_call" and called is call:

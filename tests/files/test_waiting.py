@@ -27,7 +27,7 @@ from tests.process_state import sleeps
 
 @pytest.fixture(params=["memory", "files"])
 def attached(request: pytest.FixtureRequest, group: GroupFiles) -> Iterator[Group]:
-    """Attached to a group of which the group itself holds all there is: 10."""
+    """An attachment to a group with a limit of 10, all of which the group itself holds."""
     group.set_limit(10)
     group.set_limit(5, "tokens")
     group.charge(10)
@@ -37,7 +37,7 @@ def attached(request: pytest.FixtureRequest, group: GroupFiles) -> Iterator[Grou
 
 @contextmanager
 def later(action: object, *arguments: object) -> Iterator[None]:
-    """Does it in a moment, when the block waits already."""
+    """Runs the action shortly after the block has begun to wait."""
     timer = threading.Timer(0.05, action, arguments)  # type: ignore[arg-type]
     timer.start()
     try:
@@ -117,7 +117,7 @@ def test_an_interrupted_hold_leaves_no_request_and_no_charge(
     attached["memory"].charge(1)  # this charge must not be given back by mistake
     for _ in interruptions(partial(action, attached)):
         assert (attached["memory"].held, group.usage, group.number("usage", "tokens")) == (1, 6, 0)
-        assert attached._charge_in_turn({"memory": 4}, 0.0), "somebody stands in line before"
+        assert attached._charge_in_turn({"memory": 4}, 0.0), "another request is in the queue"
         attached["memory"].uncharge(4)
 
 
@@ -205,7 +205,7 @@ def test_threads_are_served_in_the_order_of_arrival(group: GroupFiles, attached:
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]
     for thread in threads:
         thread.start()
-        eventually(partial(sleeps, thread.native_id or 0), what="it is in line")
+        eventually(partial(sleeps, thread.native_id or 0), what="the request is in the queue")
     group.uncharge(5)
     for thread in threads:
         thread.join()

@@ -47,7 +47,7 @@ def test_a_lease_has_a_line_of_the_process_that_opened_it(group: GroupFiles) -> 
     eventually(lambda: group.holders() == [])
 
 
-def test_the_common_pot_has_a_line_while_it_holds_something(group: GroupFiles) -> None:
+def test_the_common_holder_has_a_line_while_the_group_itself_holds_something(group: GroupFiles) -> None:
     assert group.holders() == []
     group.charge(500)
     assert group.holders() == [HolderLine(0, 0, 500, 0, "common")]

@@ -55,7 +55,7 @@ def test_no_name_ends_its_line(name: str) -> None:
     assert parse_groups(groups_text([group(name), group("last")])) == [group(tame), group("last")]
 
 
-def test_the_common_pot_and_an_empty_list_survive_the_round_trip() -> None:
+def test_the_common_holder_and_an_empty_list_survive_the_round_trip() -> None:
     pot = HolderLine(0, 0, 5, 0, "common")
     assert holders_text([pot]) == b"0 0 5 0 common\n"
     assert parse_holders(b"") == [] == parse_groups(b"")

@@ -1,4 +1,4 @@
-"""The layers of fsmount: which room may import which, and no cycles.
+"""The layers of fsmount: the rooms that each room may import, and no cycles.
 
 Every import in the source counts: at the top of a module, in a function, for type checkers alone, and by
 import_module() with an f-string.  fsmount/__init__.py names for type checkers whatever it imports on first use.

@@ -39,7 +39,7 @@ def errno_of(text: bytes) -> int:
         (b"9223372036854775807", ("set", UNLIMITED)),
     ],
 )
-def test_a_command(text: bytes, meaning: tuple[str, int]) -> None:
+def test_a_text_is_a_command(text: bytes, meaning: tuple[str, int]) -> None:
     assert parse_lease(text) == meaning
 
 
@@ -75,12 +75,12 @@ def test_a_command(text: bytes, meaning: tuple[str, int]) -> None:
         b"1e6",
     ],
 )
-def test_no_command(text: bytes) -> None:
+def test_a_malformed_text_is_einval(text: bytes) -> None:
     assert errno_of(text) == errno.EINVAL
 
 
 @pytest.mark.parametrize("text", [b"8E", b"+8E", b"-8E", b"give 8E", b"nofail 9223372036854775808"])
-def test_too_large(text: bytes) -> None:
+def test_an_amount_above_the_largest_is_erange(text: bytes) -> None:
     assert errno_of(text) == errno.ERANGE
 
 
@@ -127,7 +127,7 @@ def test_any_text_is_a_command_or_an_error(text: bytes) -> None:
         (b"wait memory=4K tokens=1", ("wait", {"memory": ("set", 4096), "tokens": ("set", 1)})),
     ],
 )
-def test_a_command_of_several_resources(text: bytes, meaning: tuple[str, dict[str, tuple[str, int]]]) -> None:
+def test_a_text_is_a_command_of_several_resources(text: bytes, meaning: tuple[str, dict[str, tuple[str, int]]]) -> None:
     assert parse_group_lease(text) == meaning
 
 
@@ -143,7 +143,7 @@ def test_a_command_of_several_resources(text: bytes, meaning: tuple[str, dict[st
         (b"a=" + b"1" * TEXT_MAX, errno.E2BIG),
     ],
 )
-def test_no_command_of_several_resources(text: bytes, number: int) -> None:
+def test_a_wrong_command_of_several_resources_is_an_error(text: bytes, number: int) -> None:
     with pytest.raises(OSError) as caught:
         parse_group_lease(text)
     assert caught.value.errno == number

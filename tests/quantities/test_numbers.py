@@ -58,7 +58,7 @@ def errno_of(text: bytes, *, limit: bool = False) -> int:
         (b"4k\x00M", 4096),
     ],
 )
-def test_is_this_number(text: bytes, value: int) -> None:
+def test_a_text_is_read_as_its_number(text: bytes, value: int) -> None:
     assert parse(text) == value
     assert parse(text, limit=True) == value
 
@@ -124,7 +124,7 @@ def test_is_this_number(text: bytes, value: int) -> None:
         b"5\x1f",
     ],
 )
-def test_is_no_number(text: bytes) -> None:
+def test_a_malformed_number_is_einval(text: bytes) -> None:
     assert errno_of(text) == errno.EINVAL
 
 
@@ -143,7 +143,7 @@ def test_is_no_number(text: bytes) -> None:
         b"9" * 4000 + b"E",
     ],
 )
-def test_is_too_large(text: bytes) -> None:
+def test_a_number_above_the_largest_is_erange(text: bytes) -> None:
     assert errno_of(text) == errno.ERANGE
     assert errno_of(text, limit=True) == errno.ERANGE
 

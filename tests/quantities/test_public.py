@@ -61,7 +61,7 @@ def test_an_amount_has_the_shortest_exact_text(amount: int, text: str) -> None:
 
 
 @given(st.integers(0, UNLIMITED) | st.builds(lambda n, shift: n << shift, st.integers(0, 1023), st.integers(0, 53)))
-def test_the_text_of_an_amount_gives_it_back(amount: int) -> None:
+def test_the_text_of_an_amount_is_parsed_to_the_same_amount(amount: int) -> None:
     assert parse_quantity(format_quantity(amount)) == amount
 
 
@@ -74,5 +74,5 @@ def test_an_invalid_amount_has_no_text(value: object, error: type[Exception]) ->
         format_quantity(value)  # type: ignore[arg-type]
 
 
-def test_the_package_tells_its_version() -> None:
+def test_the_package_has_its_version() -> None:
     assert fsmount.__version__.count(".") == 2

@@ -352,7 +352,7 @@ def test_an_unknown_resource_is_a_key_error_that_names_the_known_ones(group: Gro
     assert list(group) == ["memory", "tokens"]
 
 
-def test_charging_goes_straight_into_c() -> None:
+def test_charge_is_a_method_in_c() -> None:
     for name in ("charge", "try_charge", "uncharge"):
         assert type(getattr(Counter, name)).__name__ == "method_descriptor"
         assert name not in vars(Counter)

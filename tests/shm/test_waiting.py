@@ -501,7 +501,7 @@ def test_a_waiting_charge_fails_when_another_thread_closes_its_group(
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(wait)
         asking.wait()
-        time.sleep(0.05)  # it is in line by now, or finds it closed: the error is the same
+        time.sleep(0.05)  # the request is in the queue by now, or finds the group closed: the error is the same
         (attached if what == "group" else tree).close()
         error = waiting.exception(5)
     assert isinstance(error, expected), repr(error)
