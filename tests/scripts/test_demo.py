@@ -37,6 +37,22 @@ def test_the_demo_succeeds_and_every_sum_is_equal(tmp_path: Path) -> None:
     assert demo_directories(tmp_path) == []
 
 
+def test_a_report_that_arrives_in_two_parts_is_one_report(tmp_path: Path) -> None:
+    """A slow machine may divide a line by more time than one read of the demo waits."""
+    program = f"""
+        eval "$(sed -n '/^collect() {{/,/^}}/p' {DEMO})"
+        mkfifo reports && exec 8<>reports
+        (printf 'held=3'; sleep 0.5; printf '678\\n') >&8 &
+        reports=() seconds=1
+        collect 1
+        echo "${{reports[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-euc", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "held=3678\n", "")
+
+
 def test_an_interrupted_demo_leaves_nothing_behind() -> None:
     with tempfile.TemporaryDirectory() as directory:
         demo = subprocess.Popen(
