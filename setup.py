@@ -42,17 +42,17 @@ if os.environ.get("FSMOUNT_WERROR") == "1":
     WARNINGS.append("-Werror")
 
 
-def of_fuse(what: str) -> list[str]:
-    """The flags that pkg-config has for libfuse, which pyfuse3 is built with too."""
+def fuse_flags(option: str) -> list[str]:
+    """The flags of pkg-config for libfuse, with which pyfuse3 is built too."""
     try:
-        done = subprocess.run(["pkg-config", what, "fuse3"], capture_output=True, text=True, check=True)
+        done = subprocess.run(["pkg-config", option, "fuse3"], capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         raise SystemExit(MISSING) from None
     return done.stdout.split()
 
 
-# Asked first: without libfuse the build ends before Cython has run.
-FUSE = {what: of_fuse(what) for what in ("--cflags", "--libs")}
+# First, so that a build without libfuse ends before Cython has run.
+FUSE = {option: fuse_flags(option) for option in ("--cflags", "--libs")}
 
 core = (
     "fsmount_core",

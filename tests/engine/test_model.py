@@ -632,20 +632,22 @@ class Counters(RuleBasedStateMachine):
         group.changed(resource)
         self.after()
 
-    @rule(pick=PICK, resource=RESOURCE, marks=st.lists(MARKS, max_size=3), anew=st.booleans())
-    def watch(self, pick: int, resource: str, marks: list[tuple[Callable[[int], int], bool, bool]], anew: bool) -> None:
+    @rule(pick=PICK, resource=RESOURCE, marks=st.lists(MARKS, max_size=3), replace=st.booleans())
+    def watch(
+        self, pick: int, resource: str, marks: list[tuple[Callable[[int], int], bool, bool]], replace: bool
+    ) -> None:
         group = self.group_at(pick)
         counter, usage, real = group.counters[resource], group.usage(resource), self.real[group][resource]
         wanted = [
             Mark(clamp(amount(usage)) % 101 if percent else clamp(amount(usage)), below, percent)
             for amount, below, percent in marks
         ]
-        old = [watch.id for watch in counter.watches] if anew else []
+        old = [watch.id for watch in counter.watches] if replace else []
         made = real.watch(wanted, old)
         new = [ModelWatch(id, mark) for id, mark in zip(made, wanted, strict=True)]
         for watch in new:
             watch.above = watch.is_above(usage, counter.limit)
-        counter.watches = new if anew else counter.watches + new
+        counter.watches = new if replace else counter.watches + new
         self.after()
 
     @rule(pick=PICK, resource=RESOURCE)
