@@ -91,7 +91,7 @@ int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uin
  */
 int fsm_open(const char *path, fsm_region **out);
 
-/* Unmaps. Holders do not end by this. All chargers that are bound to the region must be unbound before. */
+/* Unmaps the region. Its holders do not end. All chargers that are bound to the region must be unbound before. */
 void fsm_close(fsm_region *region);
 
 int fsm_fd(const fsm_region *region);

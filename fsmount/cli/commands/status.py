@@ -20,7 +20,7 @@ from fsmount.errors import LOST_DAEMON, says_daemon_is_lost
 from fsmount.protocol.status import Capacity, Status, read_status, user_name
 from fsmount.version import __version__
 
-_NOT_UNDERSTOOD = "the answer of its daemon is not understood: it is of another version"
+_NOT_UNDERSTOOD = "the answer of its daemon is not understood: restart the daemon with the version of this command"
 
 
 @click.command(

@@ -1,5 +1,5 @@
 /*
- * charge.c - charging through a cell, where the fast path in engine.h does not do.
+ * charge.c - charging through a cell, for all cases that the fast path in engine.h leaves.
  *
  * The slow path first closes the caller's cell. From then on only the owner of the lock changes the words of the cell.
  * So other threads of the holder wait for the lock, and the arithmetic here is plain. At the end the cell is reopened
@@ -304,7 +304,7 @@ int fsm_uncharge_slow(fsm_charger *charger, int64_t amount)
         bool marked = reserve(c.path, -amount);
         FAULT_POINT(given_back);
         leave_global(c.region, c.path, amount);
-        /* Keep some as stock for the next charge. A holder whose usage swings soon keeps as much as it swings. */
+        /* Keep some as stock for the next charge. A holder whose usage swings soon keeps the whole swing. */
         settle(&c, ahead(&c, 0, amount, reserved), used - amount);
         if (marked)
             cross_marks(c.region, c.path);

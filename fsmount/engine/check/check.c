@@ -6,12 +6,12 @@
  * check changes nothing, and charges wait only for the copying.
  *
  * Other processes charge through open cells meanwhile. Only the state of an open cell changes without the lock, and it
- * only turns stock into usage and back. So what follows from their sum, and from the cell being open, is the same at
- * any moment of the copying.
+ * only turns stock into usage and back. So all values that follow from their sum, and from the cell being open, stay the
+ * same during the copying.
  *
- * truth.c checks what cannot be derived, derived.c compares what can, lists.c knows the lists, and report.c names what
- * is found. Nothing in the copy is trusted: an index is checked before use, and a walk ends after as many steps as
- * there can be members.
+ * truth.c checks the fields that cannot be derived, derived.c compares those that can, lists.c knows the lists, and
+ * report.c writes the findings. Nothing in the copy is trusted: an index is checked before use, and a walk ends after
+ * as many steps as there can be members.
  */
 #include "check/derived.h"
 #include "check/report.h"
@@ -129,7 +129,7 @@ static void check_header(checker *ck, const fsm_region *r)
             (long long)h->geometry.batch, opened.groups, opened.holders, opened.cells, opened.resources);
 }
 
-/* False: more records than there is room for, so nothing else can be said of them. */
+/* False: there are more records than room, so no other check of them makes sense. */
 static bool check_capacity(checker *ck)
 {
     bool sound = true;
@@ -146,7 +146,7 @@ static bool check_capacity(checker *ck)
 
 /* ---- checking and mending ------------------------------------------------------------ */
 
-/* r: only for how it was opened; its records may have changed since. */
+/* r serves only for the geometry from its opening; its records may have changed since the copy. */
 static int check_copy(checker *ck, const fsm_region *r, const char *unsound)
 {
     label why;

@@ -1,4 +1,4 @@
-/* derived.h - comparing what is derived with what was recomputed. */
+/* derived.h - comparing derived fields with their recomputed values. */
 #ifndef FSM_DERIVED_H
 #define FSM_DERIVED_H
 

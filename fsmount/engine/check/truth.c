@@ -261,7 +261,7 @@ static void check_refusals(checker *ck)
     }
 }
 
-/* The sum of what is held of each resource must fit into `reserved` of the root. */
+/* The sum of all charges of each resource must fit into `reserved` of the root. */
 static void check_sums(checker *ck)
 {
     const fsm_region *f = &ck->found;

@@ -1,4 +1,4 @@
-/* truth.h - checking what everything is derived from. */
+/* truth.h - checking the truth, from which everything else is derived. */
 #ifndef FSM_TRUTH_H
 #define FSM_TRUTH_H
 

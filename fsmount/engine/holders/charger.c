@@ -27,7 +27,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&chargers_lock);
 }
 
-/* The parent keeps what it holds: the child has to join by itself. */
+/* The parent keeps its charges; the child must join itself. */
 static void unbind_all(void)
 {
     while (bound) {
@@ -114,7 +114,7 @@ int fsm_charger_bind(fsm_charger *charger, fsm_region *r, fsm_id holder_id, fsm_
     return 0;
 }
 
-/* Not so after another process has ended the holder, or the holder has left the group. */
+/* False after another process has ended the holder, or the holder has left the group. */
 UNLOCKED bool owns_cell(const fsm_charger *charger)
 {
     const fsm_region *r = charger->region;

@@ -1,5 +1,5 @@
 /*
- * commit.c - changing what cells hold, in one step.
+ * commit.c - changing the charges of cells, in one step.
  *
  * The amount that one cell has used changes by one store. Several cells, or a cell and its group, change by a step of
  * the journal. If a process dies within the step, recovery repeats it. So no process ever sees half of a change.

@@ -1,13 +1,13 @@
-/* commit.h - changing what cells hold, in one step. */
+/* commit.h - changing the charges of cells, in one step. */
 #ifndef FSM_COMMIT_H
 #define FSM_COMMIT_H
 
 #include "counters/counter.h"
 
 /*
- * Adds amounts to what closed cells of one holder have used, all in one step. The same step grants the waiting request
- * `waiter`, unless it is NONE. The cells are of different resources. There is room for what is added, and as much is
- * used as is taken away.
+ * Adds amounts to the usage of closed cells of one holder, all in one step. The same step grants the waiting request
+ * `waiter`, unless it is NONE. The cells are of different resources. The caller has found room for positive amounts,
+ * and no cell has used less than a negative amount takes away.
  */
 int commit_changes(fsm_region *r, cell *const *cells, const int64_t *amounts, uint32_t n, uint32_t waiter);
 

@@ -34,7 +34,7 @@ int make_cell(fsm_region *r, holder *h, uint32_t counter, cell **out);
 void link_cell(fsm_region *r, cell *cl, counter *c, holder *h);
 /* Frees the cell and releases its charges. quarantine: its holder lives and may still look at it. */
 int free_cell(fsm_region *r, cell *cl, holder *h, bool quarantine);
-/* The same as the flags say: FSM_KEEP gives its charges to the group. */
+/* Frees the cell as the flags say: FSM_KEEP gives its charges to the group. */
 int leave_cell(fsm_region *r, cell *cl, holder *h, uint32_t flags, bool quarantine);
 /* by_itself: the process of the holder ends it, and has unbound its chargers. */
 int end_holder(fsm_region *r, holder *h, bool by_itself);

@@ -1,4 +1,4 @@
-/* listing.c - listing the holders, and what each holds. */
+/* listing.c - listing the holders and their charges. */
 #include "counters/group.h"
 #include "holders/holder.h"
 #include "region/fault.h"

@@ -26,7 +26,7 @@ int charge_request(fsm_region *r, const request *q, uint32_t record);
 /* Goes through the queue, and grants each request that has its turn and fits. */
 int serve_queue(fsm_region *r);
 void serve_full(fsm_region *r, const ancestry *p); /* if a request waits for room at a counter of the path */
-int serve_after_recovery(fsm_region *r);           /* also wakes those whose wake-up may have been lost */
+int serve_after_recovery(fsm_region *r);           /* also wakes processes whose wake-up may have been lost */
 /* Ends the requests of a holder, or only those for one of its cells. */
 int end_requests(fsm_region *r, uint32_t owner, const cell *cl);
 

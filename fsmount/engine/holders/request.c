@@ -96,8 +96,8 @@ int fsm_request(fsm_charger *const *chargers, const int64_t *amounts, size_t n, 
 }
 
 /*
- * Without a daemon, a waiting process releases what dead processes held. If it cannot get the lock, it does so next
- * time.
+ * Without a daemon, a waiting process releases the charges of dead processes. If it cannot get the lock, it tries again
+ * next time.
  */
 static void look_for_dead(fsm_region *r)
 {

@@ -13,7 +13,7 @@ int fsm_set_daemon(fsm_region *r, const fsm_daemon *daemon)
         return error;
     r->header->daemon.pid = 0;
     FAULT_POINT(no_daemon);
-    fsm_listen(r, false); /* the daemon before may have died with a listener armed and watches set */
+    fsm_listen(r, false); /* the previous daemon may have died with a listener armed and watches set */
     error = end_watches(r);
     memcpy(r->header->daemon.mountpoint, daemon->mountpoint, sizeof daemon->mountpoint);
     r->header->daemon.mountpoint[FSM_PATH_MAX] = 0;

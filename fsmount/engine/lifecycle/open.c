@@ -157,7 +157,7 @@ int fsm_create(const char *path, const fsm_geometry *geometry, uint32_t uid, uin
     return 0;
 }
 
-/* Checks what the mapping relies on. Reads it once, into r->geometry. */
+/* Checks the geometry, on which the mapping relies. Reads it once, into r->geometry. */
 static int examine(fsm_region *r, const header *h, size_t size)
 {
     if (!is_region(h))

@@ -285,7 +285,7 @@ struct fsm_region {
     int (*recover)(fsm_region *r); /* lock() calls it when the last owner died or damage was found */
 };
 
-/* The magic and the root are there. Not so if the file was truncated. */
+/* Whether the magic and the root are there. A truncated file has neither. */
 static inline bool is_region(const header *h)
 {
     return memcmp(&h->magic, FSM_MAGIC, sizeof h->magic) == 0 && READ_ONCE(h->groups.high) > 0;
@@ -309,7 +309,7 @@ static inline int64_t stock_in(uint64_t state)
     return (int64_t)(state & FSM_STOCK_MAX);
 }
 
-/* The total that counts. */
+/* The valid total. */
 static inline unsigned side_of(uint64_t state)
 {
     return state / FSM_EPOCH % 2;

@@ -132,7 +132,7 @@ static inline void pause_briefly(void)
 #endif
 }
 
-/* Until the word is not `seen` any more, a wake-up comes, or the time has come. */
+/* Waits until the word differs from `seen`, a wake-up comes, or the time is over. */
 static void futex_sleep(uint32_t *word, uint32_t seen, int64_t until)
 {
     struct timespec t = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };

@@ -17,7 +17,7 @@ bool is_free(const fsm_region *r, enum pools which, uint32_t index)
     return which == CELLS ? r->cells[index].owner == 0 : state_of(*(const stamp *)record_at(of, index)) == FREE;
 }
 
-/* Makes the memory of a new record real, and that of what belongs to it. */
+/* Makes the memory real of a new record and of the records that belong to it. */
 static int make_real(fsm_region *r, enum pools which, void *record, size_t size, uint32_t index)
 {
     uint32_t resources = r->geometry.resources;

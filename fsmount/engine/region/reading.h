@@ -1,7 +1,7 @@
 /*
  * reading.h - reading without the lock.
  *
- * A process that is stopped while it has the lock must not keep others from looking around. So groups, their names and
+ * A process that is stopped while it has the lock must not keep others from reading. So groups, their names and
  * attributes, and the plain values of counters are read without the lock. header.changes is a sequence count: it is
  * odd while a process changes groups, and stays odd if that process dies. A result is valid if the count was even
  * before the reading and is the same after it. Otherwise the reading is repeated, at last under the lock, which
