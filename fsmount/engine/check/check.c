@@ -6,8 +6,8 @@
  * check changes nothing, and charges wait only for the copying.
  *
  * Other processes charge through open cells meanwhile. Only the state of an open cell changes without the lock, and it
- * only turns stock into usage and back. So all values that follow from their sum, and from the cell being open, stay the
- * same during the copying.
+ * only turns stock into usage and back. So all values that follow from their sum, and from the cell being open, stay
+ * the same during the copying.
  *
  * truth.c checks the fields that cannot be derived, derived.c compares those that can, lists.c knows the lists, and
  * report.c writes the findings. Nothing in the copy is trusted: an index is checked before use, and a walk ends after
