@@ -10,7 +10,9 @@ from tests.engine.programs import ADDRESSES, Build, run
 
 
 def walk(directory: Path, flags: list[str], *options: object) -> None:
-    build = Build(("faults.c", "plays.c"), directory / "faults", "-DFSM_FAULT_POINTS", *flags)
+    build = Build(
+        ("faults.c", "plays.c"), directory / "faults", "-DFSM_FAULT_POINTS", "-DFSM_REAP_EVERY=30000000000", *flags
+    )
     result = run(build.program, *options)
     print(result.stdout)
     assert (result.returncode, result.stderr) == (0, "")

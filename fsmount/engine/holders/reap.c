@@ -75,7 +75,9 @@ int reap_counter(fsm_region *r, const counter *c)
     return 0;
 }
 
-#define REAP_EVERY 50000000            /* ns */
+#ifndef FSM_REAP_EVERY
+#define FSM_REAP_EVERY 50000000 /* ns; the walk of the fault points needs one that a slow machine does not reach */
+#endif
 #define REAP_SOON INT64_C(60000000000) /* a later time is nonsense */
 #define REAP_SHARE 20                  /* at most one part in REAP_SHARE of the time goes into it */
 
@@ -94,7 +96,7 @@ bool reap_before_refusal(fsm_region *r, uint32_t self)
     if (!daemon_alive(r->header))
         reap(r, self, &ended);
     int64_t cost = monotonic_ns() - now;
-    WRITE_ONCE(r->header->reap_at, now + (cost * REAP_SHARE > REAP_EVERY ? cost * REAP_SHARE : REAP_EVERY));
+    WRITE_ONCE(r->header->reap_at, now + (cost * REAP_SHARE > FSM_REAP_EVERY ? cost * REAP_SHARE : FSM_REAP_EVERY));
     FAULT_POINT(turn_taken);
     return ended > 0;
 }
