@@ -1,7 +1,7 @@
 """attach(): from a directory of a mount to a group that can be charged.
 
-A process has two ways to charge.  In the region ("memory"): the directory's control file tells where the region is, and
-the process becomes a holder there.  Through the mount ("files"): the process opens a lease file and writes to it.  That
+A process has two ways to charge.  In the region ("memory"): the directory's control channel names the region, and the
+process becomes a holder there.  Through the mount ("files"): the process opens a lease file and writes to it.  That
 works where the region cannot be reached or must not be used: for another user's tree, in a container, and in the
 distribution fsmount-client, which has no engine.
 """
