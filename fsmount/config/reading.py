@@ -24,10 +24,10 @@ from fsmount.config.description import (
 )
 from fsmount.config.toml_document import ConfigError, Document, Keys
 from fsmount.control_files import table
-from fsmount.protocol.names import unescape
+from fsmount.protocol.names import NAME_MAX, is_group_name, unescape
 from fsmount.protocol.suggestions import did_you_mean
 from fsmount.quantities import UNLIMITED, parse
-from fsmount.shm import CAPACITY_MAX, DEPTH_MAX, NAME_MAX, RESOURCES_MAX, parse_resource
+from fsmount.shm import CAPACITY_MAX, DEPTH_MAX, RESOURCES_MAX, parse_resource
 
 #: The maximum of each capacity.
 _CAPACITIES = dict(zip(("groups", "holders", "cells"), CAPACITY_MAX, strict=True))
@@ -116,8 +116,7 @@ def _path(key: str, reserved: frozenset[str], reserved_in_root: frozenset[str]) 
             name = unescape(part)
         except ValueError as error:
             raise _Wrong((key,), str(error)) from None
-        raw = os.fsencode(name)
-        if name in ("", ".", "..") or len(raw) > NAME_MAX or re.search(rb"[/\n\0]", raw):
+        if not is_group_name(name):
             raise _Wrong(
                 (key,),
                 f"{_quoted(part)} is not a valid name of a group "

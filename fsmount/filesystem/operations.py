@@ -40,7 +40,8 @@ from fsmount.filesystem.removed_groups import RemovedGroups
 from fsmount.filesystem.served_mount import ServedMount
 from fsmount.filesystem.shares import Shares
 from fsmount.filesystem.texts.long_texts import LongTexts
-from fsmount.shm import NAME_MAX, Attributes, Holder, Tree, set_patience
+from fsmount.protocol.names import NAME_MAX
+from fsmount.shm import Attributes, Holder, Tree, set_patience
 
 log = logging.getLogger(__name__)
 
