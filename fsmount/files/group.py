@@ -162,13 +162,14 @@ class LeaseGroup(AttachedGroup):
 
     def rmdir(self, name: str | bytes) -> None:
         child = self.child(name)
-        with public_errors(child.path), self.directory.where() as where:
+        path = child.last_path()
+        with public_errors(path), self.directory.where() as where:
             try:
-                os.rmdir(os.path.join(where, child.name))
+                os.rmdir(os.path.join(where, os.path.basename(path)))
             except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise OSError(errno.EBUSY, f"the group cannot be removed: {child._why_busy()}", child.path) from None
+                is_busy = error.errno == errno.EBUSY
+                text = f"the group cannot be removed: {child._why_busy()}" if is_busy else error.strerror
+                raise OSError(error.errno, text, path) from None
 
     def rename(self, old: str | bytes, new: str | bytes) -> None:
         child = self.child(old)
