@@ -80,6 +80,13 @@ def test_try_charge_is_true_or_false(memory: Counter) -> None:
     assert (memory.held, memory.failcnt) == (10, 1)
 
 
+def test_charge_nofail_of_zero_says_whether_a_limit_is_exceeded(tree: Tree, memory: Counter) -> None:
+    tree.root["memory"].limit = 4
+    assert memory.charge_nofail(4) and memory.charge_nofail(0)
+    assert not memory.charge_nofail(1) and not memory.charge_nofail(0)
+    assert (memory.held, tree.root["memory"].failcnt) == (5, 1)
+
+
 def test_charge_nofail_charges_past_the_limit_and_returns_false(tree: Tree, memory: Counter) -> None:
     tree.root["memory"].limit = 10
     assert memory.charge_nofail(10) is True
