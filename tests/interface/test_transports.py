@@ -174,6 +174,9 @@ ON_A_COUNTER: dict[str, Action] = {
     "charge the greatest amount": lambda counter: [counter.charge(fsmount.UNLIMITED), counter.charge(1)],
     "try_charge": lambda counter: [counter.try_charge(3), put(counter, limit=4), counter.try_charge(2)],
     "charge_nofail": lambda counter: [put(counter, limit=4), counter.charge_nofail(4), counter.charge_nofail(1)],
+    "charge_nofail of nothing": lambda counter: [
+        put(counter, limit=4), counter.charge_nofail(0), counter.charge_nofail(5), counter.charge_nofail(0)
+    ],
     "uncharge": lambda counter: [counter.charge(3), counter.uncharge(2), counter.uncharge(0), counter.held],
     "uncharge nothing": lambda counter: counter.uncharge(0),
     "uncharge too much": lambda counter: counter.uncharge(1),
