@@ -411,6 +411,8 @@ class Group(AttachedGroup):
 
     def _refuse_reserved(self, name: str) -> None:
         if self.tree.is_reserved(self.id, name):
+            if not self.exists:
+                raise GroupRemoved(self.last_path())
             raise FileExistsError(errno.EEXIST, NAME_OF_A_FILE, self._path_of_child(name))
 
     def _path_of_child(self, name: str) -> str:
