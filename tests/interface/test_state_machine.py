@@ -48,7 +48,14 @@ class Side:
         self.holds: list[AbstractContextManager[None]] = []
 
     def text(self, result: object) -> str:
-        """The text of a result, without the path of the group and the name of its directory."""
+        """The text of a result, without the path of the group and the name of its directory.
+
+        A removed group has no path: the last known one depends on the earlier calls of each transport.
+        """
+        if isinstance(result, tuple) and result[0] is fsmount.GroupRemoved:
+            return "removed"
+        if isinstance(result, str) and result.endswith(": removed>"):
+            return "removed"
         return repr(result).replace(self.path, "").replace(os.path.basename(self.path), "")
 
 
