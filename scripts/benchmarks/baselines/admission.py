@@ -223,10 +223,11 @@ class Rows:
 
 
 def connected(path: Path, synchronous: str) -> sqlite3.Connection:
-    """Retries at once: SQLite's own wait sleeps longer and longer, and one of two processes starves."""
-    database = sqlite3.connect(path, timeout=0, isolation_level=None)
+    """SQLite waits for its lock only here. Its wait sleeps longer and longer: of two processes that charge, one starves."""
+    database = sqlite3.connect(path, timeout=60, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")
+    database.execute("PRAGMA busy_timeout = 0")
     return database
 
 
