@@ -741,6 +741,15 @@ def test_a_report_shows_the_end_of_a_very_long_path(scene: Scene) -> None:
 # ---- a region in use ---------------------------------------------------------------------------------------------
 
 
+def test_a_damaged_number_of_children_is_an_error_and_repaired(scene: Scene) -> None:
+    web = scene.tree.root.child("web")
+    children = web.children()
+    scene.put("group.children", scene.group("/web"), NONE)
+    with pytest.raises(RegionCorrupt, match="children"):
+        web.child_ids()
+    assert len(web.child_ids()) == 8 * len(children)
+
+
 def test_a_check_changes_no_byte(scene: Scene) -> None:
     scene.tree.check()  # the region notes the last owner of the lock
     before = scene.path.read_bytes()

@@ -252,8 +252,11 @@ UNLOCKED int fsm_child_count(fsm_region *r, fsm_id id, uint32_t *out)
     while (reads(r, &at, &error)) {
         group *g;
         error = seek_group(r, &at, id, &g);
-        if (!error)
-            *out = READ_ONCE(g->children);
+        uint32_t children = error ? 0 : READ_ONCE(g->children);
+        if (children > r->geometry.groups) /* callers make room for as many */
+            error = DAMAGED(r, &at, "group %u has %u children", id_index(id), children);
+        else if (!error)
+            *out = children;
     }
     return error;
 }
