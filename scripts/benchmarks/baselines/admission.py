@@ -223,7 +223,7 @@ class Rows:
 
 
 def connected(path: Path, synchronous: str) -> sqlite3.Connection:
-    """SQLite waits for its lock only here. Its wait sleeps longer and longer: of two processes that charge, one starves."""
+    """SQLite waits for its lock only here.  Its waits grow, so one of two processes that charge would starve."""
     database = sqlite3.connect(path, timeout=60, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")
