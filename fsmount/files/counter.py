@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from fsmount.control_files.control_file import ControlFile
@@ -28,7 +28,7 @@ from fsmount.control_files.why import WhyFile
 from fsmount.errors import LimitExceeded, NotHeld
 from fsmount.files.attachment import AttachedGroup
 from fsmount.files.hold import Hold
-from fsmount.interface import Counter, Group
+from fsmount.interface import Counter
 from fsmount.interface.arguments import checked_amount, checked_timeout
 from fsmount.protocol.listings import CounterSnapshot, HolderLine, parse_groups, parse_holders
 
@@ -76,7 +76,7 @@ class LeaseCounter(Counter):
             if error.errno == errno.EPERM:  # EACCES is for a lease that may not be opened
                 raise self._nofail_is_reserved() from None
             raise
-        return all(stat["usage"] <= stat["limit"] for _, stat in self._upwards())
+        return self._is_within_limits()
 
     def uncharge(self, amount: int, /) -> None:
         if self._tell("", f"-{checked_amount(amount)}"):
@@ -218,17 +218,11 @@ class LeaseCounter(Counter):
 
     # ---- errors: the daemon's errno names no group and no amounts, so they are read after it
 
-    def _upwards(self) -> Iterator[tuple[str, dict[str, int]]]:
-        """Path and stat of the group and its ancestors."""
-        group: Group | None = self._group
-        while group is not None:
-            yield group.path, group[self._resource].stat()
-            group = group.parent
-
     def limit_exceeded(self, requested: int) -> LimitExceeded:
         """The error for the first group on the way up without room for the amount, or with the least margin."""
         found: tuple[str, dict[str, int]] | None = None
-        for path, stat in self._upwards():
+        for counter in self._upwards():
+            path, stat = counter.group.path, counter.stat()
             if found is None or stat["margin"] < found[1]["margin"]:
                 found = path, stat
             if stat["margin"] < requested:

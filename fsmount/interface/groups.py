@@ -215,6 +215,19 @@ class Counter(ABC):
     def reset_failcnt(self) -> None:
         """Sets failcnt to 0."""
 
+    # ---- the groups above
+
+    def _upwards(self) -> Iterator[Counter]:
+        """The counters of the group and of all groups above it."""
+        group: Group | None = self.group
+        while group is not None:
+            yield group[self.resource]
+            group = group.parent
+
+    def _is_within_limits(self) -> bool:
+        """Whether no usage on the way up exceeds its limit."""
+        return all(stat["usage"] <= stat["limit"] for stat in (counter.stat() for counter in self._upwards()))
+
     # ---- errors that both transports raise
 
     def _limit_below_usage(self, limit: int, usage: int) -> OSError:

@@ -84,15 +84,6 @@ class Counter(engine.Charger, RegionCounter):
         within = super().charge_nofail(amount)
         return within and (amount > 0 or self._is_within_limits())  # the engine charges 0 without a look at limits
 
-    def _is_within_limits(self) -> bool:
-        group: Group | None = self.group
-        while group is not None:
-            counter = group[self.resource]
-            if counter.usage > counter.limit:
-                return False
-            group = group.parent
-        return True
-
     def hold(self, amount: int, *, wait: bool = False, timeout: float | None = None) -> Hold:
         return CounterHold(self, amount, wait, timeout)
 
