@@ -657,6 +657,15 @@ def test_an_impossible_truth_is_found_and_repaired_only_if_possible(scene: Scene
         assert truth.damages[0].at in ("holder.stamp", "cell.words.total") or scene.usages() == usages
 
 
+def test_a_damaged_number_of_children_is_an_error_and_repaired(scene: Scene) -> None:
+    web = scene.tree.root.child("web")
+    children = web.children()
+    scene.put("group.children", scene.group("/web"), NONE)
+    with pytest.raises(RegionCorrupt, match="children"):
+        web.child_ids()
+    assert len(web.child_ids()) == 8 * len(children)
+
+
 def test_a_region_whose_lock_cannot_be_taken_is_checked_too(scene: Scene) -> None:
     scene.put("cell.words.total", scene.cell("releasing", "/web/api"), totals(-1, -1))
     scene.put("header.broken", 0, 1)
@@ -739,15 +748,6 @@ def test_a_report_shows_the_end_of_a_very_long_path(scene: Scene) -> None:
 
 
 # ---- a region in use ---------------------------------------------------------------------------------------------
-
-
-def test_a_damaged_number_of_children_is_an_error_and_repaired(scene: Scene) -> None:
-    web = scene.tree.root.child("web")
-    children = web.children()
-    scene.put("group.children", scene.group("/web"), NONE)
-    with pytest.raises(RegionCorrupt, match="children"):
-        web.child_ids()
-    assert len(web.child_ids()) == 8 * len(children)
 
 
 def test_a_check_changes_no_byte(scene: Scene) -> None:

@@ -223,7 +223,10 @@ class Rows:
 
 
 def connected(path: Path, synchronous: str) -> sqlite3.Connection:
-    """SQLite waits for its lock only here.  Its waits grow, so one of two processes that charge would starve."""
+    """A connection whose later statements do not wait for SQLite's lock.
+
+    SQLite waits longer each time: of two processes that charge in a loop, one would starve.
+    """
     database = sqlite3.connect(path, timeout=60, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")
